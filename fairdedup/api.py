@@ -1,0 +1,345 @@
+"""`deduplicate()`: the whole decision in memory, by the same code that the pipeline runs over files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from fairdedup.core import kmeans
+from fairdedup.core.decision import COLUMNS, Cluster, Decided, Options, decide
+from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
+from fairdedup.errors import UserError
+
+DECISION_COLUMNS = (
+    "row", "id", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
+    "readmitted",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was kept, and why the rest was not.
+
+    Attributes
+    ----------
+    kept : ndarray
+        IDs of the kept samples, in input order.
+    decisions : pandas.DataFrame
+        A line for each valid row, in input order: row, id, cluster, neighbourhood (the row that its step of the sweep
+        began with), kept, representative (its row; a kept sample is its own, a re-admitted one keeps the one it had
+        been removed for, -1 is none), similarity (to the representative), centroid_similarity, readmitted.
+    rejected : pandas.DataFrame
+        A line for each row that could not be used: row, id, reason.
+    eps : float or None
+        Two samples of a cluster are duplicates when their cosine is above 1 - eps; None for the rule `random`.
+    counts : dict
+        input, valid, kept, removed, rejected, readmitted, clusters.
+    guarantees : dict
+        What was checked of this very result, re-admitted rows aside: ``no_two_kept_are_duplicates`` (of a cluster)
+        and ``every_removed_has_a_kept_representative`` (with cosine above 1 - eps).
+    warnings : list of str
+    """
+
+    kept: NDArray[Any]
+    decisions: pd.DataFrame
+    rejected: pd.DataFrame
+    eps: float | None
+    counts: dict[str, int]
+    guarantees: dict[str, bool]
+    warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        c = self.counts
+        return (
+            f"Result(kept {c['kept']:,} of {c['input']:,}, removed {c['removed']:,}, rejected {c['rejected']:,}, "
+            f"eps {self.eps})"
+        )
+
+
+@dataclass
+class _Memory:
+    """One cluster of embeddings held in memory."""
+
+    number: int
+    index: NDArray[np.int64]
+    all_rows: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    centroid: NDArray[np.float16]
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return len(self.index)
+
+    def clusters(self) -> Iterator[Cluster]:
+        yield Cluster(self.number, self.all_rows[self.index], self.unit[self.index], self.centroid)
+
+
+class _Threads:
+    """Maps over clusters in threads, largest first; each product then takes one thread."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[_Memory], *args: Any) -> list[Any]:
+        if len(parts) < 2 * self.workers or self.workers == 1:
+            return [function(part, *args) for part in parts]
+        order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
+            futures = {k: pool.submit(function, parts[k], *args) for k in order}
+            return [futures[k].result() for k in range(len(parts))]
+
+
+def deduplicate(
+    embeddings: Any,
+    keep: float | None = None,
+    *,
+    at_most: float | None = None,
+    eps: float | None = None,
+    rule: str = "fairdedup",
+    prototypes: Any = None,
+    ids: Any = None,
+    clusters: Any = "auto",
+    seed: int = 0,
+    cover: bool = False,
+    start: str = "cluster",
+    calibrate: str = "none",
+    target: str | Mapping[str, Mapping[str, float]] = "uniform",
+    temperature: float | str = "auto",
+    reserve: float = 0.1,
+    device: str = "auto",
+) -> Result:
+    """Remove semantic duplicates from embeddings.
+
+    Parameters
+    ----------
+    embeddings : array-like of shape (n, d)
+        NumPy, torch, pandas or Arrow (a list column); any length but zero. They are scaled to unit length and rounded
+        to float16 first. Rows with a value that is not finite, and zero rows, are rejected.
+    keep : float, optional
+        Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Give one of keep, at_most and eps.
+    at_most : float, optional
+        Keep at most that many: nothing is re-admitted.
+    eps : float, optional
+        Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths.
+    rule : str
+        "fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour" or "random".
+    prototypes : array-like of shape (c, d), or mapping attribute -> {concept: (d,)}, optional
+        Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
+        vectors of pictures that the attribute does not apply to.
+    ids : array-like of shape (n,), optional
+        Unique keys; the row numbers if not given.
+    clusters : int, "auto" or array-like of shape (n,)
+        How many clusters, or the labels (integers >= 0) of a clustering you already have.
+    seed : int
+        Of the clustering and the random rules.
+    cover : bool
+        A kept sample removes only its own neighbours: every removed row has a kept duplicate, no two kept are ones.
+    start : {"cluster", "zero"}
+        `fairdedup`: start concept sums from the cluster's mean similarity, or from zero.
+    calibrate : {"none", "zscore"}
+        `fairdedup`: standardise the similarity to each concept over the data set first.
+    target : {"uniform", "data"} or mapping attribute -> {concept: share}
+        `balanced`: the shares to aim at.
+    temperature : float or "auto"
+        `balanced`: of the softmax over an attribute's concepts.
+    reserve : float
+        `balanced`: share of the kept count that is held back for rare rows of all clusters; 0 to 0.3.
+    device : {"auto", "cpu", "cuda"}
+        Where k-means trains. The result after it does not depend on it.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    UserError
+        (a ValueError) In one line: what is wrong, where, and the mend.
+
+    References
+    ----------
+    Abbas et al. 2023, SemDeDup, arXiv 2303.09540. Slyman et al. 2024, FairDeDup, CVPR, arXiv 2404.16123.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fairdedup import deduplicate
+    >>> x = np.random.default_rng(0).standard_normal((100, 8))
+    >>> result = deduplicate(np.concatenate([x, x]), keep=0.5, rule="semdedup")
+    >>> len(result.kept)
+    100
+    """
+    options = Options(rule, cover, seed, start, calibrate, target, temperature, reserve)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device {device!r} is unknown: choose auto, cpu or cuda")
+    vectors = as_matrix(embeddings)
+    n = len(vectors)
+    names = _ids(ids, n)
+    known = None if prototypes is None else Prototypes.of(prototypes)
+    if known is not None and known.dimension != vectors.shape[1]:
+        raise UserError(
+            f"prototypes have {known.dimension} dimensions and the embeddings {vectors.shape[1]}: "
+            "both must come from one model"
+        )
+    unit, bad = _unit_in_threads(vectors)
+    rows = np.flatnonzero(bad == 0)
+    if len(rows) < n:
+        unit = unit[rows]
+    parts = _parts(unit, rows, clusters, n, seed, device)
+    eps_units = None if eps is None else parse_eps(eps)
+    decision = decide(parts, len(parts), options, known, _Threads(os.cpu_count() or 1), keep, at_most, eps_units)
+    decisions = _table(decision.parts, decision.readmitted, names)
+    rejected = np.flatnonzero(bad)
+    kept_rows = decisions["row"].to_numpy()[decisions["kept"].to_numpy()]
+    return Result(
+        kept=names[kept_rows],
+        decisions=decisions,
+        rejected=pd.DataFrame({
+            "row": rejected, "id": names[rejected], "reason": [reason(int(c)) for c in bad[rejected]],
+        }),
+        eps=None if decision.eps is None else decision.eps / EPS_UNIT,
+        counts={
+            "input": n, "valid": len(rows), "kept": len(kept_rows), "removed": len(rows) - len(kept_rows),
+            "rejected": len(rejected), "readmitted": len(decision.readmitted), "clusters": len(parts),
+        },
+        guarantees=decision.guarantees,
+        warnings=decision.warnings,
+    )  # fmt: skip
+
+
+def as_matrix(embeddings: Any) -> NDArray[np.floating]:
+    """Return embeddings as a float array of shape (n, d), from NumPy, torch, pandas or Arrow.
+
+    Raises
+    ------
+    UserError
+        If they are not a matrix of numbers with at least one row and one column.
+    """
+    if type(embeddings).__module__.partition(".")[0] == "torch":
+        tensor = embeddings.detach().cpu()
+        embeddings = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    elif type(embeddings).__module__.partition(".")[0] == "pyarrow":
+        embeddings = _from_arrow(embeddings)
+    elif isinstance(embeddings, pd.Series):
+        embeddings = _stacked(embeddings.to_numpy())
+    try:
+        array = np.asarray(embeddings)
+        if array.dtype == object:
+            array = _stacked(array)
+        if array.dtype.kind in "iub":
+            array = array.astype(np.float64)
+    except (ValueError, TypeError):
+        raise UserError("embeddings are rows of different lengths or no numbers: give an (n, d) array") from None
+    if array.dtype.kind != "f" or array.ndim != 2:
+        raise UserError(f"embeddings are {array.dtype} of shape {array.shape}: give an (n, d) array of floats")
+    if 0 in array.shape:
+        raise UserError(f"embeddings have shape {array.shape}: give at least one row of at least one value")
+    return array if array.dtype.itemsize <= 8 else array.astype(np.float64)
+
+
+def _stacked(rows: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([np.asarray(row, np.float64) for row in rows]) if len(rows) else np.zeros((0, 0))
+
+
+def _from_arrow(column: Any) -> NDArray[Any]:
+    """Return an Arrow list column, or a table with just one column, as a matrix."""
+    import pyarrow as pa
+
+    if isinstance(column, (pa.Table, pa.RecordBatch)):
+        if column.num_columns != 1:
+            raise UserError(f"the Arrow table has {column.num_columns} columns: give the one that holds the embeddings")
+        column = column.column(0)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+    if column.null_count or not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+                                 or pa.types.is_fixed_size_list(column.type)):  # fmt: skip
+        raise UserError(f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls")
+    values = column.flatten()
+    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
+    if len(lengths) != 1:
+        raise UserError(f"the Arrow lists have {lengths.min()} to {lengths.max()} values: all must have the same")
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
+
+
+def _ids(ids: Any, n: int) -> NDArray[Any]:
+    if ids is None:
+        return np.arange(n)
+    names = ids.to_numpy(zero_copy_only=False) if type(ids).__module__.startswith("pyarrow") else np.asarray(ids)
+    if names.shape != (n,):
+        raise UserError(f"ids have shape {names.shape}: give one for each of {n} rows")
+    repeated = pd.Series(names).duplicated()
+    if repeated.any():
+        raise UserError(f"id {names[int(np.argmax(repeated))]!r} stands twice in ids: give unique ones")
+    return names
+
+
+def _unit_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
+    step = 8192
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = list(pool.map(lambda k: unit_float16(vectors[k : k + step]), range(0, len(vectors), step)))
+    return np.concatenate([unit for unit, _ in done]), np.concatenate([bad for _, bad in done])
+
+
+def _parts(
+    unit: NDArray[np.float16], rows: NDArray[np.int64], clusters: Any, n: int, seed: int, device: str
+) -> list[_Memory]:
+    """Cluster the valid rows, or take the labels that are given, into a part for each cluster."""
+    if isinstance(clusters, (str, int, np.integer)):
+        if not len(rows):
+            return []
+        k = kmeans.check_clusters(clusters, len(rows))
+        sample = np.searchsorted(rows, kmeans.training_rows(rows, k, seed))
+        centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
+        labels = kmeans.assign(unit, centroids)
+        numbers = np.unique(labels)
+        centroids = centroids[numbers]
+    else:
+        labels = _labels(clusters, n)[rows]
+        numbers = np.unique(labels)
+        centroids = kmeans.centroids_of_labels(unit, labels, numbers)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], numbers)
+    return [
+        _Memory(int(numbers[k]), index, rows, unit, centroids[k])
+        for k, index in enumerate(np.split(order, bounds[1:]))
+        if len(index)
+    ]
+
+
+def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
+    if type(labels).__module__.partition(".")[0] == "torch":
+        labels = labels.detach().cpu().numpy()  # type: ignore[union-attr]
+    array = np.asarray(labels)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise UserError(
+            f"clusters are {array.dtype} of shape {array.shape}: give a number, auto, or {n} integer labels"
+        )
+    if n and array.min() < 0:
+        raise UserError(
+            f"clusters has label {array.min()} at row {int(array.argmin())}: labels are 0 or more; give rows that "
+            "belong nowhere (noise) labels of their own"
+        )
+    return array.astype(np.int64)
+
+
+def _table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:
+    columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in COLUMNS}
+    order = np.argsort(columns["row"], kind="stable")
+    columns = {name: values[order] for name, values in columns.items()}
+    columns["id"] = names[columns["row"]]
+    columns["readmitted"] = np.isin(columns["row"], readmitted)
+    columns["kept"] = columns["kept"] | columns["readmitted"]
+    return pd.DataFrame({name: columns[name] for name in DECISION_COLUMNS})

@@ -1,0 +1,230 @@
+"""Cover: the kept sample takes only its own unvisited neighbours with it, so every removed row is near a kept one.
+
+Here the sweep depends on the rule, step by step. The pairs of a cluster that are duplicates at the largest eps of
+interest are found once, as a sparse graph; every smaller eps is then a walk over it. Where that graph would be too
+large, rows of it are computed when they are needed: slower, still O(n) memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.rules import Preference, choose_one
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed, margin
+
+TILE = 512
+MAX_PAIRS = 1 << 25  # per cluster; 12 bytes each while the graph is built, 16 once it is walked in both directions
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every pair of a cluster that are duplicates at `eps`, in both directions, by row.
+
+    Attributes
+    ----------
+    eps : int
+        Ten-thousandths.
+    starts : ndarray of shape (n + 1,), int64
+    neighbours : ndarray of shape (m,), int32, ascending within a row
+    needed : ndarray of shape (m,), int32
+        The least eps at which the pair are duplicates.
+    """
+
+    eps: int
+    starts: NDArray[np.int64]
+    neighbours: NDArray[np.int32]
+    needed: NDArray[np.int32]
+
+
+@nb.njit(nogil=True, cache=True)
+def _collect(products, first, second, diagonal, x, squares, slack, eps, out_a, out_b, out_eps):  # type: ignore[no-untyped-def]
+    """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not."""
+    found = 0
+    threshold = 1.0 - eps / 10000.0
+    for r in range(products.shape[0]):
+        i = first + r
+        for c in range(r + 1 if diagonal else 0, products.shape[1]):
+            j = second + c
+            similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
+            if similarity + slack <= threshold:
+                continue
+            sure = eps_needed(similarity - slack)
+            if sure != eps_needed(similarity + slack):
+                sure = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
+            if sure <= eps:
+                if found < out_a.shape[0]:
+                    out_a[found] = i
+                    out_b[found] = j
+                    out_eps[found] = sure
+                found += 1
+    return found
+
+
+@nb.njit(nogil=True, cache=True)
+def _both_directions(n, a, b, needed):  # type: ignore[no-untyped-def]
+    starts = np.zeros(n + 1, np.int64)
+    for k in range(a.shape[0]):
+        starts[a[k] + 1] += 1
+        starts[b[k] + 1] += 1
+    for i in range(n):
+        starts[i + 1] += starts[i]
+    fill = starts[:-1].copy()
+    neighbours = np.empty(2 * a.shape[0], np.int32)
+    eps = np.empty(2 * a.shape[0], np.int32)
+    for k in range(a.shape[0]):
+        i, j = a[k], b[k]
+        neighbours[fill[i]], eps[fill[i]] = j, needed[k]
+        neighbours[fill[j]], eps[fill[j]] = i, needed[k]
+        fill[i] += 1
+        fill[j] += 1
+    return starts, neighbours, eps
+
+
+def graph(vectors: Vectors, eps: int, max_pairs: int = MAX_PAIRS) -> Graph | None:
+    """Find every pair of a cluster that are duplicates at an eps; None where they are more than `max_pairs`.
+
+    Parameters
+    ----------
+    vectors : Vectors of n rows, in visiting order
+    eps : int
+        Ten-thousandths.
+    """
+    n, slack = len(vectors), margin(vectors.x.shape[1])
+    buffer = (np.empty(TILE * TILE, np.int32), np.empty(TILE * TILE, np.int32), np.empty(TILE * TILE, np.int32))
+    parts: list[tuple[NDArray[np.int32], ...]] = []
+    pairs = 0
+    for first in range(0, n, TILE):
+        for second in range(first, n, TILE):
+            products = vectors.x[first : first + TILE] @ vectors.x[second : second + TILE].T
+            found = _collect(
+                products, first, second, first == second, vectors.x, vectors.squares, slack, eps, *buffer
+            )  # fmt: skip
+            pairs += found
+            if pairs > max_pairs:
+                return None
+            parts.append(tuple(column[:found].copy() for column in buffer))
+    a, b, needed = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # A stable order by the second row, then the first: each row's neighbours come out ascending.
+    order = np.lexsort((a, b))
+    starts, neighbours, each = _both_directions(n, a[order], b[order], needed[order])
+    return Graph(eps, starts, neighbours, each)
+
+
+@nb.njit(nogil=True, cache=True)
+def _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, out):  # type: ignore[no-untyped-def]
+    """Write the unvisited rows that are duplicates of row i, itself among them, and return how many."""
+    found = 0
+    if has_graph:
+        for k in range(starts[i], starts[i + 1]):
+            if needed[k] <= eps and not visited[neighbours[k]]:
+                out[found] = neighbours[k]
+                found += 1
+    else:
+        for j in range(visited.shape[0]):
+            if j != i and not visited[j] and cosine(x[i], x[j], squares[i], squares[j]) > threshold:
+                out[found] = j
+                found += 1
+    if not visited[i]:
+        out[found] = i
+        found += 1
+    return found
+
+
+@nb.njit(nogil=True, cache=True)
+def _walk(  # type: ignore[no-untyped-def]
+    eps, x, squares, rows, has_graph, starts, neighbours, needed, price, weight, similarity, sums, leader_of, keeper
+):
+    """Fill the leader of each row's step and the row that is kept for it."""
+    n = x.shape[0]
+    threshold = 1.0 - eps / 10000.0
+    visited = np.zeros(n, np.bool_)
+    members = np.empty(n, np.int32)
+    mean = np.empty(x.shape[1], np.float64)
+    likeness = np.empty(n, np.int64)
+    for i in range(n):
+        if visited[i]:
+            continue
+        m = _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, members)
+        kept = members[choose_one(members[:m], rows, x, price, weight, similarity, sums, mean, likeness)]
+        m = _unvisited_neighbours(
+            kept, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, members
+        )
+        for k in range(m):
+            visited[members[k]] = True
+            leader_of[members[k]] = i
+            keeper[members[k]] = kept
+
+
+def cover_sweep(
+    vectors: Vectors, rows: NDArray[np.int64], eps: int, preference: Preference, pairs: Graph | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Sweep one cluster with `cover` at one eps.
+
+    Parameters
+    ----------
+    vectors : Vectors of n rows, in visiting order
+    rows : ndarray of shape (n,), int64, in visiting order
+    eps : int
+        Ten-thousandths, at most the graph's.
+    preference : Preference
+    pairs : Graph or None
+        None: similarities are computed when needed.
+
+    Returns
+    -------
+    leader : ndarray of shape (n,), int32
+        The first unvisited row of the step that visited each row, as a place in the visiting order.
+    kept : ndarray of shape (n,), int32
+        The row that is kept for each row (itself where it is kept).
+
+    Raises
+    ------
+    ValueError
+        If `eps` is out of range or larger than the graph's.
+    """
+    if not 0 <= eps <= MAX_EPS or (pairs is not None and eps > pairs.eps):
+        raise ValueError(f"eps {eps} is out of range 0 to {MAX_EPS if pairs is None else pairs.eps}")
+    n = len(vectors)
+    leader, keeper = np.empty(n, np.int32), np.empty(n, np.int32)
+    none = (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    starts, neighbours, needed = none if pairs is None else (pairs.starts, pairs.neighbours, pairs.needed)
+    _walk(
+        eps, vectors.x, vectors.squares, rows, pairs is not None, starts, neighbours, needed, preference.price,
+        preference.likeness_weight, preference.similarity, preference.sums.copy(), leader, keeper,
+    )  # fmt: skip
+    return leader, keeper
+
+
+def closest_kept_pair_is_distinct(vectors: Vectors, eps: int) -> bool:
+    """Tell whether no two of these rows are duplicates at eps; stops at the first pair that are.
+
+    Parameters
+    ----------
+    vectors : Vectors of k rows
+        The kept rows of one cluster.
+    eps : int
+        Ten-thousandths.
+    """
+    if eps == 0:
+        return True
+    none = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int32))
+    slack = margin(vectors.x.shape[1])
+    # Under this product no pair of the tile can be duplicates, whatever the lengths.
+    lengths = np.sqrt(vectors.squares)
+    least = 1.0 - eps / EPS_UNIT - slack
+    for first in range(0, len(vectors), TILE):
+        block = vectors.x[first : first + TILE]
+        for second in range(first, len(vectors), 8 * TILE):
+            products = block @ vectors.x[second : second + 8 * TILE].T
+            scale = lengths[first : first + TILE].min() * lengths[second : second + 8 * TILE].min()
+            if second > first and least > 0 and products.max() < least * scale:
+                continue
+            if second == first:
+                products[:, : len(block)][np.tril_indices(len(block), 0, min(len(block), products.shape[1]))] = -2
+            if _collect(products, first, second, False, vectors.x, vectors.squares, slack, eps, *none):
+                return False
+    return True

@@ -1,0 +1,172 @@
+"""From a fraction to eps and back to an exact count: the search, the re-admission and the reserved seats.
+
+Counts fall with eps, though not strictly, so the search keeps a bracket: more than K at its low end, at most K at
+its high end. It is deterministic: the same data, rule and seed look at the same values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.moments import shares
+from fairdedup.core.prototypes import weighted
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, quantised
+from fairdedup.core.sweep import MAX_WINDOW
+from fairdedup.errors import UserError
+
+COVERAGE_WEIGHT = 40  # of 1 - similarity to the representative, against the price of a seat
+FIRST_REACH = 31  # ten-thousandths to either side of a guess that the first pass looks at
+
+
+def kept_target(fraction: float, valid: int) -> int:
+    """Return K = floor(F N + 0.5), the number of samples to keep.
+
+    Raises
+    ------
+    UserError
+        If the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"keep {fraction:g} is not a fraction: give a number above 0 and up to 1, as in --keep 0.5")
+    return math.floor(fraction * valid + 0.5)
+
+
+def smallest_fraction(clusters: int, valid: int) -> float:
+    """Return the least fraction, to 6 decimals, that keeps one sample of every cluster."""
+    steps = math.ceil((clusters - 0.5) / valid * 1e6)
+    while kept_target(steps / 1e6, valid) < clusters:
+        steps += 1
+    return steps / 1e6
+
+
+def spaced(first: int, last: int) -> list[int]:
+    """Return up to 64 integers spread evenly over first..last, both included."""
+    return sorted({int(v) for v in np.linspace(first, last, min(MAX_WINDOW, last - first + 1)).round()})
+
+
+def find_eps(counts: Callable[[list[int]], Sequence[int]], target: int, guess: int | None = None) -> int:
+    """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth).
+
+    Parameters
+    ----------
+    counts : callable
+        Kept counts at up to 64 ascending values of eps, in ten-thousandths.
+    target : int
+        K, with number of clusters <= K < number of rows.
+    guess : int, optional
+        Where to look first.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths.
+    """
+    low, high = 0, MAX_EPS  # all rows are kept at 0, one of each cluster at MAX_EPS
+    reach = FIRST_REACH
+    while high - low > 1:
+        first, last = low + 1, high - 1
+        if guess is not None:
+            middle = min(max(guess, first), last)
+            first, last = max(first, middle - reach), min(last, middle + reach)
+            reach *= 16
+        values = spaced(first, last)
+        found = counts(values)
+        fits = next((k for k, count in enumerate(found) if count <= target), None)
+        if fits is None:
+            low = values[-1]
+        else:
+            high = values[fits]
+            low = values[fits - 1] if fits else low
+    return high
+
+
+def parse_eps(eps: float) -> int:
+    """Return eps as an integer number of ten-thousandths.
+
+    Raises
+    ------
+    UserError
+        If it is none, or outside 0 to 2.0001.
+    """
+    units = round(eps * EPS_UNIT) if math.isfinite(eps) else -1
+    if not 0 <= units <= MAX_EPS:
+        raise UserError(f"eps {eps:g} is out of range: give 0 (removes nothing) to 2, as in --eps 0.05")
+    if abs(units / EPS_UNIT - eps) > 1e-9:
+        raise UserError(f"eps {eps:g} is not a whole number of ten-thousandths: give {units / EPS_UNIT:g}")
+    return units
+
+
+def readmit(rows: NDArray[np.int64], similarity: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """Return the removed rows to re-admit: least similar to their representative first, then lowest row.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (r,), int64
+        The removed rows.
+    similarity : ndarray of shape (r,), float64
+        To their representatives.
+    number : int
+    """
+    return rows[np.lexsort((rows, quantised(similarity)))[:number]]
+
+
+def fill_seats(
+    rows: NDArray[np.int64],
+    similarity: NDArray[np.float64],
+    memberships: list[NDArray[np.int64]],
+    kept_sums: list[tuple[int, ...]],
+    targets: list[NDArray[np.float64]],
+    stds: list[float],
+    seats: int,
+) -> NDArray[np.int64]:
+    """Give the reserved seats of `balanced` to removed rows of all clusters.
+
+    A row's claim is price' + 40 (1 - similarity to its representative), quantised; ties go to the lowest row. The
+    shares that the price rests on are renewed after every 1 % of the seats.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (r,), int64
+        The removed rows.
+    similarity : ndarray of shape (r,), float64
+        To their representatives.
+    memberships : list of ndarray of shape (r, c), int64
+        In units of 1e-9, an entry for each attribute.
+    kept_sums : list of tuple of int
+        Memberships of the samples kept so far, per attribute.
+    targets : list of ndarray of shape (c,), float64
+    stds : list of float
+        Spread of q @ (target - shares kept) over the data set at the first seat; 0 leaves the attribute out.
+    seats : int
+
+    Returns
+    -------
+    admitted : ndarray of shape (seats,), int64
+    """
+    batch = max(1, seats // 100)
+    sums = [list(s) for s in kept_sums]
+    waiting = np.arange(len(rows))
+    admitted: list[NDArray[np.int64]] = []
+    left = min(seats, len(rows))
+    while left:
+        claim = np.zeros(len(waiting))
+        for q, kept, target, std in zip(memberships, sums, targets, stds, strict=True):
+            if std > 0:
+                claim = claim + weighted(q[waiting], target - shares(tuple(kept))) / std
+        value = quantised(claim + COVERAGE_WEIGHT * (1.0 - similarity[waiting]))
+        number = min(batch, left)
+        # Only rows at or above the number-th value can be chosen; sort those alone.
+        at_least = np.partition(value, len(value) - number)[len(value) - number]
+        near = np.flatnonzero(value >= at_least)
+        chosen = near[np.lexsort((rows[waiting[near]], -value[near]))[:number]]
+        for q, kept in zip(memberships, sums, strict=True):
+            for c, more in enumerate(q[waiting[chosen]].sum(axis=0).tolist()):
+                kept[c] += more
+        admitted.append(rows[waiting[chosen]])
+        waiting = np.delete(waiting, chosen)
+        left -= number
+    return np.concatenate(admitted) if admitted else np.empty(0, np.int64)

@@ -1,0 +1,236 @@
+"""Concepts in embedding space: prototypes, calibrated similarity, soft membership and the price of a row.
+
+FairDeDup (Slyman et al. 2024) section 3.2 for prototypes; membership and price are ours. Everything after the cosine
+is computed so that it is the same on any machine: fixed order, no library exponential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.moments import Moments, shares
+from fairdedup.core.similarity import Vectors, cosines, quantised, reason, unit_float16
+from fairdedup.errors import UserError
+
+ABSENT = "absent"
+MEMBERSHIP_UNIT = 1_000_000_000
+LEAST_TEMPERATURE = 0.0001
+
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # Cody and Waite's split of ln 2
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Concepts that exclude each other.
+
+    Attributes
+    ----------
+    name : str
+    concepts : tuple of str
+    vectors : ndarray of shape (c, d), float16
+        A prototype for each concept.
+    absent : ndarray of shape (a, d), float16
+        Prototypes of pictures that the attribute does not apply to; a may be 0.
+    """
+
+    name: str
+    concepts: tuple[str, ...]
+    vectors: NDArray[np.float16]
+    absent: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The attributes, in the order in which they were listed."""
+
+    attributes: tuple[Attribute, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Number of values of each prototype."""
+        return self.attributes[0].vectors.shape[1]
+
+    @property
+    def concepts(self) -> list[str]:
+        """Concepts of all attributes, as ``attribute=concept``."""
+        return [f"{a.name}={c}" for a in self.attributes for c in a.concepts]
+
+    @classmethod
+    def of(cls, prototypes: Any) -> Prototypes:
+        """Read prototypes from an array (c, d), or a mapping attribute -> {concept: (d,)}.
+
+        A mapping's concept ``absent`` holds one vector (d,) or several (a, d).
+
+        Raises
+        ------
+        UserError
+            If a vector is zero or not finite, or the dimensions differ, or there is nothing in it.
+        """
+        if isinstance(prototypes, Prototypes):
+            return prototypes
+        if not isinstance(prototypes, Mapping):
+            array = np.asarray(prototypes)
+            if array.ndim != 2:
+                raise UserError(f"prototypes have shape {array.shape}: give (concepts, d) or a dict of attributes")
+            prototypes = {"concept": {str(k): v for k, v in enumerate(array)}}
+        attributes = []
+        for name, members in prototypes.items():
+            if not isinstance(members, Mapping):
+                raise UserError(f"prototypes[{name!r}] is no dict: give {{concept: vector of d values}}")
+            listed = [concept for concept in members if concept != ABSENT]
+            if not listed:
+                raise UserError(f"prototypes[{name!r}] names no concept: give at least one")
+            vectors = _unit([members[c] for c in listed], [f"prototypes[{name!r}][{c!r}]" for c in listed])
+            missing = np.asarray(members.get(ABSENT, np.zeros((0, vectors.shape[1]))), np.float64)
+            missing = missing[None] if missing.ndim == 1 else missing
+            absent = _unit(list(missing), [f"prototypes[{name!r}]['absent']"] * len(missing), vectors.shape[1])
+            attributes.append(Attribute(str(name), tuple(map(str, listed)), vectors, absent))
+        if not attributes:
+            raise UserError("prototypes are empty: give at least one attribute with one concept")
+        dimensions = {a.vectors.shape[1] for a in attributes} | {a.absent.shape[1] for a in attributes}
+        if len(dimensions) > 1:
+            raise UserError(f"prototypes have {sorted(dimensions)} dimensions: all must come from one model")
+        return cls(tuple(attributes))
+
+    def similarity(self, vectors: Vectors, absent: bool) -> list[NDArray[np.float64]]:
+        """Return each attribute's cosines (n, c), or (n, c + a) with the absent prototypes behind."""
+        out = []
+        for a in self.attributes:
+            own = np.concatenate((a.vectors, a.absent)) if absent else a.vectors
+            out.append(cosines(vectors, Vectors.of(own)))
+        return out
+
+
+def _unit(vectors: list[Any], places: list[str], dimension: int = 0) -> NDArray[np.float16]:
+    if not vectors:
+        return np.zeros((0, dimension), np.float16)
+    arrays = [np.asarray(v, np.float64) for v in vectors]
+    for array, place in zip(arrays, places, strict=True):
+        if array.shape != arrays[0].shape or array.ndim != 1 or not array.size:
+            raise UserError(f"{place} has shape {array.shape}: every prototype is one vector of the same d values")
+    unit, bad = unit_float16(np.stack(arrays))
+    for code, place in zip(bad, places, strict=True):
+        if code:
+            raise UserError(f"{place}: {reason(int(code))}; give a vector of the encoder that made the embeddings")
+    return unit
+
+
+def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return e**x for x <= 0, to about one unit in the last place, with the same bits on every machine.
+
+    Libraries' exponentials differ in the last bit between processors. This one uses only IEEE 754 products and sums
+    in a fixed order: reduction by ln 2, then Taylor's polynomial of degree 14.
+    """
+    x = np.maximum(x, -700.0)
+    k = np.rint(x * 1.4426950408889634)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    total = np.full_like(r, 1.0)
+    for n in range(14, 0, -1):
+        total = total * (r / n) + 1.0
+    return np.ldexp(total, k.astype(np.int32))
+
+
+def _sum_of_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = np.zeros(len(values))
+    for column in values.T:  # one order everywhere, whatever numpy does for speed
+        total = total + column
+    return total
+
+
+def gap(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each row's largest minus mean similarity to the prototypes of an attribute (n, c)."""
+    return similarity.max(axis=1) - _sum_of_columns(similarity) / similarity.shape[1]
+
+
+def auto_temperature(gaps: NDArray[np.float64]) -> float:
+    """Return a third of the median gap, to 4 decimals and at least 0.0001."""
+    return max(float(np.rint(np.median(gaps) / 3 * 1e4)) / 1e4, LEAST_TEMPERATURE)
+
+
+def membership(similarity: NDArray[np.float64], temperature: float, concepts: int) -> NDArray[np.int64]:
+    """Return the softmax of similarity / temperature, in units of 1e-9, for the first `concepts` columns.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n, c + a), float64
+        Concepts first, then the absent prototypes, which take their part of the softmax and are dropped.
+    temperature : float
+    concepts : int
+        c.
+
+    Returns
+    -------
+    q : ndarray of shape (n, c), int64, 0 to 10**9
+    """
+    weight = exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
+    weight /= _sum_of_columns(weight)[:, None]
+    return np.rint(weight[:, :concepts] * MEMBERSHIP_UNIT).astype(np.int64)
+
+
+def standardised(similarity: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
+    """Return (similarity - mean) / std per concept over the data set; 0 for a concept with no spread."""
+    mean, std = moments.mean(), moments.std()
+    return np.where(std > 0, (similarity - mean) / np.where(std > 0, std, 1.0), 0.0)
+
+
+def weighted(q: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return q @ weights in one fixed order, in units of 1e-9."""
+    return _sum_of_columns(q.astype(np.float64) * weights)
+
+
+def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the shares that an attribute's concepts should have.
+
+    Parameters
+    ----------
+    target : {"uniform", "data"} or mapping attribute -> {concept: share}
+        An attribute that a mapping does not name is uniform.
+    attribute : Attribute
+    sums : tuple of int
+        Memberships of the whole data set.
+
+    Raises
+    ------
+    UserError
+        If a concept is missing or unknown, or the shares do not add up to 1.
+    """
+    if target == "data":
+        return shares(sums)
+    if target == "uniform" or attribute.name not in target:
+        return np.full(len(attribute.concepts), 1.0 / len(attribute.concepts))
+    given = target[attribute.name]
+    if set(given) != set(attribute.concepts):
+        raise UserError(f"target[{attribute.name!r}] names {sorted(given)}: give {sorted(attribute.concepts)}")
+    out = np.array([float(given[c]) for c in attribute.concepts])
+    if not (np.all(out >= 0) and abs(out.sum() - 1) <= 1e-6):
+        raise UserError(f"target[{attribute.name!r}] adds up to {out.sum():g}: shares are >= 0 and add up to 1")
+    return out
+
+
+def price(
+    memberships: list[NDArray[np.int64]],
+    weights: list[NDArray[np.float64]],
+    means: list[float],
+    stds: list[float],
+) -> NDArray[np.int64]:
+    """Return the price of each row: u per attribute, standardised over the data set, added up, quantised.
+
+    Parameters
+    ----------
+    memberships : list of ndarray of shape (n, c), int64
+        In units of 1e-9, an entry for each attribute.
+    weights : list of ndarray of shape (c,), float64
+        Target shares minus the data set's shares.
+    means, stds : list of float
+        Of q @ weights over the data set; an attribute with no spread gives 0.
+    """
+    total = np.zeros(len(memberships[0]))
+    for q, w, mean, std in zip(memberships, weights, means, stds, strict=True):
+        if std > 0:
+            total = total + (weighted(q, w) - mean) / std
+    return quantised(total)

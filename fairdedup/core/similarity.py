@@ -1,0 +1,254 @@
+"""Exact cosine thresholds over tiles: float32 products find candidates, float64 settles what lies near a bound.
+
+Every vector is a unit vector rounded to float16, so that products and sums of two of them are exact in float64 in
+any order. This module never holds all pairs of a cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
+MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
+QUANTUM = 1_000_000  # quantised: the integer nearest to a million times the value
+
+REASON_NOT_FINITE = "vector has a value that is not finite"
+REASON_ZERO = "vector is zero"
+
+_REASONS = ("", REASON_NOT_FINITE, REASON_ZERO)
+
+
+def quantised(values: ArrayLike) -> NDArray[np.int64]:
+    """Return the integer nearest to a million times each value (halves to even)."""
+    return np.rint(np.asarray(values, np.float64) * QUANTUM).astype(np.int64)
+
+
+@nb.njit(nogil=True, cache=True)
+def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
+    """Scale rows of x (n, d) to unit length in float64; bad[i] is the index of a reason, 0 where there is none."""
+    n, d = x.shape
+    for i in range(n):
+        largest = 0.0
+        finite = True
+        for j in range(d):
+            v = abs(np.float64(x[i, j]))
+            if not np.isfinite(v):
+                finite = False
+            if v > largest:
+                largest = v
+        if not finite or largest == 0.0:
+            bad[i] = 1 if not finite else 2
+            for j in range(d):
+                out[i, j] = 0.0
+            continue
+        # An exact power of two first: the squares of huge or tiny vectors would leave float64's range. Twice half
+        # of it, since the whole of it may itself be out of range.
+        exponent = -int(np.floor(np.log2(largest)))
+        first = 2.0 ** (exponent // 2)
+        second = 2.0 ** (exponent - exponent // 2)
+        total = 0.0
+        for j in range(d):
+            v = np.float64(x[i, j]) * first * second
+            out[i, j] = v
+            total += v * v
+        norm = np.sqrt(total)
+        for j in range(d):
+            out[i, j] = out[i, j] / norm
+
+
+def unit_float16(x: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
+    """Scale every vector to unit length in float64 and round it to float16.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d), float16, float32 or float64
+
+    Returns
+    -------
+    unit : ndarray of shape (n, d), float16
+        Zero where the vector cannot be used.
+    bad : ndarray of shape (n,), int8
+        0 for a usable vector, else what :func:`reason` names.
+    """
+    n, d = x.shape
+    unit = np.empty((n, d), np.float16)
+    bad = np.zeros(n, np.int8)
+    step = max(1, (1 << 20) // max(d, 1))  # 8 MiB of float64 at a time
+    for start in range(0, n, step):
+        block = np.ascontiguousarray(x[start : start + step])
+        if block.dtype not in (np.float32, np.float64):
+            block = block.astype(np.float64)
+        scaled = np.empty(block.shape, np.float64)
+        _scale_rows(block, scaled, bad[start : start + step])
+        unit[start : start + step] = scaled  # one rounding, double to half
+    return unit, bad
+
+
+def reason(code: int) -> str:
+    """Return why a vector with this code of :func:`unit_float16` cannot be used."""
+    return _REASONS[code]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit float16 vectors, widened for arithmetic.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, d), float32
+        The float16 values, exactly.
+    squares : ndarray of shape (n,), float64
+        Squared lengths, exactly.
+    """
+
+    x: NDArray[np.float32]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, unit: NDArray[np.float16]) -> Vectors:
+        """Widen unit float16 vectors of shape (n, d)."""
+        x = np.ascontiguousarray(unit, dtype=np.float32)
+        return cls(x, squared_lengths(x))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: NDArray[np.integer]) -> Vectors:
+        """Return the vectors at these positions."""
+        return Vectors(self.x[index], self.squares[index])
+
+
+# Sums of products of float16 values are exact in float64, so the compiler may reorder them.
+_EXACT = {"reassoc", "contract", "nsz"}
+
+
+@nb.njit(nogil=True, cache=True, fastmath=_EXACT)
+def dot(a, b):  # type: ignore[no-untyped-def]
+    """Return the exact product of two float16-valued rows, in float64."""
+    total = 0.0
+    for j in range(a.shape[0]):
+        total += np.float64(a[j]) * np.float64(b[j])
+    return total
+
+
+@nb.njit(nogil=True, cache=True)
+def cosine(a, b, a_square, b_square):  # type: ignore[no-untyped-def]
+    """Return a.b / sqrt(|a|^2 |b|^2) in float64, at most 1; 0 where either vector is zero."""
+    scale = a_square * b_square
+    if scale == 0.0:
+        return 0.0
+    return min(1.0, dot(a, b) / np.sqrt(scale))
+
+
+@nb.njit(nogil=True, cache=True)
+def squared_lengths(x):  # type: ignore[no-untyped-def]
+    """Return the exact squared length of each row."""
+    out = np.empty(x.shape[0], np.float64)
+    for i in range(x.shape[0]):
+        out[i] = dot(x[i], x[i])
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def cosine_to_one(x, squares, other, other_square):  # type: ignore[no-untyped-def]
+    """Return the cosine of every row of x (n, d) with one vector (d,)."""
+    out = np.empty(x.shape[0], np.float64)
+    for i in range(x.shape[0]):
+        out[i] = cosine(x[i], other, squares[i], other_square)
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def cosine_of_pairs(x, squares, first, second):  # type: ignore[no-untyped-def]
+    """Return the cosine of x[first[k]] with x[second[k]] for every k."""
+    out = np.empty(first.shape[0], np.float64)
+    for k in range(first.shape[0]):
+        i, j = first[k], second[k]
+        out[k] = cosine(x[i], x[j], squares[i], squares[j])
+    return out
+
+
+def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
+    """Return the exact cosine similarities of a (n, d) with b (m, d): float64 of shape (n, m)."""
+    out = np.empty((len(a), len(b)))
+    for k in range(len(b)):
+        out[:, k] = cosine_to_one(a.x, a.squares, b.x[k], b.squares[k])
+    return out
+
+
+def margin(d: int) -> float:
+    """Return how far a float32 product of two unit vectors of d values may lie from the exact cosine.
+
+    The products of float16 values are exact in float32; their sum in any order errs by at most d u / (1 - d u) times
+    the lengths, with u = 2**-24 (Higham 2002, section 3.1). Four roundings are added for the scaling.
+    """
+    u = 2.0**-24
+    return (d + 4) * u / (1 - (d + 4) * u)
+
+
+@nb.njit(nogil=True, cache=True)
+def eps_needed(similarity):  # type: ignore[no-untyped-def]
+    """Return the least eps, in ten-thousandths, at which a pair of this cosine are duplicates.
+
+    That is the least integer e with similarity > 1 - e / 10000 in float64.
+    """
+    e = int((1.0 - similarity) * 10000.0)
+    while e > 0 and similarity > 1.0 - (e - 1) / 10000.0:
+        e -= 1
+    while not similarity > 1.0 - e / 10000.0:
+        e += 1
+    return e
+
+
+@nb.njit(nogil=True, cache=True)
+def _settle_most_similar(approx, x, squares, other, other_squares, slack, best, best_similarity):  # type: ignore[no-untyped-def]
+    """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
+    for i in range(approx.shape[0]):
+        top = -np.inf
+        for k in range(approx.shape[1]):
+            if approx[i, k] > top:
+                top = approx[i, k]
+        chosen, similarity = -1, -2.0
+        for k in range(approx.shape[1]):
+            if approx[i, k] >= top - 2.0 * slack:
+                s = cosine(x[i], other[k], squares[i], other_squares[k])
+                if s > similarity:  # strictly: ties go to the lower number
+                    chosen, similarity = k, s
+        best[i] = chosen
+        best_similarity[i] = similarity
+
+
+def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find for every query the most similar of the others, exactly; ties go to the lower position.
+
+    Parameters
+    ----------
+    queries : Vectors of n rows
+    others : Vectors of m rows, m >= 1
+
+    Returns
+    -------
+    position : ndarray of shape (n,), int64
+    similarity : ndarray of shape (n,), float64
+    """
+    n, m, d = len(queries), len(others), queries.x.shape[1]
+    position = np.empty(n, np.int64)
+    similarity = np.empty(n, np.float64)
+    lengths = np.sqrt(others.squares)
+    # A zero vector has similarity 0 to every row, and so does its zero product.
+    scaled = others.x / np.where(lengths == 0, 1, lengths).astype(np.float32)[:, None]
+    step = max(1, (1 << 22) // m)
+    for start in range(0, n, step):
+        stop = min(n, start + step)
+        x = queries.x[start:stop]
+        approx = x @ scaled.T
+        approx /= np.sqrt(queries.squares[start:stop]).astype(np.float32)[:, None]
+        _settle_most_similar(
+            approx, x, queries.squares[start:stop], others.x, others.squares, 2 * margin(d),
+            position[start:stop], similarity[start:stop],
+        )  # fmt: skip
+    return position, similarity
