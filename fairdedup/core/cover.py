@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.rules import Preference, choose_one
-from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed, margin
+from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed, margin
 
 TILE = 512
 MAX_PAIRS = 1 << 25  # per cluster; 12 bytes each while the graph is built, 16 once it is walked in both directions
@@ -41,13 +41,26 @@ class Graph:
 
 
 @nb.njit(nogil=True, cache=True)
-def _collect(products, first, second, diagonal, x, squares, slack, eps, out_a, out_b, out_eps):  # type: ignore[no-untyped-def]
+def _collect(products, first, second, triangle, x, squares, slack, eps, out_a, out_b, out_eps):  # type: ignore[no-untyped-def]
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not."""
     found = 0
+    width = products.shape[1]
     threshold = 1.0 - eps / 10000.0
+    needed = np.empty(width, np.float32)  # of a product with a row of length 1
+    for c in range(width):
+        needed[c] = (threshold - 2.0 * slack) * np.sqrt(squares[second + c])
     for r in range(products.shape[0]):
         i = first + r
-        for c in range(r + 1 if diagonal else 0, products.shape[1]):
+        row = products[r]
+        length = np.float32(np.sqrt(squares[i]))
+        hits = 0
+        for c in range(width):  # in vector instructions; most rows end here
+            hits += row[c] >= needed[c] * length
+        if hits == 0:
+            continue
+        for c in range(first + r + 1 - second if triangle else 0, width):
+            if row[c] < needed[c] * length:
+                continue
             j = second + c
             similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
             if similarity + slack <= threshold:
@@ -213,18 +226,12 @@ def closest_kept_pair_is_distinct(vectors: Vectors, eps: int) -> bool:
         return True
     none = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int32))
     slack = margin(vectors.x.shape[1])
-    # Under this product no pair of the tile can be duplicates, whatever the lengths.
-    lengths = np.sqrt(vectors.squares)
-    least = 1.0 - eps / EPS_UNIT - slack
     for first in range(0, len(vectors), TILE):
         block = vectors.x[first : first + TILE]
         for second in range(first, len(vectors), 8 * TILE):
             products = block @ vectors.x[second : second + 8 * TILE].T
-            scale = lengths[first : first + TILE].min() * lengths[second : second + 8 * TILE].min()
-            if second > first and least > 0 and products.max() < least * scale:
-                continue
-            if second == first:
-                products[:, : len(block)][np.tril_indices(len(block), 0, min(len(block), products.shape[1]))] = -2
-            if _collect(products, first, second, False, vectors.x, vectors.squares, slack, eps, *none):
+            if _collect(
+                products, first, second, second == first, vectors.x, vectors.squares, slack, eps, *none
+            ):  # fmt: skip
                 return False
     return True

@@ -45,8 +45,8 @@ from fairdedup.core.similarity import (
 from fairdedup.core.sweep import Sweep, sweep, visiting_order
 from fairdedup.errors import FairdedupError, UserError
 
-SAMPLE_ROWS = 8192  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
-SAMPLE_FROM = 4 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
+SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
+SAMPLE_FROM = 8 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
 SHORTFALL_WARNING = 0.01
 GUARANTEES = ("no_two_kept_are_duplicates", "every_removed_has_a_kept_representative")
 

@@ -29,8 +29,10 @@ def quantised(values: ArrayLike) -> NDArray[np.int64]:
 
 @nb.njit(nogil=True, cache=True)
 def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
-    """Scale rows of x (n, d) to unit length in float64; bad[i] is the index of a reason, 0 where there is none."""
+    """Write unit rows of x (n, d) as the bits of float16; bad[i] is the index of a reason, 0 where there is none."""
     n, d = x.shape
+    unit = np.empty(d, np.float64)
+    bits = unit.view(np.uint64)
     for i in range(n):
         largest = 0.0
         finite = True
@@ -42,22 +44,30 @@ def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
                 largest = v
         if not finite or largest == 0.0:
             bad[i] = 1 if not finite else 2
-            for j in range(d):
-                out[i, j] = 0.0
+            out[i, :] = 0
             continue
-        # An exact power of two first: the squares of huge or tiny vectors would leave float64's range. Twice half
-        # of it, since the whole of it may itself be out of range.
+        # An exact power of two first: the squares of huge or tiny vectors would leave float64's range. In two
+        # factors, since the whole of it may itself be out of range.
         exponent = -int(np.floor(np.log2(largest)))
         first = 2.0 ** (exponent // 2)
         second = 2.0 ** (exponent - exponent // 2)
         total = 0.0
         for j in range(d):
-            v = np.float64(x[i, j]) * first * second
-            out[i, j] = v
-            total += v * v
+            unit[j] = np.float64(x[i, j]) * first * second
+            total += unit[j] * unit[j]
         norm = np.sqrt(total)
         for j in range(d):
-            out[i, j] = out[i, j] / norm
+            unit[j] /= norm
+        for j in range(d):
+            # One rounding, double to half, halves to even.
+            magnitude = bits[j] & np.uint64(0x7FFFFFFFFFFFFFFF)
+            sign = (bits[j] >> np.uint64(48)) & np.uint64(0x8000)
+            if magnitude >= np.uint64(0x3F10000000000000):  # 2**-14, the least normal float16
+                odd = (magnitude >> np.uint64(42)) & np.uint64(1)
+                half = ((magnitude + np.uint64(0x1FFFFFFFFFF) + odd) >> np.uint64(42)) - np.uint64(1008 << 10)
+            else:
+                half = np.uint64(np.rint(abs(unit[j]) * 16777216.0))  # in units of 2**-24
+            out[i, j] = np.uint16(sign | half)
 
 
 def unit_float16(x: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
@@ -77,14 +87,12 @@ def unit_float16(x: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[
     n, d = x.shape
     unit = np.empty((n, d), np.float16)
     bad = np.zeros(n, np.int8)
-    step = max(1, (1 << 20) // max(d, 1))  # 8 MiB of float64 at a time
+    step = max(1, (1 << 20) // max(d, 1))  # what is widened here is a few MiB at a time
     for start in range(0, n, step):
         block = np.ascontiguousarray(x[start : start + step])
         if block.dtype not in (np.float32, np.float64):
-            block = block.astype(np.float64)
-        scaled = np.empty(block.shape, np.float64)
-        _scale_rows(block, scaled, bad[start : start + step])
-        unit[start : start + step] = scaled  # one rounding, double to half
+            block = block.astype(np.float32 if block.dtype == np.float16 else np.float64)
+        _scale_rows(block, unit[start : start + step].view(np.uint16), bad[start : start + step])
     return unit, bad
 
 

@@ -112,61 +112,81 @@ def _from_bit(bit):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
+def _highest_bit(mask):  # type: ignore[no-untyped-def]
+    bit = -1
+    while mask != 0:
+        mask >>= np.uint64(1)
+        bit += 1
+    return bit
+
+
+@nb.njit(nogil=True, cache=True)
 def _visit(  # type: ignore[no-untyped-def]
-    products, leaders, columns, first_row, first_column, triangle, x, squares, slack, threshold, unvisited, leads,
+    products, leaders, columns, first_row, first_column, triangle, x, squares, slack, floors, unvisited, leads,
     first_bit_at, out_leader, out_member, out_bits,
 ):  # fmt: skip
     """Let each leader of a tile visit its neighbours; resumable where the output is full.
 
     products (r, c) float32 is x[leaders] @ x[columns].T. With `triangle`, leaders and columns are the same rows: a
-    row leads once all before it have been resolved, and visits only rows after it. Returns (row, column, written);
-    row == r means done.
+    row leads once all before it have been resolved, and visits only rows after it. floors (bits + 1,) holds the least
+    similarity that matters to a row whose highest open bit is k - 1. Returns (row, column, written); row == r means
+    done.
     """
     written = 0
-    shortest = np.inf
-    longest = 0.0
-    for c in range(columns.shape[0]):
-        length = np.sqrt(squares[columns[c]])
-        shortest = min(shortest, length)
-        longest = max(longest, length)
-    least = threshold - slack
+    width = columns.shape[0]
+    lengths = np.empty(width, np.float64)
+    needed = np.empty(width, np.float32)  # of a product with a leader of length 1, to matter to the column
+    for c in range(width):
+        lengths[c] = np.sqrt(squares[columns[c]])
+        needed[c] = floors[_highest_bit(unvisited[columns[c]]) + 1] * lengths[c]
     for r in range(first_row, leaders.shape[0]):
         i = leaders[r]
         begin = first_column if r == first_row else 0
-        if triangle:
-            if begin <= r:
-                begin = r + 1
-                leads[i] = unvisited[i]
-                unvisited[i] = 0
+        if triangle and begin <= r:
+            begin = r + 1
+            leads[i] = unvisited[i]
+            unvisited[i] = 0
         active = leads[i]
         if active == 0:
             continue
-        own_length = np.sqrt(squares[i])
-        # No column can reach the lowest threshold under this product.
-        bound = least * own_length * (shortest if least > 0 else longest)
-        for c in range(begin, columns.shape[0]):
-            if products[r, c] < bound:
+        own_length = np.float32(np.sqrt(squares[i]))
+        floor = floors[_highest_bit(active) + 1]
+        row = products[r]
+        c = begin
+        while c < width:
+            # A stretch in which nothing matters is skipped in a few vector instructions.
+            stop = min(c + 64, width)
+            hits = 0
+            for k in range(c, stop):
+                hits += row[k] >= needed[k] * own_length
+            if hits == 0:
+                c = stop
                 continue
-            j = columns[c]
-            open_bits = active & unvisited[j]
-            if open_bits == 0:
-                continue
-            similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
-            if similarity + slack <= threshold:
-                continue
-            sure = _first_bit(similarity - slack, first_bit_at)
-            hopeful = _first_bit(similarity + slack, first_bit_at)
-            if sure != hopeful and (_from_bit(hopeful) & ~_from_bit(sure) & open_bits) != 0:
-                sure = _first_bit(cosine(x[i], x[j], squares[i], squares[j]), first_bit_at)
-            reached = _from_bit(sure) & open_bits
-            if reached != 0:
-                if written == out_leader.shape[0]:
-                    return r, c, written
-                unvisited[j] &= ~reached
-                out_leader[written] = i
-                out_member[written] = j
-                out_bits[written] = reached
-                written += 1
+            while c < stop:
+                if row[c] < needed[c] * own_length:
+                    c += 1
+                    continue
+                j = columns[c]
+                similarity = np.float64(row[c]) / (np.sqrt(squares[i]) * lengths[c])
+                open_bits = active & unvisited[j]
+                if similarity < floor or open_bits == 0:
+                    c += 1
+                    continue
+                sure = _first_bit(similarity - slack, first_bit_at)
+                hopeful = _first_bit(similarity + slack, first_bit_at)
+                if sure != hopeful and (_from_bit(hopeful) & ~_from_bit(sure) & open_bits) != 0:
+                    sure = _first_bit(cosine(x[i], x[j], squares[i], squares[j]), first_bit_at)
+                reached = _from_bit(sure) & open_bits
+                if reached != 0:
+                    if written == out_leader.shape[0]:
+                        return r, c, written
+                    unvisited[j] &= ~reached
+                    needed[c] = floors[_highest_bit(unvisited[j]) + 1] * lengths[c]
+                    out_leader[written] = i
+                    out_member[written] = j
+                    out_bits[written] = reached
+                    written += 1
+                c += 1
     return leaders.shape[0], 0, written
 
 
@@ -175,12 +195,14 @@ class _Visits:
 
     def __init__(self, vectors: Vectors, eps: tuple[int, ...]) -> None:
         self.vectors = vectors
-        self.threshold = 1.0 - eps[-1] / EPS_UNIT  # no eps of the pass makes duplicates at or under it
         self.first_bit_at = np.searchsorted(np.array(eps), np.arange(MAX_EPS + 1)).astype(np.int64)
         every = ~np.uint64(0) >> np.uint64(MAX_WINDOW - len(eps))
         self.unvisited = np.full(len(vectors), every, np.uint64)
         self.leads = np.zeros(len(vectors), np.uint64)
         self.slack = margin(vectors.x.shape[1])
+        # What cannot reach a row's highest open bit cannot visit it; a row with none is out of reach.
+        thresholds = 1.0 - np.array(eps, np.float64) / EPS_UNIT
+        self.floors = np.concatenate(([4.0], thresholds - 2 * self.slack))
         size = min(1 << 20, 2 * len(vectors) + 16)
         self._buffer = (np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint64))
         self._parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]] = []
@@ -193,7 +215,7 @@ class _Visits:
         while row < len(leaders):
             row, column, written = _visit(
                 products, leaders, columns, row, column, triangle, self.vectors.x, self.vectors.squares, self.slack,
-                self.threshold, self.unvisited, self.leads, self.first_bit_at, *self._buffer,
+                self.floors, self.unvisited, self.leads, self.first_bit_at, *self._buffer,
             )  # fmt: skip
             if written:
                 leader, member, bits = self._buffer
