@@ -233,7 +233,8 @@ def _arrange(cluster: Cluster) -> _Arranged:
     return _Arranged(cluster.number, cluster.rows[order], vectors.take(order), similarity[order])
 
 
-def _memberships(vectors: Vectors, plan: Plan) -> list[NDArray[np.int64]]:
+def memberships(vectors: Vectors, plan: Plan) -> list[NDArray[np.int64]]:
+    """Return each attribute's memberships (n, c) in units of 1e-9."""
     assert plan.prototypes is not None
     similarity = plan.prototypes.similarity(vectors, absent=True)
     return [
@@ -242,8 +243,8 @@ def _memberships(vectors: Vectors, plan: Plan) -> list[NDArray[np.int64]]:
     ]
 
 
-def _price(memberships: list[NDArray[np.int64]], plan: Plan) -> NDArray[np.int64]:
-    return pt.price(memberships, list(plan.weights), list(plan.means), list(plan.stds))
+def _price(soft: list[NDArray[np.int64]], plan: Plan) -> NDArray[np.int64]:
+    return pt.price(soft, list(plan.weights), list(plan.means), list(plan.stds))
 
 
 def _rule(vectors: Vectors, plan: Plan) -> Rule:
@@ -253,7 +254,7 @@ def _rule(vectors: Vectors, plan: Plan) -> Rule:
     if options.rule == "random-neighbour":
         return RandomNeighbour(options.seed)
     if options.rule == "balanced":
-        return Balanced(_price(_memberships(vectors, plan), plan))
+        return Balanced(_price(memberships(vectors, plan), plan))
     assert plan.prototypes is not None
     similarity = np.concatenate(plan.prototypes.similarity(vectors, absent=False), axis=1)
     if plan.moments is not None:
@@ -277,7 +278,7 @@ def survey_gaps(part: Part, plan: Plan) -> list[NDArray[np.float64]]:
 def survey_memberships(part: Part, plan: Plan) -> list[MembershipMoments]:
     """Return the moments of each attribute's memberships."""
     found = [
-        [MembershipMoments.of(q) for q in _memberships(Vectors.of(c.unit), plan)] for c in part.clusters()
+        [MembershipMoments.of(q) for q in memberships(Vectors.of(c.unit), plan)] for c in part.clusters()
     ]
     return [reduce(add, per_attribute) for per_attribute in zip(*found, strict=True)]
 
@@ -330,7 +331,7 @@ def _chain(arranged: _Arranged) -> tuple[NDArray[np.int32], NDArray[np.float64],
 def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
     """Decide every row of a part at one eps; `random` brings the rows that it keeps instead."""
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
-    memberships: list[list[NDArray[np.int64]]] = []
+    soft: list[list[NDArray[np.int64]]] = []
     distinct = represented = True
     threshold = 1.0 - eps / EPS_UNIT
     for cluster in part.clusters():
@@ -368,10 +369,10 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         for name, value in zip(COLUMNS, values, strict=True):
             columns[name].append(value[by_row])
         if plan.options.rule == "balanced":
-            memberships.append([q[by_row] for q in _memberships(vectors, plan)])
+            soft.append([q[by_row] for q in memberships(vectors, plan)])
     return Decided(
         {name: np.concatenate(values) for name, values in columns.items()},
-        [np.concatenate(q) for q in zip(*memberships, strict=True)],
+        [np.concatenate(q) for q in zip(*soft, strict=True)],
         distinct,
         represented,
     )
@@ -411,16 +412,16 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
         temperatures = (float(options.temperature),) * len(prototypes.attributes)
     plan = replace(plan, temperatures=temperatures)
     found = run("survey", survey_memberships, parts, plan)
-    memberships = tuple(reduce(add, m) for m in zip(*found, strict=True))
+    moments = tuple(reduce(add, m) for m in zip(*found, strict=True))
     _check_target(options.target, prototypes)
     targets = tuple(
         pt.target_shares(options.target, a, m.sums)
-        for a, m in zip(prototypes.attributes, memberships, strict=True)
+        for a, m in zip(prototypes.attributes, moments, strict=True)
     )
-    weights = tuple(t - shares(m.sums) for t, m in zip(targets, memberships, strict=True))
-    spread = [m.mean_and_std(w) for m, w in zip(memberships, weights, strict=True)]
+    weights = tuple(t - shares(m.sums) for t, m in zip(targets, moments, strict=True))
+    spread = [m.mean_and_std(w) for m, w in zip(moments, weights, strict=True)]
     means, stds = tuple(s[0] for s in spread), tuple(s[1] for s in spread)
-    return replace(plan, memberships=memberships, targets=targets, weights=weights, means=means, stds=stds)
+    return replace(plan, memberships=moments, targets=targets, weights=weights, means=means, stds=stds)
 
 
 def _check_target(target: Any, prototypes: Prototypes) -> None:
@@ -558,8 +559,8 @@ def decide(
         rows = np.concatenate([r[0] for r in removed])
         similarity = np.concatenate([r[1] for r in removed])
         if options.rule == "balanced":
-            memberships = [np.concatenate(q) for q in zip(*(r[2] for r in removed), strict=True)]
-            readmitted = _seats(rows, similarity, memberships, plan, target - kept)
+            soft = [np.concatenate(q) for q in zip(*(r[2] for r in removed), strict=True)]
+            readmitted = _seats(rows, similarity, soft, plan, target - kept)
         else:
             readmitted = kf.readmit(rows, similarity, target - kept)
         kept = target
@@ -569,19 +570,19 @@ def decide(
 def _seats(
     rows: NDArray[np.int64],
     similarity: NDArray[np.float64],
-    memberships: list[NDArray[np.int64]],
+    soft: list[NDArray[np.int64]],
     plan: Plan,
     seats: int,
 ) -> NDArray[np.int64]:
     kept_sums = [
         tuple(int(a) - int(b) for a, b in zip(m.sums, q.sum(axis=0), strict=True))
-        for m, q in zip(plan.memberships, memberships, strict=True)
+        for m, q in zip(plan.memberships, soft, strict=True)
     ]
     stds = [
         m.mean_and_std(t - shares(s))[1]
         for m, t, s in zip(plan.memberships, plan.targets, kept_sums, strict=True)
     ]
-    return kf.fill_seats(rows, similarity, memberships, kept_sums, list(plan.targets), stds, seats)
+    return kf.fill_seats(rows, similarity, soft, kept_sums, list(plan.targets), stds, seats)
 
 
 def _removed_in_memory(result: Decided) -> tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.int64]]]:

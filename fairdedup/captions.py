@@ -1,0 +1,181 @@
+"""From a prototypes file to vectors: captions through the run's text tower, ready vectors, or labelled exemplars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fairdedup.core.prototypes import ABSENT, Prototypes
+from fairdedup.encoders import EncoderSpec, load_encoder
+from fairdedup.errors import UserError
+from fairdedup.storage.files import read_array
+from fairdedup.storage.run import RunDirectory
+
+BLANK = "{}"
+
+
+class AttributeCaptions(BaseModel):
+    """The captions of one attribute."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    concepts: dict[str, list[str]]
+    templates: list[str] | None = None
+    absent: list[str] = []
+
+
+class CaptionFile(BaseModel):
+    """A file of captions: templates with a blank, and the words that fill it for each concept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    templates: list[str] = ["a photo of a {}"]
+    attributes: dict[str, AttributeCaptions]
+
+
+def default_prototypes() -> Path:
+    """Return the captions that ship with fairdedup: perceived gender presentation, age and skin tone."""
+    package = Path(__file__).parent
+    shipped = package / "configs" / "prototypes" / "people.yaml"
+    return shipped if shipped.is_file() else package.parent / "configs" / "prototypes" / "people.yaml"
+
+
+def needs_text_tower(file: Path) -> bool:
+    """Tell whether a prototypes file holds captions."""
+    return file.suffix in (".yaml", ".yml")
+
+
+def read_captions(file: Path) -> CaptionFile:
+    """Read and check a YAML file of captions.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or does not have the form of configs/prototypes/people.yaml.
+    """
+    try:
+        known = yaml.safe_load(file.read_text(encoding="utf-8"))
+        captions = CaptionFile.model_validate(known)
+    except OSError as error:
+        raise UserError(f"prototypes {str(file)!r}: {error.strerror}; give a YAML, Parquet, .npz or .npy file") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"prototypes {str(file)!r} is no YAML: mend it, after configs/prototypes/people.yaml") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; write it as configs/prototypes/people.yaml does"
+        ) from None
+    for name, attribute in captions.attributes.items():
+        for template in attribute.templates or captions.templates:
+            if BLANK not in template:
+                raise UserError(f"prototypes {str(file)!r}: template {template!r} of {name!r} has no blank: add {{}}")
+        if not attribute.concepts or not all(attribute.concepts.values()):
+            raise UserError(f"prototypes {str(file)!r}: attribute {name!r} has a concept without words: add some")
+    return captions
+
+
+def embed_captions(captions: CaptionFile, spec: EncoderSpec) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Return attribute -> {concept: the mean of its unit caption embeddings}; ``absent`` has one for each caption."""
+    encoder = load_encoder(spec)
+
+    def unit(texts: list[str]) -> NDArray[np.float64]:
+        vectors = encoder.encode_texts(texts).astype(np.float64)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    out: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for name, attribute in captions.attributes.items():
+        templates = attribute.templates or captions.templates
+        out[name] = {
+            concept: unit([t.replace(BLANK, w) for t in templates for w in words]).mean(axis=0)
+            for concept, words in attribute.concepts.items()
+        }
+        if attribute.absent:
+            out[name][ABSENT] = unit(attribute.absent)
+    return out
+
+
+def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
+    """Read prototypes that are vectors, or means over labelled exemplars of the run.
+
+    ``.npy`` holds (c, d); ``.npz`` an array (d,) for each ``attribute/concept``, and (a, d) for ``attribute/absent``;
+    Parquet either attribute, concept and vector, or id, attribute and concept: then a concept's prototype is the mean
+    of the unit embeddings of the samples with those IDs.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has other columns, or names IDs that the run does not have.
+    """
+    try:
+        if file.suffix == ".npy":
+            return Prototypes.of(np.load(file, allow_pickle=False))
+        if file.suffix == ".npz":
+            return Prototypes.of(_by_attribute(dict(np.load(file, allow_pickle=False)), file))
+        if file.suffix == ".parquet":
+            table = pq.read_table(file)
+            if {"attribute", "concept", "vector"} <= set(table.column_names):
+                return Prototypes.of(_vectors_by_attribute(table))
+            if {"attribute", "concept", "id"} <= set(table.column_names):
+                return Prototypes.of(_exemplar_means(table, file, run))
+            raise UserError(
+                f"prototypes {str(file)!r} has columns {', '.join(table.column_names)}: "
+                "give attribute, concept and vector, or attribute, concept and id"
+            )
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"prototypes {str(file)!r} cannot be read ({str(error).splitlines()[0]}): mend it") from None
+    raise UserError(f"prototypes {str(file)!r}: no known kind; give a .yaml, .parquet, .npz or .npy file")
+
+
+def _by_attribute(arrays: dict[str, NDArray[Any]], file: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    out: dict[str, dict[str, NDArray[Any]]] = {}
+    for key, vector in arrays.items():
+        attribute, slash, concept = key.rpartition("/")
+        if not slash:
+            raise UserError(f"prototypes {str(file)!r}: array {key!r} has no attribute; name it attribute/concept")
+        out.setdefault(attribute, {})[concept] = vector
+    return out
+
+
+def _vectors_by_attribute(table: pa.Table) -> dict[str, dict[str, Any]]:
+    out: dict[str, dict[str, Any]] = {}
+    for line in table.to_pylist():
+        vector = np.asarray(line["vector"], np.float64)
+        own = out.setdefault(line["attribute"], {})
+        if line["concept"] == ABSENT and ABSENT in own:
+            own[ABSENT] = np.vstack((own[ABSENT], vector))
+        else:
+            own[line["concept"]] = vector
+    return out
+
+
+def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str, dict[str, NDArray[np.float64]]]:
+    lines = table.to_pylist()
+    wanted = {str(line["id"]) for line in lines}
+    found: dict[str, NDArray[np.float64]] = {}
+    for record in run.records():
+        ids = pq.read_table(run.metadata(record.number), columns=["id"]).column("id").to_pylist()
+        places = [k for k, name in enumerate(ids) if name in wanted]
+        if places:
+            vectors = np.asarray(read_array(run.vectors(record.number))[places], np.float64)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            found.update(zip([ids[k] for k in places], vectors, strict=True))
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise UserError(
+            f"prototypes {str(file)!r} names id {missing[0]!r}, which the run does not have ({len(missing)} such): "
+            "take them out"
+        )
+    groups: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+    for line in lines:
+        groups.setdefault(line["attribute"], {}).setdefault(line["concept"], []).append(found[str(line["id"])])
+    return {a: {c: np.mean(v, axis=0) for c, v in concepts.items()} for a, concepts in groups.items()}

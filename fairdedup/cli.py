@@ -1,0 +1,273 @@
+"""The command line: parse, call, print. Whatever goes wrong is one line: what, where, the mend.
+
+Nothing heavy is imported before a command needs it, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fairdedup.errors import FairdedupError, UserError
+
+EXIT_USER, EXIT_OTHER = 2, 1
+
+
+class _Examples(click.Command):
+    """A command whose help ends with examples as they are to be typed."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("Examples:")
+        with formatter.indentation():
+            for line in self.examples.strip().splitlines():
+                formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+def _options(*names: str) -> Callable[[Any], Any]:
+    """Add the options of these names, in order."""
+
+    def add(command: Any) -> Any:
+        for name in reversed(names):
+            command = _OPTIONS[name](command)
+        return command
+
+    return add
+
+
+_RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "out": click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: ./fairdedup-run]"),
+    "config": click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML with any of these options as keys; a flag beats it.  [default: ./fairdedup.yaml if there is one]"),
+    "keep": click.option("--keep", type=float, help="Keep exactly this fraction of the valid rows."),
+    "at_most": click.option("--at-most", type=float, help="Keep at most this fraction: nothing is re-admitted."),
+    "eps": click.option("--eps", type=float, help="Remove duplicates: cosine above 1 - eps."),
+    "rule": click.option("--rule", type=click.Choice(_RULES), help="Who of a neighbourhood is kept.  [default: fairdedup]"),
+    "cover": click.option("--cover", is_flag=True, default=None, help="A kept sample removes only its own duplicates."),
+    "prototypes": click.option("--prototypes", type=click.Path(path_type=Path), help="Captions (.yaml) or vectors (.parquet, .npz, .npy) of the concepts.  [default: people.yaml]"),
+    "start": click.option("--start", type=click.Choice(("cluster", "zero")), help="fairdedup: where concept sums start."),
+    "calibrate": click.option("--calibrate", type=click.Choice(("none", "zscore")), help="fairdedup: standardise similarities first."),
+    "target": click.option("--target", type=click.Choice(("uniform", "data")), help="balanced: shares to aim at; others in the YAML."),
+    "temperature": click.option("--temperature", help="balanced: of the membership softmax; a number or auto."),
+    "reserve": click.option("--reserve", type=float, help="balanced: share of the kept count held for rare rows, 0 to 0.3."),
+    "model": click.option("--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"),
+    "pretrained": click.option("--pretrained", help="open_clip tag, or a file of weights."),
+    "id": click.option("--id", type=click.Choice(("key", "shard/key")), help="What an ID is made of."),
+    "batch_size": click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 32]"),
+    "device": click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), help="Where the encoder runs."),
+    "dtype": click.option("--dtype", type=click.Choice(("float32", "float16", "bfloat16")), help="Of the encoder."),
+    "threads": click.option("--threads", type=int, help="CPU threads of the encoder and of k-means.  [default: 1]"),
+    "max_rejected": click.option("--max-rejected", type=float, help="Stop past this share of rejected rows.  [default: 0.05]"),
+    "clusters": click.option("--clusters", help="Number of clusters, or auto."),
+    "seed": click.option("--seed", type=int, help="Of the clustering and the random rules.  [default: 0]"),
+    "scheduler": click.option("--scheduler", help="Address of a Dask scheduler; else a local cluster."),
+    "workers": click.option("--workers", type=int, help="Processes of the local cluster.  [default: one a core]"),
+    "quiet": click.option("--quiet", is_flag=True, help="No progress and no summary."),
+}  # fmt: skip
+
+_AMOUNT = ("keep", "at_most", "eps")
+_PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve")
+_EMBED = ("model", "pretrained", "id", "batch_size", "device", "dtype", "threads", "max_rejected")
+_CLUSTER = ("clusters", "seed")
+_DASK = ("scheduler", "workers", "config", "quiet")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="fairdedup")
+def cli() -> None:
+    """Remove semantic duplicates from image-text data without dropping the people who were rare to begin with.
+
+    `fairdedup run --keep 0.5` tries it on a sample that it draws; `fairdedup run FOLDER --keep 0.5` is the real thing.
+    """
+
+
+@cli.command(cls=_Examples, examples="""
+    fairdedup run --keep 0.5
+    fairdedup run photos/ --keep 0.5 --rule balanced --out my-run
+    fairdedup run 'data-{00000..00014}.tar' --keep 0.5 --model ViT-B-16 --pretrained openai
+    fairdedup run embeddings/ --keep 0.5 --rule semdedup --cover
+""")  # fmt: skip
+@click.argument("input_", metavar="[INPUT]", required=False)
+@_options(*_AMOUNT, "out", *_PRUNE, *_EMBED, *_CLUSTER, *_DASK)
+@click.option("--restart", is_flag=True, help="Clear the run directory first.")
+def run(input_: str | None, restart: bool, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """From images, tar shards or embeddings to kept IDs.
+
+    INPUT is a folder of images, WebDataset tars (braces and globs too), a folder of embeddings in clip-retrieval's
+    layout, or one .npy; without it, the built-in sample.
+    """
+    config = _config(config_file, {"input": input_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+
+    with StageProgress(quiet) as progress:
+        manifest = pipeline.run(config, progress, restart)
+    _summary(manifest, config.out, quiet)
+
+
+@cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
+@click.argument("input_", metavar="[INPUT]", required=False)
+@_options("out", *_EMBED, *_DASK)
+def embed(input_: str | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """First stage: images to embeddings, or ready embeddings taken in."""
+    config = _config(config_file, {"input": input_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+    from fairdedup.storage.run import RunDirectory
+    from fairdedup.workers import Workers
+
+    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+        dataset = pipeline.open_for_embedding(config, progress)
+        pipeline.embed_stage(config, RunDirectory(config.out), dataset, workers)
+    _say(quiet, f"embeddings: {config.out / 'embeddings'}")
+
+
+@cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 500")
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@_options(*_CLUSTER, "threads", *_DASK)
+def cluster(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """Second stage: cluster the embeddings of RUN (./fairdedup-run)."""
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+    from fairdedup.storage.run import RunDirectory
+    from fairdedup.workers import Workers
+
+    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+        pipeline.cluster_stage(config, RunDirectory(config.out), workers)
+    _say(quiet, f"clusters: {config.out / 'clusters'}")
+
+
+@cli.command(cls=_Examples, examples="""
+    fairdedup prune my-run --keep 0.5
+    fairdedup prune my-run --keep 0.3 --rule balanced --cover
+""")  # fmt: skip
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@_options(*_AMOUNT, *_PRUNE, "seed", "model", "pretrained", *_DASK)
+def prune(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """Third stage: decide who of RUN (./fairdedup-run) is kept, or decide again, with no re-embedding."""
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+    from fairdedup.storage.run import RunDirectory
+    from fairdedup.workers import Workers
+
+    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+        manifest = pipeline.prune_stage(config, RunDirectory(config.out), workers)
+    _summary(manifest, config.out, quiet)
+
+
+@cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")
+@_options("rule", "cover", "prototypes", "reserve", "model", "pretrained", *_DASK)
+def sweep(run_: Path | None, fractions: str, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """Kept counts and eps of RUN (./fairdedup-run) at several fractions, with no re-embedding; writes nothing."""
+    config = _config(config_file, {"out": run_, **flags})
+    try:
+        values = [float(text) for text in fractions.split(",")]
+    except ValueError:
+        raise UserError(f"--keep {fractions!r} is no list of fractions: write 0.3,0.5,0.8") from None
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+    from fairdedup.summary import print_sweep
+    from fairdedup.workers import Workers
+
+    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+        lines = pipeline.sweep_run(config, values, workers)
+    print_sweep(lines, _console())
+
+
+@cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--rows", type=click.IntRange(200), default=2400, show_default=True, help="About how many pictures.")
+@click.option("--quiet", is_flag=True, help="Print nothing.")
+def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
+    """Draw the sample data set into DIR: people at work, with planted duplicates, as WebDataset shards."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"DIR {str(folder)!r} is not empty: choose a new folder")
+    from fairdedup.sample import write_sample
+
+    summary = write_sample(folder, seed=seed, n=rows)
+    _say(quiet, f"{summary}")
+
+
+def _config(file: Path | None, flags: dict[str, Any]) -> Any:
+    from fairdedup.config import load_config
+
+    for name in ("clusters", "temperature"):
+        text = flags.get(name)
+        if text is not None and text != "auto":
+            try:
+                flags[name] = int(text) if name == "clusters" else float(text)
+            except ValueError:
+                raise UserError(f"--{name} {text!r} is no number: give one, or auto") from None
+    return load_config(file, flags)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+
+def _summary(manifest: dict[str, Any], out: Path, quiet: bool) -> None:
+    if not quiet:
+        from fairdedup.summary import print_summary
+
+        print_summary(manifest, out, _console())
+
+
+def _say(quiet: bool, line: str) -> None:
+    if not quiet:
+        click.echo(line)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command line with these arguments and return the exit code: 0, 2 (the user's mistake) or 1."""
+    try:
+        # Without standalone mode a command returns what --help and --version exit with.
+        return int(cli.main(arguments, prog_name="fairdedup", standalone_mode=False) or 0)
+    except UserError as error:
+        return _fail(str(error), EXIT_USER)
+    except click.UsageError as error:
+        return _fail(f"{error.format_message().rstrip('.')}; see {_help_of(error)}", EXIT_USER)
+    except FairdedupError as error:
+        return _fail(str(error), EXIT_OTHER)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped; the same command goes on after the last finished shard", EXIT_OTHER)
+    except Exception as error:
+        if os.environ.get("FAIRDEDUP_DEBUG"):
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        return _fail(f"{type(error).__name__}: {first} (FAIRDEDUP_DEBUG=1 shows where)", EXIT_OTHER)
+
+
+def _help_of(error: click.UsageError) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'fairdedup'} --help"
+
+
+def _fail(message: str, code: int) -> int:
+    """Print one line, with whatever a hostile name might do to a terminal made visible."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split("\n")))
+    click.echo(f"fairdedup: error: {line}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

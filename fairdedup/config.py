@@ -1,0 +1,131 @@
+"""The configuration of a run: YAML in, flags over it, every check of a value here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fairdedup.errors import UserError
+
+DEFAULT_FILE = Path("fairdedup.yaml")
+DEFAULT_OUT = Path("fairdedup-run")
+RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
+
+
+class RunConfig(BaseModel):
+    """Every option of a run; the names are those of the flags, with underscores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    input: str | None = None
+    out: Path = DEFAULT_OUT
+    id: Literal["key", "shard/key"] = "key"
+    model: str | None = None
+    pretrained: str | None = None
+    batch_size: int = Field(32, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    threads: int = Field(1, ge=1)
+    max_rejected: float = Field(0.05, ge=0, le=1)
+    clusters: int | Literal["auto"] = "auto"
+    seed: int = Field(0, ge=0)
+    keep: float | None = None
+    at_most: float | None = None
+    eps: float | None = None
+    rule: Literal["fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random"] = "fairdedup"
+    cover: bool = False
+    prototypes: Path | None = None
+    start: Literal["cluster", "zero"] = "cluster"
+    calibrate: Literal["none", "zscore"] = "none"
+    target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
+    temperature: float | Literal["auto"] = "auto"
+    reserve: float = Field(0.1, ge=0, le=0.3)
+    scheduler: str | None = None
+    workers: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> RunConfig:
+        given = [f"--{n.replace('_', '-')}" for n in ("keep", "at_most", "eps") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: give one of --keep, --at-most and --eps")
+        for name in ("keep", "at_most"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value:g} is no fraction: give a number above 0 and up to 1, as 0.5"
+                )
+        if self.scheduler and self.workers:
+            raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers")
+        return self
+
+
+STAGE_KEYS = {
+    "embed": ("input", "id", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
+    "cluster": ("clusters", "seed"),
+    "prune": (
+        "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",
+        "reserve", "seed",
+    ),
+}  # fmt: skip
+
+
+def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
+    """Read the YAML file, lay the flags over it, and check every value.
+
+    Parameters
+    ----------
+    file : Path or None
+        None: ``fairdedup.yaml`` in the current folder if there is one.
+    flags : dict
+        What was given on the command line; None means not given.
+
+    Raises
+    ------
+    UserError
+        Naming the key, its value and the mend.
+    """
+    known: dict[str, Any] = {}
+    place = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if place is not None:
+        known = _read_yaml(place)
+    given = {name: value for name, value in flags.items() if value is not None}
+    amounts = {"keep", "at_most", "eps"}
+    if amounts & set(given):  # a flag beats the file, also where it says the amount in another way
+        known = {name: value for name, value in known.items() if name not in amounts}
+    try:
+        return RunConfig(**{**known, **given})
+    except ValidationError as error:
+        raise UserError(_first(error, place, given)) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"--config {file}: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"--config {file} is no YAML{line}: mend it") from None
+    if not isinstance(known, dict):
+        raise UserError(f"--config {file} holds no keys: write lines such as `keep: 0.5`")
+    return {str(name).replace("-", "_"): value for name, value in known.items()}
+
+
+def _first(error: ValidationError, place: Path | None, given: dict[str, Any]) -> str:
+    """Return the first error of a validation as one line."""
+    found = error.errors()[0]
+    if not found["loc"]:
+        return str(found["msg"]).removeprefix("Value error, ")
+    name = str(found["loc"][0])
+    source = f"--{name.replace('_', '-')}" if name in given else f"{name} in {place}"
+    if found["type"] == "extra_forbidden":
+        import difflib
+
+        near = difflib.get_close_matches(name, list(RunConfig.model_fields), 1)
+        return f"{source} is no option: {'did you mean ' + near[0] if near else 'see fairdedup run --help'}"
+    value = found["input"]
+    return f"{source} {value!r} cannot be used: {found['msg'][0].lower()}{found['msg'][1:]}"

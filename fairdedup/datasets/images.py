@@ -1,0 +1,135 @@
+"""From the bytes of an image file to upright RGB pixels (DESIGN section 7: untrusted input).
+
+Reads the first frame only, refuses bombs before decoding, and gives every fault a short reason that repeats
+nothing of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+
+MAX_PIXELS = 100_000_000
+"""Most pixels decoded: 300 MB as RGB, so that a worker stays under 2 GiB whatever it converts."""
+
+MAX_IMAGE_BYTES = 256 << 20
+"""Longest image file read."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow knows riskier ones
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What the largest value of a wide image may stand for; an image that fits none is stretched to its own range.
+_WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on bad files reach stderr
+
+
+class BadImage(ValueError):
+    """Bytes that give no picture; the message is a short reason without any byte of the file."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file to RGB.
+
+    The first frame of an animation; EXIF rotation applied; transparency laid on white; palette, grey,
+    16-bit, float and CMYK converted to 8-bit RGB.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file, whatever its name says.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode "RGB", at most ``MAX_PIXELS`` pixels, with no file behind it.
+
+    Raises
+    ------
+    BadImage
+        If the bytes are empty, too many, not such an image, damaged, cut off, or a decompression bomb.
+    """
+    if not data:
+        raise BadImage("empty file")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise BadImage(f"file larger than {MAX_IMAGE_BYTES >> 20} MiB")
+    # Threads that overlap here can at worst leave this one filter in place; it is narrow for that reason.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+        picture, orientation = _decode(data)
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def _decode(data: bytes) -> tuple[Image.Image, int | None]:
+    """Return the picture as it is stored and its EXIF orientation; what the decoder held is freed by then."""
+    kind = "image"
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            kind = f"{image.format} image"
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(_TOO_LARGE)
+            if image.width * image.height == 0:
+                raise BadImage(f"{kind} without pixels")
+            image.load()
+            return _rgb(image), _orientation(image)  # after load: TIFF turns itself, PNG may end with EXIF
+    except (BadImage, MemoryError):  # a machine short of memory says nothing about the image
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage(_TOO_LARGE) from None
+    except UnidentifiedImageError:
+        markup = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+        raise BadImage("HTML, XML or SVG, not an image" if markup else "not a known image format") from None
+    except Exception as error:  # Pillow's decoders raise nearly everything on hostile bytes
+        fault = "truncated" if isinstance(error, EOFError) or "truncated" in str(error) else "damaged"
+        raise BadImage(f"{fault} {kind}") from None
+
+
+_TOO_LARGE = f"more than {MAX_PIXELS // 10**6} million pixels"
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        found = image.getexif().get(0x0112)
+    except Exception:  # damaged EXIF costs the rotation, not the picture
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        ground = Image.new("RGB", image.size, "white")
+        ground.paste(layer, mask=layer)
+        return ground
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit or float grey to 8 bits; Pillow's own conversion would clip it to white."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    for white in _WHITES.get(image.mode, (65535,)):
+        if low >= 0 and high <= white:
+            low, high = 0.0, float(white)
+            break
+    values -= low
+    values *= 255 / ((high - low) or 1)
+    return Image.fromarray(np.rint(values).astype(np.uint8))

@@ -1,0 +1,201 @@
+"""Ready embeddings in one .npy file, with ids and metadata in files of the same name beside it.
+
+Never unpickles: an array of objects is refused by its header, before anything of it is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from fairdedup.datasets.dataset import Dataset
+from fairdedup.datasets.files import fingerprint, plain_text
+from fairdedup.datasets.metadata import describe, read_rows, with_ids
+from fairdedup.errors import UserError
+
+SHARD_ROWS = 100_000
+
+
+def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
+    """Return (n, d) of an .npy file of embeddings, reading its header only.
+
+    Raises
+    ------
+    UserError
+        If it is not a whole .npy file with a 2-d array of float16, float32 or float64.
+    """
+    shape, dtype, _ = _read_header(fs, path)
+    if dtype.hasobject:
+        raise UserError(f"{path!r} holds Python objects, which would need pickle: save it as a float array")
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise UserError(f"{path!r} holds {dtype}: embeddings are float16, float32 or float64")
+    if len(shape) != 2 or shape[1] == 0:
+        raise UserError(f"{path!r} has shape {shape}: embeddings are 2-d, (rows, dimensions)")
+    return shape[0], shape[1]
+
+
+def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return shape, dtype and the offset of the data; a file shorter than they say is refused."""
+    with fs.open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = read(file)
+        except (ValueError, KeyError):  # numpy's messages run over several lines
+            raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
+        offset = file.tell()
+    wanted, there = offset + dtype.itemsize * int(np.prod(shape, dtype=object)), fs.size(path)
+    if not dtype.hasobject and there is not None and there < wanted:
+        raise UserError(f"{path!r} is cut off at {there:,} of {wanted:,} bytes: copy or write it again")
+    return shape, dtype, offset
+
+
+def load(fs: AbstractFileSystem, path: str) -> np.ndarray:
+    """Return the array of an .npy file, memory-mapped where the file is local."""
+    if isinstance(fs, LocalFileSystem):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with fs.open(path, "rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class NpyShard:
+    """A run of rows of one .npy file."""
+
+    fs: AbstractFileSystem
+    path: str
+    start: int
+    stop: int
+    prefix: str = ""
+    ids: str | None = None  # NAME.ids.npy or NAME.ids.txt
+    ids_offset: int = 0  # byte in NAME.ids.txt where the row `start` begins
+    table: str | None = None  # NAME.parquet
+    id_column: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name and the number of the run."""
+        return f"{posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
+
+    def vectors(self) -> np.ndarray:
+        """Return the (n, d) rows."""
+        return load(self.fs, self.path)[self.start : self.stop]
+
+    def metadata(self) -> pa.Table:
+        """Return n rows: ``id``, then the columns of NAME.parquet if there is one."""
+        count = self.stop - self.start
+        if self.table is None:
+            table = pa.table({"": pa.nulls(count)}).select([])
+        else:
+            table = read_rows(self.fs, self.table, self.start, self.stop)
+        ids: list[str] | str
+        if self.ids is not None:
+            ids = self._listed_ids(self.ids)
+        elif self.id_column is not None:
+            ids = self.id_column
+        else:
+            ids = [str(row) for row in range(self.start, self.stop)]
+        return with_ids(table, ids, self.ids or self.table or self.path, self.prefix)
+
+    def _listed_ids(self, path: str) -> list[str]:
+        if path.endswith(".npy"):
+            return _texts(load(self.fs, path)[self.start : self.stop], path)
+        with self.fs.open(path, "rb") as file:
+            file.seek(self.ids_offset)
+            lines = itertools.islice(file, self.stop - self.start)
+            return [line.decode("utf-8-sig", "backslashreplace").strip() for line in lines]
+
+    def fingerprint(self) -> str:
+        """Return a short text that changes when a file's name, size or time does."""
+        paths = (path for path in (self.path, self.ids, self.table) if path is not None)
+        return fingerprint(self.fs, *paths, label=f"{self.name} {self.start}:{self.stop}")
+
+
+def _texts(values: np.ndarray, path: str) -> list[str]:
+    """Turn an array of ids into text; DataComp's pairs of u8 are the 32 hex digits of a uid."""
+    if values.dtype.kind == "V":
+        return [f"{int(high):016x}{int(low):016x}" for high, low in values.tolist()]
+    if values.dtype.kind == "S":
+        return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
+    return [plain_text(str(value)) for value in values.tolist()]
+
+
+def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Dataset:
+    """Make a data set of one .npy file.
+
+    Raises
+    ------
+    UserError
+        If the array or a file of ids beside it is not usable, or their lengths differ.
+    """
+    count, _ = read_shape(fs, path)
+    if count == 0:
+        raise UserError(f"{source!r} has no rows: give embeddings of at least one sample")
+    stem = path[: -len(".npy")]
+    ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
+    table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
+    column = None
+    starts = [0] * -(-count // SHARD_ROWS)
+    if ids is not None and ids.endswith(".npy"):
+        listed = _count_ids(fs, ids)
+        _expect(count, path, listed, ids)
+    elif ids is not None:
+        with fs.open(ids, "rb") as file:
+            listed, starts = _line_starts(file, ids)
+        _expect(count, path, listed, ids)
+    if table is not None:
+        rows, column = describe(fs, table)
+        _expect(count, path, rows, table)
+    shards = tuple(
+        NpyShard(
+            fs=fs,
+            path=path,
+            start=start,
+            stop=min(start + SHARD_ROWS, count),
+            prefix=f"{posixpath.basename(stem)}/" if id_from == "shard/key" else "",
+            ids=ids,
+            ids_offset=offset,
+            table=table,
+            id_column=column,
+        )
+        for start, offset in zip(range(0, count, SHARD_ROWS), starts, strict=True)
+    )
+    return Dataset(kind="embeddings", format="npy", source=source, shards=shards)
+
+
+def _expect(count: int, path: str, found: int, beside: str) -> None:
+    if found != count:
+        raise UserError(
+            f"{path!r} has {count:,} rows but {beside!r} has {found:,}: they must be rows of the same samples"
+        )
+
+
+def _count_ids(fs: AbstractFileSystem, path: str) -> int:
+    shape, dtype, _ = _read_header(fs, path)
+    pair_of_u8 = [dtype[name].str[1:] for name in dtype.names or ()] == ["u8", "u8"]
+    if dtype.hasobject or len(shape) != 1 or not (dtype.kind in "USiu" or pair_of_u8):
+        raise UserError(f"{path!r} holds {dtype} of shape {shape}: ids are a 1-d array of text or integers")
+    return shape[0]
+
+
+def _line_starts(file: IO[bytes], path: str) -> tuple[int, list[int]]:
+    """Return the number of lines and the byte at which every SHARD_ROWS-th begins."""
+    starts, offset, count = [], 0, 0
+    for line in file:
+        if not line.strip():
+            raise UserError(f"line {count + 1} of {path!r} is empty: give every row an id")
+        if count % SHARD_ROWS == 0:
+            starts.append(offset)
+        offset += len(line)
+        count += 1
+    return count, starts

@@ -1,0 +1,128 @@
+"""A tar file as a stream of plain members, with every damage named (tarfile itself ends in silence at some).
+
+Never extracts, never seeks, never believes a size: links, devices and folders are passed over.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from fairdedup.datasets.files import plain_text
+
+_CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
+_MAX_HEADER_BYTES = 1 << 20  # of a long name or of pax records
+_MAX_MEMBER_BYTES = 1 << 36  # tarfile steps over a member chunk by chunk, past the end of the file too
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+# What tarfile raises on broken input, apart from what it means to raise.
+_DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+class DamagedTar(Exception):
+    """The rest of a tar cannot be read; the message names the damage and the last member before it."""
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header that fails aloud where tarfile takes a broken header for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            header = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end marker
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            if archive.offset == 0:
+                raise tarfile.ReadError("empty file") from None
+            raise tarfile.ReadError("cut off: no end-of-archive marker") from None
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        _check_size(header)
+        return header
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        header = super().frombuf(buf, encoding, errors)
+        _check_size(header)
+        return header
+
+
+def _check_size(header: tarfile.TarInfo) -> None:
+    limit = _MAX_HEADER_BYTES if header.type in _EXTENDED else _MAX_MEMBER_BYTES
+    if not 0 <= header.size <= limit:
+        raise tarfile.ReadError("impossible size in a header")
+
+
+def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the name and the bytes of every plain member, in order.
+
+    Parameters
+    ----------
+    raw : file
+        The tar, read from where it stands to its end; compression is recognised by its bytes.
+    limit : callable
+        Name -> the most bytes wanted of that member. A larger member is passed over unread. It has None for
+        its bytes, and so has one that the end of a damaged tar cuts off.
+
+    Raises
+    ------
+    DamagedTar
+        Where the tar stops making sense: cut off, a broken header or stream, or data after its end. A fault
+        of the disk or the network is not damage and stays the OSError that it is.
+    """
+    last: str | None = None
+    try:
+        with tarfile.open(
+            fileobj=raw, mode="r|*", bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8"
+        ) as archive:
+            for header in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else it remembers every header
+                if not header.isreg():
+                    continue
+                last = header.name
+                wanted = header.size <= limit(header.name)  # a sparse member's size cost its author nothing
+                file = archive.extractfile(header) if wanted else None
+                try:
+                    data = file.read() if file is not None else None
+                except _DAMAGE:
+                    yield header.name, None
+                    raise
+                yield header.name, data
+            _expect_end(archive)
+    except tarfile.TarError as error:
+        raise DamagedTar(_reason(str(error).split("\n")[0], last)) from None
+    except _DAMAGE:
+        raise DamagedTar(_reason("unreadable header or stream", last)) from None
+
+
+def _expect_end(archive: tarfile.TarFile) -> None:
+    """Read to the end of the file: what follows the end marker should be padding."""
+    stream: Any = archive.fileobj
+    while block := stream.read(_CHUNK):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("data after the end-of-archive marker, not read")
+
+
+def _reason(fault: str, last: str | None) -> str:
+    if last is None:
+        return f"damaged or not a tar file: {fault}"
+    return f"damaged tar, in or after member {plain_text(last)}: {fault}"

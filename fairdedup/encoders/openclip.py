@@ -1,0 +1,96 @@
+"""Encoders of open_clip: a name and a tag, a local file or folder, or the built-in small model, by one code path."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from fairdedup.encoders import BUILTIN_FOLDER, EncoderSpec
+from fairdedup.errors import FairdedupError, UserError
+
+_PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class OpenClipEncoder:
+    """An open_clip model with its transforms and its tokenizer.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+
+    Raises
+    ------
+    UserError
+        If open_clip does not know the tag, or the weights do not fit the model.
+    FairdedupError
+        If the weights cannot be had, or there is no such device.
+    """
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        if spec.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError("device 'cuda': torch sees no GPU on this worker; use --device cpu or auto")
+        torch.set_num_threads(spec.threads)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        self.spec = spec
+        open_clip.add_model_config(BUILTIN_FOLDER)
+        _check_tag(spec)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
+                logging.getLogger().setLevel(logging.ERROR)
+                self.model, _, self.transform = open_clip.create_model_and_transforms(
+                    spec.model, pretrained=spec.pretrained, precision=_PRECISION[spec.dtype], device=spec.device,
+                    weights_only=True,
+                )  # fmt: skip
+                self.tokenizer = open_clip.get_tokenizer(spec.model)
+        except Exception as error:
+            raise _explained(spec, error) from error
+        self.model.eval()
+
+    def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
+        """Return a vector for each RGB image: (n, d), of any length."""
+        return self._in_batches([self.transform(image) for image in images], self.model.encode_image)
+
+    def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return a vector for each caption: (n, d), of any length."""
+        return self._in_batches(list(self.tokenizer(texts)), self.model.encode_text)
+
+    def _in_batches(self, inputs: list[torch.Tensor], encode: object) -> NDArray[np.float32]:
+        assert callable(encode)
+        out = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), self.spec.batch_size):
+                batch = torch.stack(inputs[start : start + self.spec.batch_size]).to(self.spec.device)
+                if batch.is_floating_point():
+                    batch = batch.to(getattr(torch, self.spec.dtype))
+                out.append(encode(batch).float().cpu().numpy())
+        return np.concatenate(out)
+
+
+def _check_tag(spec: EncoderSpec) -> None:
+    """Refuse a tag that open_clip does not list for the model; files and schemas are not tags."""
+    if spec.pretrained is None or os.path.isfile(spec.pretrained):
+        return
+    tags = open_clip.list_pretrained_tags_by_model(spec.model.replace("/", "-"))
+    if spec.pretrained not in tags:
+        known = ", ".join(tags) if tags else "none; give a file of weights"
+        raise UserError(f"pretrained {spec.pretrained!r} is no tag of {spec.model}: choose one of {known}")
+
+
+def _explained(spec: EncoderSpec, error: Exception) -> Exception:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        return FairdedupError(f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device")
+    if spec.pretrained is not None and Path(spec.pretrained).is_file():
+        return UserError(f"pretrained {spec.pretrained!r} does not load into {spec.model!r}: {first}")
+    return FairdedupError(
+        f"weights {spec.pretrained or spec.model!r} cannot be had ({first}): give a local file with --pretrained"
+    )

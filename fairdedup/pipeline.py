@@ -1,0 +1,402 @@
+"""The run on one page: images or embeddings in, kept IDs out, a stage at a time; every stage can be called alone.
+
+    embed ──▶ cluster ──▶ prune ──▶ export ──▶ run.json, written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from fairdedup.captions import default_prototypes, embed_captions, needs_text_tower, read_captions, read_vectors
+from fairdedup.config import STAGE_KEYS, RunConfig
+from fairdedup.core.decision import Options, search_eps, survey
+from fairdedup.core.keep_fraction import kept_target, parse_eps, smallest_fraction
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules import NEEDS_PROTOTYPES
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.datasets import Dataset, open_input
+from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
+from fairdedup.errors import UserError
+from fairdedup.progress import StageProgress
+from fairdedup.stages.cluster import ClusterOptions, cluster
+from fairdedup.stages.embed import embed
+from fairdedup.stages.export import export
+from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
+from fairdedup.storage.files import clear, read_json, whole, write_json
+from fairdedup.storage.run import RunDirectory, manifest_of
+from fairdedup.workers import Workers
+
+OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
+OWN_FILES = ("run.json", "config.json", "prototypes.npz")
+PACKAGES = ("fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "numba")
+
+
+def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> dict[str, Any]:
+    """Run every stage that is not done yet, and return the manifest.
+
+    Raises
+    ------
+    UserError
+        If the configuration does not fit the input, or differs from what the run directory was begun with.
+    """
+    directory = RunDirectory(config.out)
+    if restart:
+        clear_run(directory)
+    _check_amount(config)
+    asked = {stage: _asked(config, stage) for stage in STAGE_KEYS}
+    _check_directory(directory, asked)
+    dataset = _open(config, directory, progress)
+    _check_prototypes(config, dataset.kind)
+    finished = manifest_of(directory)
+    if finished is not None and finished["input"]["fingerprint"] == _fingerprint(dataset):
+        progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
+        return finished
+    with Workers(progress, config.scheduler, config.workers) as workers:
+        embed_stage(config, directory, dataset, workers)
+        cluster_stage(config, directory, workers)
+        return prune_stage(config, directory, workers)
+
+
+def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
+    """Write embeddings/: float16 vectors and metadata of every shard of the input."""
+    spec = _image_encoder(config, directory, workers) if dataset.kind == "images" else None
+    _begin(directory, "embed", _asked(config, "embed"))
+    records = embed(dataset, directory, spec, config.max_rejected, _rows_of(dataset, workers))
+    known = {
+        "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
+    }  # fmt: skip
+    _finish(directory, "embed", len(records), input=known, encoder=asdict(spec) if spec else None)
+
+
+def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> None:
+    """Write clusters/: the centroids, and every shard sorted by cluster; skipped where that is done."""
+    asked = _asked(config, "cluster")
+    state = _state(directory)
+    embedded = [r.fingerprint for r in directory.records()]
+    if state["done"].get("cluster") == embedded and state["asked"].get("cluster") == asked:
+        return
+    clear(directory.root / "clusters")
+    _begin(directory, "cluster", asked)
+    options = ClusterOptions(config.clusters, config.seed, config.threads)
+    cluster(directory, options, workers.submit)
+    _finish(directory, "cluster", embedded)
+
+
+def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> dict[str, Any]:
+    """Write decisions/, kept/, rejected/ and, last, run.json; return it."""
+    _check_amount(config)
+    _begin(directory, "prune", _asked(config, "prune"))
+    options = _options(config)
+    prototypes = _prototypes(config, directory, workers)
+    amount = {"keep": config.keep, "at_most": config.at_most, "eps": None if config.eps is None else parse_eps(config.eps)}
+    decision, parts = prune(directory, options, prototypes, amount, workers.submit)
+    shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
+    counts = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
+    state = _state(directory)
+    if state["input"]["format"] == "sample":
+        shares = _shares_by_label(directory)
+    manifest = {
+        "fairdedup": _versions().get("fairdedup"),
+        "config": state["asked"],
+        "versions": _versions(),
+        "seed": config.seed,
+        "input": state["input"],
+        "encoder": state.get("encoder"),
+        "counts": counts,
+        "clusters": int(sum(1 for size in read_json(directory.root / "clusters" / "sizes.json") if size)),
+        "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
+        "guarantees": decision.guarantees,
+        "warnings": decision.warnings,
+        "shares": shares,
+        "stages": {
+            name: {"rows": workers.progress.rows[name], "seconds": round(seconds, 3)}
+            for name, seconds in workers.progress.seconds.items()
+        },
+    }
+    write_json(directory.manifest, manifest)
+    return manifest
+
+
+def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> list[dict[str, Any]]:
+    """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
+    directory = RunDirectory(config.out)
+    records = directory.records()
+    parts, clusters = cluster_ranges(directory, len(records))
+    valid = sum(r.valid for r in records)
+    options = _options(config)
+    if options.rule == "random":
+        raise UserError("rule 'random' has no eps to sweep: choose another --rule")
+    map_parts = run_over(workers.submit)
+    needed = _prototypes(config, directory, workers) if options.cover else None
+    plan = survey(parts, options if options.cover or options.rule == "semdedup-chain" else Options("semdedup"),
+                  needed, map_parts)  # fmt: skip
+    lines = []
+    for fraction in fractions:
+        target = kept_target(fraction, valid)
+        if target < clusters:
+            raise UserError(
+                f"keep {fraction:g} of {valid} rows is fewer than one for each of {clusters} clusters: "
+                f"keep at least {smallest_fraction(clusters, valid):g}"
+            )
+        searched = target
+        if options.rule == "balanced" and target < valid:
+            searched = max(clusters, int(np.floor(target * (1 - options.reserve) + 0.5)))
+        eps = search_eps(parts, plan, searched, valid, map_parts)
+        from fairdedup.core.decision import count_kept
+
+        swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
+        lines.append({"keep": fraction, "kept": target, "eps": eps / EPS_UNIT, "readmitted": target - swept})
+    return lines
+
+
+def clear_run(directory: RunDirectory) -> None:
+    """Remove what a run wrote into its directory, and nothing else."""
+    for name in OWN:
+        clear(directory.root / name)
+    for name in OWN_FILES:
+        (directory.root / name).unlink(missing_ok=True)
+
+
+def _check_amount(config: RunConfig) -> None:
+    if config.keep is None and config.at_most is None and config.eps is None:
+        raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
+    _options(config)
+    if config.eps is not None:
+        parse_eps(config.eps)
+        if config.rule == "random":
+            raise UserError("rule 'random' has no eps: give --keep or --at-most in place of --eps")
+
+
+def _options(config: RunConfig) -> Options:
+    return Options(
+        config.rule, config.cover, config.seed, config.start, config.calibrate, config.target, config.temperature,
+        config.reserve,
+    )  # fmt: skip
+
+
+def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
+    known = config.model_dump(mode="json")
+    return {name: known[name] for name in STAGE_KEYS[stage]}
+
+
+def _state(directory: RunDirectory) -> dict[str, Any]:
+    return read_json(directory.config) or {"asked": {}, "done": {}}
+
+
+def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
+    """Record what a stage is asked to do; the run is not finished from here on."""
+    directory.manifest.unlink(missing_ok=True)
+    state = _state(directory)
+    state["asked"][stage] = asked
+    stages = list(STAGE_KEYS)
+    state["done"] = {name: value for name, value in state["done"].items() if stages.index(name) < stages.index(stage)}
+    write_json(directory.config, state)
+
+
+def _finish(directory: RunDirectory, stage: str, value: Any, **more: Any) -> None:
+    state = _state(directory)
+    state["done"][stage] = value
+    write_json(directory.config, {**state, **more})
+
+
+def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -> None:
+    """Refuse a folder that is no run, and a run that was begun with another configuration."""
+    root = directory.root
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--out {str(root)!r} is a file: choose a folder")
+    known = read_json(directory.config)
+    if known is None:
+        foreign = [p.name for p in root.iterdir() if p.name not in OWN] if root.is_dir() else []
+        if foreign:
+            raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
+        return
+    differing = sorted({
+        name for stage, options in known["asked"].items() for name, value in options.items()
+        if asked[stage].get(name) != value
+    })  # fmt: skip
+    if differing:
+        changes = ", ".join(
+            f"{name} was {known['asked'][s][name]!r}, is {asked[s][name]!r}"
+            for name in differing
+            for s in [next(s for s in STAGE_KEYS if name in STAGE_KEYS[s] and s in known["asked"])]
+        )
+        raise UserError(
+            f"{root} was begun with another configuration ({changes}): choose another --out, --restart, or decide "
+            f"again without re-embedding by `fairdedup prune {root}`"
+        )
+
+
+def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
+    if config.input is not None:
+        return open_input(config.input, id_from=config.id)
+    from fairdedup.sample import write_sample
+
+    folder = directory.root / "sample"
+    if not (folder / "README.txt").is_file():
+        progress.say(f"no INPUT: drawing the built-in sample into {folder}")
+        started = time.monotonic()
+        write_sample(folder)
+        progress.seconds["sample"] = time.monotonic() - started
+        progress.rows["sample"] = 0
+    opened = open_input(str(folder), id_from=config.id)
+    return Dataset(opened.kind, "sample", opened.source, opened.shards)
+
+
+def open_for_embedding(config: RunConfig, progress: StageProgress) -> Dataset:
+    """Open the input of `fairdedup embed`, and check it against what the directory was begun with."""
+    directory = RunDirectory(config.out)
+    known = _state(directory)["asked"].get("embed")
+    _check_directory(directory, {**{s: _state(directory)["asked"].get(s, {}) for s in STAGE_KEYS},
+                                 "embed": _asked(config, "embed") if known else {}})  # fmt: skip
+    return _open(config, directory, progress)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    return hashlib.sha256("\n".join(s.fingerprint() for s in dataset.shards).encode()).hexdigest()
+
+
+def _rows_of(dataset: Dataset, workers: Workers) -> Callable[..., Any]:
+    """Give progress a number of rows where the shards know theirs, else shards."""
+
+    def submit(stage: str, function: Callable[..., Any], arguments: list[Any]) -> list[Any]:
+        sizes = [getattr(shard, "rows_hint", None) for _, _, shard, *_ in arguments]
+        return workers.submit(stage, function, arguments, sizes if all(sizes) else None)
+
+    return submit
+
+
+def _image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
+    """Return the encoder of images: the one that is named, else the built-in one."""
+    device = config.device
+    if device == "auto":
+        # Settled before the first shard, and kept: a run begun on a GPU goes on on one.
+        known = _state(directory).get("device")
+        device = known or workers.submit("device", usable_device, [()])[0]
+        state = _state(directory)
+        directory.root.mkdir(parents=True, exist_ok=True)
+        write_json(directory.config, {**state, "device": device})
+    if config.model is None:
+        if config.pretrained is not None:
+            raise UserError(f"--pretrained {config.pretrained!r} without --model: name the model that it belongs to")
+        return builtin_spec(config.batch_size, device, config.dtype, config.threads)
+    check_model(config.model, config.pretrained)
+    return EncoderSpec(config.model, config.pretrained, config.batch_size, device, config.dtype, config.threads)
+
+
+def usable_device() -> str:
+    """Return "cuda" where torch sees a GPU, else "cpu": what a worker is asked for --device auto."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_prototypes(config: RunConfig, kind: str) -> None:
+    """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a bad file."""
+    if config.model is not None:
+        check_model(config.model, config.pretrained)
+    elif config.pretrained is not None:
+        raise UserError(f"--pretrained {config.pretrained!r} without --model: name the model that it belongs to")
+    file = config.prototypes or default_prototypes()
+    if config.prototypes is not None and not file.is_file():
+        raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
+    if config.rule in NEEDS_PROTOTYPES and kind == "embeddings" and config.model is None:
+        if config.prototypes is None:
+            raise UserError(
+                f"rule {config.rule!r} needs prototypes and these embeddings name no model: name the one that made "
+                "them (--model ViT-B-16 --pretrained openai), bring prototype vectors (--prototypes FILE), or use a "
+                "rule that needs none (--rule semdedup)"
+            )
+        if needs_text_tower(file):
+            raise UserError(
+                f"--prototypes {str(file)!r} holds captions and these embeddings name no model: add the one that made "
+                "them (--model ViT-B-16 --pretrained openai)"
+            )
+    if needs_text_tower(file):
+        read_captions(file)
+
+
+def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) -> Prototypes | None:
+    """Return the prototypes, from the run's own text tower where the file holds captions; kept in prototypes.npz."""
+    state = _state(directory)
+    kind = state["input"]["kind"]
+    _check_prototypes(config, kind)
+    file = config.prototypes or default_prototypes()
+    if not needs_text_tower(file):
+        return _fitting(read_vectors(file, directory), directory, file)
+    spec = _text_encoder(config, state)
+    if spec is None:
+        return None
+    key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
+    store = directory.root / "prototypes.npz"
+    if state.get("prototypes") == key and store.is_file():
+        return _fitting(read_vectors(store, directory), directory, file)
+    embedded = workers.submit("prototypes", embed_captions, [(read_captions(file), spec)])[0]
+    with whole(store) as aside, open(aside, "wb") as out:
+        np.savez(out, **{f"{a}/{c}": v for a, concepts in embedded.items() for c, v in concepts.items()})
+    write_json(directory.config, {**_state(directory), "prototypes": key})
+    return _fitting(Prototypes.of(embedded), directory, file)
+
+
+def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | None:
+    if state.get("encoder"):
+        return EncoderSpec(**state["encoder"])
+    if config.model is None:
+        return None  # ready embeddings of an unknown model: a rule that needs none
+    device = "cpu" if config.device == "auto" else config.device
+    return EncoderSpec(config.model, config.pretrained, config.batch_size, device, config.dtype, config.threads)
+
+
+def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Prototypes:
+    record = next(r for r in directory.records() if r.valid)
+    dimension = np.load(directory.vectors(record.number), mmap_mode="r").shape[1]
+    if prototypes.dimension != dimension:
+        raise UserError(
+            f"prototypes {str(file)!r} have {prototypes.dimension} dimensions and the embeddings {dimension}: "
+            "both must come from one model"
+        )
+    return prototypes
+
+
+def _shares_by_label(directory: RunDirectory) -> list[dict[str, Any]]:
+    """Return the sample's drawn groups before and after: there the true labels are known."""
+    labels = pq.read_table(directory.root / "sample" / "labels.parquet").to_pandas()
+    decisions = pd.concat([
+        pq.read_table(p, columns=["id", "kept"]).to_pandas() for p in sorted((directory.root / "decisions").glob("*.parquet"))
+    ])  # fmt: skip
+    merged = labels.merge(decisions, on="id")
+    lines = []
+    for column in ("perceived_gender", "age", "skin_tone"):
+        known = merged[merged[column] != "none"]
+        before = known[column].value_counts(normalize=True)
+        after = known.loc[known["kept"], column].value_counts(normalize=True)
+        for group in sorted(before.index):
+            lines.append({
+                "attribute": f"drawn {column.replace('_', ' ')}", "group": str(group),
+                "input": float(before[group]), "kept": float(after.get(group, 0.0)),
+            })  # fmt: skip
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+

@@ -1,0 +1,235 @@
+"""The first stage: input shards to embedding shards in clip-retrieval's layout, and the rejected rows' reasons.
+
+A task owns one shard from bytes to float16 vectors; its record, written last, lets a later run skip it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fairdedup.core.similarity import reason, unit_float16
+from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard
+from fairdedup.encoders import EncoderSpec, load_encoder
+from fairdedup.errors import UserError
+from fairdedup.storage.files import write_array, write_table
+from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord
+
+CHUNK = 16  # batches decoded before they are embedded: a shard's images are never all in memory
+COMMON_REASONS = 3
+
+
+def shard_fingerprint(shard: ImageShard | EmbeddingShard, spec: EncoderSpec | None) -> str:
+    """Return what an embedding shard depends on: the input's bytes and the encoder, as a hash."""
+    known = {"shard": shard.fingerprint(), "encoder": spec.identity() if spec else None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def embed_images(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str) -> ShardRecord:
+    """Embed one shard of images, write its files, and return its record."""
+    from fairdedup.datasets.images import BadImage, decode
+
+    encoder = load_encoder(spec)
+    rejected: list[Rejection] = []
+    kept: list[dict[str, Any]] = []
+    vectors: list[NDArray[np.float16]] = []
+    images: list[Any] = []
+    waiting: list[tuple[int, str, str, dict[str, Any]]] = []
+
+    def flush() -> None:
+        if not images:
+            return
+        unit, bad = unit_float16(encoder.encode_images(images))
+        for code, (position, name, source, columns) in zip(bad.tolist(), waiting, strict=True):
+            if code:
+                rejected.append((position, name, source, "encoder: " + reason(code)))
+            else:
+                kept.append(columns)
+        vectors.append(unit[bad == 0])
+        images.clear()
+        waiting.clear()
+
+    count = 0
+    for sample in shard.read():
+        count += 1
+        if sample.image is None:
+            rejected.append((sample.position, sample.id, sample.source, sample.error or "no image"))
+            continue
+        try:
+            images.append(decode(sample.image))
+        except BadImage as error:
+            rejected.append((sample.position, sample.id, sample.source, str(error)))
+            continue
+        columns = {"id": sample.id, "caption": sample.caption, **sample.metadata}
+        waiting.append((sample.position, sample.id, sample.source, columns))
+        if len(images) >= CHUNK * spec.batch_size:
+            flush()
+    flush()
+    matrix = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float16)
+    return _write(number, shard.name, root, fingerprint, count, matrix, _table(kept), sorted(rejected))
+
+
+def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
+    """Take in one shard of ready embeddings, write its files, and return its record."""
+    unit, bad = unit_float16(shard.vectors())
+    metadata = shard.metadata()
+    rejected = []
+    if bad.any():
+        ids = metadata.column("id")
+        rejected = [
+            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", reason(int(bad[k]))) for k in np.flatnonzero(bad)
+        ]
+        metadata = metadata.filter(pa.array(bad == 0))
+        unit = unit[bad == 0]
+    return _write(number, shard.name, root, fingerprint, len(bad), unit, metadata, rejected)
+
+
+def _table(samples: list[dict[str, Any]]) -> pa.Table:
+    """Return samples as a table: id, caption, then every metadata column that any of them has."""
+    names = list(dict.fromkeys(name for sample in samples for name in sample)) or ["id", "caption"]
+    columns = {}
+    for name in names:
+        values = [sample.get(name) for sample in samples]
+        try:
+            columns[name] = pa.array(values, pa.string() if name in ("id", "caption") else None)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # the samples disagree on the type: text holds all
+            columns[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
+    return pa.table(columns)
+
+
+def _write(
+    number: int,
+    name: str,
+    root: Path,
+    fingerprint: str,
+    count: int,
+    matrix: NDArray[np.float16],
+    metadata: pa.Table,
+    rejected: list[Rejection],
+) -> ShardRecord:
+    run = RunDirectory(root)
+    write_array(run.vectors(number), matrix)
+    write_table(run.metadata(number), metadata)
+    sizes = {"vectors": run.vectors(number).stat().st_size, "metadata": run.metadata(number).stat().st_size}
+    record = ShardRecord(number, name, fingerprint, count, len(matrix), rejected, sizes)
+    run.write_record(record)
+    return record
+
+
+def embed(
+    dataset: Dataset,
+    run: RunDirectory,
+    spec: EncoderSpec | None,
+    max_rejected: float,
+    submit: Callable[..., list[ShardRecord]],
+) -> list[ShardRecord]:
+    """Embed every shard that has no record yet.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    run : RunDirectory
+    spec : EncoderSpec or None
+        None for ready embeddings.
+    max_rejected : float
+        Largest share of the input that may be rejected.
+    submit : callable
+        ``submit(stage, function, list of argument tuples, sizes)`` gives the results in order.
+
+    Returns
+    -------
+    list of ShardRecord
+
+    Raises
+    ------
+    UserError
+        If nothing could be used, too much is rejected, two rows share an id, or the dimensions differ.
+    """
+    records: dict[int, ShardRecord] = {}
+    todo = []
+    for number, shard in enumerate(dataset.shards):
+        fingerprint = shard_fingerprint(shard, spec)
+        known = run.read_record(number)
+        if known is not None and known.fingerprint == fingerprint:
+            records[number] = known
+        elif spec is not None:
+            todo.append((embed_images, number, shard, run.root, spec, fingerprint))
+        else:
+            todo.append((embed_vectors, number, shard, run.root, fingerprint))
+    for record in submit("embed", call, todo):
+        records[record.number] = record
+    done = [records[k] for k in range(len(dataset.shards))]
+    _check_rejected(done, max_rejected)
+    _check_dimension(done, run)
+    _check_ids(done, run)
+    return done
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function: what a task of this stage does."""
+    return function(*args)
+
+
+def _check_rejected(records: list[ShardRecord], most: float) -> None:
+    total, valid = sum(r.input for r in records), sum(r.valid for r in records)
+    reasons = pd.Series([x[3] for r in records for x in r.rejected], dtype=object).value_counts()
+    commonest = "; ".join(f"{count:,} x {why}" for why, count in reasons.head(COMMON_REASONS).items())
+    if not total:
+        raise UserError("the input holds no samples: give one with at least one image or vector")
+    if not valid:
+        raise UserError(f"all {total:,} samples are rejected ({commonest}): mend the input")
+    if total - valid > most * total:
+        raise UserError(
+            f"{total - valid:,} of {total:,} samples are rejected, more than --max-rejected {most:g} ({commonest}): "
+            "mend the input or raise --max-rejected"
+        )
+
+
+def _check_dimension(records: list[ShardRecord], run: RunDirectory) -> None:
+    seen: dict[int, str] = {}
+    for record in records:
+        if record.valid:
+            seen.setdefault(np.load(run.vectors(record.number), mmap_mode="r").shape[1], record.name)
+    if len(seen) > 1:
+        (a, first), (b, second) = list(seen.items())[:2]
+        raise UserError(f"{first} has vectors of {a} values and {second} of {b}: all must come from one model")
+
+
+def _check_ids(records: list[ShardRecord], run: RunDirectory) -> None:
+    """Refuse ids that stand twice, by 8 bytes of hash a row; a clash of hashes is looked up before it counts."""
+    hashes = [
+        pd.util.hash_array(_ids(run, r.number).to_numpy().astype(object), categorize=False) for r in records
+    ]
+    every = np.concatenate(hashes)
+    order = np.argsort(every, kind="stable")
+    again = order[1:][every[order][1:] == every[order][:-1]]
+    if not len(again):
+        return
+    starts = np.cumsum([0] + [len(h) for h in hashes])
+    seen: dict[str, str] = {}
+    suspects = set(every[again].tolist())
+    for record, own, start in zip(records, hashes, starts, strict=False):
+        names = None
+        for k in np.flatnonzero(np.isin(own, list(suspects))):
+            names = _ids(run, record.number) if names is None else names
+            name = names.iloc[k]
+            if name in seen:
+                raise UserError(
+                    f"id {name!r} stands twice, in {seen[name]} and {record.name}: make ids unique, or add "
+                    "--id shard/key"
+                )
+            seen[name] = record.name
+        del start
+
+
+def _ids(run: RunDirectory, number: int) -> pd.Series:
+    return pq.read_table(run.metadata(number), columns=["id"]).column("id").to_pandas()

@@ -1,0 +1,185 @@
+"""The third stage: the decision of core/ over files, a task for each range of clusters of about equal n^2.
+
+Decisions go to disk task by task; what travels back is small statistics and, for re-admission, the removed rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core import kmeans
+from fairdedup.core.decision import COLUMNS, Cluster, Decision, Options, Plan, decide, decide_part, memberships, survey
+from fairdedup.core.moments import shares
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.similarity import Vectors
+from fairdedup.errors import UserError
+from fairdedup.storage.files import read_array, read_json, write_array
+from fairdedup.storage.run import RunDirectory
+
+TASKS = 64
+RECORD = np.dtype([
+    ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
+    ("similarity", "<f8"), ("centroid_similarity", "<f8"),
+])  # fmt: skip
+
+
+@dataclass
+class ClusterRange:
+    """A range of clusters of a run: what one prune task reads, a cluster at a time."""
+
+    root: Path
+    number: int
+    first: int
+    last: int
+    shards: int
+    rows: int
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield the clusters that are not empty, rows ascending."""
+        run = RunDirectory(self.root)
+        centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False)[self.first : self.last])
+        files = [
+            (read_array(run.sorted("vectors", k)), read_array(run.sorted("rows", k)), np.load(run.sorted("offsets", k)))
+            for k in range(self.shards)
+        ]
+        for number in range(self.first, self.last):
+            # Shards stand in row order and are sorted stably, so the rows of a cluster come out ascending.
+            slices = [(v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]]
+            if slices:
+                yield Cluster(
+                    number,
+                    np.concatenate([r[s] for _, r, s in slices]),
+                    np.concatenate([v[s] for v, _, s in slices]),
+                    centroids[number - self.first],
+                )
+
+
+@dataclass
+class Stored:
+    """What comes back from a prune task whose decisions are on disk."""
+
+    removed_rows: NDArray[np.int64]
+    removed_similarity: NDArray[np.float64]
+    removed_memberships: list[NDArray[np.int64]]
+    distinct: bool
+    represented: bool
+
+
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Stored:
+    """Decide a range of clusters, write its decisions by row, and return what re-admission needs."""
+    decided = decide_part(part, eps, plan, kept_rows)
+    order = np.argsort(decided.columns["row"])
+    records = np.empty(len(order), RECORD)
+    for name in COLUMNS:
+        records[name] = decided.columns[name][order]
+    write_array(RunDirectory(part.root).decided(part.number), records)
+    removed = ~decided.columns["kept"]
+    return Stored(
+        decided.columns["row"][removed], decided.columns["similarity"][removed],
+        [q[removed] for q in decided.memberships], decided.distinct, decided.represented,
+    )  # fmt: skip
+
+
+def _removed(stored: Stored) -> tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.int64]]]:
+    return stored.removed_rows, stored.removed_similarity, stored.removed_memberships
+
+
+def cluster_ranges(run: RunDirectory, shards: int) -> tuple[list[ClusterRange], int]:
+    """Split the clusters into ranges of about equal n^2; return them and how many clusters are not empty.
+
+    Raises
+    ------
+    UserError
+        If the clustering has not finished here.
+    """
+    known = read_json(run.root / "clusters" / "sizes.json")
+    if known is None:
+        raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster --out {run.root}` first")
+    sizes = np.array(known, np.int64)
+    work = np.cumsum(sizes.astype(np.float64) ** 2 + sizes)
+    cuts = np.searchsorted(work, np.linspace(0, work[-1], min(TASKS, len(sizes)) + 1)[1:-1], side="right")
+    bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
+    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
+    parts = [
+        ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum())) for k, (a, b) in enumerate(spans)
+    ]
+    return parts, int(np.count_nonzero(sizes))
+
+
+def prune(
+    run: RunDirectory,
+    options: Options,
+    prototypes: Prototypes | None,
+    amount: dict[str, Any],
+    submit: Callable[..., list[Any]],
+) -> tuple[Decision, list[ClusterRange]]:
+    """Decide which rows of a clustered run are kept.
+
+    Parameters
+    ----------
+    amount : dict
+        One of keep, at_most (fractions) and eps (ten-thousandths).
+
+    Returns
+    -------
+    decision : Decision
+    parts : list of ClusterRange
+        Those whose decisions lie in ``decisions/tasks``.
+    """
+    records = run.records()
+    parts, clusters = cluster_ranges(run, len(records))
+    map_parts = run_over(submit)
+    decision = decide(
+        parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store, removed_of=_removed
+    )
+    return decision, parts
+
+
+def _map(submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any) -> list[Any]:
+    return submit(step, function, [(part, *args) for part in parts], [part.rows for part in parts])
+
+
+def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    """Return each attribute's memberships summed over the kept rows of a part, in units of 1e-9."""
+    decided = read_array(RunDirectory(part.root).decided(part.number))
+    kept = np.concatenate((decided["row"][decided["kept"]], readmitted))
+    assert plan.prototypes is not None
+    sums = [[0] * len(a.concepts) for a in plan.prototypes.attributes]
+    for cluster in part.clusters():
+        own = np.isin(cluster.rows, kept)
+        for total, q in zip(sums, memberships(Vectors.of(cluster.unit[own]), plan), strict=True):
+            for c, more in enumerate(q.sum(axis=0).tolist()):
+                total[c] += more
+    return [tuple(total) for total in sums]
+
+
+def group_shares(
+    parts: list[ClusterRange], options: Options, prototypes: Prototypes, readmitted: NDArray[np.int64],
+    submit: Callable[..., list[Any]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return each concept's share of the valid and of the kept samples, by soft membership.
+
+    Whatever the rule is, the memberships are those that `balanced` would use.
+    """
+    run_parts = run_over(submit)
+    plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts)
+    kept = run_parts("shares", kept_memberships, parts, plan, readmitted)
+    lines = []
+    for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
+        after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
+        for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
+            lines.append({"attribute": attribute.name, "group": concept, "input": float(x), "kept": float(y)})
+    return lines
+
+
+def run_over(submit: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Return what core/ maps over parts with, from what maps over tuples of arguments."""
+    return partial(_map, submit)

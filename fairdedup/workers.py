@@ -1,0 +1,123 @@
+"""Dask workers: a local cluster, or the scheduler that is named; maps the pure functions of the stages over them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.progress import StageProgress
+
+RETRIES = 2  # a lost worker costs its own task
+
+
+class Workers:
+    """A context that runs tasks on Dask.
+
+    Parameters
+    ----------
+    progress : StageProgress
+    scheduler : str or None
+        Address of a Dask scheduler; None starts a local cluster of processes.
+    workers : int or None
+        Processes of the local cluster; None takes one for each core.
+
+    Raises
+    ------
+    UserError
+        If no scheduler answers at the address.
+    """
+
+    def __init__(self, progress: StageProgress, scheduler: str | None = None, workers: int | None = None) -> None:
+        self.progress = progress
+        self.scheduler = scheduler
+        self.number = workers or os.cpu_count() or 1
+        self._cluster: Any = None
+        self._client: Any = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def _start(self) -> Any:
+        """Connect with the first task, so that a run that has nothing to do starts nothing."""
+        from distributed import Client, LocalCluster
+
+        for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if self.scheduler:
+            try:
+                client = Client(self.scheduler, timeout="10s", set_as_default=False)
+            except (OSError, ValueError, TimeoutError) as error:
+                raise UserError(
+                    f"scheduler {self.scheduler!r} does not answer ({type(error).__name__}): start `dask scheduler`, "
+                    "or leave --scheduler out"
+                ) from None
+            client.wait_for_workers(1)
+            return client
+        # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
+        self._cluster = LocalCluster(
+            n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address=None,
+            local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=0,
+        )  # fmt: skip
+        return Client(self._cluster, set_as_default=False)
+
+    def submit(
+        self,
+        stage: str,
+        function: Callable[..., Any],
+        arguments: Sequence[tuple[Any, ...]],
+        sizes: Sequence[int] | None = None,
+    ) -> list[Any]:
+        """Apply a function to each tuple of arguments and return the results in order.
+
+        Parameters
+        ----------
+        stage : str
+            The name that progress shows.
+        function : callable
+        arguments : sequence of tuple
+        sizes : sequence of int, optional
+            Rows of each task. Tasks start largest first.
+
+        Raises
+        ------
+        UserError, FairdedupError
+            As the task raised it, or naming the task that failed for good.
+        """
+        if not arguments:
+            return []
+        from distributed import as_completed
+
+        if self._client is None:
+            self._client = self._start()
+        weights = list(sizes) if sizes is not None else [1] * len(arguments)
+        order = sorted(range(len(arguments)), key=lambda k: -weights[k])
+        with self.progress.stage(stage, sum(weights)) as shown:
+            futures = {
+                self._client.submit(function, *arguments[k], pure=False, retries=RETRIES, key=f"{stage}-{k}-{id(shown)}"): k
+                for k in order
+            }
+            results: list[Any] = [None] * len(arguments)
+            for future in as_completed(futures, loop=self._client.loop):
+                k = futures[future]
+                error = future.exception()
+                if error is not None:
+                    self._client.cancel(list(futures))
+                    if isinstance(error, FairdedupError):
+                        raise error
+                    raise FairdedupError(f"{stage} task {k} failed: {type(error).__name__}: {error}") from error
+                results[k] = future.result()
+                shown.advance(weights[k])
+        return results
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
