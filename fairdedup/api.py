@@ -266,7 +266,9 @@ def _from_arrow(column: Any) -> NDArray[Any]:
             column = pa.concat_arrays(column.chunks)
     if column.null_count or not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
                                  or pa.types.is_fixed_size_list(column.type)):  # fmt: skip
-        raise UserError(f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls")
+        raise UserError(
+            f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls"
+        )
     values = column.flatten()
     lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
     if len(lengths) != 1:

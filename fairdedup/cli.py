@@ -47,32 +47,55 @@ def _options(*names: str) -> Callable[[Any], Any]:
 _RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "out": click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: ./fairdedup-run]"),
-    "config": click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML with any of these options as keys; a flag beats it.  [default: ./fairdedup.yaml if there is one]"),
+    "config": click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="YAML with these options as keys; a flag beats it.  [default: ./fairdedup.yaml, if any]",
+    ),
     "keep": click.option("--keep", type=float, help="Keep exactly this fraction of the valid rows."),
     "at_most": click.option("--at-most", type=float, help="Keep at most this fraction: nothing is re-admitted."),
     "eps": click.option("--eps", type=float, help="Remove duplicates: cosine above 1 - eps."),
-    "rule": click.option("--rule", type=click.Choice(_RULES), help="Who of a neighbourhood is kept.  [default: fairdedup]"),
+    "rule": click.option(
+        "--rule", type=click.Choice(_RULES), help="Who of a neighbourhood is kept.  [default: fairdedup]"
+    ),
     "cover": click.option("--cover", is_flag=True, default=None, help="A kept sample removes only its own duplicates."),
-    "prototypes": click.option("--prototypes", type=click.Path(path_type=Path), help="Captions (.yaml) or vectors (.parquet, .npz, .npy) of the concepts.  [default: people.yaml]"),
-    "start": click.option("--start", type=click.Choice(("cluster", "zero")), help="fairdedup: where concept sums start."),
-    "calibrate": click.option("--calibrate", type=click.Choice(("none", "zscore")), help="fairdedup: standardise similarities first."),
-    "target": click.option("--target", type=click.Choice(("uniform", "data")), help="balanced: shares to aim at; others in the YAML."),
+    "prototypes": click.option(
+        "--prototypes",
+        type=click.Path(path_type=Path),
+        help="Concepts: captions (.yaml) or vectors (.parquet, .npz, .npy).  [default: people]",
+    ),
+    "start": click.option(
+        "--start", type=click.Choice(("cluster", "zero")), help="fairdedup: where concept sums start."
+    ),
+    "calibrate": click.option(
+        "--calibrate", type=click.Choice(("none", "zscore")), help="fairdedup: standardise similarities first."
+    ),
+    "target": click.option(
+        "--target", type=click.Choice(("uniform", "data")), help="balanced: shares to aim at; others in the YAML."
+    ),
     "temperature": click.option("--temperature", help="balanced: of the membership softmax; a number or auto."),
-    "reserve": click.option("--reserve", type=float, help="balanced: share of the kept count held for rare rows, 0 to 0.3."),
-    "model": click.option("--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"),
+    "reserve": click.option(
+        "--reserve", type=float, help="balanced: share of the kept count held for rare rows, 0 to 0.3."
+    ),
+    "model": click.option(
+        "--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"
+    ),
     "pretrained": click.option("--pretrained", help="open_clip tag, or a file of weights."),
     "id": click.option("--id", type=click.Choice(("key", "shard/key")), help="What an ID is made of."),
     "batch_size": click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 32]"),
     "device": click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), help="Where the encoder runs."),
     "dtype": click.option("--dtype", type=click.Choice(("float32", "float16", "bfloat16")), help="Of the encoder."),
     "threads": click.option("--threads", type=int, help="CPU threads of the encoder and of k-means.  [default: 1]"),
-    "max_rejected": click.option("--max-rejected", type=float, help="Stop past this share of rejected rows.  [default: 0.05]"),
+    "max_rejected": click.option(
+        "--max-rejected", type=float, help="Stop past this share of rejected rows.  [default: 0.05]"
+    ),
     "clusters": click.option("--clusters", help="Number of clusters, or auto."),
     "seed": click.option("--seed", type=int, help="Of the clustering and the random rules.  [default: 0]"),
     "scheduler": click.option("--scheduler", help="Address of a Dask scheduler; else a local cluster."),
     "workers": click.option("--workers", type=int, help="Processes of the local cluster.  [default: one a core]"),
     "quiet": click.option("--quiet", is_flag=True, help="No progress and no summary."),
-}  # fmt: skip
+}
 
 _AMOUNT = ("keep", "at_most", "eps")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve")

@@ -1,6 +1,6 @@
 """The run on one page: images or embeddings in, kept IDs out, a stage at a time; every stage can be called alone.
 
-    embed ──▶ cluster ──▶ prune ──▶ export ──▶ run.json, written last
+embed ──▶ cluster ──▶ prune ──▶ export ──▶ run.json, written last
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,7 +57,7 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     asked = {stage: _asked(config, stage) for stage in STAGE_KEYS}
     _check_directory(directory, asked)
     dataset = _open(config, directory, progress)
-    _check_prototypes(config, dataset.kind)
+    _check_prototypes(config, dataset.kind, _state(directory))
     finished = manifest_of(directory)
     if finished is not None and finished["input"]["fingerprint"] == _fingerprint(dataset):
         progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
@@ -73,7 +72,7 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     """Write embeddings/: float16 vectors and metadata of every shard of the input."""
     spec = _image_encoder(config, directory, workers) if dataset.kind == "images" else None
     _begin(directory, "embed", _asked(config, "embed"))
-    records = embed(dataset, directory, spec, config.max_rejected, _rows_of(dataset, workers))
+    records = embed(dataset, directory, spec, config.max_rejected, workers.submit)
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
     }  # fmt: skip
@@ -100,7 +99,11 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
     _begin(directory, "prune", _asked(config, "prune"))
     options = _options(config)
     prototypes = _prototypes(config, directory, workers)
-    amount = {"keep": config.keep, "at_most": config.at_most, "eps": None if config.eps is None else parse_eps(config.eps)}
+    amount = {
+        "keep": config.keep,
+        "at_most": config.at_most,
+        "eps": None if config.eps is None else parse_eps(config.eps),
+    }
     decision, parts = prune(directory, options, prototypes, amount, workers.submit)
     shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
     counts = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
@@ -121,7 +124,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
         "warnings": decision.warnings,
         "shares": shares,
         "stages": {
-            name: {"rows": workers.progress.rows[name], "seconds": round(seconds, 3)}
+            name: {"rows": workers.progress.rows.get(name, 0), "seconds": round(seconds, 3)}
             for name, seconds in workers.progress.seconds.items()
         },
     }
@@ -267,16 +270,6 @@ def _fingerprint(dataset: Dataset) -> str:
     return hashlib.sha256("\n".join(s.fingerprint() for s in dataset.shards).encode()).hexdigest()
 
 
-def _rows_of(dataset: Dataset, workers: Workers) -> Callable[..., Any]:
-    """Give progress a number of rows where the shards know theirs, else shards."""
-
-    def submit(stage: str, function: Callable[..., Any], arguments: list[Any]) -> list[Any]:
-        sizes = [getattr(shard, "rows_hint", None) for _, _, shard, *_ in arguments]
-        return workers.submit(stage, function, arguments, sizes if all(sizes) else None)
-
-    return submit
-
-
 def _image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
     """Return the encoder of images: the one that is named, else the built-in one."""
     device = config.device
@@ -302,7 +295,15 @@ def usable_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check_prototypes(config: RunConfig, kind: str) -> None:
+def _named_model(config: RunConfig, state: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the model that is named now, or was named when the embeddings were taken in."""
+    if config.model is not None:
+        return config.model, config.pretrained
+    asked = state["asked"].get("embed", {})
+    return asked.get("model"), asked.get("pretrained")
+
+
+def _check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> None:
     """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a bad file."""
     if config.model is not None:
         check_model(config.model, config.pretrained)
@@ -311,7 +312,7 @@ def _check_prototypes(config: RunConfig, kind: str) -> None:
     file = config.prototypes or default_prototypes()
     if config.prototypes is not None and not file.is_file():
         raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
-    if config.rule in NEEDS_PROTOTYPES and kind == "embeddings" and config.model is None:
+    if config.rule in NEEDS_PROTOTYPES and kind == "embeddings" and _named_model(config, state)[0] is None:
         if config.prototypes is None:
             raise UserError(
                 f"rule {config.rule!r} needs prototypes and these embeddings name no model: name the one that made "
@@ -330,8 +331,9 @@ def _check_prototypes(config: RunConfig, kind: str) -> None:
 def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) -> Prototypes | None:
     """Return the prototypes, from the run's own text tower where the file holds captions; kept in prototypes.npz."""
     state = _state(directory)
-    kind = state["input"]["kind"]
-    _check_prototypes(config, kind)
+    if "input" not in state:
+        directory.records()  # says which stage is missing
+    _check_prototypes(config, state["input"]["kind"], state)
     file = config.prototypes or default_prototypes()
     if not needs_text_tower(file):
         return _fitting(read_vectors(file, directory), directory, file)
@@ -350,12 +352,14 @@ def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) ->
 
 
 def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | None:
+    """Return the encoder whose text tower embeds captions: the images' own, or the one that is named."""
     if state.get("encoder"):
         return EncoderSpec(**state["encoder"])
-    if config.model is None:
+    model, pretrained = _named_model(config, state)
+    if model is None:
         return None  # ready embeddings of an unknown model: a rule that needs none
     device = "cpu" if config.device == "auto" else config.device
-    return EncoderSpec(config.model, config.pretrained, config.batch_size, device, config.dtype, config.threads)
+    return EncoderSpec(model, pretrained, config.batch_size, device, config.dtype, config.threads)
 
 
 def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Prototypes:
@@ -373,7 +377,8 @@ def _shares_by_label(directory: RunDirectory) -> list[dict[str, Any]]:
     """Return the sample's drawn groups before and after: there the true labels are known."""
     labels = pq.read_table(directory.root / "sample" / "labels.parquet").to_pandas()
     decisions = pd.concat([
-        pq.read_table(p, columns=["id", "kept"]).to_pandas() for p in sorted((directory.root / "decisions").glob("*.parquet"))
+        pq.read_table(part, columns=["id", "kept"]).to_pandas()
+        for part in sorted((directory.root / "decisions").glob("*.parquet"))
     ])  # fmt: skip
     merged = labels.merge(decisions, on="id")
     lines = []
@@ -397,6 +402,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-

@@ -20,15 +20,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-LINE_EVERY = 5.0  # seconds between plain lines of one stage
+LINE_EVERY = 5.0  # seconds between plain lines
+SHORT_PASS = 1.0  # seconds under which a pass is not worth a line of its own
 
 
 class _Rate(ProgressColumn):
-    """Rows a second."""
+    """Rows or shards a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} rows/s" if speed else "", style="cyan")
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
 
 
 class StageProgress:
@@ -56,7 +57,7 @@ class StageProgress:
             SpinnerColumn(),
             TextColumn("{task.description:<14}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             _Rate(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
@@ -81,48 +82,52 @@ class StageProgress:
         """Print one line beside the bars."""
         (self._bars.console if self.live else self.console).print(line, markup=False, highlight=False)
 
-    def stage(self, name: str, total: int) -> Stage:
-        """Begin a stage, or another pass of one."""
-        return Stage(self, name, total)
+    def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
+        """Begin a stage, or another pass of one, over a total of rows or shards."""
+        return Stage(self, name, total, unit)
 
-    def show(self, name: str, done: int, total: int, started: float) -> None:
+    def show(self, stage: Stage) -> None:
         """Show how far a pass of a stage is."""
+        name, done, total = stage.name, stage.done, stage.total
         if self.live:
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=total)
+                self._tasks[name] = self._bars.add_task(name, total=total, unit=stage.unit)
             self._bars.update(self._tasks[name], completed=done, total=total)
             return
         now = time.monotonic()
-        if done < total and now - self._last < LINE_EVERY:
+        elapsed = now - stage.started
+        if now - self._last < LINE_EVERY and (done < total or elapsed < SHORT_PASS):
             return
         self._last = now
-        elapsed = now - started
         rate = done / elapsed if elapsed > 0 else 0.0
-        left = f", ETA {(total - done) / rate:,.0f} s" if rate and done < total else f", {elapsed:,.1f} s"
-        self.say(f"{name}: {done:,}/{total:,} rows, {rate:,.0f} rows/s{left}")
+        left = f"ETA {(total - done) / rate:,.0f} s" if rate and done < total else f"{elapsed:,.1f} s"
+        self.say(f"{name}: {done:,}/{total:,} {stage.unit}, {rate:,.0f} {stage.unit}/s, {left}")
 
 
 class Stage:
-    """One pass of a stage; a context that counts rows and time."""
+    """One pass of a stage; a context that counts rows or shards, and time."""
 
-    def __init__(self, progress: StageProgress, name: str, total: int) -> None:
-        self.progress, self.name, self.total = progress, name, total
+    def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
+        self.progress, self.name, self.total, self.unit = progress, name, total, unit
         self.done = 0
         self.started = time.monotonic()
 
     def __enter__(self) -> Stage:
         if self.progress.live:
-            self.progress.show(self.name, 0, self.total, self.started)
+            self.progress.show(self)
         return self
 
-    def advance(self, rows: int) -> None:
-        """Count rows as done."""
-        self.done += rows
-        self.progress.show(self.name, self.done, self.total, self.started)
+    def advance(self, number: int) -> None:
+        """Count rows or shards as done, never past the total."""
+        self.done = min(self.total, self.done + number)
+        self.progress.show(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and self.done < self.total:
+            self.advance(self.total - self.done)
         spent = time.monotonic() - self.started
         self.progress.seconds[self.name] = self.progress.seconds.get(self.name, 0.0) + spent
-        self.progress.rows[self.name] = max(self.progress.rows.get(self.name, 0), self.done)
+        if self.unit == "rows":
+            self.progress.rows[self.name] = max(self.progress.rows.get(self.name, 0), self.done)

@@ -27,7 +27,11 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row("input", f"{counts['input']:,}", f"{manifest['clusters']:,} clusters")
     facts.add_row("kept", f"{counts['kept']:,}", f"{counts['kept'] / valid:.1%} of the valid rows{again}")
     facts.add_row("removed", f"{counts['removed']:,}", "")
-    facts.add_row("rejected", f"{counts['rejected']:,}", f"reasons in {escape(str(out / 'rejected'))}" if counts["rejected"] else "")
+    facts.add_row(
+        "rejected",
+        f"{counts['rejected']:,}",
+        f"reasons in {escape(str(out / 'rejected'))}" if counts["rejected"] else "",
+    )
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
     console.print()
@@ -43,7 +47,9 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
         console.print(shares_table(manifest))
     for warning in manifest["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-    console.print(f"\nkept IDs: {escape(str(out / 'kept'))}   every decision: {escape(str(out / 'decisions'))}", soft_wrap=True)
+    console.print(
+        f"\nkept IDs: {escape(str(out / 'kept'))}   every decision: {escape(str(out / 'decisions'))}", soft_wrap=True
+    )
 
 
 def shares_table(manifest: dict[str, Any]) -> Table:

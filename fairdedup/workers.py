@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.progress import StageProgress
+from fairdedup.progress import Stage, StageProgress
+from fairdedup.stages.embed import TOPIC
 
 RETRIES = 2  # a lost worker costs its own task
 
@@ -81,7 +84,9 @@ class Workers:
         function : callable
         arguments : sequence of tuple
         sizes : sequence of int, optional
-            Rows of each task. Tasks start largest first.
+            Rows of each task, which start largest first; unknown where left out, and shards are counted.
+
+        A task that reports rows on the topic `TOPIC` while it works moves the bar before it ends.
 
         Raises
         ------
@@ -96,9 +101,11 @@ class Workers:
             self._client = self._start()
         weights = list(sizes) if sizes is not None else [1] * len(arguments)
         order = sorted(range(len(arguments)), key=lambda k: -weights[k])
-        with self.progress.stage(stage, sum(weights)) as shown:
+        own = secrets.token_hex(8)  # no pass may be taken for another: Dask gives equal keys equal results
+        unit = "rows" if sizes is not None else "shards" if len(arguments) > 1 else "task"
+        with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown) as reported:
             futures = {
-                self._client.submit(function, *arguments[k], pure=False, retries=RETRIES, key=f"{stage}-{k}-{id(shown)}"): k
+                self._client.submit(function, *arguments[k], pure=False, retries=RETRIES, key=f"{stage}-{k}-{own}"): k
                 for k in order
             }
             results: list[Any] = [None] * len(arguments)
@@ -111,8 +118,28 @@ class Workers:
                         raise error
                     raise FairdedupError(f"{stage} task {k} failed: {type(error).__name__}: {error}") from error
                 results[k] = future.result()
-                shown.advance(weights[k])
+                if not reported:
+                    shown.advance(weights[k])
         return results
+
+    @contextmanager
+    def _listening(self, shown: Stage) -> Iterator[list[int]]:
+        """Let the events of running tasks move the bar; gives the list of what was reported."""
+        reported: list[int] = []
+
+        def heard(event: tuple[float, Any]) -> None:
+            rows = event[1].get("rows") if isinstance(event[1], dict) else None
+            if rows and shown.unit == "rows":
+                reported.append(rows)
+                shown.advance(rows)
+
+        if shown.name == "embed":
+            self._client.subscribe_topic(TOPIC, heard)
+        try:
+            yield reported
+        finally:
+            if shown.name == "embed":
+                self._client.unsubscribe_topic(TOPIC)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -30,9 +30,7 @@ def _best_earlier(products, first, second, x, squares, rows, slack, best, best_s
                 best[i], best_similarity[i] = j, exact
 
 
-def most_similar_earlier(
-    vectors: Vectors, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Find for each row the most similar row before it in the visiting order, exactly.
 
     Parameters

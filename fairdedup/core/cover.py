@@ -161,7 +161,9 @@ def _walk(  # type: ignore[no-untyped-def]
     for i in range(n):
         if visited[i]:
             continue
-        m = _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, members)
+        m = _unvisited_neighbours(
+            i, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, members
+        )
         kept = members[choose_one(members[:m], rows, x, price, weight, similarity, sums, mean, likeness)]
         m = _unvisited_neighbours(
             kept, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, members

@@ -121,8 +121,15 @@ class Part(Protocol):
         What a pass may leave for the next in the same process; never needed, only quicker.
     """
 
-    rows: int
-    memo: dict[Any, Any]
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def memo(self) -> dict[Any, Any]:
+        """What a pass may leave for the next in the same process."""
+        ...
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters, always in the same order."""
@@ -277,9 +284,7 @@ def survey_gaps(part: Part, plan: Plan) -> list[NDArray[np.float64]]:
 
 def survey_memberships(part: Part, plan: Plan) -> list[MembershipMoments]:
     """Return the moments of each attribute's memberships."""
-    found = [
-        [MembershipMoments.of(q) for q in memberships(Vectors.of(c.unit), plan)] for c in part.clusters()
-    ]
+    found = [[MembershipMoments.of(q) for q in memberships(Vectors.of(c.unit), plan)] for c in part.clusters()]
     return [reduce(add, per_attribute) for per_attribute in zip(*found, strict=True)]
 
 
@@ -344,7 +349,8 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
             leader, keeper = _decide_chain(arranged, eps)
         elif plan.options.cover:
             pairs = graph(vectors, eps)
-            leader, keeper = cover_sweep(vectors, rows, eps, _rule(vectors, plan).preference(rows), pairs)
+            found = cover_sweep(vectors, rows, eps, _rule(vectors, plan).preference(rows), pairs)
+            leader, keeper = found[0].astype(np.int64), found[1].astype(np.int64)
         else:
             known = part.memo.get("sweeps", {}).get(cluster.number)
             if known is None or eps not in known.eps:
@@ -415,8 +421,7 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
     moments = tuple(reduce(add, m) for m in zip(*found, strict=True))
     _check_target(options.target, prototypes)
     targets = tuple(
-        pt.target_shares(options.target, a, m.sums)
-        for a, m in zip(prototypes.attributes, moments, strict=True)
+        pt.target_shares(options.target, a, m.sums) for a, m in zip(prototypes.attributes, moments, strict=True)
     )
     weights = tuple(t - shares(m.sums) for t, m in zip(targets, moments, strict=True))
     spread = [m.mean_and_std(w) for m, w in zip(moments, weights, strict=True)]
@@ -578,10 +583,7 @@ def _seats(
         tuple(int(a) - int(b) for a, b in zip(m.sums, q.sum(axis=0), strict=True))
         for m, q in zip(plan.memberships, soft, strict=True)
     ]
-    stds = [
-        m.mean_and_std(t - shares(s))[1]
-        for m, t, s in zip(plan.memberships, plan.targets, kept_sums, strict=True)
-    ]
+    stds = [m.mean_and_std(t - shares(s))[1] for m, t, s in zip(plan.memberships, plan.targets, kept_sums, strict=True)]
     return kf.fill_seats(rows, similarity, soft, kept_sums, list(plan.targets), stds, seats)
 
 

@@ -7,6 +7,7 @@ what follows does not depend on either. SemDeDup (Abbas et al. 2023) section 3 c
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ def auto_clusters(valid: int) -> int:
     return max(1, min(valid // ROWS_PER_CLUSTER, math.isqrt(valid)))
 
 
-def check_clusters(clusters: int | str, valid: int) -> int:
+def check_clusters(clusters: Any, valid: int) -> int:
     """Return the number of clusters for `valid` rows.
 
     Raises
@@ -53,7 +54,9 @@ def training_rows(rows: NDArray[np.int64], clusters: int, seed: int) -> NDArray[
     return np.sort(rows[np.argpartition(row_hash(rows, seed), wanted)[:wanted]])
 
 
-def train(sample: NDArray[np.float16], clusters: int, seed: int, threads: int = 1, device: str = "cpu") -> NDArray[np.float32]:
+def train(
+    sample: NDArray[np.float16], clusters: int, seed: int, threads: int = 1, device: str = "cpu"
+) -> NDArray[np.float32]:
     """Train spherical k-means on a sample.
 
     Parameters
@@ -110,7 +113,9 @@ def unit_centroids(centroids: NDArray[np.floating]) -> NDArray[np.float16]:
     return unit_float16(np.asarray(centroids, np.float64))[0]
 
 
-def centroids_of_labels(unit: NDArray[np.float16], labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+def centroids_of_labels(
+    unit: NDArray[np.float16], labels: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> NDArray[np.float16]:
     """Return the centroid of each labelled cluster: the sum of its vectors, exact, scaled to unit float16.
 
     Parameters

@@ -51,6 +51,10 @@ class ImageShard(Protocol):
     def name(self) -> str:
         """The shard's name, unique in its data set."""
 
+    @property
+    def rows(self) -> int | None:
+        """How many samples it holds, for progress; None where only reading it tells."""
+
     def read(self) -> Iterator[Sample]:
         """Yield every sample in position order, holding one at a time."""
 
@@ -64,6 +68,10 @@ class EmbeddingShard(Protocol):
     @property
     def name(self) -> str:
         """The shard's name, unique in its data set."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many samples it holds, for progress; None where only reading it tells."""
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) float16, float32 or float64 array, memory-mapped where the file is local."""

@@ -38,6 +38,11 @@ class FolderShard:
     name: str
     files: tuple[tuple[str, str | None], ...]
 
+    @property
+    def rows(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
     def read(self) -> Iterator[Sample]:
         """Yield every file as a sample, in natural order."""
         for position, (relative, beside) in enumerate(self.files):

@@ -87,6 +87,11 @@ class NpyShard:
         """The file's name and the number of the run."""
         return f"{posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
     def vectors(self) -> np.ndarray:
         """Return the (n, d) rows."""
         return load(self.fs, self.path)[self.start : self.stop]

@@ -88,7 +88,9 @@ def _check_tag(spec: EncoderSpec) -> None:
 def _explained(spec: EncoderSpec, error: Exception) -> Exception:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, torch.OutOfMemoryError):
-        return FairdedupError(f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device")
+        return FairdedupError(
+            f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device"
+        )
     if spec.pretrained is not None and Path(spec.pretrained).is_file():
         return UserError(f"pretrained {spec.pretrained!r} does not load into {spec.model!r}: {first}")
     return FairdedupError(

@@ -6,7 +6,7 @@ After it, a prune task reads its range of clusters as one slice of every sorted 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from fairdedup.core import kmeans
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, write_array, write_json
 from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
-
-TRAINING_BYTES_PER_VALUE = 6  # the float16 sample and FAISS's float32 copy of it
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class ClusterOptions:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
@@ -77,9 +74,7 @@ def sort_shard(root: Path, record: ShardRecord, first: int) -> NDArray[np.int64]
     return counts
 
 
-def cluster(
-    run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]]
-) -> NDArray[np.int64]:
+def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]]) -> NDArray[np.int64]:
     """Cluster the embeddings of a run.
 
     Returns
@@ -97,9 +92,10 @@ def cluster(
     if not valid:
         raise UserError(f"{run.root} holds no valid embedding: see {run.root / 'rejected'} for the reasons")
     number = kmeans.check_clusters(options.clusters, valid)
-    submit("train k-means", train_centroids, [(run.root, records, number, options)])
-    starts = offsets(records)
-    counts = submit("assign", sort_shard, [(run.root, r, int(s)) for r, s in zip(records, starts, strict=False)])
+    trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
+    submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
+    arguments = [(run.root, r, int(first)) for r, first in zip(records, offsets(records), strict=False)]
+    counts = submit("assign", sort_shard, arguments, [r.input for r in records])
     sizes = np.sum(counts, axis=0)
     write_json(run.root / "clusters" / "sizes.json", sizes.tolist())
     return sizes

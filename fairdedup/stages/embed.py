@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from fairdedup.errors import UserError
 from fairdedup.storage.files import write_array, write_table
 from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord
 
-CHUNK = 16  # batches decoded before they are embedded: a shard's images are never all in memory
+CHUNK = 2  # batches decoded before they are embedded: a shard's images are never all in memory
 COMMON_REASONS = 3
+TOPIC = "fairdedup-rows"  # where a task reports, to whoever listens, how many rows it has done
 
 
-def shard_fingerprint(shard: ImageShard | EmbeddingShard, spec: EncoderSpec | None) -> str:
+def shard_fingerprint(shard: Any, spec: EncoderSpec | None) -> str:
     """Return what an embedding shard depends on: the input's bytes and the encoder, as a hash."""
     known = {"shard": shard.fingerprint(), "encoder": spec.identity() if spec else None}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
@@ -55,6 +57,7 @@ def embed_images(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, 
             else:
                 kept.append(columns)
         vectors.append(unit[bad == 0])
+        _report(len(images))
         images.clear()
         waiting.clear()
 
@@ -76,6 +79,14 @@ def embed_images(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, 
     flush()
     matrix = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float16)
     return _write(number, shard.name, root, fingerprint, count, matrix, _table(kept), sorted(rejected))
+
+
+def _report(rows: int) -> None:
+    """Tell the scheduler, where there is one, of rows that are done."""
+    from distributed import get_worker
+
+    with suppress(ValueError):  # not on a worker
+        get_worker().log_event(TOPIC, {"rows": rows})
 
 
 def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
@@ -155,7 +166,7 @@ def embed(
         If nothing could be used, too much is rejected, two rows share an id, or the dimensions differ.
     """
     records: dict[int, ShardRecord] = {}
-    todo = []
+    todo: list[tuple[Any, ...]] = []
     for number, shard in enumerate(dataset.shards):
         fingerprint = shard_fingerprint(shard, spec)
         known = run.read_record(number)
@@ -165,7 +176,8 @@ def embed(
             todo.append((embed_images, number, shard, run.root, spec, fingerprint))
         else:
             todo.append((embed_vectors, number, shard, run.root, fingerprint))
-    for record in submit("embed", call, todo):
+    sizes = [dataset.shards[number].rows for _, number, *_ in todo]
+    for record in submit("embed", call, todo, None if None in sizes else sizes):
         records[record.number] = record
     done = [records[k] for k in range(len(dataset.shards))]
     _check_rejected(done, max_rejected)
@@ -206,18 +218,15 @@ def _check_dimension(records: list[ShardRecord], run: RunDirectory) -> None:
 
 def _check_ids(records: list[ShardRecord], run: RunDirectory) -> None:
     """Refuse ids that stand twice, by 8 bytes of hash a row; a clash of hashes is looked up before it counts."""
-    hashes = [
-        pd.util.hash_array(_ids(run, r.number).to_numpy().astype(object), categorize=False) for r in records
-    ]
+    hashes = [pd.util.hash_array(_ids(run, r.number).to_numpy().astype(object), categorize=False) for r in records]
     every = np.concatenate(hashes)
     order = np.argsort(every, kind="stable")
     again = order[1:][every[order][1:] == every[order][:-1]]
     if not len(again):
         return
-    starts = np.cumsum([0] + [len(h) for h in hashes])
     seen: dict[str, str] = {}
     suspects = set(every[again].tolist())
-    for record, own, start in zip(records, hashes, starts, strict=False):
+    for record, own in zip(records, hashes, strict=True):
         names = None
         for k in np.flatnonzero(np.isin(own, list(suspects))):
             names = _ids(run, record.number) if names is None else names
@@ -228,7 +237,6 @@ def _check_ids(records: list[ShardRecord], run: RunDirectory) -> None:
                     "--id shard/key"
                 )
             seen[name] = record.name
-        del start
 
 
 def _ids(run: RunDirectory, number: int) -> pd.Series:

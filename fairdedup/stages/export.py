@@ -17,7 +17,9 @@ from fairdedup.storage.files import clear, read_array, write_table
 from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
 
 FOLDERS = ("decisions", "kept", "rejected")
-REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())])
+REJECTED_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())]
+)
 
 
 def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
@@ -60,7 +62,9 @@ def export_shard(
     decided = decided[np.argsort(decided["row"])]
     rows = first + record.positions()
     if not np.array_equal(decided["row"], rows):
-        raise FairdedupError(f"{record.name}: {len(decided)} of {len(rows)} rows are decided; run `fairdedup prune` again")
+        raise FairdedupError(
+            f"{record.name}: {len(decided)} of {len(rows)} rows are decided; run `fairdedup prune` again"
+        )
     again = np.isin(rows, readmitted)
     kept = decided["kept"] | again
     metadata = pq.read_table(run.metadata(record.number))

@@ -52,7 +52,9 @@ class ClusterRange:
         ]
         for number in range(self.first, self.last):
             # Shards stand in row order and are sorted stably, so the rows of a cluster come out ascending.
-            slices = [(v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]]
+            slices = [
+                (v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]
+            ]
             if slices:
                 yield Cluster(
                     number,
@@ -108,9 +110,7 @@ def cluster_ranges(run: RunDirectory, shards: int) -> tuple[list[ClusterRange], 
     cuts = np.searchsorted(work, np.linspace(0, work[-1], min(TASKS, len(sizes)) + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
-    parts = [
-        ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum())) for k, (a, b) in enumerate(spans)
-    ]
+    parts = [ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum())) for k, (a, b) in enumerate(spans)]
     return parts, int(np.count_nonzero(sizes))
 
 
@@ -143,7 +143,9 @@ def prune(
     return decision, parts
 
 
-def _map(submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any) -> list[Any]:
+def _map(
+    submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any
+) -> list[Any]:
     return submit(step, function, [(part, *args) for part in parts], [part.rows for part in parts])
 
 

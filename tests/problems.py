@@ -1,0 +1,199 @@
+"""Seeded problems for the tests of the core, and the comparison of a result with the slow twin (oracles.py).
+
+A problem is a clustered data set with prototypes, an eps and a keep fraction. Random ones mix near duplicates at
+every distance, copies, integers, a common offset (as real CLIP has) and uneven lengths; half of the values of eps sit
+on the cosine of a pair of the data. Nothing here looks inside the package.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import oracles
+from numpy.typing import NDArray
+
+from fairdedup import deduplicate
+from fairdedup.api import Result
+
+RULES_AND_COVER = [
+    ("semdedup", False), ("semdedup", True), ("fairdedup", False), ("fairdedup", True), ("balanced", False),
+    ("balanced", True), ("random-neighbour", False), ("random-neighbour", True), ("semdedup-chain", False),
+]  # fmt: skip
+COMPARED = ("cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity", "readmitted")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set with given labels, and what is asked of it.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int64
+    prototypes : mapping attribute -> {concept: (d,)}
+    eps : int
+        Ten-thousandths.
+    keep : float
+        Enough for one row of each cluster.
+    options : dict
+        Those of `fairdedup` (start, calibrate) and of `balanced` (target, temperature, reserve).
+    """
+
+    x: NDArray[Any]
+    labels: NDArray[np.int64]
+    prototypes: dict[str, dict[str, Any]]
+    eps: int
+    keep: float
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def clusters(self) -> int:
+        return len(np.unique(self.labels))
+
+
+def random_vectors(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    """Return n vectors around a few bases, near and far, with copies, in one of several manners."""
+    bases = rng.normal(size=(int(rng.integers(1, n + 1)), d))
+    x = bases[rng.integers(len(bases), size=n)] + rng.normal(size=(n, d)) * 10 ** rng.uniform(-4, 0.3)
+    manner = rng.integers(6)
+    if manner == 1:
+        x = x + 4 * rng.normal(size=d)  # a common offset: all cosines are high
+    elif manner == 2:
+        x = np.rint(x * rng.integers(1, 4))  # thousands of exact ties
+    elif manner == 3:
+        x = x[rng.integers(n, size=n)]  # exact copies
+    elif manner == 4:
+        x = x * rng.choice([-1.0, 1.0], size=(n, 1))  # antipodes
+    x = x * 10 ** rng.normal(size=(n, 1))
+    x[np.abs(x).max(axis=1) == 0, 0] = 1.0
+    return x
+
+
+def random_prototypes(rng: np.random.Generator, x: NDArray[Any]) -> dict[str, dict[str, Any]]:
+    """Return one to three attributes whose concepts lie among the data, some with absent prototypes."""
+    units = x / np.linalg.norm(x, axis=1, keepdims=True)
+    found: dict[str, dict[str, Any]] = {}
+    for a in range(int(rng.integers(1, 4))):
+
+        def vector() -> NDArray[Any]:
+            return units[rng.integers(len(units))] + rng.normal(size=x.shape[1]) * 10 ** rng.uniform(-1.5, 0.3)
+
+        found[f"attribute {a}"] = {f"concept {c}": vector() for c in range(int(rng.integers(1, 5)))}
+        absent = int(rng.integers(0, 3))
+        if absent:
+            found[f"attribute {a}"]["absent"] = vector() if absent == 1 else np.stack([vector(), vector()])
+    return found
+
+
+def random_options(rng: np.random.Generator, prototypes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return options of `fairdedup` and `balanced`; the others ignore them."""
+    target: Any = ("uniform", "data", "given")[rng.integers(3)]
+    if target == "given":
+        target = {}
+        for attribute, concepts in prototypes.items():
+            names = [name for name in concepts if name != "absent"]
+            parts = rng.multinomial(1000, np.full(len(names), 1 / len(names)))
+            target[attribute] = {name: int(part) / 1000 for name, part in zip(names, parts, strict=True)}
+    return {
+        "start": ("cluster", "zero")[rng.integers(2)],
+        "calibrate": ("none", "zscore")[rng.integers(2)],
+        "target": target,
+        "temperature": "auto" if rng.random() < 0.7 else float(10 ** rng.uniform(-4, 0)),
+        "reserve": (0.0, 0.1, 0.3)[rng.integers(3)],
+    }
+
+
+def random_eps(rng: np.random.Generator, x: NDArray[Any]) -> int:
+    """Return an eps on, just under or just above the distance of a pair, or anywhere, or at an end."""
+    draw = rng.random()
+    if draw < 0.05:
+        return int(rng.choice([0, 1, 10_000, 10_001, 19_999, 20_000, 20_001]))
+    if draw < 0.2:
+        return int(rng.integers(0, 20_002))
+    pair = oracles.unit16(x[rng.integers(len(x), size=2)])
+    distance = 1.0 - oracles.cosine_matrix(pair, pair)[0, 1]
+    return int(np.clip(math.ceil(distance * 10_000) + rng.integers(-1, 2), 0, 20_001))
+
+
+def random_case(seed: int) -> Case:
+    """Return the random problem of this number: 1 to 120 rows of 1 to 24 values in 1 to 8 clusters."""
+    rng = np.random.default_rng([seed, 20_240])
+    n = int(np.clip(round(math.exp(rng.uniform(0, math.log(121)))), 1, 120)) if seed % 3 else int(rng.integers(60, 121))
+    x = random_vectors(rng, n, int(rng.integers(1, 25)))
+    numbers = rng.choice([0, 1, 2, 3, 17, 1000, 2**31, 2**40, 2**62], size=int(rng.integers(1, 9)), replace=False)
+    labels = rng.choice(numbers, size=n)
+    prototypes = random_prototypes(rng, x)
+    seats = int(rng.integers(len(np.unique(labels)), n + 1))
+    keep = seats / n if rng.random() < 0.9 else 1.0
+    return Case(x, labels, prototypes, random_eps(rng, x), keep, random_options(rng, prototypes))
+
+
+def run(case: Case, rule: str, cover: bool = False, **changes: Any) -> Result:
+    """Decide a case; `changes` replace what is passed to `deduplicate`, one of keep, at_most and eps among them."""
+    arguments = {"rule": rule, "cover": cover, "clusters": case.labels, "prototypes": case.prototypes, **case.options}
+    return deduplicate(case.x, **{**arguments, **changes})
+
+
+def twin(case: Case, rule: str, cover: bool = False, result: Result | None = None) -> oracles.Problem:
+    """Return the slow twin's problem; `random-neighbour` replays the choices of the result."""
+    options = case.options if rule in ("fairdedup", "balanced") else {}
+    chosen = None if result is None or rule != "random-neighbour" else result.decisions["representative"]
+    return oracles.Problem(
+        oracles.unit16(case.x), case.labels, rule, cover=cover, prototypes=case.prototypes, chosen=chosen, **options
+    )
+
+
+def units(eps: float | None) -> int:
+    """Return a reported eps in ten-thousandths."""
+    assert eps is not None
+    assert round(eps * 10_000) / 10_000 == eps
+    return round(eps * 10_000)
+
+
+def assert_same(result: Result, expected: oracles.Decision, columns: tuple[str, ...] = COMPARED) -> None:
+    """Compare every column of the decisions, floats to the last bit."""
+    for column in columns:
+        if column not in expected:
+            continue
+        found, wanted = result.decisions[column].to_numpy(), expected[column]
+        wrong = np.flatnonzero(found != wanted)
+        assert not len(wrong), f"{column} of rows {wrong[:9]}: {found[wrong[:9]]}, by the oracle {wanted[wrong[:9]]}"
+
+
+def assert_promises(result: Result, case: Case, decision: oracles.Decision, e: int) -> None:
+    """Compare the recorded guarantees with the oracle's count of what breaks them."""
+    pairs, orphans = oracles.guarantees(oracles.unit16(case.x), decision, e)
+    assert result.guarantees == {
+        "no_two_kept_are_duplicates": pairs == 0,
+        "every_removed_has_a_kept_representative": orphans == 0,
+    }
+
+
+def check_at_eps(case: Case, rule: str, cover: bool = False) -> None:
+    """Decide a case at its eps and compare all of it with the twin."""
+    result = run(case, rule, cover, eps=case.eps / 10_000)
+    assert units(result.eps) == case.eps
+    expected = twin(case, rule, cover, result).at_eps(case.eps)
+    assert_same(result, expected)
+    assert_promises(result, case, expected, case.eps)
+
+
+def check_keep(case: Case, rule: str, cover: bool = False, at_most: bool = False) -> None:
+    """Decide a case at its keep fraction: the count, the bracket, and the twin's decision at that eps."""
+    result = run(case, rule, cover, **{"at_most" if at_most else "keep": case.keep})
+    e = units(result.eps)
+    problem = twin(case, rule, cover, result)
+    seats = oracles.kept_seats(case.keep, problem.n)
+    if rule != "random-neighbour":  # its choices are known at e alone, while the bracket looks at e - 1 too
+        assert problem.brackets(e, problem.searched_seats(case.keep, at_most=at_most))
+    assert result.counts["kept"] == len(result.kept) <= seats
+    assert at_most or len(result.kept) == seats
+    assert_same(result, problem.decide(e, None if at_most else case.keep))
+
+
+def without(case: Case, **changes: Any) -> Case:
+    """Return the case with some fields replaced."""
+    return replace(case, **changes)
