@@ -13,8 +13,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.finder import column_bounds, finder, mark_reaching, no_marks, row_bounds
 from fairdedup.core.rules import Preference, choose_one
-from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed, margin
+from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed
 
 TILE = 512
 MAX_PAIRS = 1 << 25  # per cluster; 12 bytes each while the graph is built, 16 once it is walked in both directions
@@ -41,39 +42,40 @@ class Graph:
 
 
 @nb.njit(nogil=True, cache=True)
-def _collect(products, first, second, triangle, x, squares, slack, eps, out_a, out_b, out_eps):  # type: ignore[no-untyped-def]
+def _collect(  # type: ignore[no-untyped-def]
+    products, first_row, first_column, row, column, triangle, x, squares, eps, marks, out_a, out_b, out_eps
+):
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not."""
     found = 0
     width = products.shape[1]
-    threshold = 1.0 - eps / 10000.0
-    needed = np.empty(width, np.float32)  # of a product with a row of length 1
-    for c in range(width):
-        needed[c] = (threshold - 2.0 * slack) * np.sqrt(squares[second + c])
+    words = marks.view(np.uint64)
+    length, scale, base, error = column
+    floor = np.full(width, 1.0 - eps / 10000.0)
+    first, second, third = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    column_bounds(floor, length, scale, base, error, first, second, third)
     for r in range(products.shape[0]):
-        i = first + r
-        row = products[r]
-        length = np.float32(np.sqrt(squares[i]))
-        hits = 0
-        for c in range(width):  # in vector instructions; most rows end here
-            hits += row[c] >= needed[c] * length
-        if hits == 0:
-            continue
-        for c in range(first + r + 1 - second if triangle else 0, width):
-            if row[c] < needed[c] * length:
+        i = first_row + r
+        begin = max(0, i + 1 - first_column) if triangle else 0
+        a, b, c = row_bounds(row[0][r], row[1][r], row[2][r], row[3][r])
+        mark_reaching(products[r], first, second, third, a, b, c, marks[:width])
+        for word in range(begin // 8, words.shape[0]):
+            if words[word] == 0:
                 continue
-            j = second + c
-            similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
-            if similarity + slack <= threshold:
-                continue
-            sure = eps_needed(similarity - slack)
-            if sure != eps_needed(similarity + slack):
-                sure = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
-            if sure <= eps:
-                if found < out_a.shape[0]:
-                    out_a[found] = i
-                    out_b[found] = j
-                    out_eps[found] = sure
-                found += 1
+            for k in range(max(begin, 8 * word), min(width, 8 * word + 8)):
+                if marks[k] == 0:
+                    continue
+                j = first_column + k
+                similarity = (products[r, k] * row[1][r] * scale[k] + row[2][r] + base[k]) / (row[0][r] * length[k])
+                slack = row[3][r] + error[k]
+                needed = eps_needed(similarity - slack)
+                if needed != eps_needed(similarity + slack):
+                    needed = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
+                if needed <= eps:
+                    if found < out_a.shape[0]:
+                        out_a[found] = i
+                        out_b[found] = j
+                        out_eps[found] = needed
+                    found += 1
     return found
 
 
@@ -106,15 +108,18 @@ def graph(vectors: Vectors, eps: int, max_pairs: int = MAX_PAIRS) -> Graph | Non
     eps : int
         Ten-thousandths.
     """
-    n, slack = len(vectors), margin(vectors.x.shape[1])
+    n = len(vectors)
     buffer = (np.empty(TILE * TILE, np.int32), np.empty(TILE * TILE, np.int32), np.empty(TILE * TILE, np.int32))
     parts: list[tuple[NDArray[np.int32], ...]] = []
     pairs = 0
+    known = finder(vectors)
     for first in range(0, n, TILE):
+        block = known.take(slice(first, first + TILE))
         for second in range(first, n, TILE):
-            products = vectors.x[first : first + TILE] @ vectors.x[second : second + TILE].T
+            other = known.take(slice(second, second + TILE))
             found = _collect(
-                products, first, second, first == second, vectors.x, vectors.squares, slack, eps, *buffer
+                block.products(other), first, second, block.terms(), other.terms(), first == second, vectors.x,
+                vectors.squares, eps, no_marks(len(other)), *buffer,
             )  # fmt: skip
             pairs += found
             if pairs > max_pairs:
@@ -227,13 +232,14 @@ def closest_kept_pair_is_distinct(vectors: Vectors, eps: int) -> bool:
     if eps == 0:
         return True
     none = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int32))
-    slack = margin(vectors.x.shape[1])
+    known = finder(vectors)
     for first in range(0, len(vectors), TILE):
-        block = vectors.x[first : first + TILE]
+        block = known.take(slice(first, first + TILE))
         for second in range(first, len(vectors), 8 * TILE):
-            products = block @ vectors.x[second : second + 8 * TILE].T
+            other = known.take(slice(second, second + 8 * TILE))
             if _collect(
-                products, first, second, second == first, vectors.x, vectors.squares, slack, eps, *none
+                block.products(other), first, second, block.terms(), other.terms(), second == first, vectors.x,
+                vectors.squares, eps, no_marks(len(other)), *none,
             ):  # fmt: skip
                 return False
     return True

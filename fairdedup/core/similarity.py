@@ -202,8 +202,9 @@ def margin(d: int) -> float:
 def eps_needed(similarity):  # type: ignore[no-untyped-def]
     """Return the least eps, in ten-thousandths, at which a pair of this cosine are duplicates.
 
-    That is the least integer e with similarity > 1 - e / 10000 in float64.
+    That is the least integer e with similarity > 1 - e / 10000 in float64; a bound above 1 counts as 1.
     """
+    similarity = min(similarity, 1.0)
     e = int((1.0 - similarity) * 10000.0)
     while e > 0 and similarity > 1.0 - (e - 1) / 10000.0:
         e -= 1

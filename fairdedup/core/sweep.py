@@ -17,12 +17,15 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed, margin, quantised
+from fairdedup.core.finder import Finder, column_bounds, finder, float32_finder, mark_reaching, no_marks, row_bounds
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed, quantised
 
 BLOCK = 384  # candidates resolved together: large enough for a good matrix product, small beside a cluster
 TILE_COLUMNS = 16_384
 COMPACT_BELOW = 0.9  # copy the unvisited rows together once fewer than this share of them is
 MAX_WINDOW = 64  # bits of a mask
+BUFFER = 1 << 20  # visits recorded at a time
+MOST_SETTLED = 0.04  # share of products that may need settling before 8 bits cost more than they save
 
 
 def visiting_order(centroid_similarity: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,23 +125,25 @@ def _highest_bit(mask):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True)
 def _visit(  # type: ignore[no-untyped-def]
-    products, leaders, columns, first_row, first_column, triangle, x, squares, slack, floors, unvisited, leads,
-    first_bit_at, out_leader, out_member, out_bits,
+    products, leaders, columns, lead, column, first_row, first_column, triangle, x, squares, thresholds, unvisited,
+    leads, first_bit_at, marks, out_leader, out_member, out_bits,
 ):  # fmt: skip
     """Let each leader of a tile visit its neighbours; resumable where the output is full.
 
-    products (r, c) float32 is x[leaders] @ x[columns].T. With `triangle`, leaders and columns are the same rows: a
-    row leads once all before it have been resolved, and visits only rows after it. floors (bits + 1,) holds the least
-    similarity that matters to a row whose highest open bit is k - 1. Returns (row, column, written); row == r means
-    done.
+    products (r, c) are those of the finder rows `lead` with `column`, each (length, scale, base, error). With
+    `triangle`, leaders and columns are the same rows: a row leads once all before it have been resolved, and visits
+    only rows after it. thresholds (bits + 1,) holds at k the similarity that visits a row whose highest open bit is
+    k - 1. Returns (row, column, written, settled); row == r means done.
     """
-    written = 0
+    written = settled = 0
+    words = marks.view(np.uint64)
     width = columns.shape[0]
-    lengths = np.empty(width, np.float64)
-    needed = np.empty(width, np.float32)  # of a product with a leader of length 1, to matter to the column
+    length, scale, base, error = column
+    floor = np.empty(width, np.float64)
+    first, second, third = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     for c in range(width):
-        lengths[c] = np.sqrt(squares[columns[c]])
-        needed[c] = floors[_highest_bit(unvisited[columns[c]]) + 1] * lengths[c]
+        floor[c] = thresholds[_highest_bit(unvisited[columns[c]]) + 1]
+    column_bounds(floor, length, scale, base, error, first, second, third)
     for r in range(first_row, leaders.shape[0]):
         i = leaders[r]
         begin = first_column if r == first_row else 0
@@ -149,45 +154,39 @@ def _visit(  # type: ignore[no-untyped-def]
         active = leads[i]
         if active == 0:
             continue
-        own_length = np.float32(np.sqrt(squares[i]))
-        floor = floors[_highest_bit(active) + 1]
-        row = products[r]
-        c = begin
-        while c < width:
-            # A stretch in which nothing matters is skipped in a few vector instructions.
-            stop = min(c + 64, width)
-            hits = 0
-            for k in range(c, stop):
-                hits += row[k] >= needed[k] * own_length
-            if hits == 0:
-                c = stop
+        row_floor = thresholds[_highest_bit(active) + 1]
+        row_a, row_b, row_c = row_bounds(lead[0][r], lead[1][r], lead[2][r], lead[3][r])
+        mark_reaching(products[r], first, second, third, row_a, row_b, row_c, marks[:width])
+        for word in range(begin // 8, words.shape[0]):
+            if words[word] == 0:
                 continue
-            while c < stop:
-                if row[c] < needed[c] * own_length:
-                    c += 1
+            for c in range(max(begin, 8 * word), min(width, 8 * word + 8)):
+                if marks[c] == 0:
                     continue
                 j = columns[c]
-                similarity = np.float64(row[c]) / (np.sqrt(squares[i]) * lengths[c])
+                product = products[r, c]
+                similarity = (product * lead[1][r] * scale[c] + lead[2][r] + base[c]) / (lead[0][r] * length[c])
+                slack = lead[3][r] + error[c]
                 open_bits = active & unvisited[j]
-                if similarity < floor or open_bits == 0:
-                    c += 1
+                if open_bits == 0 or similarity + slack < row_floor:
                     continue
                 sure = _first_bit(similarity - slack, first_bit_at)
                 hopeful = _first_bit(similarity + slack, first_bit_at)
                 if sure != hopeful and (_from_bit(hopeful) & ~_from_bit(sure) & open_bits) != 0:
                     sure = _first_bit(cosine(x[i], x[j], squares[i], squares[j]), first_bit_at)
+                    settled += 1
                 reached = _from_bit(sure) & open_bits
                 if reached != 0:
                     if written == out_leader.shape[0]:
-                        return r, c, written
+                        return r, c, written, settled
                     unvisited[j] &= ~reached
-                    needed[c] = floors[_highest_bit(unvisited[j]) + 1] * lengths[c]
+                    floor[c] = thresholds[_highest_bit(unvisited[j]) + 1]
+                    first[c] = (floor[c] - error[c]) * length[c] / scale[c]
                     out_leader[written] = i
                     out_member[written] = j
                     out_bits[written] = reached
                     written += 1
-                c += 1
-    return leaders.shape[0], 0, written
+    return leaders.shape[0], 0, written, settled
 
 
 class _Visits:
@@ -199,24 +198,28 @@ class _Visits:
         every = ~np.uint64(0) >> np.uint64(MAX_WINDOW - len(eps))
         self.unvisited = np.full(len(vectors), every, np.uint64)
         self.leads = np.zeros(len(vectors), np.uint64)
-        self.slack = margin(vectors.x.shape[1])
         # What cannot reach a row's highest open bit cannot visit it; a row with none is out of reach.
-        thresholds = 1.0 - np.array(eps, np.float64) / EPS_UNIT
-        self.floors = np.concatenate(([4.0], thresholds - 2 * self.slack))
-        size = min(1 << 20, 2 * len(vectors) + 16)
+        self.thresholds = np.concatenate(([4.0], 1.0 - np.array(eps, np.float64) / EPS_UNIT))
+        size = min(BUFFER, 2 * len(vectors) + 16)
         self._buffer = (np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint64))
         self._parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]] = []
+        self.looked_at = self.settled = 0
 
     def tile(
-        self, products: NDArray[np.float32], leaders: NDArray[np.int32], columns: NDArray[np.int32], triangle: bool
+        self, lead: Finder, leaders: NDArray[np.int32], column: Finder, columns: NDArray[np.int32], triangle: bool
     ) -> None:
-        """Apply one tile of products."""
-        row = column = 0
+        """Compute and apply one tile of products."""
+        products = lead.products(column)
+        self.looked_at += products.size
+        row = place = 0
+        marks = no_marks(len(columns))
         while row < len(leaders):
-            row, column, written = _visit(
-                products, leaders, columns, row, column, triangle, self.vectors.x, self.vectors.squares, self.slack,
-                self.floors, self.unvisited, self.leads, self.first_bit_at, *self._buffer,
+            row, place, written, settled = _visit(
+                products, leaders, columns, lead.terms(), column.terms(), row, place, triangle, self.vectors.x,
+                self.vectors.squares, self.thresholds, self.unvisited, self.leads, self.first_bit_at, marks,
+                *self._buffer,
             )  # fmt: skip
+            self.settled += settled
             if written:
                 leader, member, bits = self._buffer
                 self._parts.append((leader[:written].copy(), member[:written].copy(), bits[:written].copy()))
@@ -261,25 +264,27 @@ def sweep(vectors: Vectors, eps: Sequence[int]) -> Sweep:
     if values == (0,):  # no cosine is above 1: nobody visits anybody
         return Sweep(values, visits.unvisited, *visits.record())
     unvisited = visits.unvisited
-    live = np.arange(len(vectors), dtype=np.int32)  # places of the rows that x holds
-    x = vectors.x  # (len(live), d)
+    live = np.arange(len(vectors), dtype=np.int32)  # places of the rows that `found` holds
+    found = finder(vectors)
     begin = 0
     while begin < len(live):
         ahead = begin + np.flatnonzero(unvisited[live[begin : begin + 2 * BLOCK]])[:BLOCK]
         if len(ahead) == 0:
             begin += 2 * BLOCK
             continue
-        end = int(ahead[-1]) + 1
-        block, rows = x[ahead], live[ahead]
-        visits.tile(block @ block.T, rows, rows, triangle=True)
-        lead = visits.leads[rows] != 0
-        block, rows = block[lead], rows[lead]
-        begin = end
-        open_rows = unvisited[live[begin:]] != 0
-        if np.count_nonzero(open_rows) < COMPACT_BELOW * len(open_rows):
-            keep = begin + np.flatnonzero(open_rows)
-            x, live, begin = x[keep], live[keep], 0
+        if found.rounded and visits.settled > MOST_SETTLED * visits.looked_at:
+            found = float32_finder(vectors).take(live)  # too much lies near the thresholds for 8 bits
+            visits.settled = visits.looked_at = 0
+        block, rows = found.take(ahead), live[ahead]
+        visits.tile(block, rows, block, rows, triangle=True)
+        lead = np.flatnonzero(visits.leads[rows])
+        block, rows = block.take(lead), rows[lead]
+        begin = int(ahead[-1]) + 1
+        still_open = unvisited[live[begin:]] != 0
+        if np.count_nonzero(still_open) < COMPACT_BELOW * len(still_open):
+            keep = begin + np.flatnonzero(still_open)
+            found, live, begin = found.take(keep), live[keep], 0
         for start in range(begin, len(live), TILE_COLUMNS):
             columns = slice(start, start + TILE_COLUMNS)
-            visits.tile(block @ x[columns].T, rows, live[columns], triangle=False)
+            visits.tile(block, rows, found.take(columns), live[columns], triangle=False)
     return Sweep(values, visits.leads, *visits.record())

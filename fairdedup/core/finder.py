@@ -1,0 +1,186 @@
+"""Find candidates fast: products of low precision with a rigorous bound on how far each is from the exact cosine.
+
+Whatever lies within the bound of a threshold is settled in float64 by similarity.py, so the result is the same with
+every finder on every machine. Two of them: float32, whose error is that of adding up; and 8-bit integers about the
+cluster's mean, three to five times as fast on processors with VNNI or AMX, whose error is that of rounding.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.similarity import Vectors, margin
+
+INT8_ROWS = 1024  # smaller clusters are not worth rounding
+INT8_WORK = 5e10  # float32 multiply-adds of a process after which loading torch pays
+ARITHMETIC = 2e-6  # covers the float32 arithmetic of the bound itself
+_work = 0.0
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Vectors in low precision, and what it takes to read a cosine from their products.
+
+    cos(i, j) is within ``error[i] + error[j]`` of
+    ``(product * scale[i] * scale[j] + base[i] + base[j]) / (length[i] * length[j])``.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n, d), float32 or int8
+    length, scale, base, error : ndarrays of shape (n,), float64
+    """
+
+    values: NDArray[Any]
+    length: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    base: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the values are 8-bit integers."""
+        return self.values.dtype == np.int8
+
+    def terms(self) -> tuple[NDArray[np.float64], ...]:
+        """Return length, scale, base and error: what the compiled loops read."""
+        return self.length, self.scale, self.base, self.error
+
+    def take(self, index: NDArray[np.integer] | slice) -> Finder:
+        """Return the rows at these positions."""
+        return Finder(
+            self.values[index], self.length[index], self.scale[index], self.base[index], self.error[index]
+        )  # fmt: skip
+
+    def products(self, other: Finder) -> NDArray[Any]:
+        """Return the products with another finder's rows: (n, m), float32 or int32."""
+        global _work
+        if self.rounded:
+            import torch
+
+            return torch._int_mm(torch.from_numpy(self.values), torch.from_numpy(other.values).t()).numpy()
+        _work += float(len(self)) * len(other) * self.values.shape[1]
+        return self.values @ other.values.T
+
+
+def float32_finder(vectors: Vectors) -> Finder:
+    """Return the finder whose values are the vectors themselves."""
+    n, d = vectors.x.shape
+    half = margin(d) / 2 + ARITHMETIC
+    return Finder(vectors.x, np.sqrt(vectors.squares), np.ones(n), np.zeros(n), np.full(n, half))
+
+
+@nb.njit(nogil=True, cache=True)
+def _round(x, mean, values, scale, base, error):  # type: ignore[no-untyped-def]
+    """Round x - mean to 8 bits with a scale for each row; error is the length of what was rounded away."""
+    d = x.shape[1]
+    centre = 0.0
+    for j in range(d):
+        centre += mean[j] * mean[j]
+    longest = 0.0
+    for i in range(x.shape[0]):
+        largest = 0.0
+        for j in range(d):
+            largest = max(largest, abs(np.float64(x[i, j]) - mean[j]))
+        step = largest / 127.0 if largest > 0.0 else 1.0
+        lost = 0.0
+        size = 0.0
+        along = 0.0
+        for j in range(d):
+            y = np.float64(x[i, j]) - mean[j]
+            q = np.rint(y / step)
+            values[i, j] = np.int8(q)
+            lost += (y - step * q) ** 2
+            size += y * y
+            along += np.float64(x[i, j]) * mean[j]
+        scale[i] = step
+        base[i] = along - centre / 2
+        error[i] = np.sqrt(lost)
+        longest = max(longest, np.sqrt(size) + error[i])
+    return longest
+
+
+def int8_finder(vectors: Vectors) -> Finder:
+    """Return the finder of 8-bit integers about the mean.
+
+    With y = x - mean = s q + r: y_i y_j - s_i s_j q_i q_j = s_i q_i r_j + r_i y_j, at most (|y| + |r|)(|r_i| + |r_j|).
+    """
+    n, d = vectors.x.shape
+    mean = vectors.x.mean(axis=0, dtype=np.float64)
+    values = np.empty((n, d), np.int8)
+    scale, base, error = np.empty(n), np.empty(n), np.empty(n)
+    longest = _round(vectors.x, mean, values, scale, base, error)
+    length = np.sqrt(vectors.squares)
+    error *= longest / np.square(length.min())
+    return Finder(values, length, scale, base, error + ARITHMETIC)
+
+
+@lru_cache(maxsize=1)
+def int8_products_are_exact() -> bool:
+    """Tell whether torch multiplies 8-bit integers here fast and without saturating; loads torch."""
+    try:
+        import torch
+
+        fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
+        most = torch.full((32, 512), 127, dtype=torch.int8)
+        return fast and bool((torch._int_mm(most, -most.t().contiguous()) == -127 * 127 * 512).all())
+    except (ImportError, AttributeError, RuntimeError):
+        return False
+
+
+@lru_cache(maxsize=1)
+def _cpu_flags() -> str:
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return ""
+
+
+def finder(vectors: Vectors) -> Finder:
+    """Return the finder that suits a cluster and this machine.
+
+    A process that has not loaded torch does so only after float32 work that takes longer than the loading.
+    """
+    if len(vectors) >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
+        worth = "torch" in sys.modules or (_work > INT8_WORK and find_spec("torch") is not None)
+        if worth and int8_products_are_exact():
+            return int8_finder(vectors)
+    return float32_finder(vectors)
+
+
+@nb.njit(nogil=True, cache=True)
+def column_bounds(floor, length, scale, base, error, first, second, third):  # type: ignore[no-untyped-def]
+    """Fill what `reaches` needs of each column, to tell whether its cosine may be above floor[c]."""
+    for c in range(length.shape[0]):
+        first[c] = (floor[c] - error[c]) * length[c] / scale[c]
+        second[c] = base[c] / scale[c]
+        third[c] = 1.0 / scale[c]
+
+
+@nb.njit(nogil=True, cache=True)
+def row_bounds(length, scale, base, error):  # type: ignore[no-untyped-def]
+    """Return what `reaches` needs of a row; lengths are at most 1.001, since vectors are unit float16 ones."""
+    return np.float32(length / scale), np.float32(1.0 / scale), np.float32((base + 1.01 * error) / scale)
+
+
+@nb.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
+def mark_reaching(products, first, second, third, a, b, c, marks):  # type: ignore[no-untyped-def]
+    """Mark the columns of a row that may be above their floor; few are, and eight marks are one word to look at."""
+    for k in range(products.shape[0]):
+        marks[k] = (np.float32(products[k]) - first[k] * a + second[k] * b + third[k] * c) >= np.float32(0.0)
+
+
+def no_marks(width: int) -> NDArray[np.uint8]:
+    """Return marks for a number of columns, whole words of them, none set."""
+    return np.zeros((width + 7) // 8 * 8, np.uint8)
