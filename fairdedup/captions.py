@@ -65,14 +65,14 @@ def read_captions(file: Path) -> CaptionFile:
         captions = CaptionFile.model_validate(known)
     except OSError as error:
         raise UserError(f"prototypes {str(file)!r}: {error.strerror}; give a .yaml, .parquet, .npz or .npy") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"prototypes {str(file)!r} is no YAML: mend it, after configs/prototypes/people.yaml") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
             f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; write it as people.yaml is written"
         ) from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
+        raise UserError(f"prototypes {str(file)!r} is no YAML: mend it, after configs/prototypes/people.yaml") from None
     for name, attribute in captions.attributes.items():
         for template in attribute.templates or captions.templates:
             if BLANK not in template:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, visible
 
 EXIT_USER, EXIT_OTHER = 2, 1
 
@@ -150,8 +150,8 @@ def embed(input_: str | None, quiet: bool, config_file: Path | None, **flags: An
 
     with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
         dataset = pipeline.open_for_embedding(config, progress)
-        pipeline.embed_stage(config, RunDirectory(config.out), dataset, workers)
-    _say(quiet, f"embeddings: {config.out / 'embeddings'}")
+        pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
+    _say(quiet, visible(f"embeddings: {config.out / 'embeddings'}"))
 
 
 @cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 500")
@@ -166,8 +166,8 @@ def cluster(run_: Path | None, quiet: bool, config_file: Path | None, **flags: A
     from fairdedup.workers import Workers
 
     with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
-        pipeline.cluster_stage(config, RunDirectory(config.out), workers)
-    _say(quiet, f"clusters: {config.out / 'clusters'}")
+        pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
+    _say(quiet, visible(f"clusters: {config.out / 'clusters'}"))
 
 
 @cli.command(cls=_Examples, examples="""
@@ -185,7 +185,7 @@ def prune(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any
     from fairdedup.workers import Workers
 
     with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
-        manifest = pipeline.prune_stage(config, RunDirectory(config.out), workers)
+        manifest = pipeline.prune_stage(config, RunDirectory(config.out.absolute()), workers)
     _summary(manifest, config.out, quiet)
 
 
@@ -221,8 +221,11 @@ def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
         raise UserError(f"DIR {str(folder)!r} is not empty: choose a new folder")
     from fairdedup.sample import write_sample
 
-    summary = write_sample(folder, seed=seed, n=rows)
-    _say(quiet, f"{summary}")
+    try:
+        drawn = write_sample(folder, seed=seed, n=rows)
+    except OSError as error:
+        raise UserError(f"DIR {str(folder)!r} cannot be written ({error.strerror}): choose another folder") from None
+    _say(quiet, visible(f"{drawn.pictures:,} pictures, {drawn.copies:,} of them copies, in {drawn.directory}"))
 
 
 def _config(file: Path | None, flags: dict[str, Any]) -> Any:
@@ -265,7 +268,7 @@ def call(arguments: list[str]) -> int:
     """Run the command line with these arguments and return the exit code: 0, 2 (the user's mistake) or 1."""
     try:
         # Without standalone mode a command returns what --help and --version exit with.
-        return int(cli.main(arguments, prog_name="fairdedup", standalone_mode=False) or 0)
+        return int(cli.main(arguments or ["--help"], prog_name="fairdedup", standalone_mode=False) or 0)
     except UserError as error:
         return _fail(str(error), EXIT_USER)
     except click.UsageError as error:
@@ -286,9 +289,8 @@ def _help_of(error: click.UsageError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    """Print one line, with whatever a hostile name might do to a terminal made visible."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split("\n")))
-    click.echo(f"fairdedup: error: {line}", err=True)
+    """Print the error as one line and return the exit code."""
+    click.echo(f"fairdedup: error: {visible(message)}", err=True)
     return code
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +12,8 @@ from fairdedup.errors import UserError
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
+LARGEST_EPS = 2.0001  # every two samples are duplicates
+EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
 RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
 
 
@@ -30,7 +32,7 @@ class RunConfig(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int = Field(1, ge=1)
     max_rejected: float = Field(0.05, ge=0, le=1)
-    clusters: int | Literal["auto"] = "auto"
+    clusters: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
     seed: int = Field(0, ge=0)
     keep: float | None = None
     at_most: float | None = None
@@ -57,6 +59,8 @@ class RunConfig(BaseModel):
                 raise ValueError(
                     f"--{name.replace('_', '-')} {value:g} is no fraction: give a number above 0 and up to 1, as 0.5"
                 )
+        if self.eps is not None and not 0 <= self.eps <= LARGEST_EPS:
+            raise ValueError(f"--eps {self.eps:g} is out of range: give 0 (removes nothing) to 2, as 0.05")
         if self.scheduler and self.workers:
             raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers")
         return self
@@ -92,9 +96,9 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     if place is not None:
         known = _read_yaml(place)
     given = {name: value for name, value in flags.items() if value is not None}
-    amounts = {"keep", "at_most", "eps"}
-    if amounts & set(given):  # a flag beats the file, also where it says the amount in another way
-        known = {name: value for name, value in known.items() if name not in amounts}
+    for names in EXCLUSIVE:  # a flag beats the file, also where it says the same in another way
+        if names & set(given):
+            known = {name: value for name, value in known.items() if name not in names}
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:
@@ -106,7 +110,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"--config {file}: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: wrong bytes, or a 13th month
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(f"--config {file} is no YAML{line}: mend it") from None

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def visible(text: str) -> str:
+    r"""Return a text as one line, with what a hostile name might do to a terminal spelt out, as ``\x1b``."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split("\n")))
+
+
 class FairdedupError(Exception):
     """Something failed for good; the message names the place and the reason (exit code 1)."""
 

@@ -22,6 +22,7 @@ from fairdedup.captions import default_prototypes, embed_captions, needs_text_to
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import Options, search_eps, survey
 from fairdedup.core.keep_fraction import kept_target, parse_eps, smallest_fraction
+from fairdedup.core.kmeans import check_clusters
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
 from fairdedup.core.similarity import EPS_UNIT
@@ -38,7 +39,7 @@ from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
-OWN_FILES = ("run.json", "config.json", "prototypes.npz")
+OWN_FILES = ("run.json", "prototypes.npz", "config.json")
 PACKAGES = ("fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "numba")
 
 
@@ -50,10 +51,12 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     UserError
         If the configuration does not fit the input, or differs from what the run directory was begun with.
     """
-    directory = RunDirectory(config.out)
-    if restart:
-        clear_run(directory)
+    directory = RunDirectory(config.out.absolute())
     _check_amount(config)
+    if restart and directory.config.is_file():  # a folder that is no run is refused below, never cleared
+        kind = "images" if config.input is None else _open(config, directory, progress).kind
+        _check_prototypes(config, kind, {"asked": {}})  # a mistake must not cost the old run
+        clear_run(directory)
     asked = {stage: _asked(config, stage) for stage in STAGE_KEYS}
     _check_directory(directory, asked)
     dataset = _open(config, directory, progress)
@@ -76,27 +79,29 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
     }  # fmt: skip
-    _finish(directory, "embed", len(records), input=known, encoder=asdict(spec) if spec else None)
+    _finish(directory, "embed", len(records), workers.progress, input=known, encoder=asdict(spec) if spec else None)
 
 
 def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> None:
     """Write clusters/: the centroids, and every shard sorted by cluster; skipped where that is done."""
     asked = _asked(config, "cluster")
     state = _state(directory)
-    embedded = [r.fingerprint for r in directory.records()]
+    records = directory.records()
+    embedded = [r.fingerprint for r in records]
     if state["done"].get("cluster") == embedded and state["asked"].get("cluster") == asked:
         return
-    clear(directory.root / "clusters")
+    check_clusters(config.clusters, max(1, sum(r.valid for r in records)))  # a mistake must not cost the old clusters
     _begin(directory, "cluster", asked)
+    clear(directory.root / "clusters")
     options = ClusterOptions(config.clusters, config.seed, config.threads)
     cluster(directory, options, workers.submit)
-    _finish(directory, "cluster", embedded)
+    _finish(directory, "cluster", embedded, workers.progress)
 
 
 def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> dict[str, Any]:
     """Write decisions/, kept/, rejected/ and, last, run.json; return it."""
     _check_amount(config)
-    _begin(directory, "prune", _asked(config, "prune"))
+    _check_clustered(directory)
     options = _options(config)
     prototypes = _prototypes(config, directory, workers)
     amount = {
@@ -106,6 +111,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
     }
     decision, parts = prune(directory, options, prototypes, amount, workers.submit)
     shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
+    _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
     counts = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
     state = _state(directory)
     if state["input"]["format"] == "sample":
@@ -123,10 +129,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
         "guarantees": decision.guarantees,
         "warnings": decision.warnings,
         "shares": shares,
-        "stages": {
-            name: {"rows": workers.progress.rows.get(name, 0), "seconds": round(seconds, 3)}
-            for name, seconds in workers.progress.seconds.items()
-        },
+        "stages": _stages(state, workers.progress),
     }
     write_json(directory.manifest, manifest)
     return manifest
@@ -134,7 +137,8 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
 
 def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> list[dict[str, Any]]:
     """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
-    directory = RunDirectory(config.out)
+    directory = RunDirectory(config.out.absolute())
+    _check_clustered(directory)
     records = directory.records()
     parts, clusters = cluster_ranges(directory, len(records))
     valid = sum(r.valid for r in records)
@@ -166,9 +170,10 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
 
 def clear_run(directory: RunDirectory) -> None:
     """Remove what a run wrote into its directory, and nothing else."""
+    directory.manifest.unlink(missing_ok=True)
     for name in OWN:
         clear(directory.root / name)
-    for name in OWN_FILES:
+    for name in OWN_FILES:  # config.json last: it says that all this is ours
         (directory.root / name).unlink(missing_ok=True)
 
 
@@ -203,25 +208,43 @@ def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     directory.manifest.unlink(missing_ok=True)
     state = _state(directory)
     state["asked"][stage] = asked
-    stages = list(STAGE_KEYS)
-    state["done"] = {name: value for name, value in state["done"].items() if stages.index(name) < stages.index(stage)}
+    state["done"].pop(stage, None)  # what a finished clustering was made of is kept and compared
     write_json(directory.config, state)
 
 
-def _finish(directory: RunDirectory, stage: str, value: Any, **more: Any) -> None:
+def _finish(directory: RunDirectory, stage: str, value: Any, progress: StageProgress, **more: Any) -> None:
     state = _state(directory)
     state["done"][stage] = value
-    write_json(directory.config, {**state, **more})
+    write_json(directory.config, {**state, **more, "stages": _stages(state, progress)})
+
+
+def _stages(state: dict[str, Any], progress: StageProgress) -> dict[str, dict[str, float]]:
+    """Return rows and seconds of each stage: what earlier commands took, and over it what this one did."""
+    own = {
+        name: {"rows": progress.rows.get(name, 0), "seconds": round(seconds, 3)}
+        for name, seconds in progress.seconds.items()
+    }
+    return {**state.get("stages", {}), **own}
+
+
+def _check_clustered(directory: RunDirectory) -> None:
+    """Refuse clusters of other embeddings than those that are there now."""
+    if _state(directory)["done"].get("cluster") != [r.fingerprint for r in directory.records()]:
+        root = directory.root
+        raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
 
 
 def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -> None:
     """Refuse a folder that is no run, and a run that was begun with another configuration."""
     root = directory.root
-    if root.exists() and not root.is_dir():
-        raise UserError(f"--out {str(root)!r} is a file: choose a folder")
+    for folder in (root, *root.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
     known = read_json(directory.config)
     if known is None:
-        foreign = [p.name for p in root.iterdir() if p.name not in OWN] if root.is_dir() else []
+        # A run that was killed early may have left its sample, or a file that was being written.
+        there = [p.name for p in root.iterdir()] if root.is_dir() else []
+        foreign = [name for name in there if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
         if foreign:
             raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
         return
@@ -243,6 +266,8 @@ def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) 
 
 def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
     if config.input is not None:
+        if Path(config.input).absolute().is_relative_to(directory.root):
+            raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
         return open_input(config.input, id_from=config.id)
     from fairdedup.sample import write_sample
 
@@ -259,7 +284,7 @@ def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -
 
 def open_for_embedding(config: RunConfig, progress: StageProgress) -> Dataset:
     """Open the input of `fairdedup embed`, and check it against what the directory was begun with."""
-    directory = RunDirectory(config.out)
+    directory = RunDirectory(config.out.absolute())
     known = _state(directory)["asked"].get("embed")
     _check_directory(directory, {**{s: _state(directory)["asked"].get(s, {}) for s in STAGE_KEYS},
                                  "embed": _asked(config, "embed") if known else {}})  # fmt: skip
@@ -285,7 +310,16 @@ def _image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers)
             raise UserError(f"--pretrained {config.pretrained!r} without --model: name the model that it belongs to")
         return builtin_spec(config.batch_size, device, config.dtype, config.threads)
     check_model(config.model, config.pretrained)
-    return EncoderSpec(config.model, config.pretrained, config.batch_size, device, config.dtype, config.threads)
+    return _spec(config, config.model, config.pretrained, device)
+
+
+def _spec(config: RunConfig, model: str, pretrained: str | None, device: str) -> EncoderSpec:
+    """Return a named encoder; files by absolute paths, since a worker may have another current folder."""
+    if model.startswith("local-dir:"):
+        model = f"local-dir:{Path(model.removeprefix('local-dir:')).absolute()}"
+    if pretrained is not None and Path(pretrained).is_file():
+        pretrained = str(Path(pretrained).absolute())
+    return EncoderSpec(model, pretrained, config.batch_size, device, config.dtype, config.threads)
 
 
 def usable_device() -> str:
@@ -359,7 +393,7 @@ def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | Non
     if model is None:
         return None  # ready embeddings of an unknown model: a rule that needs none
     device = "cpu" if config.device == "auto" else config.device
-    return EncoderSpec(model, pretrained, config.batch_size, device, config.dtype, config.threads)
+    return _spec(config, model, pretrained, device)
 
 
 def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Prototypes:

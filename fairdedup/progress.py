@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fairdedup.errors import visible
+
 LINE_EVERY = 5.0  # seconds between plain lines
 SHORT_PASS = 1.0  # seconds under which a pass is not worth a line of its own
 
@@ -80,7 +82,9 @@ class StageProgress:
 
     def say(self, line: str) -> None:
         """Print one line beside the bars."""
-        (self._bars.console if self.live else self.console).print(line, markup=False, highlight=False)
+        (self._bars.console if self.live else self.console).print(
+            visible(line), markup=False, highlight=False, soft_wrap=True
+        )
 
     def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
         """Begin a stage, or another pass of one, over a total of rows or shards."""

@@ -9,10 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fairdedup.errors import visible
+
 _GUARANTEES = {
     "no_two_kept_are_duplicates": "no two kept samples of a cluster are duplicates",
     "every_removed_has_a_kept_representative": "every removed sample has a kept duplicate",
 }
+
+
+def _plain(value: object) -> str:
+    """Return a value that somebody else wrote, such that neither rich nor the terminal reads orders in it."""
+    return escape(visible(str(value)))
 
 
 def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None:
@@ -30,7 +37,7 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row(
         "rejected",
         f"{counts['rejected']:,}",
-        f"reasons in {escape(str(out / 'rejected'))}" if counts["rejected"] else "",
+        f"reasons in {_plain(out / 'rejected')}" if counts["rejected"] else "",
     )
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
@@ -46,10 +53,8 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
         console.print()
         console.print(shares_table(manifest))
     for warning in manifest["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
-    console.print(
-        f"\nkept IDs: {escape(str(out / 'kept'))}   every decision: {escape(str(out / 'decisions'))}", soft_wrap=True
-    )
+        console.print(f"[yellow]warning:[/] {_plain(warning)}")
+    console.print(f"\nkept IDs: {_plain(out / 'kept')}   every decision: {_plain(out / 'decisions')}", soft_wrap=True)
 
 
 def shares_table(manifest: dict[str, Any]) -> Table:
@@ -66,7 +71,7 @@ def shares_table(manifest: dict[str, Any]) -> Table:
         change = 100 * (line["kept"] - line["input"])
         colour = "green" if change > 0.05 else "red" if change < -0.05 else "default"
         table.add_row(
-            escape(line["attribute"]) if line["attribute"] != last else "", escape(line["group"]),
+            _plain(line["attribute"]) if line["attribute"] != last else "", _plain(line["group"]),
             f"{line['input']:.1%}", f"{line['kept']:.1%}", f"[{colour}]{change:+.1f} points[/]",
         )  # fmt: skip
         last = line["attribute"]

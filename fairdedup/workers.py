@@ -16,6 +16,7 @@ from fairdedup.progress import Stage, StageProgress
 from fairdedup.stages.embed import TOPIC
 
 RETRIES = 2  # a lost worker costs its own task
+ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
 
 
 class Workers:
@@ -53,13 +54,15 @@ class Workers:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.scheduler:
             try:
-                client = Client(self.scheduler, timeout="10s", set_as_default=False)
+                client = Client(self.scheduler, timeout=ANSWER_WITHIN, set_as_default=False)
             except (OSError, ValueError, TimeoutError) as error:
                 raise UserError(
                     f"scheduler {self.scheduler!r} does not answer ({type(error).__name__}): start `dask scheduler`, "
                     "or leave --scheduler out"
                 ) from None
-            client.wait_for_workers(1)
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                self.progress.say(f"waiting for a worker of {self.scheduler}: start `dask worker {self.scheduler}`")
+                client.wait_for_workers(1)
             return client
         # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
         self._cluster = LocalCluster(

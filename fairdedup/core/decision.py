@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, Protocol
 
@@ -46,6 +46,9 @@ from fairdedup.core.sweep import Sweep, sweep, visiting_order
 from fairdedup.errors import FairdedupError, UserError
 
 SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
+SAMPLE_PARTS = 8
+SAMPLE_REACH = 320  # ten-thousandths to either side of the first look
+SAMPLE_TOLERANCE = 12
 SAMPLE_FROM = 8 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
 SHORTFALL_WARNING = 0.01
 GUARANTEES = ("no_two_kept_are_duplicates", "every_removed_has_a_kept_representative")
@@ -254,14 +257,15 @@ def _price(soft: list[NDArray[np.int64]], plan: Plan) -> NDArray[np.int64]:
     return pt.price(soft, list(plan.weights), list(plan.means), list(plan.stds))
 
 
-def _rule(vectors: Vectors, plan: Plan) -> Rule:
+def _rule(vectors: Vectors, plan: Plan, soft: list[NDArray[np.int64]] | None = None) -> Rule:
+    """Return the rule of a cluster; `soft` are its memberships where they are known already."""
     options = plan.options
     if options.rule == "semdedup":
         return SemDeDup()
     if options.rule == "random-neighbour":
         return RandomNeighbour(options.seed)
     if options.rule == "balanced":
-        return Balanced(_price(memberships(vectors, plan), plan))
+        return Balanced(_price(soft or memberships(vectors, plan), plan))
     assert plan.prototypes is not None
     similarity = np.concatenate(plan.prototypes.similarity(vectors, absent=False), axis=1)
     if plan.moments is not None:
@@ -343,20 +347,21 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         arranged = _arrange(cluster)
         n, rows, vectors = len(arranged.rows), arranged.rows, arranged.vectors
         places = np.arange(n)
+        own = memberships(vectors, plan) if plan.options.rule == "balanced" else []
         if kept_rows is not None:
             leader, keeper = places, np.where(np.isin(rows, kept_rows), places, -1)
         elif plan.options.rule == "semdedup-chain":
             leader, keeper = _decide_chain(arranged, eps)
         elif plan.options.cover:
             pairs = graph(vectors, eps)
-            found = cover_sweep(vectors, rows, eps, _rule(vectors, plan).preference(rows), pairs)
+            found = cover_sweep(vectors, rows, eps, _rule(vectors, plan, own).preference(rows), pairs)
             leader, keeper = found[0].astype(np.int64), found[1].astype(np.int64)
         else:
             known = part.memo.get("sweeps", {}).get(cluster.number)
             if known is None or eps not in known.eps:
                 known = sweep(vectors, [eps])
             groups = known.neighbourhoods(eps)
-            chosen = choose(groups, _rule(vectors, plan).preference(rows), vectors, rows)
+            chosen = choose(groups, _rule(vectors, plan, own).preference(rows), vectors, rows)
             step = groups.step_of_member()
             leader, keeper = np.empty(n, np.int64), np.empty(n, np.int64)
             leader[groups.members], keeper[groups.members] = groups.leaders[step], chosen[step]
@@ -374,8 +379,8 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         )  # fmt: skip
         for name, value in zip(COLUMNS, values, strict=True):
             columns[name].append(value[by_row])
-        if plan.options.rule == "balanced":
-            soft.append([q[by_row] for q in memberships(vectors, plan)])
+        if own:
+            soft.append([q[by_row] for q in own])
     return Decided(
         {name: np.concatenate(values) for name, values in columns.items()},
         [np.concatenate(q) for q in zip(*soft, strict=True)],
@@ -442,18 +447,23 @@ def _guess(parts: Sequence[Part], plan: Plan, target: int, valid: int, run: Run)
     if valid < SAMPLE_FROM or len(parts) < 4:
         return None
     order = np.argsort(row_hash(np.arange(len(parts)), plan.options.seed), kind="stable")
-    chosen: list[Part] = []
-    for k in order:
-        if sum(p.rows for p in chosen) >= max(SAMPLE_ROWS, valid // 64):
-            break
-        chosen.append(parts[k])
-    rows = sum(p.rows for p in chosen)
-    if 2 * rows > valid:
+    sizes = np.array([p.rows for p in parts])[order]
+    within = np.cumsum(sizes)
+    number = min(SAMPLE_PARTS, int(np.searchsorted(within, valid / 4, side="right")))
+    number = max(number, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
+    rough = max(1, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
+    if 2 * within[number - 1] > valid:
         return None
-    return kf.find_eps(lambda eps: _total(chosen, eps, plan, run, "sample"), max(1, round(target * rows / valid)))
+    guess: int | None = None
+    # A first look at a few rows spares the larger sample the values of eps that are far off.
+    for few, reach in ((rough, 0), (number, SAMPLE_REACH)):
+        chosen, rows = [parts[k] for k in order[:few]], int(within[few - 1])
+        counts = partial(_total, chosen, plan=plan, run=run, step="sample")
+        guess = kf.find_eps(counts, max(1, round(target * rows / valid)), guess, reach, SAMPLE_TOLERANCE)
+    return guess
 
 
-def _total(parts: Sequence[Part], eps: list[int], plan: Plan, run: Run, step: str) -> list[int]:
+def _total(parts: Sequence[Part], eps: list[int], *, plan: Plan, run: Run, step: str) -> list[int]:
     return np.sum(run(step, count_kept, parts, eps, plan), axis=0).tolist()
 
 
@@ -468,7 +478,7 @@ def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, run: 
         guess = search_eps(parts, plain, target, valid, run)
     elif plan.options.rule != "semdedup-chain":
         guess = _guess(parts, plan, target, valid, run)
-    return kf.find_eps(lambda eps: _total(parts, eps, plan, run, "search"), target, guess)
+    return kf.find_eps(partial(_total, parts, plan=plan, run=run, step="search"), target, guess)
 
 
 def decide(

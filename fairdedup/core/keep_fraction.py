@@ -48,7 +48,13 @@ def spaced(first: int, last: int) -> list[int]:
     return sorted({int(v) for v in np.linspace(first, last, min(MAX_WINDOW, last - first + 1)).round()})
 
 
-def find_eps(counts: Callable[[list[int]], Sequence[int]], target: int, guess: int | None = None) -> int:
+def find_eps(
+    counts: Callable[[list[int]], Sequence[int]],
+    target: int,
+    guess: int | None = None,
+    reach: int = FIRST_REACH,
+    tolerance: int = 1,
+) -> int:
     """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth).
 
     Parameters
@@ -59,20 +65,23 @@ def find_eps(counts: Callable[[list[int]], Sequence[int]], target: int, guess: i
         K, with number of clusters <= K < number of rows.
     guess : int, optional
         Where to look first.
+    reach : int
+        How far from the guess the first pass looks.
+    tolerance : int
+        Width of the bracket to stop at; above 1 the result is near such an eps.
 
     Returns
     -------
     eps : int
-        Ten-thousandths.
+        Ten-thousandths: the high end of the bracket.
     """
+    growth = 1
     low, high = 0, MAX_EPS  # all rows are kept at 0, one of each cluster at MAX_EPS
-    reach = FIRST_REACH
-    while high - low > 1:
+    while high - low > tolerance:
         first, last = low + 1, high - 1
         if guess is not None:
             middle = min(max(guess, first), last)
             first, last = max(first, middle - reach), min(last, middle + reach)
-            reach *= 16
         values = spaced(first, last)
         found = counts(values)
         fits = next((k for k, count in enumerate(found) if count <= target), None)
@@ -81,7 +90,20 @@ def find_eps(counts: Callable[[list[int]], Sequence[int]], target: int, guess: i
         else:
             high = values[fits]
             low = values[fits - 1] if fits else low
+        if guess is not None:
+            guess = _next_guess(values, found, target) if fits in (None, 0) else None
+            reach *= growth
+            growth = 4  # the slope led astray once: look further
     return high
+
+
+def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | None:
+    """Follow the slope of the counts out of a window that does not hold the target; None where it is level."""
+    fall = found[0] - found[-1]
+    if fall <= 0:
+        return None
+    k = 0 if found[0] <= target else -1
+    return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
 
 
 def parse_eps(eps: float) -> int:

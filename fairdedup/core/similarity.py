@@ -183,8 +183,13 @@ def cosine_of_pairs(x, squares, first, second):  # type: ignore[no-untyped-def]
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
     """Return the exact cosine similarities of a (n, d) with b (m, d): float64 of shape (n, m)."""
     out = np.empty((len(a), len(b)))
-    for k in range(len(b)):
-        out[:, k] = cosine_to_one(a.x, a.squares, b.x[k], b.squares[k])
+    other = b.x.astype(np.float64)
+    for start in range(0, len(a), 4096):
+        rows = slice(start, start + 4096)
+        # Products and sums of float16 values are exact in float64, so any matrix product gives the same bits.
+        scale = np.outer(a.squares[rows], b.squares)
+        products = a.x[rows].astype(np.float64) @ other.T
+        out[rows] = np.minimum(1.0, products / np.sqrt(np.where(scale == 0.0, 1.0, scale)))
     return out
 
 

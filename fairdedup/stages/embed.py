@@ -30,9 +30,9 @@ COMMON_REASONS = 3
 TOPIC = "fairdedup-rows"  # where a task reports, to whoever listens, how many rows it has done
 
 
-def shard_fingerprint(shard: Any, spec: EncoderSpec | None) -> str:
-    """Return what an embedding shard depends on: the input's bytes and the encoder, as a hash."""
-    known = {"shard": shard.fingerprint(), "encoder": spec.identity() if spec else None}
+def shard_fingerprint(shard: Any, encoder: dict[str, Any] | None) -> str:
+    """Return what an embedding shard depends on: the input's bytes and the encoder's identity, as a hash."""
+    known = {"shard": shard.fingerprint(), "encoder": encoder}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -167,8 +167,9 @@ def embed(
     """
     records: dict[int, ShardRecord] = {}
     todo: list[tuple[Any, ...]] = []
+    encoder = spec.identity() if spec else None
     for number, shard in enumerate(dataset.shards):
-        fingerprint = shard_fingerprint(shard, spec)
+        fingerprint = shard_fingerprint(shard, encoder)
         known = run.read_record(number)
         if known is not None and known.fingerprint == fingerprint:
             records[number] = known

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ def whole(path: Path) -> Iterator[Path]:
     FairdedupError
         If it cannot be written (no space, no permission): nothing half-written stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
@@ -40,7 +40,8 @@ def whole(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -67,11 +68,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or None where there is no such file."""
+    """Read JSON, or None where there is no such file.
+
+    Raises
+    ------
+    FairdedupError
+        If it is damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:
+        raise FairdedupError(f"{path} is damaged ({str(error).splitlines()[0]}): bring it back, or --restart") from None
 
 
 def clear(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.files import read_json, write_json
 
 Rejection = tuple[int, str, str, str]  # position in the shard, id, source, reason
@@ -94,10 +94,11 @@ class RunDirectory:
 
     def read_record(self, number: int) -> ShardRecord | None:
         """Return the record of a shard whose files are there in full, else None."""
-        known = read_json(self.record(number))
-        if known is None:
+        try:
+            known = read_json(self.record(number))
+            record = ShardRecord(**{**known, "rejected": [tuple(r) for r in known["rejected"]]})
+        except (FairdedupError, TypeError, KeyError):  # damaged, or not there: made again
             return None
-        record = ShardRecord(**{**known, "rejected": [tuple(r) for r in known["rejected"]]})
         paths = {"vectors": self.vectors(number), "metadata": self.metadata(number)}
         if any(not p.is_file() or p.stat().st_size != record.bytes[name] for name, p in paths.items()):
             return None
