@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from fairdedup.core import kmeans
 from fairdedup.core.decision import COLUMNS, Cluster, Decided, Options, decide
+from fairdedup.core.finder import one_thread_a_product
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
@@ -95,7 +95,7 @@ class _Threads:
         if len(parts) < 2 * self.workers or self.workers == 1:
             return [function(part, *args) for part in parts]
         order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
+        with one_thread_a_product(), ThreadPoolExecutor(self.workers) as pool:
             futures = {k: pool.submit(function, parts[k], *args) for k in order}
             return [futures[k].result() for k in range(len(parts))]
 

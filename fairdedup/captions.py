@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdedup.core.prototypes import ABSENT, Prototypes
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_array
+from fairdedup.storage.files import read_array, write_table
 from fairdedup.storage.run import RunDirectory
 
 BLANK = "{}"
@@ -73,7 +74,11 @@ def read_captions(file: Path) -> CaptionFile:
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
         raise UserError(f"prototypes {str(file)!r} is no YAML: mend it, after configs/prototypes/people.yaml") from None
+    if not captions.attributes:
+        raise UserError(f"prototypes {str(file)!r} has no attributes: add one, as people.yaml does")
     for name, attribute in captions.attributes.items():
+        if ABSENT in attribute.concepts:
+            raise UserError(f"prototypes {str(file)!r}: {name!r} has a concept {ABSENT!r}: write it beside `concepts`")
         for template in attribute.templates or captions.templates:
             if BLANK not in template:
                 raise UserError(f"prototypes {str(file)!r}: template {template!r} of {name!r} has no blank: add {{}}")
@@ -102,6 +107,13 @@ def embed_captions(captions: CaptionFile, spec: EncoderSpec) -> dict[str, dict[s
     return out
 
 
+def check_vectors(file: Path) -> None:
+    """Read prototypes that are vectors as far as that goes before there are embeddings; raises as `read_vectors`."""
+    found = _read(file)
+    if not isinstance(found, pa.Table):
+        Prototypes.of(found)
+
+
 def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
     """Read prototypes that are vectors, or means over labelled exemplars of the run.
 
@@ -114,48 +126,76 @@ def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
     UserError
         If the file cannot be read, has other columns, or names IDs that the run does not have.
     """
+    found = _read(file)
+    return Prototypes.of(_exemplar_means(found, file, run) if isinstance(found, pa.Table) else found)
+
+
+def _read(file: Path) -> Any:
+    """Return an array, a mapping attribute -> {concept: vector}, or a table of exemplars."""
     try:
         if file.suffix == ".npy":
-            return Prototypes.of(np.load(file, allow_pickle=False))
+            return _numbers(np.load(file, allow_pickle=False), "the array", file)
         if file.suffix == ".npz":
-            return Prototypes.of(_by_attribute(dict(np.load(file, allow_pickle=False)), file))
+            return _by_attribute(dict(np.load(file, allow_pickle=False)), file)
         if file.suffix == ".parquet":
-            table = pq.read_table(file)
-            if {"attribute", "concept", "vector"} <= set(table.column_names):
-                return Prototypes.of(_vectors_by_attribute(table))
-            if {"attribute", "concept", "id"} <= set(table.column_names):
-                return Prototypes.of(_exemplar_means(table, file, run))
-            raise UserError(
-                f"prototypes {str(file)!r} has columns {', '.join(table.column_names)}: "
-                "give attribute, concept and vector, or attribute, concept and id"
-            )
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"prototypes {str(file)!r} cannot be read ({str(error).splitlines()[0]}): mend it") from None
+            return _from_table(pq.read_table(file), file)
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile, pa.ArrowException) as error:
+        # NumPy would have us load it unsafely.
+        why = "no plain array" if "allow_pickle" in str(error) else (str(error) or "it is empty").splitlines()[0]
+        raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): mend it") from None
     raise UserError(f"prototypes {str(file)!r}: no known kind; give a .yaml, .parquet, .npz or .npy file")
+
+
+def _numbers(array: NDArray[Any], name: str, file: Path) -> NDArray[Any]:
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"prototypes {str(file)!r}: {name} holds {array.dtype}; give real numbers")
+    return array
 
 
 def _by_attribute(arrays: dict[str, NDArray[Any]], file: Path) -> dict[str, dict[str, NDArray[Any]]]:
     out: dict[str, dict[str, NDArray[Any]]] = {}
     for key, vector in arrays.items():
-        attribute, slash, concept = key.rpartition("/")
+        attribute, slash, concept = key.partition("/")
         if not slash:
             raise UserError(f"prototypes {str(file)!r}: array {key!r} has no attribute; name it attribute/concept")
-        out.setdefault(attribute, {})[concept] = vector
+        out.setdefault(attribute, {})[concept] = _numbers(vector, f"array {key!r}", file)
     return out
 
 
-def _vectors_by_attribute(table: pa.Table) -> dict[str, dict[str, Any]]:
+def _from_table(table: pa.Table, file: Path) -> Any:
+    names = set(table.column_names)
+    for name in ("attribute", "concept", "vector" if "vector" in names else "id"):
+        if name not in names:
+            raise UserError(
+                f"prototypes {str(file)!r} has columns {', '.join(table.column_names)}: "
+                "give attribute, concept and vector, or attribute, concept and id"
+            )
+        if table.column(name).null_count:
+            raise UserError(f"prototypes {str(file)!r}: column {name!r} has empty rows; fill them or take them out")
+    if "vector" not in names:
+        return table
     out: dict[str, dict[str, Any]] = {}
     for line in table.to_pylist():
+        attribute, concept = line["attribute"], line["concept"]
+        own = out.setdefault(attribute, {})
+        if concept in own and concept != ABSENT:
+            raise UserError(f"prototypes {str(file)!r}: {attribute}, {concept} stands twice; give one vector of each")
         vector = np.asarray(line["vector"], np.float64)
-        own = out.setdefault(line["attribute"], {})
-        if line["concept"] == ABSENT and ABSENT in own:
-            own[ABSENT] = np.vstack((own[ABSENT], vector))
-        else:
-            own[line["concept"]] = vector
+        own[concept] = np.vstack((own[concept], vector)) if concept in own else vector
     return out
+
+
+def write_vectors(file: Path, vectors: dict[str, dict[str, NDArray[np.float64]]]) -> None:
+    """Write prototypes as `read_vectors` reads them."""
+    lines = [
+        {"attribute": attribute, "concept": concept, "vector": vector}
+        for attribute, concepts in vectors.items()
+        for concept, own in concepts.items()
+        for vector in np.atleast_2d(own).tolist()
+    ]
+    write_table(file, pa.Table.from_pylist(lines))
 
 
 def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str, dict[str, NDArray[np.float64]]]:

@@ -112,8 +112,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"--config {file}: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: wrong bytes, or a 13th month
         mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"--config {file} is no YAML{line}: mend it") from None
+        where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
+        raise UserError(f"--config {file} is no YAML {where}: mend it") from None
     if not isinstance(known, dict):
         raise UserError(f"--config {file} holds no keys: write lines such as `keep: 0.5`")
     return {str(name).replace("-", "_"): value for name, value in known.items()}

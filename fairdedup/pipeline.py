@@ -18,7 +18,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from fairdedup.captions import default_prototypes, embed_captions, needs_text_tower, read_captions, read_vectors
+from fairdedup.captions import (
+    check_vectors,
+    default_prototypes,
+    embed_captions,
+    needs_text_tower,
+    read_captions,
+    read_vectors,
+    write_vectors,
+)
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import Options, search_eps, survey
 from fairdedup.core.keep_fraction import kept_target, parse_eps, smallest_fraction
@@ -34,12 +42,12 @@ from fairdedup.stages.cluster import ClusterOptions, cluster
 from fairdedup.stages.embed import embed
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
-from fairdedup.storage.files import clear, read_json, whole, write_json
+from fairdedup.storage.files import clear, read_json, write_json
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
-OWN_FILES = ("run.json", "prototypes.npz", "config.json")
+OWN_FILES = ("run.json", "prototypes.parquet", "config.json")
 PACKAGES = ("fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "numba")
 
 
@@ -360,10 +368,12 @@ def _check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> No
             )
     if needs_text_tower(file):
         read_captions(file)
+    else:
+        check_vectors(file)
 
 
 def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) -> Prototypes | None:
-    """Return the prototypes, from the run's own text tower where the file holds captions; kept in prototypes.npz."""
+    """Return the prototypes, from the run's own text tower where the file holds captions; these are kept."""
     state = _state(directory)
     if "input" not in state:
         directory.records()  # says which stage is missing
@@ -375,12 +385,11 @@ def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) ->
     if spec is None:
         return None
     key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
-    store = directory.root / "prototypes.npz"
+    store = directory.root / "prototypes.parquet"
     if state.get("prototypes") == key and store.is_file():
         return _fitting(read_vectors(store, directory), directory, file)
     embedded = workers.submit("prototypes", embed_captions, [(read_captions(file), spec)])[0]
-    with whole(store) as aside, open(aside, "wb") as out:
-        np.savez(out, **{f"{a}/{c}": v for a, concepts in embedded.items() for c, v in concepts.items()})
+    write_vectors(store, embedded)
     write_json(directory.config, {**_state(directory), "prototypes": key})
     return _fitting(Prototypes.of(embedded), directory, file)
 

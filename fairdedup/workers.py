@@ -19,6 +19,14 @@ RETRIES = 2  # a lost worker costs its own task
 ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
 
 
+def outcome(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function on a worker; the user's mistake comes back as a value, since no retry would mend it."""
+    try:
+        return function(*args)
+    except UserError as error:
+        return error
+
+
 class Workers:
     """A context that runs tasks on Dask.
 
@@ -107,10 +115,11 @@ class Workers:
         own = secrets.token_hex(8)  # no pass may be taken for another: Dask gives equal keys equal results
         unit = "rows" if sizes is not None else "shards" if len(arguments) > 1 else "task"
         with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown) as reported:
-            futures = {
-                self._client.submit(function, *arguments[k], pure=False, retries=RETRIES, key=f"{stage}-{k}-{own}"): k
-                for k in order
-            }
+            futures = {}
+            for k in order:
+                key = f"{stage}-{k}-{own}"
+                future = self._client.submit(outcome, function, *arguments[k], pure=False, retries=RETRIES, key=key)
+                futures[future] = k
             results: list[Any] = [None] * len(arguments)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
@@ -121,6 +130,9 @@ class Workers:
                         raise error
                     raise FairdedupError(f"{stage} task {k} failed: {type(error).__name__}: {error}") from error
                 results[k] = future.result()
+                if isinstance(results[k], UserError):
+                    self._client.cancel(list(futures))
+                    raise results[k]
                 if not reported:
                     shown.advance(weights[k])
         return results

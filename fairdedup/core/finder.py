@@ -7,7 +7,10 @@ cluster's mean, three to five times as fast on processors with VNNI or AMX, whos
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,6 +20,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fairdedup.core.similarity import Vectors, margin
 
@@ -24,6 +28,7 @@ INT8_ROWS = 1024  # smaller clusters are not worth rounding
 INT8_WORK = 5e10  # float32 multiply-adds of a process after which loading torch pays
 ARITHMETIC = 2e-6  # covers the float32 arithmetic of the bound itself
 _work = 0.0
+_alone = False  # each product takes one thread: the caller has threads of its own
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,33 @@ def int8_finder(vectors: Vectors) -> Finder:
     return Finder(values, length, scale, base, error + ARITHMETIC)
 
 
+@contextmanager
+def one_thread_a_product() -> Iterator[None]:
+    """Let every product take one thread, while the caller computes several at a time."""
+    global _alone
+    loaded = sys.modules.get("torch")
+    before = loaded.get_num_threads() if loaded else None
+    _alone = True
+    try:
+        if loaded:
+            loaded.set_num_threads(1)
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        _alone = False
+        loaded = sys.modules.get("torch")
+        if loaded:
+            loaded.set_num_threads(before or os.cpu_count() or 1)
+
+
 @lru_cache(maxsize=1)
 def int8_products_are_exact() -> bool:
     """Tell whether torch multiplies 8-bit integers here fast and without saturating; loads torch."""
     try:
         import torch
 
+        if _alone:
+            torch.set_num_threads(1)
         fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
         most = torch.full((32, 512), 127, dtype=torch.int8)
         return fast and bool((torch._int_mm(most, -most.t().contiguous()) == -127 * 127 * 512).all())

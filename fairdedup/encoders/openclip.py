@@ -81,8 +81,8 @@ def _check_tag(spec: EncoderSpec) -> None:
         return
     tags = open_clip.list_pretrained_tags_by_model(spec.model.replace("/", "-"))
     if spec.pretrained not in tags:
-        known = ", ".join(tags) if tags else "none; give a file of weights"
-        raise UserError(f"pretrained {spec.pretrained!r} is no tag of {spec.model}: choose one of {known}")
+        known = f"choose one of {', '.join(tags)}" if tags else "it has none; give a file of weights"
+        raise UserError(f"pretrained {spec.pretrained!r} is no tag of {spec.model}: {known}")
 
 
 def _explained(spec: EncoderSpec, error: Exception) -> Exception:
@@ -92,7 +92,13 @@ def _explained(spec: EncoderSpec, error: Exception) -> Exception:
             f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device"
         )
     if spec.pretrained is not None and Path(spec.pretrained).is_file():
-        return UserError(f"pretrained {spec.pretrained!r} does not load into {spec.model!r}: {first}")
+        if "weights_only" in str(error):  # torch would have us load it unsafely
+            first = "it is no safetensors file and no plain state dict"
+        elif "state_dict" in first:
+            first = "its tensors are those of another model"
+        return UserError(
+            f"pretrained {spec.pretrained!r} does not load into {spec.model!r} ({first}): give its own file"
+        )
     return FairdedupError(
         f"weights {spec.pretrained or spec.model!r} cannot be had ({first}): give a local file with --pretrained"
     )
