@@ -87,7 +87,7 @@ def test_a_crowd_near_the_threshold_goes_back_to_float32_and_loses_nothing(monke
     vectors = Vectors.of(unit_float16(x)[0])
     upper = exact(vectors)[np.triu_indices(len(vectors), 1)]
     middle = int((1 - float(np.quantile(upper, 0.999))) * 10_000)  # many lie within the 8-bit error of it
-    monkeypatch.setattr(sweep, "MOST_SETTLED", 0.002)
+    monkeypatch.setattr(sweep, "MOST_SETTLED", 0.0005)
     went_back = []
     original = sweep.float32_finder
     monkeypatch.setattr(sweep, "float32_finder", lambda v: went_back.append(1) or original(v))

@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh clone: `make run` and `make test`. Plain `make` lists the others.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help run test check soak clean
+
+help:
+	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
+	@echo 'make test   install into .venv, then run the tests with coverage'
+	@echo 'make check  ruff, mypy and the import directions'
+	@echo 'make soak   what takes long: the tests marked soak, and the benchmark of the sweep'
+	@echo 'make clean  remove .venv and caches; runs (fairdedup-run/) stay'
+
+run: $(INSTALLED)
+	$(BIN)/fairdedup run --keep 0.5
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not soak' --cov --cov-report=term:skip-covered
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+# pytest ends with 5 where no test is marked soak.
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak --timeout=0 || test $$? -eq 5
+	$(BIN)/python benchmarks/sweep.py --rows 200000 --dim 512 --clusters 25
+
+clean:
+	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find fairdedup tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an installation that was stopped is made again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo '$(PYTHON) is not Python 3.11 or later: name another, as in make run PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

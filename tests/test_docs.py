@@ -1,0 +1,225 @@
+"""What README and docs promise exists: commands, options, columns, links; and the examples run.
+
+No registry host and no path of a machine may stand in a tracked file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import subprocess
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import fairdedup
+from fairdedup.api import DECISION_COLUMNS, deduplicate
+from fairdedup.captions import read_captions
+from fairdedup.cli import cli
+from fairdedup.config import RunConfig
+from fairdedup.pipeline import OWN_FILES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+RUN_DIRECTORY = PAGES[ROOT / "docs" / "run-directory.md"]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for text in PAGES.values()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def block(text: str, language: str) -> str:
+    """Return the first fenced block of a language."""
+    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert found is not None, f"no {language} block"
+    return found[1]
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands under a heading, up to the next of its level or above."""
+    level = heading.partition(" ")[0]
+    rest = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
+
+
+def first_cells(table: str) -> list[str]:
+    """Return the names in backticks of the first column of a table."""
+    return re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts make them."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_readme_names_make_run_and_make_test_and_every_command_is_a_target() -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#)", README))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"run", "test", "check", "soak"} <= named
+    assert named <= targets
+
+
+def test_continuous_integration_runs_the_readme_s_own_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    last = [line for line in script.read_text(encoding="utf-8").splitlines() if "make " in line][-1]
+    assert re.search(r"make check test\b", last)
+    assert script.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_relative_link_resolves(page: Path) -> None:
+    text = PAGES[page]
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert links
+    for link in links:
+        if re.match(r"[a-z]+://", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_file(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_every_option_of_run_is_documented() -> None:
+    options = {flag for parameter in cli.commands["run"].params for flag in parameter.opts if flag.startswith("--")}
+    documented = set(re.findall(r"`(--[a-z-]+)", section(RUN_DIRECTORY, "## Options")))
+    assert options - {"--help"} == documented
+
+
+def test_every_key_of_the_configuration_is_documented() -> None:
+    keys = re.findall(r"^\| (?:`--[a-z-]+`|INPUT) \| `([a-z_]+)`", section(RUN_DIRECTORY, "## Options"), re.MULTILINE)
+    assert sorted(keys) == sorted(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fairdedup ")])
+def test_commands_of_the_documentation_have_options_that_exist(command: str) -> None:
+    _, name, *words = shlex.split(command)
+    known = {flag for parameter in cli.commands[name].params for flag in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_every_column_of_the_decisions_is_documented_in_order() -> None:
+    assert first_cells(section(RUN_DIRECTORY, "### decisions")) == list(DECISION_COLUMNS)
+
+
+def test_every_file_at_the_top_of_a_run_is_documented() -> None:
+    assert set(OWN_FILES) <= set(first_cells(section(RUN_DIRECTORY, "## The run directory")))
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "embeddings.npy", rng.standard_normal((200, 16)))
+    np.save(tmp_path / "prototypes.npy", rng.standard_normal((2, 16)))
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, object] = {}
+    exec(block(README, "python"), known)
+    result = known["result"]
+    assert isinstance(result, fairdedup.Result)
+    assert len(result.kept) == 100
+
+
+def test_the_join_of_the_documentation_finds_who_stands_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.repeat(np.random.default_rng(0).standard_normal((20, 8)), 2, axis=0)
+    result = deduplicate(x, keep=0.5, rule="semdedup", ids=[f"picture-{k}" for k in range(40)])
+    folder = tmp_path / "fairdedup-run" / "decisions"
+    folder.mkdir(parents=True)
+    result.decisions.to_parquet(folder / "part-00000.parquet")
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, object] = {}
+    exec(block(RUN_DIRECTORY, "python"), known)
+    pairs = known["pairs"]
+    assert isinstance(pairs, pd.DataFrame)
+    # Rows 2k and 2k + 1 are copies, and the lower one stays.
+    assert pairs["id"].tolist() == [f"picture-{k}" for k in range(1, 40, 2)]
+    assert pairs["id_kept"].tolist() == [f"picture-{k}" for k in range(0, 40, 2)]
+
+
+def test_the_prototypes_example_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(block(RUN_DIRECTORY, "yaml"), encoding="utf-8")
+    assert list(read_captions(file).attributes["perceived age"].concepts) == ["young", "older"]
+
+
+def test_modules_that_the_design_names_exist() -> None:
+    table = section(PAGES[ROOT / "docs" / "design.md"], "## The house")
+    names = re.findall(r"`([a-z_/]+(?:\.py|/))`", "\n".join(line.split("|")[1] for line in re.findall(r"\|.*", table)))
+    assert len(names) > 20
+    for name in names:
+        assert (ROOT / "fairdedup" / name).exists(), name
+
+
+def test_the_picture_is_whole_and_loads_nothing() -> None:
+    for file in (ROOT / "docs" / "img").glob("*.svg"):
+        root = ElementTree.parse(file).getroot()
+        for element in root.iter():
+            assert not element.tag.endswith(("script", "image", "foreignObject"))
+            assert all(v.startswith("#") for k, v in element.attrib.items() if k.endswith("href"))
+        assert "url(" not in file.read_text(encoding="utf-8")
+
+
+def test_the_changelog_has_a_section_for_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(fairdedup.__version__)}\b.*\n\n- \S", text, re.MULTILINE)
+
+
+def test_the_citation_names_this_version_and_both_papers() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    citation = yaml.safe_load(text)
+    assert citation["version"] == fairdedup.__version__
+    assert [reference["identifiers"][0]["value"] for reference in citation["references"]] == [
+        "arXiv:2303.09540",
+        "arXiv:2404.16123",
+    ]
+
+
+def test_the_licence_is_the_unmodified_apache_2_text() -> None:
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2
+
+
+def test_dependencies_are_names_with_lower_bounds_and_constraints_are_pins() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert all(re.fullmatch(r"[a-z0-9-]+", name) and re.fullmatch(r"[\w.]+", pin) for name, pin in pins.items())
+    for line in wanted:
+        found = re.fullmatch(r"([A-Za-z0-9_-]+)>=[\d.]+(; .+)?", line)
+        assert found is not None, line
+        if "!= 'Linux'" not in line:
+            assert found[1].lower().replace("_", "-") in pins, line
+
+
+def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    # A letter in brackets here and there, so that this file does not find itself.
+    pattern = re.compile(
+        r"pyp[i]\.(org|nvidia)|pythonhoste[d]\.org|download\.pytorc[h]\.org|anacond[a]\.org"
+        r"|--(extra-)?index[-]url|--find[-]links"
+        r"|(?<![\w.~/-])/(root|work|home|opt|Users)/\w"
+    )
+    found = []
+    for name in filter(None, listed.split("\0")):
+        file = ROOT / name
+        if file.is_file():  # it may be removed and not yet committed
+            text = file.read_bytes().decode("utf-8", "ignore")
+            found += [f"{name}: {match[0]}" for match in pattern.finditer(text)]
+    assert not found
