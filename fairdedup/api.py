@@ -13,11 +13,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.core.decision import COLUMNS, Cluster, Decided, Options, decide
+from fairdedup.core.decision import decide
 from fairdedup.core.finder import one_thread_a_product
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
+from fairdedup.core.steps import COLUMNS, Decided
+from fairdedup.core.survey import Cluster, Options
 from fairdedup.errors import UserError
 
 DECISION_COLUMNS = (

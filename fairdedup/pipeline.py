@@ -28,12 +28,14 @@ from fairdedup.captions import (
     write_vectors,
 )
 from fairdedup.config import STAGE_KEYS, RunConfig
-from fairdedup.core.decision import Options, search_eps, survey
+from fairdedup.core.decision import search_eps
 from fairdedup.core.keep_fraction import kept_target, parse_eps, smallest_fraction
 from fairdedup.core.kmeans import check_clusters
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
 from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.core.steps import count_kept
+from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
@@ -87,7 +89,9 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
     }  # fmt: skip
-    _finish(directory, "embed", len(records), workers.progress, input=known, encoder=asdict(spec) if spec else None)
+    named = {"model": config.model, "pretrained": config.pretrained} if config.model else None
+    encoder = asdict(spec) if spec else None
+    _finish(directory, "embed", len(records), workers.progress, input=known, encoder=encoder, named_model=named)
 
 
 def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> None:
@@ -169,7 +173,6 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
         if options.rule == "balanced" and target < valid:
             searched = max(clusters, int(np.floor(target * (1 - options.reserve) + 0.5)))
         eps = search_eps(parts, plan, searched, valid, map_parts)
-        from fairdedup.core.decision import count_kept
 
         swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
         lines.append({"keep": fraction, "kept": target, "eps": eps / EPS_UNIT, "readmitted": target - swept})
@@ -204,7 +207,10 @@ def _options(config: RunConfig) -> Options:
 
 def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
     known = config.model_dump(mode="json")
-    return {name: known[name] for name in STAGE_KEYS[stage]}
+    asked = {name: known[name] for name in STAGE_KEYS[stage]}
+    if stage == "prune" and config.prototypes is not None and config.prototypes.is_file():
+        asked["prototypes_sha256"] = hashlib.sha256(config.prototypes.read_bytes()).hexdigest()
+    return asked
 
 
 def _state(directory: RunDirectory) -> dict[str, Any]:
@@ -214,6 +220,8 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
 def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
+    for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
+        stale.unlink(missing_ok=True)
     state = _state(directory)
     state["asked"][stage] = asked
     state["done"].pop(stage, None)  # what a finished clustering was made of is kept and compared
@@ -262,9 +270,9 @@ def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) 
     })  # fmt: skip
     if differing:
         changes = ", ".join(
-            f"{name} was {known['asked'][s][name]!r}, is {asked[s][name]!r}"
+            f"{name} was {known['asked'][s][name]!r}, is {asked[s].get(name)!r}"
             for name in differing
-            for s in [next(s for s in STAGE_KEYS if name in STAGE_KEYS[s] and s in known["asked"])]
+            for s in [next(s for s, options in known["asked"].items() if name in options)]
         )
         raise UserError(
             f"{root} was begun with another configuration ({changes}): choose another --out, --restart, or decide "
@@ -316,6 +324,11 @@ def _image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers)
     if config.model is None:
         if config.pretrained is not None:
             raise UserError(f"--pretrained {config.pretrained!r} without --model: name the model that it belongs to")
+        if config.input is not None:
+            workers.progress.say(
+                "no --model: the built-in encoder was trained on drawn pictures, to try things out; for real data name "
+                "one, as --model ViT-B-16 --pretrained openai"
+            )
         return builtin_spec(config.batch_size, device, config.dtype, config.threads)
     check_model(config.model, config.pretrained)
     return _spec(config, config.model, config.pretrained, device)
@@ -341,8 +354,8 @@ def _named_model(config: RunConfig, state: dict[str, Any]) -> tuple[str | None, 
     """Return the model that is named now, or was named when the embeddings were taken in."""
     if config.model is not None:
         return config.model, config.pretrained
-    asked = state["asked"].get("embed", {})
-    return asked.get("model"), asked.get("pretrained")
+    named = state.get("named_model")
+    return (named["model"], named["pretrained"]) if named else (None, None)
 
 
 def _check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> None:

@@ -181,6 +181,7 @@ def embed(
     for record in submit("embed", call, todo, None if None in sizes else sizes):
         records[record.number] = record
     done = [records[k] for k in range(len(dataset.shards))]
+    run.drop_shards_from(len(done))
     _check_rejected(done, max_rejected)
     _check_dimension(done, run)
     _check_ids(done, run)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.core.decision import COLUMNS
+from fairdedup.core.steps import COLUMNS
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.files import clear, read_array, write_table
 from fairdedup.storage.run import RunDirectory, ShardRecord, offsets

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.core.decision import COLUMNS, Cluster, Decision, Options, Plan, decide, decide_part, memberships, survey
+from fairdedup.core.decision import Decision, decide
 from fairdedup.core.moments import shares
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors
+from fairdedup.core.steps import COLUMNS, decide_part
+from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
 from fairdedup.storage.run import RunDirectory

@@ -1,4 +1,4 @@
-"""Write aside, then rename: a file of a run is either whole or not there, and its record names its checksum."""
+"""Write aside, then rename: a file of a run is either whole or not there, and its record names its size."""
 
 from __future__ import annotations
 

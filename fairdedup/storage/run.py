@@ -108,6 +108,14 @@ class RunDirectory:
         """Write the record of a shard, last of its files."""
         write_json(self.record(record.number), asdict(record))
 
+    def drop_shards_from(self, number: int) -> None:
+        """Remove embedding shards from this number on: an input that has shrunk leaves none behind."""
+        while (record := self.record(number)).is_file():
+            record.unlink()
+            self.vectors(number).unlink(missing_ok=True)
+            self.metadata(number).unlink(missing_ok=True)
+            number += 1
+
     def records(self) -> list[ShardRecord]:
         """Return the records of all embedding shards, in order.
 

@@ -1,0 +1,219 @@
+"""What a cluster must know of the rest of the data set before it decides: options, parts, and the survey of them.
+
+Each step maps a pure function over parts and combines small results, so that the same code surveys in memory and on a
+Dask cluster: only `Run`, which maps, differs. A part gives clusters one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core import prototypes as pt
+from fairdedup.core.moments import MembershipMoments, Moments, shares
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules import NEEDS_PROTOTYPES, RULES, SWEEPING
+from fairdedup.core.similarity import Vectors
+from fairdedup.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is decided, and how; see docs/rules.md for the meaning of each.
+
+    Raises
+    ------
+    UserError
+        If a value is unknown or out of range, or `cover` is asked of a rule that does not sweep.
+    """
+
+    rule: str = "fairdedup"
+    cover: bool = False
+    seed: int = 0
+    start: str = "cluster"
+    calibrate: str = "none"
+    target: Any = "uniform"
+    temperature: float | str = "auto"
+    reserve: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise UserError(f"rule {self.rule!r} is unknown: choose one of {', '.join(RULES)}")
+        if self.cover and self.rule not in SWEEPING:
+            raise UserError(f"cover does not go with rule {self.rule!r}: choose one of {', '.join(SWEEPING)}")
+        for name, value, known in (
+            ("start", self.start, ("cluster", "zero")),
+            ("calibrate", self.calibrate, ("none", "zscore")),
+        ):
+            if value not in known:
+                raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
+        if not isinstance(self.target, Mapping) and self.target not in ("uniform", "data"):
+            raise UserError(f"target {self.target!r} is unknown: choose uniform, data or {{attribute: shares}}")
+        if self.temperature != "auto" and not (
+            isinstance(self.temperature, (int, float)) and 0 < self.temperature < float("inf")
+        ):
+            raise UserError(f"temperature {self.temperature!r} is no number above 0: give one, or auto")
+        if not 0 <= self.reserve <= 0.3:
+            raise UserError(f"reserve {self.reserve:g} is out of range: give 0 to 0.3")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The rows of one cluster.
+
+    Attributes
+    ----------
+    number : int
+    rows : ndarray of shape (n,), int64, ascending
+    unit : ndarray of shape (n, d), float16
+    centroid : ndarray of shape (d,), float16
+        Zero where the cluster's sum is zero.
+    """
+
+    number: int
+    rows: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    centroid: NDArray[np.float16]
+
+
+class Part(Protocol):
+    """Some clusters of the data set, read one at a time.
+
+    Attributes
+    ----------
+    rows : int
+        Rows in it.
+    memo : dict
+        What a pass may leave for the next in the same process; never needed, only quicker.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def memo(self) -> dict[Any, Any]:
+        """What a pass may leave for the next in the same process."""
+        ...
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield the clusters, always in the same order."""
+        ...
+
+
+class Run(Protocol):
+    """Maps a function over parts and returns the results in the order of the parts."""
+
+    def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[Any], *args: Any) -> list[Any]:
+        """Apply ``function(part, *args)`` to each part."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a cluster needs to know of the rest of the data set.
+
+    Attributes
+    ----------
+    temperatures : tuple of float
+        Of each attribute (`balanced`).
+    memberships : tuple of MembershipMoments
+        Of each attribute over the data set (`balanced`).
+    targets, weights : tuple of ndarray of shape (c,), float64
+        Target shares, and target minus the data set's shares.
+    means, stds : tuple of float
+        Of the price u of each attribute.
+    moments : Moments or None
+        Of the similarity to each concept (`calibrate: zscore`).
+    """
+
+    options: Options
+    prototypes: Prototypes | None = None
+    temperatures: tuple[float, ...] = ()
+    memberships: tuple[MembershipMoments, ...] = ()
+    targets: tuple[NDArray[np.float64], ...] = ()
+    weights: tuple[NDArray[np.float64], ...] = ()
+    means: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
+    moments: Moments | None = None
+
+
+def memberships(vectors: Vectors, plan: Plan) -> list[NDArray[np.int64]]:
+    """Return each attribute's memberships (n, c) in units of 1e-9."""
+    assert plan.prototypes is not None
+    similarity = plan.prototypes.similarity(vectors, absent=True)
+    return [
+        pt.membership(s, t, len(a.concepts))
+        for s, t, a in zip(similarity, plan.temperatures, plan.prototypes.attributes, strict=True)
+    ]
+
+
+def survey_gaps(part: Part, plan: Plan) -> list[NDArray[np.float64]]:
+    """Return each attribute's gaps (n,): what the temperature `auto` is the median of."""
+    assert plan.prototypes is not None
+    gaps: list[list[NDArray[np.float64]]] = [[] for _ in plan.prototypes.attributes]
+    for cluster in part.clusters():
+        for values, s in zip(gaps, plan.prototypes.similarity(Vectors.of(cluster.unit), absent=True), strict=True):
+            values.append(pt.gap(s))
+    return [np.concatenate(values) for values in gaps]
+
+
+def survey_memberships(part: Part, plan: Plan) -> list[MembershipMoments]:
+    """Return the moments of each attribute's memberships."""
+    found = [[MembershipMoments.of(q) for q in memberships(Vectors.of(c.unit), plan)] for c in part.clusters()]
+    return [reduce(add, per_attribute) for per_attribute in zip(*found, strict=True)]
+
+
+def survey_moments(part: Part, plan: Plan) -> Moments:
+    """Return the moments of the similarity to each concept."""
+    assert plan.prototypes is not None
+    return reduce(add, (
+        Moments.of(np.concatenate(plan.prototypes.similarity(Vectors.of(c.unit), absent=False), axis=1))
+        for c in part.clusters()
+    ))  # fmt: skip
+
+
+def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | None, run: Run) -> Plan:
+    """Collect what the rule needs to know of the whole data set."""
+    plan = Plan(options, prototypes if options.rule in NEEDS_PROTOTYPES else None)
+    if options.rule in NEEDS_PROTOTYPES and prototypes is None:
+        raise UserError(
+            f"rule {options.rule!r} needs prototypes and there are none: name the model that made the embeddings "
+            "(--model), bring prototype vectors (--prototypes), or use a rule that needs none (--rule semdedup)"
+        )
+    if options.rule == "fairdedup" and options.calibrate == "zscore":
+        return replace(plan, moments=reduce(add, run("survey", survey_moments, parts, plan)))
+    if options.rule != "balanced":
+        return plan
+    assert prototypes is not None
+    if options.temperature == "auto":
+        gaps = run("survey", survey_gaps, parts, plan)
+        temperatures = tuple(pt.auto_temperature(np.concatenate(g)) for g in zip(*gaps, strict=True))
+    else:
+        temperatures = (float(options.temperature),) * len(prototypes.attributes)
+    plan = replace(plan, temperatures=temperatures)
+    found = run("survey", survey_memberships, parts, plan)
+    moments = tuple(reduce(add, m) for m in zip(*found, strict=True))
+    _check_target(options.target, prototypes)
+    targets = tuple(
+        pt.target_shares(options.target, a, m.sums) for a, m in zip(prototypes.attributes, moments, strict=True)
+    )
+    weights = tuple(t - shares(m.sums) for t, m in zip(targets, moments, strict=True))
+    spread = [m.mean_and_std(w) for m, w in zip(moments, weights, strict=True)]
+    means, stds = tuple(s[0] for s in spread), tuple(s[1] for s in spread)
+    return replace(plan, memberships=moments, targets=targets, weights=weights, means=means, stds=stds)
+
+
+def _check_target(target: Any, prototypes: Prototypes) -> None:
+    if isinstance(target, Mapping):
+        names = [a.name for a in prototypes.attributes]
+        for name in target:
+            if name not in names:
+                raise UserError(f"target names attribute {name!r}: the prototypes have {', '.join(names)}")
