@@ -1,6 +1,6 @@
 """Time deduplicate() against one dense float32 product per cluster, on generated embeddings; prints one JSON object.
 
-    python benchmarks/sweep.py --rows 200000 --dim 512 --clusters 25 --out benchmarks/results/sweep.json
+python benchmarks/sweep.py --rows 200000 --dim 512 --clusters 25 --out benchmarks/results/sweep.json
 """
 
 from __future__ import annotations

@@ -133,10 +133,14 @@ def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
 def _read(file: Path) -> Any:
     """Return an array, a mapping attribute -> {concept: vector}, or a table of exemplars."""
     try:
-        if file.suffix == ".npy":
-            return _numbers(np.load(file, allow_pickle=False), "the array", file)
-        if file.suffix == ".npz":
-            return _by_attribute(dict(np.load(file, allow_pickle=False)), file)
+        if file.suffix in (".npy", ".npz"):
+            with open(file, "rb") as stream:
+                found = np.load(stream, allow_pickle=False)
+                if isinstance(found, np.lib.npyio.NpzFile) != (file.suffix == ".npz"):
+                    raise ValueError("it is of another kind than its name says")
+                if file.suffix == ".npz":
+                    return _by_attribute(dict(found), file)
+                return _numbers(found, "the array", file)
         if file.suffix == ".parquet":
             return _from_table(pq.read_table(file), file)
     except UserError:
@@ -148,9 +152,10 @@ def _read(file: Path) -> Any:
     raise UserError(f"prototypes {str(file)!r}: no known kind; give a .yaml, .parquet, .npz or .npy file")
 
 
-def _numbers(array: NDArray[Any], name: str, file: Path) -> NDArray[Any]:
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"prototypes {str(file)!r}: {name} holds {array.dtype}; give real numbers")
+def _numbers(array: Any, name: str, file: Path) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = getattr(array, "dtype", "no array")
+        raise UserError(f"prototypes {str(file)!r}: {name} holds {kind}; give real numbers")
     return array
 
 

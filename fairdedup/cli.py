@@ -275,13 +275,19 @@ def call(arguments: list[str]) -> int:
         return _fail(f"{error.format_message().rstrip('.')}; see {_help_of(error)}", EXIT_USER)
     except FairdedupError as error:
         return _fail(str(error), EXIT_OTHER)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes the end of any file for the user's wish
+            return _unexpected(error.__cause__)
         return _fail("stopped; the same command goes on after the last finished shard", EXIT_OTHER)
     except Exception as error:
-        if os.environ.get("FAIRDEDUP_DEBUG"):
-            raise
-        first = (str(error).strip() or "no message").splitlines()[0]
-        return _fail(f"{type(error).__name__}: {first} (FAIRDEDUP_DEBUG=1 shows where)", EXIT_OTHER)
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("FAIRDEDUP_DEBUG"):
+        raise error
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return _fail(f"{type(error).__name__}: {first} (FAIRDEDUP_DEBUG=1 shows where)", EXIT_OTHER)
 
 
 def _help_of(error: click.UsageError) -> str:

@@ -86,6 +86,7 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     spec = _image_encoder(config, directory, workers) if dataset.kind == "images" else None
     _begin(directory, "embed", _asked(config, "embed"))
     records = embed(dataset, directory, spec, config.max_rejected, workers.submit)
+    workers.progress.rows["embed"] = sum(r.input for r in records)  # a tar is counted by reading it
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
     }  # fmt: skip

@@ -15,7 +15,6 @@ from rich.progress import (
     SpinnerColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -31,7 +30,11 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+        return Text(f"{_short(speed)}/s" if speed else "", style="cyan", no_wrap=True)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 class StageProgress:
@@ -61,7 +64,6 @@ class StageProgress:
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             _Rate(),
-            TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
@@ -96,6 +98,8 @@ class StageProgress:
         if self.live:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, unit=stage.unit)
+            elif not done:  # another pass has a clock of its own
+                self._bars.reset(self._tasks[name], total=total, unit=stage.unit)
             self._bars.update(self._tasks[name], completed=done, total=total)
             return
         now = time.monotonic()
@@ -105,7 +109,7 @@ class StageProgress:
         self._last = now
         rate = done / elapsed if elapsed > 0 else 0.0
         left = f"ETA {(total - done) / rate:,.0f} s" if rate and done < total else f"{elapsed:,.1f} s"
-        self.say(f"{name}: {done:,}/{total:,} {stage.unit}, {rate:,.0f} {stage.unit}/s, {left}")
+        self.say(f"{name}: {done:,}/{total:,} {stage.unit}, {_short(rate)} {stage.unit}/s, {left}")
 
 
 class Stage:

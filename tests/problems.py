@@ -112,7 +112,9 @@ def eps_of_pair(x: NDArray[Any]) -> int:
     """Return the least eps at which the two vectors of x are duplicates, in ten-thousandths."""
     unit = oracles.unit16(x)
     cosine = oracles.cosine_matrix(unit[:1], unit[1:])[0, 0]
-    return next(e for e in range(max(0, math.floor((1 - cosine) * 10_000) - 1), LARGEST_EPS + 1) if cosine > 1 - e / 1e4)
+    return next(
+        e for e in range(max(0, math.floor((1 - cosine) * 10_000) - 1), LARGEST_EPS + 1) if cosine > 1 - e / 1e4
+    )
 
 
 def random_eps(rng: np.random.Generator, x: NDArray[Any]) -> int:

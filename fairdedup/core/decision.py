@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.moments import shares
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import row_hash
 from fairdedup.core.similarity import MAX_EPS
@@ -103,7 +102,6 @@ def decide(
     at_most: float | None = None,
     eps: int | None = None,
     decide_step: Callable[..., Any] = decide_part,
-    removed_of: Callable[[Any], tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.int64]]]] | None = None,
 ) -> Decision:
     """Decide which rows are kept.
 
@@ -120,7 +118,7 @@ def decide(
     eps : int, optional
         Ten-thousandths. One of the three is given.
     decide_step : callable
-        `decide_part`, or a wrapper of it that stores its result and returns what `removed_of` reads.
+        `decide_part`, or a wrapper of it that stores the columns and returns the rest.
 
     Returns
     -------
@@ -164,17 +162,9 @@ def decide(
         assert searched is not None
         eps = search_eps(parts, plan, searched, valid, run)
     results = run("decide", decide_step, parts, eps, plan, None)
-    removed_of = removed_of or _removed_in_memory
-    kept = valid
-    guarantees = dict.fromkeys(GUARANTEES, True)
-    removed: list[Any] = []
-    for result in results:
-        part_removed = removed_of(result)
-        removed.append(part_removed)
-        kept -= len(part_removed[0])
-        guarantees[GUARANTEES[0]] &= result.distinct
-        guarantees[GUARANTEES[1]] &= result.represented
-    _check_promises(options, guarantees)
+    _check_promises(options, results)
+    rows = np.concatenate([r.removed for r in results])
+    kept = valid - len(rows)
     readmitted = np.empty(0, np.int64)
     if keep is not None and target is not None and kept < target:
         assert searched is not None
@@ -183,15 +173,18 @@ def decide(
                 f"{searched - kept} of {target} kept samples are re-admitted duplicates, more than 1 %: the data "
                 f"holds many exact copies; --keep {kept / valid:.4g} keeps none of them"
             )
-        rows = np.concatenate([r[0] for r in removed])
-        similarity = np.concatenate([r[1] for r in removed])
+        similarity = np.concatenate([r.similarity for r in results])
         if options.rule == "balanced":
-            soft = [np.concatenate(q) for q in zip(*(r[2] for r in removed), strict=True)]
+            soft = [np.concatenate(q) for q in zip(*(r.memberships for r in results), strict=True)]
             readmitted = _seats(rows, similarity, soft, plan, target - kept)
         else:
             readmitted = kf.readmit(rows, similarity, target - kept)
         kept = target
-    return Decision(eps, results, np.sort(readmitted), kept, guarantees, warnings, plan)
+    readmitted.sort()
+    orphans = np.concatenate([r.orphans for r in results])
+    checked = (all(r.distinct for r in results), bool(np.isin(orphans, readmitted).all()))
+    guarantees = dict(zip(GUARANTEES, checked, strict=True))
+    return Decision(eps, results, readmitted, kept, guarantees, warnings, plan)
 
 
 def _seats(
@@ -205,23 +198,10 @@ def _seats(
         tuple(int(a) - int(b) for a, b in zip(m.sums, q.sum(axis=0), strict=True))
         for m, q in zip(plan.memberships, soft, strict=True)
     ]
-    stds = [m.mean_and_std(t - shares(s))[1] for m, t, s in zip(plan.memberships, plan.targets, kept_sums, strict=True)]
-    return kf.fill_seats(rows, similarity, soft, kept_sums, list(plan.targets), stds, seats)
+    return kf.fill_seats(rows, similarity, soft, kept_sums, plan.targets, plan.memberships, seats)
 
 
-def _removed_in_memory(result: Decided) -> tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.int64]]]:
-    removed = ~result.columns["kept"]
-    return (
-        result.columns["row"][removed],
-        result.columns["similarity"][removed],
-        [q[removed] for q in result.memberships],
-    )
-
-
-def _check_promises(options: Options, guarantees: dict[str, bool]) -> None:
-    """Hold the rule to what it promises; a broken promise is a defect of ours, never a result."""
-    promised = options.cover or options.rule == "semdedup"
-    if promised and not all(guarantees.values()):
-        raise FairdedupError(
-            f"rule {options.rule!r} broke a guarantee ({guarantees}): nothing was written; please report this"
-        )
+def _check_promises(options: Options, results: Sequence[Decided]) -> None:
+    """Hold a rule to what it promises of every row; a broken promise is a defect of ours, never a result."""
+    if (options.cover or options.rule == "semdedup") and any(len(r.orphans) or not r.distinct for r in results):
+        raise FairdedupError(f"rule {options.rule!r} broke its guarantees: nothing was written; please report this")

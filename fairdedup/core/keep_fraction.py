@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.moments import shares
-from fairdedup.core.prototypes import weighted
-from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, quantised
+from fairdedup.core.moments import MembershipMoments, PriceTerm, weights
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.sweep import MAX_WINDOW
 from fairdedup.errors import UserError
 
@@ -141,8 +141,8 @@ def fill_seats(
     similarity: NDArray[np.float64],
     memberships: list[NDArray[np.int64]],
     kept_sums: list[tuple[int, ...]],
-    targets: list[NDArray[np.float64]],
-    stds: list[float],
+    targets: Sequence[Sequence[Fraction]],
+    moments: Sequence[MembershipMoments],
     seats: int,
 ) -> NDArray[np.int64]:
     """Give the reserved seats of `balanced` to removed rows of all clusters.
@@ -160,9 +160,10 @@ def fill_seats(
         In units of 1e-9, an entry for each attribute.
     kept_sums : list of tuple of int
         Memberships of the samples kept so far, per attribute.
-    targets : list of ndarray of shape (c,), float64
-    stds : list of float
-        Spread of q @ (target - shares kept) over the data set at the first seat; 0 leaves the attribute out.
+    targets : sequence of sequence of Fraction
+        Target shares of each attribute.
+    moments : sequence of MembershipMoments
+        Of each attribute over the data set: they give the spread at the first seat.
     seats : int
 
     Returns
@@ -171,15 +172,19 @@ def fill_seats(
     """
     batch = max(1, seats // 100)
     sums = [list(s) for s in kept_sums]
+    stds = [m.term(weights(t, s)).std for m, t, s in zip(moments, targets, sums, strict=True)]
     waiting = np.arange(len(rows))
     admitted: list[NDArray[np.int64]] = []
     left = min(seats, len(rows))
     while left:
-        claim = np.zeros(len(waiting))
-        for q, kept, target, std in zip(memberships, sums, targets, stds, strict=True):
-            if std > 0:
-                claim = claim + weighted(q[waiting], target - shares(tuple(kept))) / std
-        value = quantised(claim + COVERAGE_WEIGHT * (1.0 - similarity[waiting]))
+        value = _claims(
+            similarity[waiting],
+            [
+                (m.term(weights(t, s)), std, q[waiting])
+                for m, t, s, std, q in zip(moments, targets, sums, stds, memberships, strict=True)
+                if std > 0
+            ],
+        )
         number = min(batch, left)
         # Only rows at or above the number-th value can be chosen; sort those alone.
         at_least = np.partition(value, len(value) - number)[len(value) - number]
@@ -192,3 +197,20 @@ def fill_seats(
         waiting = np.delete(waiting, chosen)
         left -= number
     return np.concatenate(admitted) if admitted else np.empty(0, np.int64)
+
+
+def _claims(
+    similarity: NDArray[np.float64], terms: list[tuple[PriceTerm, float, NDArray[np.int64]]]
+) -> NDArray[np.int64]:
+    """Return the claims of rows, quantised, less what is the same for all of them.
+
+    The same for all is an exact number; an even number of quanta of it is taken out, so that rounding the rest to
+    the nearest, halves to even, is rounding the whole.
+    """
+    common = Fraction(0)
+    own = COVERAGE_WEIGHT * (1.0 - similarity)
+    for term, std, q in terms:
+        common += term.at_centre() / Fraction(std)
+        own = own + term.from_centre(q) / std
+    quanta = common * QUANTUM
+    return np.rint(own * QUANTUM + float(quanta - 2 * (quanta // 2))).astype(np.int64)

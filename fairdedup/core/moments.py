@@ -1,72 +1,120 @@
 """Sums, means and spreads over a whole data set that no order of addition, part or machine can change.
 
-Floats are added as integers: the partial sums of parts combine by integer addition, and only the final quotient is
-rounded. Never holds more than a block of the values it is given.
+Values are added as integers: the sums of parts combine by integer addition, and only the final quotient is rounded.
+Never holds more than a block of the values it is given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-_HIGH, _LOW = 30, 80  # a value is split into multiples of 2**-30 and of 2**-80, each exact in int64
-_BLOCK = 8192
+_POINT = 60  # similarities are added in units of 2**-60
+_LIMB = 20  # an integer is multiplied in limbs of 20 bits, so that a block's sums of products fit into int64
+_BLOCK = 1 << 20
 
 
-def exact_sums(values: NDArray[np.float64]) -> list[int]:
-    """Return the sum of each column of values (n, c), |value| < 2**13, in units of 2**-80."""
-    totals = [0] * values.shape[1]
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        high = np.rint(block * 2.0**_HIGH)
-        low = np.rint((block - high * 2.0**-_HIGH) * 2.0**_LOW)
-        highs, lows = high.astype(np.int64).sum(axis=0), low.astype(np.int64).sum(axis=0)
-        for c, (h, rest) in enumerate(zip(highs.tolist(), lows.tolist(), strict=True)):
-            totals[c] += (h << (_LOW - _HIGH)) + rest
-    return totals
+def _limbs(integers: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
+    """Return the limbs of integers, lowest first; the highest carries the sign."""
+    low = [(integers >> (_LIMB * k)) & ((1 << _LIMB) - 1) for k in range(number - 1)]
+    return [*low, integers >> (_LIMB * (number - 1))]
+
+
+def _sum_of_products(a: list[NDArray[np.int64]], b: list[NDArray[np.int64]]) -> int:
+    """Return the exact sum over rows of the product of two columns, given as limbs."""
+    return sum(
+        int((x * y).sum()) << (_LIMB * (j + k)) for j, x in enumerate(a) for k, y in enumerate(b)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, sums and sums of squares of c columns; combine with ``+``."""
+    """Count, sums and sums of squares of c columns of cosines; combine with ``+``."""
 
     count: int
-    sums: tuple[int, ...]
-    squares: tuple[int, ...]
-    least: tuple[float, ...]
-    largest: tuple[float, ...]
+    sums: tuple[int, ...]  # in units of 2**-60
+    squares: tuple[int, ...]  # in units of 2**-120
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Moments:
-        """Take the moments of each column of values (n, c), n >= 1."""
-        return cls(
-            len(values), tuple(exact_sums(values)), tuple(exact_sums(values * values)),
-            tuple(values.min(axis=0).tolist()), tuple(values.max(axis=0).tolist()),
-        )  # fmt: skip
+        """Take the moments of each column of values (n, c), |value| <= 1."""
+        sums, squares = [0] * values.shape[1], [0] * values.shape[1]
+        for start in range(0, len(values), _BLOCK):
+            fixed = np.rint(values[start : start + _BLOCK] * 2.0**_POINT).astype(np.int64)
+            for c, column in enumerate(fixed.T):
+                limbs = _limbs(column, 4)
+                sums[c] += sum(int(limb.sum()) << (_LIMB * k) for k, limb in enumerate(limbs))
+                squares[c] += _sum_of_products(limbs, limbs)
+        return cls(len(values), tuple(sums), tuple(squares))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
             self.count + other.count,
             tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
             tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
-            tuple(map(min, self.least, other.least)),
-            tuple(map(max, self.largest, other.largest)),
         )
 
-    def mean(self) -> NDArray[np.float64]:
-        """Return the mean of each column."""
-        return np.array([s / (self.count << _LOW) for s in self.sums])
+    def standardised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (value - mean) / standard deviation of each column of values (n, c); 0 where there is no spread."""
+        out = np.zeros_like(values)
+        for c, (total, square) in enumerate(zip(self.sums, self.squares, strict=True)):
+            mean = Fraction(total, self.count << _POINT)
+            std = _root(Fraction(square, self.count << (2 * _POINT)) - mean**2)
+            if std > 0:
+                high = float(mean)  # the difference to it is exact for values near it
+                out[:, c] = ((values[:, c] - high) - float(mean - Fraction(high))) / std
+        return out
 
-    def std(self) -> NDArray[np.float64]:
-        """Return the population standard deviation of each column; exactly 0 where all values are equal."""
-        out = []
-        for s, q, low, high in zip(self.sums, self.squares, self.least, self.largest, strict=True):
-            variance = Fraction(q, self.count << _LOW) - Fraction(s, self.count << _LOW) ** 2
-            out.append(float(variance) ** 0.5 if high > low and variance > 0 else 0.0)
-        return np.array(out)
+
+def _root(variance: Fraction) -> float:
+    """Return the square root; scaled first, so that a tiny variance does not underflow."""
+    if variance <= 0:
+        return 0.0
+    shift = max(0, (variance.denominator.bit_length() - variance.numerator.bit_length()) // 2)
+    return float(variance * (1 << (2 * shift))) ** 0.5 / 2.0**shift
+
+
+@dataclass(frozen=True)
+class PriceTerm:
+    """The price of one attribute's memberships, and its mean and spread over the data set.
+
+    Attributes
+    ----------
+    weights : tuple of Fraction
+        One for each concept: target share minus share.
+    centre : tuple of int
+        Near the mean membership of each concept: differences from it keep their digits.
+    mean : Fraction
+        Of q @ weights over the data set, q in units of 1e-9.
+    std : float
+        Population standard deviation of it; 0 where there is no spread.
+    """
+
+    weights: tuple[Fraction, ...]
+    centre: tuple[int, ...]
+    mean: Fraction
+    std: float
+
+    def at_centre(self) -> Fraction:
+        """Return centre @ weights."""
+        return sum((w * m for w, m in zip(self.weights, self.centre, strict=True)), Fraction(0))
+
+    def from_centre(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (q - centre) @ weights, in units of 1e-9, added up in one order everywhere."""
+        total = np.zeros(len(q))
+        for column, middle, weight in zip(q.T, self.centre, self.weights, strict=True):
+            total = total + (column - middle).astype(np.float64) * float(weight)
+        return total
+
+    def standardised(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (q @ weights - mean) / std; 0 where there is no spread."""
+        if self.std == 0:
+            return np.zeros(len(q))
+        return (self.from_centre(q) - float(self.mean - self.at_centre())) / self.std
 
 
 @dataclass(frozen=True)
@@ -85,14 +133,12 @@ class MembershipMoments:
         """Take the moments of memberships q (n, c), 0 to 10**9."""
         c = q.shape[1]
         products = [[0] * c for _ in range(c)]
-        for start in range(0, len(q), 1 << 20):
-            # Halves of 15 bits: their products, added over a block, stay exact in float64.
-            block = q[start : start + (1 << 20)]
-            high, low = (block >> 15).astype(np.float64), (block & 0x7FFF).astype(np.float64)
-            hh, hl, ll = high.T @ high, high.T @ low, low.T @ low
+        for start in range(0, len(q), _BLOCK):
+            limbs = [_limbs(column, 2) for column in q[start : start + _BLOCK].T]
             for a in range(c):
-                for b in range(c):
-                    products[a][b] += (int(hh[a, b]) << 30) + (int(hl[a, b] + hl[b, a]) << 15) + int(ll[a, b])
+                for b in range(a, c):
+                    products[a][b] += _sum_of_products(limbs[a], limbs[b])
+                    products[b][a] = products[a][b]
         return cls(len(q), tuple(q.sum(axis=0).tolist()), tuple(map(tuple, products)))
 
     def __add__(self, other: MembershipMoments) -> MembershipMoments:
@@ -105,19 +151,23 @@ class MembershipMoments:
             ),
         )
 
-    def mean_and_std(self, weights: NDArray[np.float64]) -> tuple[float, float]:
-        """Return mean and population standard deviation of q @ weights, q in units of 1e-9."""
-        w = [Fraction(float(v)) for v in weights]
-        mean = sum((a * s for a, s in zip(w, self.sums, strict=True)), Fraction(0)) / self.count
+    def term(self, weights: Sequence[Fraction]) -> PriceTerm:
+        """Return the term of a price that puts these weights on the concepts."""
+        centre = tuple(s // self.count for s in self.sums)
+        mean = sum((a * s for a, s in zip(weights, self.sums, strict=True)), Fraction(0)) / self.count
         square = Fraction(0)
-        for a, line in zip(w, self.products, strict=True):
-            for b, product in zip(w, line, strict=True):
+        for a, line in zip(weights, self.products, strict=True):
+            for b, product in zip(weights, line, strict=True):
                 square += a * b * product
-        variance = square / self.count - mean**2
-        return float(mean), float(variance) ** 0.5
+        return PriceTerm(tuple(weights), centre, mean, _root(square / self.count - mean**2))
 
 
-def shares(sums: tuple[int, ...]) -> NDArray[np.float64]:
+def shares(sums: Sequence[int]) -> tuple[Fraction, ...]:
     """Return each sum divided by all of them; zeros where all are zero."""
     total = sum(sums)
-    return np.array([s / total if total else 0.0 for s in sums])
+    return tuple(Fraction(s, total) if total else Fraction(0) for s in sums)
+
+
+def weights(target: Sequence[Fraction], sums: Sequence[int]) -> tuple[Fraction, ...]:
+    """Return target shares minus the shares of a set whose memberships have these sums."""
+    return tuple(t - s for t, s in zip(target, shares(sums), strict=True))

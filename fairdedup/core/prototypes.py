@@ -6,14 +6,15 @@ is computed so that it is the same on any machine: fixed order, no library expon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.moments import Moments, shares
+from fairdedup.core.moments import PriceTerm, shares
 from fairdedup.core.similarity import Vectors, cosines, quantised, reason, unit_float16
 from fairdedup.errors import UserError
 
@@ -172,24 +173,13 @@ def membership(similarity: NDArray[np.float64], temperature: float, concepts: in
     return np.rint(weight[:, :concepts] * MEMBERSHIP_UNIT).astype(np.int64)
 
 
-def standardised(similarity: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
-    """Return (similarity - mean) / std per concept over the data set; 0 for a concept with no spread."""
-    mean, std = moments.mean(), moments.std()
-    return np.where(std > 0, (similarity - mean) / np.where(std > 0, std, 1.0), 0.0)
-
-
-def weighted(q: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return q @ weights in one fixed order, in units of 1e-9."""
-    return _sum_of_columns(q.astype(np.float64) * weights)
-
-
-def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> NDArray[np.float64]:
+def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> tuple[Fraction, ...]:
     """Return the shares that an attribute's concepts should have.
 
     Parameters
     ----------
     target : {"uniform", "data"} or mapping attribute -> {concept: share}
-        An attribute that a mapping does not name is uniform.
+        An attribute that a mapping does not name is uniform. A share counts as the decimal that is written.
     attribute : Attribute
     sums : tuple of int
         Memberships of the whole data set.
@@ -202,35 +192,27 @@ def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> N
     if target == "data":
         return shares(sums)
     if target == "uniform" or attribute.name not in target:
-        return np.full(len(attribute.concepts), 1.0 / len(attribute.concepts))
+        return (Fraction(1, len(attribute.concepts)),) * len(attribute.concepts)
     given = target[attribute.name]
     if set(given) != set(attribute.concepts):
         raise UserError(f"target[{attribute.name!r}] names {sorted(given)}: give {sorted(attribute.concepts)}")
-    out = np.array([float(given[c]) for c in attribute.concepts])
-    if not (np.all(out >= 0) and abs(out.sum() - 1) <= 1e-6):
-        raise UserError(f"target[{attribute.name!r}] adds up to {out.sum():g}: shares are >= 0 and add up to 1")
+    out = tuple(Fraction(str(float(given[c]))) for c in attribute.concepts)
+    if not (min(out) >= 0 and abs(float(sum(out)) - 1) <= 1e-6):
+        raise UserError(f"target[{attribute.name!r}] adds up to {float(sum(out)):g}: shares are >= 0 and add up to 1")
     return out
 
 
-def price(
-    memberships: list[NDArray[np.int64]],
-    weights: list[NDArray[np.float64]],
-    means: list[float],
-    stds: list[float],
-) -> NDArray[np.int64]:
+def price(memberships: list[NDArray[np.int64]], terms: Sequence[PriceTerm]) -> NDArray[np.int64]:
     """Return the price of each row: u per attribute, standardised over the data set, added up, quantised.
 
     Parameters
     ----------
     memberships : list of ndarray of shape (n, c), int64
         In units of 1e-9, an entry for each attribute.
-    weights : list of ndarray of shape (c,), float64
-        Target shares minus the data set's shares.
-    means, stds : list of float
-        Of q @ weights over the data set; an attribute with no spread gives 0.
+    terms : sequence of PriceTerm
+        Of each attribute; one with no spread gives 0.
     """
     total = np.zeros(len(memberships[0]))
-    for q, w, mean, std in zip(memberships, weights, means, stds, strict=True):
-        if std > 0:
-            total = total + (weighted(q, w) - mean) / std
+    for q, term in zip(memberships, terms, strict=True):
+        total = total + term.standardised(q)
     return quantised(total)

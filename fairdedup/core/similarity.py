@@ -219,6 +219,15 @@ def eps_needed(similarity):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
+def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
+    """Return `eps_needed` of each of similarities (n,): int64 of shape (n,)."""
+    out = np.empty(similarities.shape[0], np.int64)
+    for k in range(similarities.shape[0]):
+        out[k] = eps_needed(similarities[k])
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
 def _settle_most_similar(approx, x, squares, other, other_squares, slack, best, best_similarity):  # type: ignore[no-untyped-def]
     """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
     for i in range(approx.shape[0]):

@@ -22,7 +22,7 @@ from fairdedup.core.similarity import (
     Vectors,
     cosine_of_pairs,
     cosine_to_one,
-    eps_needed,
+    eps_needed_by,
     quantised,
 )
 from fairdedup.core.survey import Cluster, Part, Plan, memberships
@@ -40,18 +40,26 @@ class Decided:
     Attributes
     ----------
     columns : dict of ndarrays of shape (n,)
-        Those of `COLUMNS`. `representative` is -1 and `similarity` NaN where a removed row has no representative
-        (`random`); a kept row is its own, with similarity 1.
-    memberships : list of ndarray of shape (n, c), int64
-        In units of 1e-9 (`balanced`).
-    distinct, represented : bool
-        No two kept samples of a cluster are duplicates; every removed one has a kept representative nearer than eps.
+        Those of `COLUMNS`; empty where they have been stored. `representative` is -1 and `similarity` NaN where a
+        removed row has no representative (`random`); a kept row is its own, with similarity 1.
+    removed : ndarray of shape (r,), int64
+        The removed rows.
+    similarity : ndarray of shape (r,), float64
+        Of each removed row to its representative.
+    memberships : list of ndarray of shape (r, c), int64
+        Of the removed rows, in units of 1e-9 (`balanced`).
+    orphans : ndarray of shape (o,), int64
+        Removed rows without a kept representative nearer than eps.
+    distinct : bool
+        No two kept samples of a cluster are duplicates.
     """
 
     columns: dict[str, NDArray[Any]]
+    removed: NDArray[np.int64]
+    similarity: NDArray[np.float64]
     memberships: list[NDArray[np.int64]]
+    orphans: NDArray[np.int64]
     distinct: bool
-    represented: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def _arrange(cluster: Cluster) -> _Arranged:
 
 
 def _price(soft: list[NDArray[np.int64]], plan: Plan) -> NDArray[np.int64]:
-    return pt.price(soft, list(plan.weights), list(plan.means), list(plan.stds))
+    return pt.price(soft, plan.terms)
 
 
 def _rule(vectors: Vectors, plan: Plan, soft: list[NDArray[np.int64]] | None = None) -> Rule:
@@ -88,7 +96,7 @@ def _rule(vectors: Vectors, plan: Plan, soft: list[NDArray[np.int64]] | None = N
     assert plan.prototypes is not None
     similarity = np.concatenate(plan.prototypes.similarity(vectors, absent=False), axis=1)
     if plan.moments is not None:
-        similarity = pt.standardised(similarity, plan.moments)
+        similarity = plan.moments.standardised(similarity)
     return FairDeDup(quantised(similarity), options.start)
 
 
@@ -124,60 +132,74 @@ def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
 def _chain(arranged: _Arranged) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
     """Return the most similar earlier row, its similarity, and the least eps at which the row goes."""
     earlier, similarity = most_similar_earlier(arranged.vectors, arranged.rows)
-    needed = np.array([eps_needed(s) for s in similarity[1:].tolist()], np.int64)
-    return earlier, similarity, np.concatenate(([np.int64(MAX_EPS + 1)], needed))
+    needed = np.append(np.int64(MAX_EPS + 1), eps_needed_by(similarity[1:]))
+    return earlier, similarity, needed
 
 
 def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
     """Decide every row of a part at one eps; `random` brings the rows that it keeps instead."""
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
-    soft: list[list[NDArray[np.int64]]] = []
-    distinct = represented = True
-    threshold = 1.0 - eps / EPS_UNIT
+    removed, similarities, soft, orphans = [], [], [], []
+    distinct = True
     for cluster in part.clusters():
         arranged = _arrange(cluster)
-        n, rows, vectors = len(arranged.rows), arranged.rows, arranged.vectors
-        places = np.arange(n)
+        rows, vectors, places = arranged.rows, arranged.vectors, np.arange(len(arranged.rows))
         own = memberships(vectors, plan) if plan.options.rule == "balanced" else []
-        if kept_rows is not None:
-            leader, keeper = places, np.where(np.isin(rows, kept_rows), places, -1)
-        elif plan.options.rule == "semdedup-chain":
-            leader, keeper = _decide_chain(arranged, eps)
-        elif plan.options.cover:
-            pairs = graph(vectors, eps)
-            found = cover_sweep(vectors, rows, eps, _rule(vectors, plan, own).preference(rows), pairs)
-            leader, keeper = found[0].astype(np.int64), found[1].astype(np.int64)
-        else:
-            known = part.memo.get("sweeps", {}).get(cluster.number)
-            if known is None or eps not in known.eps:
-                known = sweep(vectors, [eps])
-            groups = known.neighbourhoods(eps)
-            chosen = choose(groups, _rule(vectors, plan, own).preference(rows), vectors, rows)
-            step = groups.step_of_member()
-            leader, keeper = np.empty(n, np.int64), np.empty(n, np.int64)
-            leader[groups.members], keeper[groups.members] = groups.leaders[step], chosen[step]
+        leader, keeper = _represent(arranged, eps, plan, own, part.memo.get("sweeps", {}), kept_rows)
         kept = keeper == places
+        gone = np.flatnonzero(~kept)
+        known = gone[keeper[gone] >= 0]
         similarity = np.where(kept, 1.0, np.nan)
-        removed = np.flatnonzero(~kept & (keeper >= 0))
-        similarity[removed] = cosine_of_pairs(vectors.x, vectors.squares, removed, keeper[removed])
-        with np.errstate(invalid="ignore"):
-            represented &= bool(np.all(kept | ((similarity > threshold) & kept[keeper] & (keeper >= 0))))
+        similarity[known] = cosine_of_pairs(vectors.x, vectors.squares, known, keeper[known])
+        near = known[(similarity[known] > 1.0 - eps / EPS_UNIT) & kept[keeper[known]]]
         distinct = distinct and closest_kept_pair_is_distinct(vectors.take(np.flatnonzero(kept)), eps)
-        by_row = np.argsort(rows)
-        values: tuple[NDArray[Any], ...] = (
-            rows, np.full(n, cluster.number, np.int64), rows[leader], kept, np.where(keeper >= 0, rows[keeper], -1),
-            similarity, arranged.centroid_similarity,
-        )  # fmt: skip
+        orphans.append(rows[np.setdiff1d(gone, near, assume_unique=True)])
+        removed.append(rows[gone])
+        similarities.append(similarity[gone])
+        soft.append([q[gone] for q in own])
+        number = np.full(len(rows), cluster.number, np.int64)
+        representative = np.where(keeper >= 0, rows[keeper], -1)
+        values = (rows, number, rows[leader], kept, representative, similarity, arranged.centroid_similarity)
         for name, value in zip(COLUMNS, values, strict=True):
-            columns[name].append(value[by_row])
-        if own:
-            soft.append([q[by_row] for q in own])
+            columns[name].append(value)
     return Decided(
         {name: np.concatenate(values) for name, values in columns.items()},
+        np.concatenate(removed),
+        np.concatenate(similarities),
         [np.concatenate(q) for q in zip(*soft, strict=True)],
+        np.concatenate(orphans),
         distinct,
-        represented,
     )
+
+
+def _represent(
+    arranged: _Arranged,
+    eps: int,
+    plan: Plan,
+    own: list[NDArray[np.int64]],
+    sweeps: dict[int, Sweep],
+    kept_rows: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the leader of each row's step and its representative, as places; -1 is none."""
+    rows, vectors = arranged.rows, arranged.vectors
+    places = np.arange(len(rows))
+    if kept_rows is not None:
+        return places, np.where(np.isin(rows, kept_rows), places, -1)
+    if plan.options.rule == "semdedup-chain":
+        return _decide_chain(arranged, eps)
+    preference = _rule(vectors, plan, own).preference(rows)
+    if plan.options.cover:
+        found = cover_sweep(vectors, rows, eps, preference, graph(vectors, eps))
+        return found[0].astype(np.int64), found[1].astype(np.int64)
+    known = sweeps.get(arranged.number)
+    if known is None or eps not in known.eps:
+        known = sweep(vectors, [eps])
+    groups = known.neighbourhoods(eps)
+    chosen = choose(groups, preference, vectors, rows)
+    step = groups.step_of_member()
+    leader, keeper = np.empty_like(places), np.empty_like(places)
+    leader[groups.members], keeper[groups.members] = groups.leaders[step], chosen[step]
+    return leader, keeper
 
 
 def _decide_chain(arranged: _Arranged, eps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

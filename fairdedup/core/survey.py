@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import reduce
 from operator import add
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import prototypes as pt
-from fairdedup.core.moments import MembershipMoments, Moments, shares
+from fairdedup.core.moments import MembershipMoments, Moments, PriceTerm, weights
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES, RULES, SWEEPING
 from fairdedup.core.similarity import Vectors
@@ -126,10 +127,10 @@ class Plan:
         Of each attribute (`balanced`).
     memberships : tuple of MembershipMoments
         Of each attribute over the data set (`balanced`).
-    targets, weights : tuple of ndarray of shape (c,), float64
-        Target shares, and target minus the data set's shares.
-    means, stds : tuple of float
-        Of the price u of each attribute.
+    targets : tuple of tuple of Fraction
+        Target shares of each attribute.
+    terms : tuple of PriceTerm
+        The price of each attribute.
     moments : Moments or None
         Of the similarity to each concept (`calibrate: zscore`).
     """
@@ -138,10 +139,8 @@ class Plan:
     prototypes: Prototypes | None = None
     temperatures: tuple[float, ...] = ()
     memberships: tuple[MembershipMoments, ...] = ()
-    targets: tuple[NDArray[np.float64], ...] = ()
-    weights: tuple[NDArray[np.float64], ...] = ()
-    means: tuple[float, ...] = ()
-    stds: tuple[float, ...] = ()
+    targets: tuple[tuple[Fraction, ...], ...] = ()
+    terms: tuple[PriceTerm, ...] = ()
     moments: Moments | None = None
 
 
@@ -205,10 +204,8 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
     targets = tuple(
         pt.target_shares(options.target, a, m.sums) for a, m in zip(prototypes.attributes, moments, strict=True)
     )
-    weights = tuple(t - shares(m.sums) for t, m in zip(targets, moments, strict=True))
-    spread = [m.mean_and_std(w) for m, w in zip(moments, weights, strict=True)]
-    means, stds = tuple(s[0] for s in spread), tuple(s[1] for s in spread)
-    return replace(plan, memberships=moments, targets=targets, weights=weights, means=means, stds=stds)
+    terms = tuple(m.term(weights(t, m.sums)) for m, t in zip(moments, targets, strict=True))
+    return replace(plan, memberships=moments, targets=targets, terms=terms)
 
 
 def _check_target(target: Any, prototypes: Prototypes) -> None:

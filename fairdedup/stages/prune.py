@@ -19,7 +19,7 @@ from fairdedup.core.decision import Decision, decide
 from fairdedup.core.moments import shares
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors
-from fairdedup.core.steps import COLUMNS, decide_part
+from fairdedup.core.steps import COLUMNS, Decided, decide_part
 from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
@@ -66,18 +66,7 @@ class ClusterRange:
                 )
 
 
-@dataclass
-class Stored:
-    """What comes back from a prune task whose decisions are on disk."""
-
-    removed_rows: NDArray[np.int64]
-    removed_similarity: NDArray[np.float64]
-    removed_memberships: list[NDArray[np.int64]]
-    distinct: bool
-    represented: bool
-
-
-def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Stored:
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
     """Decide a range of clusters, write its decisions by row, and return what re-admission needs."""
     decided = decide_part(part, eps, plan, kept_rows)
     order = np.argsort(decided.columns["row"])
@@ -85,15 +74,7 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArra
     for name in COLUMNS:
         records[name] = decided.columns[name][order]
     write_array(RunDirectory(part.root).decided(part.number), records)
-    removed = ~decided.columns["kept"]
-    return Stored(
-        decided.columns["row"][removed], decided.columns["similarity"][removed],
-        [q[removed] for q in decided.memberships], decided.distinct, decided.represented,
-    )  # fmt: skip
-
-
-def _removed(stored: Stored) -> tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.int64]]]:
-    return stored.removed_rows, stored.removed_similarity, stored.removed_memberships
+    return replace(decided, columns={})
 
 
 def cluster_ranges(run: RunDirectory, shards: int) -> tuple[list[ClusterRange], int]:
@@ -139,9 +120,7 @@ def prune(
     records = run.records()
     parts, clusters = cluster_ranges(run, len(records))
     map_parts = run_over(submit)
-    decision = decide(
-        parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store, removed_of=_removed
-    )
+    decision = decide(parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store)
     return decision, parts
 
 

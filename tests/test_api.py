@@ -1,0 +1,470 @@
+"""deduplicate(): what it takes, what it gives back, and what it says to every mistake in one line."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import oracles
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import fairdedup
+from fairdedup import UserError, deduplicate
+from fairdedup.api import DECISION_COLUMNS, Result, as_matrix
+
+RNG = np.random.default_rng(0)
+# Of float16 values, so that every type holds the same numbers; near copies of 12 directions.
+X = (RNG.normal(size=(12, 6))[RNG.integers(12, size=90)] + 0.1 * RNG.normal(size=(90, 6))).astype(np.float16)
+LABELS = np.arange(90) % 3
+PEOPLE = {"gender": {"woman": X[0] + 0.5, "man": X[1] - 0.5}}
+
+
+def decide(embeddings: Any = X, **changes: Any) -> Result:
+    return deduplicate(embeddings, **{"rule": "semdedup", "eps": 0.02, "clusters": LABELS, **changes})
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x.flags.writeable = False
+    return x
+
+
+def fixed_size(x: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
+
+
+def torch_tensor(x: np.ndarray) -> Any:
+    return pytest.importorskip("torch").from_numpy(x.copy())
+
+
+SAME = {
+    "float16": lambda x: x,
+    "float32": lambda x: x.astype(np.float32),
+    "float64": lambda x: x.astype(np.float64),
+    "long double": lambda x: x.astype(np.longdouble),
+    "big-endian": lambda x: x.astype(">f4"),
+    "read-only": lambda x: read_only(x.astype(np.float32)),
+    "read-only float16": lambda x: read_only(x.copy()),
+    "by columns": lambda x: np.asfortranarray(x.astype(np.float32)),
+    "every other of twice": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "reversed twice": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "nested lists": lambda x: x.tolist(),
+    "list of arrays": list,
+    "array of objects": lambda x: pd.Series(list(x)).to_numpy(),
+    "torch": lambda x: torch_tensor(x.astype(np.float32)),
+    "torch half": torch_tensor,
+    "torch with gradient": lambda x: torch_tensor(x.astype(np.float64)).requires_grad_(),
+    "torch parameter": lambda x: pytest.importorskip("torch").nn.Parameter(torch_tensor(x.astype(np.float32))),
+    "torch transposed twice": lambda x: torch_tensor(np.ascontiguousarray(x.T)).T,
+    "pandas series of arrays": lambda x: pd.Series(list(x.astype(np.float32)), index=range(90, 0, -1)),
+    "pandas series of lists": lambda x: pd.Series(x.tolist()),
+    "pandas series of arrow lists": lambda x: pd.Series(x.tolist(), dtype=pd.ArrowDtype(pa.list_(pa.float32()))),
+    "pandas table": lambda x: pd.DataFrame(x.astype(np.float64), index=[f"r{i}" for i in range(90)]),
+    "arrow fixed-size lists": fixed_size,
+    "arrow fixed-size lists, sliced": lambda x: fixed_size(np.concatenate([x[:5] + 1, x, x[:7]]))[5:95],
+    "arrow lists": lambda x: pa.array(x.astype(np.float32).tolist(), pa.list_(pa.float32())),
+    "arrow lists, sliced": lambda x: pa.array([[9.0], *x.tolist()])[1:],
+    "arrow large lists": lambda x: pa.array(x.tolist(), pa.large_list(pa.float64())),
+    "arrow chunks": lambda x: pa.chunked_array([fixed_size(x[:1]), fixed_size(x[1:50]), fixed_size(x[50:])]),
+    "arrow table": lambda x: pa.table({"embedding": fixed_size(x)}),
+    "arrow batch": lambda x: pa.record_batch({"embedding": fixed_size(x)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_vectors_give_the_same_result_however_they_are_held(name: str) -> None:
+    held = SAME[name](X)
+    assert np.array_equal(as_matrix(held), X)
+    for options in ({}, {"rule": "balanced", "prototypes": PEOPLE, "keep": 0.4, "eps": None, "cover": True}):
+        assert decide(held, **options).decisions.equals(decide(**options).decisions)
+
+
+def test_whole_numbers_and_narrow_floats_are_vectors_too() -> None:
+    whole = np.random.default_rng(1).integers(-3, 4, size=(90, 6))
+    whole[:, 0] = 5
+    expected = decide(whole.astype(np.float64)).decisions
+    for dtype in (np.int8, np.int64):
+        assert decide(whole.astype(dtype)).decisions.equals(expected)
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.int32, torch.bfloat16):
+        assert decide(torch.tensor(whole).to(dtype)).decisions.equals(expected)
+
+
+def test_what_is_given_stays_as_it_was() -> None:
+    x, labels, ids = X.astype(np.float64), LABELS.copy(), [f"id {i}" for i in range(90)]
+    people = {"gender": {name: vector.copy() for name, vector in PEOPLE["gender"].items()}}
+    decide(x, clusters=labels, ids=ids, rule="fairdedup", prototypes=people)
+    assert np.array_equal(x, X)
+    assert np.array_equal(labels, LABELS)
+    assert ids == [f"id {i}" for i in range(90)]
+    assert np.array_equal(people["gender"]["man"], PEOPLE["gender"]["man"])
+
+
+# The result.
+
+
+def test_the_result_says_everything_of_every_row() -> None:
+    result = decide(keep=0.5, eps=None)
+    table = result.decisions
+    assert tuple(table.columns) == DECISION_COLUMNS == (
+        "row", "id", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
+        "readmitted",
+    )  # fmt: skip
+    assert table["row"].tolist() == table["id"].tolist() == list(range(90))
+    kinds = dict(table.dtypes)
+    assert all(kinds[c] == np.int64 for c in ("row", "cluster", "neighbourhood", "representative"))
+    assert all(kinds[c] == np.float64 for c in ("similarity", "centroid_similarity"))
+    assert all(kinds[c] == np.bool_ for c in ("kept", "readmitted"))
+    assert result.kept.tolist() == table["id"][table["kept"]].tolist()
+    assert result.counts == {
+        "input": 90, "valid": 90, "kept": 45, "removed": 45, "rejected": 0,
+        "readmitted": int(table["readmitted"].sum()), "clusters": 3,
+    }  # fmt: skip
+    assert isinstance(result.eps, float)
+    assert list(result.rejected.columns) == ["row", "id", "reason"]
+    assert len(result.rejected) == 0
+    assert repr(result) == f"Result(kept 45 of 90, removed 45, rejected 0, eps {result.eps})"
+
+
+def test_the_signature_is_the_documented_one() -> None:
+    parameters = inspect.signature(deduplicate).parameters
+    assert list(parameters) == [
+        "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "start",
+        "calibrate", "target", "temperature", "reserve", "device",
+    ]  # fmt: skip
+    defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
+    assert defaults == {
+        "rule": "fairdedup", "clusters": "auto", "seed": 0, "cover": False, "start": "cluster", "calibrate": "none",
+        "target": "uniform", "temperature": "auto", "reserve": 0.1, "device": "auto",
+    }  # fmt: skip
+    for name in parameters:
+        assert f"\n    {name} : " in (deduplicate.__doc__ or "")
+    assert all(p.annotation is not inspect.Parameter.empty for p in parameters.values())
+    assert issubclass(UserError, ValueError)
+    assert fairdedup.deduplicate is deduplicate
+
+
+def test_the_examples_in_the_documentation_work() -> None:
+    import doctest
+
+    outcome = doctest.run_docstring_examples
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for test in finder.find(deduplicate, "deduplicate", globs={}):
+        runner.run(test)
+    assert outcome is not None and runner.summarize(verbose=False).attempted > 0
+    assert runner.failures == 0
+
+
+IDS = {
+    "words": [f"sample/{i}" for i in range(90)],
+    "unlike words": np.array(["a", "bb", *(f"ccc{i}" for i in range(88))], object),
+    "numbers in any order": np.arange(90)[::-1] * 10**15,
+    "arrow": pa.array([f"é{i}" for i in range(90)]),
+    "arrow chunks": pa.chunked_array([[f"{i}" for i in range(40)], [f"{i}" for i in range(40, 90)]]),
+    "pandas": pd.Series([f"{i}.jpg" for i in range(90)], index=range(90, 180)),
+    "pandas index": pd.Index(range(500, 590)),
+}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_of_any_kind_follow_their_rows(name: str) -> None:
+    ids = IDS[name]
+    listed = ids.to_pylist() if hasattr(ids, "to_pylist") else list(ids)
+    x = X.copy()
+    x[[4, 50]] = 0
+    by_row, by_id = decide(x), decide(x, ids=ids)
+    assert by_id.kept.tolist() == [listed[row] for row in by_row.kept]
+    assert by_id.decisions["id"].tolist() == [listed[row] for row in by_row.decisions["row"]]
+    assert by_id.rejected["id"].tolist() == [listed[4], listed[50]]
+    others = [column for column in DECISION_COLUMNS if column != "id"]
+    assert by_id.decisions[others].equals(by_row.decisions[others])
+
+
+def test_what_cannot_be_used_is_rejected_with_its_reason_and_changes_nothing_else() -> None:
+    x = X.astype(np.float64)
+    bad = {3: np.nan, 4: np.inf, 5: -np.inf, 40: 0.0, 89: np.nan}
+    for row, value in bad.items():
+        x[row, 1:] = value
+        x[row, 0] = 0
+    good = np.setdiff1d(np.arange(90), list(bad))
+    for rule in ("semdedup", "fairdedup", "balanced", "random-neighbour"):
+        result = decide(x, rule=rule, prototypes=PEOPLE, keep=0.5, eps=None)
+        assert result.rejected["row"].tolist() == list(bad)
+        assert result.rejected["reason"].tolist() == [
+            *["vector has a value that is not finite"] * 3, "vector is zero", "vector has a value that is not finite",
+        ]  # fmt: skip
+        assert result.decisions["row"].tolist() == good.tolist()
+        assert result.counts["valid"] == 85 == len(good)
+        assert result.counts["kept"] == 43  # half of the valid ones, rounded up
+        assert result.counts["rejected"] == 5
+        assert result.counts["kept"] + result.counts["removed"] + result.counts["rejected"] == 90
+        problem = oracles.Problem(
+            oracles.unit16(x[good]), LABELS[good], rule, prototypes=PEOPLE,
+            chosen=np.searchsorted(good, result.decisions["representative"]),
+        )  # fmt: skip
+        expected = problem.decide(round((result.eps or 0) * 10_000), 0.5)
+        assert np.array_equal(result.decisions["kept"], expected["kept"])
+        assert np.array_equal(result.decisions["representative"], good[expected["representative"]])
+        assert np.array_equal(result.decisions["neighbourhood"], good[expected["neighbourhood"]])
+
+
+# Clusters.
+
+
+@pytest.mark.parametrize(
+    "held",
+    [list, lambda y: y.astype(np.int8), lambda y: y.astype(np.uint64), pd.Series, pa.array, torch_tensor],
+    ids=["list", "int8", "uint64", "pandas", "arrow", "torch"],
+)
+def test_labels_of_any_kind_are_the_clusters(held: Any) -> None:
+    assert decide(clusters=held(LABELS)).decisions.equals(decide().decisions)
+
+
+def test_numbers_of_clusters_are_only_names() -> None:
+    names = np.array([2**62, 7, 2**63 - 1])
+    renamed = decide(clusters=names[LABELS])
+    assert renamed.decisions["cluster"].tolist() == names[LABELS].tolist()
+    others = [column for column in DECISION_COLUMNS if column != "cluster"]
+    assert renamed.decisions[others].equals(decide().decisions[others])
+
+
+@pytest.mark.parametrize("clusters", [1, 4, np.int64(9), 90, "auto"])
+def test_rows_go_to_their_most_similar_centroid_and_the_decision_follows(clusters: Any) -> None:
+    from fairdedup.core import kmeans
+
+    unit = oracles.unit16(X)
+    result = decide(clusters=clusters, keep=0.9 if clusters != 90 else 1, eps=None, seed=3)
+    k = 1 if clusters == "auto" else int(clusters)
+    rows = kmeans.training_rows(np.arange(90), k, 3)
+    centroids = oracles.unit16(kmeans.train(unit[rows], k, 3, device="auto"))
+    assert np.array_equal(result.decisions["cluster"], oracles.assign(unit, centroids))
+    assert result.counts["clusters"] == result.decisions["cluster"].nunique() <= k
+    labels = result.decisions["cluster"].to_numpy()
+    problem = oracles.Problem(unit, labels, "semdedup", centroids16=centroids)
+    expected = problem.decide(round((result.eps or 0) * 10_000), 1 if clusters == 90 else 0.9)
+    for column in ("kept", "representative", "neighbourhood", "similarity", "centroid_similarity"):
+        assert np.array_equal(result.decisions[column], expected[column])
+
+
+def test_automatic_clusters_are_one_for_about_a_thousand_rows() -> None:
+    from fairdedup.core.kmeans import auto_clusters
+
+    found = [auto_clusters(n) for n in (1, 999, 1000, 1999, 50_000, 10**6, 10**7, 10**9)]
+    assert found == [1, 1, 1, 1, 50, 1000, 3162, 31_622]
+
+
+def test_a_seed_says_which_result() -> None:
+    first, again, other = (decide(clusters=5, rule="random-neighbour", seed=s) for s in (1, 1, 2))
+    assert first.decisions.equals(again.decisions)
+    assert not first.decisions.equals(other.decisions)
+
+
+# Mistakes: one line that names the value, the place and the mend.
+
+NARROW = {"gender": {"woman": np.ones(5)}}
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no amount": ({"eps": None}, "0 of keep, at-most and eps are given: give one, as in --keep 0.5"),
+    "two amounts": ({"keep": 0.5}, "2 of keep, at-most and eps are given: give one"),
+    "rule": ({"rule": "semdedupe"}, "rule 'semdedupe' is unknown: choose one of semdedup, fairdedup, balanced, "),
+    "cover of the chain": (
+        {"rule": "semdedup-chain", "cover": True},
+        "cover does not go with rule 'semdedup-chain': choose",
+    ),
+    "cover of random": (
+        {"rule": "random", "cover": True},
+        "cover does not go with rule 'random': choose one of semdedup",
+    ),
+    "eps of random": ({"rule": "random"}, "rule 'random' has no eps: give --keep or --at-most"),
+    "start": ({"start": "one"}, "start 'one' is unknown: choose one of cluster, zero"),
+    "calibrate": ({"calibrate": "yes"}, "calibrate 'yes' is unknown: choose one of none, zscore"),
+    "target": ({"target": "fair"}, "target 'fair' is unknown: choose uniform, data or {attribute: shares}"),
+    "temperature": ({"temperature": 0}, "temperature 0 is no number above 0: give one, or auto"),
+    "temperature of nothing": ({"temperature": float("nan")}, "temperature nan is no number above 0"),
+    "temperature in words": ({"temperature": "hot"}, "temperature 'hot' is no number above 0"),
+    "reserve": ({"reserve": 0.31}, "reserve 0.31 is out of range: give 0 to 0.3"),
+    "reserve below": ({"reserve": -0.1}, "reserve -0.1 is out of range: give 0 to 0.3"),
+    "device": ({"device": "tpu"}, "device 'tpu' is unknown: choose auto, cpu or cuda"),
+    "no prototypes": (
+        {"rule": "fairdedup"},
+        "rule 'fairdedup' needs prototypes and there are none: name the model that"
+        " made the embeddings (--model), bring prototype vectors (--prototypes), or use a rule",
+    ),
+    "prototypes of another model": ({"prototypes": NARROW}, "prototypes have 5 dimensions and the embeddings 6"),
+    "one prototype": ({"prototypes": np.ones(6)}, "prototypes have shape (6,): give (concepts, d) or a dict"),
+    "no attribute": ({"prototypes": {}}, "prototypes are empty: give at least one attribute with one concept"),
+    "no concept": ({"prototypes": {"age": {}}}, "prototypes['age'] names no concept: give at least one"),
+    "only absent": ({"prototypes": {"age": {"absent": np.ones(6)}}}, "prototypes['age'] names no concept"),
+    "no dict": (
+        {"prototypes": {"age": np.ones(6)}},
+        "prototypes['age'] is no dict: give {concept: vector of d values}",
+    ),
+    "zero prototype": (
+        {"prototypes": {"age": {"old": np.zeros(6)}}},
+        "prototypes['age']['old']: vector is zero; give a vector",
+    ),
+    "broken prototype": (
+        {"prototypes": {"age": {"old": np.full(6, np.nan)}}},
+        "prototypes['age']['old']: vector has a value"
+        " that is not finite; give a vector of the encoder that made the embeddings",
+    ),
+    "absent of zeros": (
+        {"prototypes": {"age": {"old": np.ones(6), "absent": np.zeros((2, 6))}}},
+        "prototypes['age']['absent']",
+    ),
+    "concepts of two models": (
+        {"prototypes": {"age": {"old": np.ones(6), "young": np.ones(5)}}},
+        "prototypes['age']['young'] has shape (5,): every prototype is one vector of the same d values",
+    ),
+    "attributes of two models": (
+        {"prototypes": {"a": {"x": np.ones(6)}, "b": {"y": np.ones(5)}}},
+        "prototypes have [5, 6] dimensions",
+    ),
+    "absent of another model": (
+        {"prototypes": {"a": {"x": np.ones(6), "absent": np.ones(5)}}},
+        "prototypes have [5, 6] dimensions",
+    ),
+    "few ids": ({"ids": range(89)}, "ids have shape (89,): give one for each of 90 rows"),
+    "ids twice": ({"ids": ["a", *range(88), "a"]}, "stands twice in ids: give unique ones"),
+    "no clusters": ({"clusters": 0}, "clusters 0 is no number of clusters: give a whole number above 0, or auto"),
+    "fewer than none": ({"clusters": -2}, "clusters -2 is no number of clusters"),
+    "clusters in words": (
+        {"clusters": "many"},
+        "clusters 'many' is no number of clusters: give a whole number above 0, or auto",
+    ),
+    "clusters true": ({"clusters": True}, "clusters True is no number of clusters"),
+    "more clusters than rows": (
+        {"clusters": 91},
+        "clusters 91 is more than the 90 valid rows: give at most 90, or auto",
+    ),
+    "few labels": (
+        {"clusters": LABELS[:9]},
+        "clusters are int64 of shape (9,): give a number, auto, or 90 integer labels",
+    ),
+    "broken labels": (
+        {"clusters": LABELS / 2},
+        "clusters are float64 of shape (90,): give a number, auto, or 90 integer",
+    ),
+    "noise labels": (
+        {"clusters": LABELS - 1},
+        "clusters has label -1 at row 0: labels are 0 or more; give rows that belong "
+        "nowhere (noise) labels of their own",
+    ),
+    "huge labels": (
+        {"clusters": LABELS.astype(np.uint64) + np.uint64(2**63)},
+        "clusters has label 9223372036854775810 at row 2",
+    ),
+    "no row": (
+        {"embeddings": np.zeros((0, 6))},
+        "embeddings have shape (0, 6): give at least one row of at least one value",
+    ),
+    "no value": ({"embeddings": np.zeros((90, 0))}, "embeddings have shape (90, 0): give at least one row"),
+    "one vector": ({"embeddings": X[0]}, "embeddings are float16 of shape (6,): give an (n, d) array of floats"),
+    "a cube": ({"embeddings": X[None]}, "embeddings are float16 of shape (1, 90, 6): give an (n, d) array of floats"),
+    "complex": ({"embeddings": X + 1j}, "of shape (90, 6): give an (n, d) array of floats"),
+    "words": ({"embeddings": [["a", "b"]] * 90}, "embeddings are <U1 of shape (90, 2): give an (n, d) array of floats"),
+    "nothing": ({"embeddings": None}, "embeddings are rows of different lengths or no numbers: give an (n, d) array"),
+    "ragged lists": ({"embeddings": [[1.0, 2.0], [1.0]]}, "embeddings are rows of different lengths or no numbers"),
+    "ragged series": ({"embeddings": pd.Series([np.ones(2), np.ones(1)])}, "embeddings are rows of different lengths"),
+    "series with a gap": ({"embeddings": pd.Series([np.ones(2), None])}, "embeddings are rows of different lengths"),
+    "series of words": (
+        {"embeddings": pd.Series(["a", "b"])},
+        "embeddings are rows of different lengths or no numbers",
+    ),
+    "arrow numbers": (
+        {"embeddings": pa.array([1.0, 2.0])},
+        "the Arrow column is double with 0 nulls: give lists of floats",
+    ),
+    "arrow gap": (
+        {"embeddings": pa.array([[1.0], None])},
+        "the Arrow column is list<item: double> with 1 nulls: give lists",
+    ),
+    "ragged arrow": (
+        {"embeddings": pa.array([[1.0], [1.0, 2.0]])},
+        "the Arrow lists have 1 to 2 values: all must have the same",
+    ),
+    "two arrow columns": (
+        {"embeddings": pa.table({"a": [[1.0]], "b": [[1.0]]})},
+        "the Arrow table has 2 columns: give the one",
+    ),
+    "no arrow row": (
+        {"embeddings": pa.array([], pa.list_(pa.float32()))},
+        "embeddings have shape (0, 0): give at least one row",
+    ),
+    "only zeros": ({"embeddings": np.zeros((90, 6))}, "no row is valid"),
+    "only zeros, counted": ({"embeddings": np.zeros((90, 6)), "clusters": 4}, "no row is valid"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_line_with_its_value_place_and_mend(name: str) -> None:
+    changes, says = MISTAKES[name]
+    with pytest.raises(UserError) as caught:
+        decide(**changes)
+    message = str(caught.value)
+    assert says in message
+    assert "\n" not in message
+    assert "np." not in message  # a value as its user wrote it
+    mends = (
+        "give ",
+        "choose ",
+        "use ",
+        "must come from",
+        "must have",
+        "are 0 or more",
+        "is one vector",
+        "there is nothing",
+    )
+    assert any(mend in message for mend in mends)
+
+
+TARGETS: dict[str, tuple[Any, str]] = {
+    "attribute": ({"sex": {"woman": 1}}, "target names attribute 'sex': the prototypes have gender"),
+    "concept": ({"gender": {"woman": 0.5, "men": 0.5}}, "target['gender']"),
+    "missing concept": ({"gender": {"woman": 1.0}}, "target['gender']"),
+    "sum": ({"gender": {"woman": 0.5, "man": 0.4}}, "target['gender']"),
+    "negative": ({"gender": {"woman": 1.5, "man": -0.5}}, "target['gender']"),
+    "no number": ({"gender": {"woman": float("nan"), "man": 0.5}}, "target['gender']"),
+    "no shares": ({"gender": 0.5}, "target['gender']"),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_that_fits_no_prototypes_is_told_in_one_line(name: str) -> None:
+    target, says = TARGETS[name]
+    with pytest.raises(UserError) as caught:
+        decide(rule="balanced", prototypes=PEOPLE, target=target)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    import faiss
+
+    if getattr(faiss, "get_num_gpus", lambda: 0)():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="device 'cuda': FAISS sees no GPU here; use --device cpu or auto"):
+        decide(clusters=3, device="cuda")
+
+
+@pytest.mark.parametrize("temperature", [1, np.float32(0.1), np.float64(0.1), np.int64(2)])
+def test_a_temperature_is_any_kind_of_number(temperature: Any) -> None:
+    found = decide(rule="balanced", prototypes=PEOPLE, temperature=temperature)
+    assert found.decisions.equals(decide(rule="balanced", prototypes=PEOPLE, temperature=float(temperature)).decisions)
+
+
+def test_prototypes_of_any_kind_mean_the_same() -> None:
+    vectors = np.stack([X[0] + 0.5, X[1] - 0.5, X[2] * 2]).astype(np.float64)
+    by_array = decide(rule="balanced", prototypes=vectors, keep=0.4, eps=None).decisions
+    named = {"any": {"a": vectors[0].tolist(), "b": vectors[1] * 1e200, "c": torch_tensor(vectors[2])}}
+    for same in (vectors.tolist(), vectors.astype(np.float32), torch_tensor(vectors), named):
+        found = decide(rule="balanced", prototypes=same, keep=0.4, eps=None).decisions
+        assert found.equals(by_array)
+
+
+def test_an_attribute_that_a_target_does_not_name_is_uniform() -> None:
+    people = {**PEOPLE, "age": {"old": X[4], "young": X[5]}}
+    half = {"woman": 0.5, "man": 0.5}
+    given = decide(rule="balanced", prototypes=people, target={"gender": half}, keep=0.4, eps=None)
+    assert given.decisions.equals(decide(rule="balanced", prototypes=people, keep=0.4, eps=None).decisions)

@@ -1,0 +1,257 @@
+"""What a person sees while it works: bars on a terminal, plain lines elsewhere, nothing when quiet, no hostile bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fairdedup import progress
+from fairdedup.errors import visible
+from fairdedup.progress import StageProgress
+from fairdedup.summary import print_summary, print_sweep
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    return clock
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Make stderr a terminal of 80 columns; the value tells what has been written to it, once it is closed."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    master, slave = pty.openpty()
+    chunks: list[bytes] = []
+
+    def drain() -> None:
+        while True:
+            try:
+                chunk = os.read(master, 1 << 16)
+            except OSError:
+                return
+            if not chunk:
+                return
+            chunks.append(chunk)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def seen() -> str:
+        if not stream.closed:
+            stream.close()
+            reader.join(10)
+        return b"".join(chunks).decode()
+
+    try:
+        yield seen
+    finally:
+        seen()
+        os.close(master)
+
+
+def plain(text: str) -> str:
+    """Take the terminal's orders out."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+# Plain lines
+
+
+def test_a_line_at_most_every_five_seconds_and_one_at_the_end(clock, capsys):
+    with StageProgress() as shown, shown.stage("embed", 1000, "rows") as stage:
+        for _ in range(100):
+            clock.now += 0.25
+            stage.advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "embed: 10/1,000 rows, 40 rows/s, ETA 25 s",  # the first at once: it works
+        "embed: 210/1,000 rows, 40 rows/s, ETA 20 s",
+        "embed: 410/1,000 rows, 40 rows/s, ETA 15 s",
+        "embed: 610/1,000 rows, 40 rows/s, ETA 10 s",
+        "embed: 810/1,000 rows, 40 rows/s, ETA 5 s",
+        "embed: 1,000/1,000 rows, 40 rows/s, 25.0 s",
+    ]
+
+
+def test_a_slow_rate_is_not_nothing(clock, capsys):
+    with StageProgress() as shown, shown.stage("embed", 4, "shards") as stage:
+        for _ in range(4):
+            clock.now += 80
+            stage.advance(1)
+    assert capsys.readouterr().err.splitlines()[0] == "embed: 1/4 shards, 0.013 shards/s, ETA 240 s"
+
+
+def test_a_pass_under_a_second_has_no_line_of_its_own(clock, capsys):
+    with StageProgress() as shown:
+        clock.now += 10
+        with shown.stage("long", 10) as stage:
+            clock.now += 2
+            stage.advance(10)
+        for _ in range(5):
+            with shown.stage("search", 10) as stage:
+                clock.now += 0.1
+                stage.advance(10)
+    assert capsys.readouterr().err == "long: 10/10 rows, 5 rows/s, 2.0 s\n"
+
+
+def test_what_is_not_a_terminal_gets_no_orders(capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with StageProgress() as shown, shown.stage("embed", 10) as stage:
+        stage.advance(10)
+        shown.say("a line with [red]brackets[/] and 123")
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.err and printed.out == ""
+    assert printed.err.endswith("a line with [red]brackets[/] and 123\n")
+
+
+def test_quiet_says_nothing(capsys, monkeypatch):
+    with StageProgress(quiet=True) as shown, shown.stage("embed", 10) as stage:
+        stage.advance(5)
+        shown.say("a line")
+    assert capsys.readouterr() == ("", "")
+    with terminal(monkeypatch) as seen:
+        with StageProgress(quiet=True) as shown, shown.stage("embed", 10) as stage:
+            stage.advance(5)
+            shown.say("a line")
+        assert seen() == ""
+
+
+# What is remembered for run.json
+
+
+def test_seconds_add_up_over_the_passes_of_a_stage_and_rows_do_not(clock):
+    shown = StageProgress(quiet=True)
+    for rows in (100, 250, 250):
+        with shown.stage("search", rows) as stage:
+            clock.now += 2
+            stage.advance(rows)
+    with shown.stage("prototypes", 1, "task"):
+        clock.now += 0.5
+    assert shown.seconds == {"search": 6.0, "prototypes": 0.5}
+    assert shown.rows == {"search": 250}
+
+
+def test_a_stage_ends_full_and_never_over_and_a_failed_one_where_it_was():
+    shown = StageProgress(quiet=True)
+    with shown.stage("embed", 10) as stage:
+        stage.advance(4)
+        assert stage.done == 4
+    assert stage.done == 10
+    with shown.stage("embed", 10) as stage:
+        stage.advance(25)
+    assert stage.done == 10
+    with pytest.raises(ZeroDivisionError), shown.stage("embed", 10) as stage:
+        stage.advance(3)
+        raise ZeroDivisionError
+    assert stage.done == 3 and shown.rows == {"embed": 10}
+
+
+# Bars
+
+
+def test_a_terminal_shows_a_bar_with_counts_rate_and_eta_on_one_line(monkeypatch):
+    with terminal(monkeypatch) as seen:
+        with StageProgress() as shown, shown.stage("train k-means", 1_234_567) as stage:
+            assert shown.live
+            for _ in range(4):
+                stage.advance(200_000)
+                shown._bars.refresh()
+                threading.Event().wait(0.06)
+            shown.say("a line beside it")
+        text = seen()
+    assert "\x1b[" in text, "nothing moves"
+    frames = re.split(r"[\r\n]+", plain(text))
+    moving = [frame for frame in frames if re.search(
+        r"train k-means +[━╸╺ ]+ [68]00,000/1,234,567 rows [\d,]+/s ETA \d:\d\d:\d\d", frame)]  # fmt: skip
+    assert moving, frames
+    assert max(map(len, frames)) <= 80
+    assert any(frame.strip() == "a line beside it" for frame in frames)
+    assert any("1,234,567/1,234,567 rows" in frame for frame in frames)
+
+
+def test_another_pass_of_a_stage_begins_at_nothing(monkeypatch):
+    with terminal(monkeypatch), StageProgress() as shown:
+        for _ in range(2):
+            with shown.stage("search", 10) as stage:
+                stage.advance(10)
+        assert len(shown._bars.tasks) == 1 and shown._bars.tasks[0].finished
+        with shown.stage("search", 10) as stage:
+            assert not shown._bars.tasks[0].finished and shown._bars.tasks[0].completed == 0
+            stage.advance(10)
+
+
+# Hostile names
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\nnext\x00\x9b\u202e[bold]x[/bold]\udcff"
+
+
+def test_a_hostile_text_becomes_one_visible_line():
+    assert visible(HOSTILE) == (
+        "\\x1b[31mred\\x1b]0;title\\x07\\r next\\x00\\x9b\\u202e[bold]x[/bold]\\udcff"
+    )
+    assert visible("plain, naïve, 写真 – ok\\n") == "plain, naïve, 写真 – ok\\n"
+
+
+def assert_tame(text: str) -> None:
+    assert not {"\x1b", "\x07", "\r", "\x00", "\x9b", "\u202e"} & set(text)
+    assert "[bold]x[/bold]" in text, "somebody read orders in it"
+
+
+def test_what_is_said_is_tame(capsys):
+    with StageProgress() as shown:
+        shown.say(HOSTILE)
+    printed = capsys.readouterr().err
+    assert_tame(printed)
+    assert printed.count("\n") == 1
+
+
+def test_a_summary_is_tame_whatever_the_captions_say():
+    page = io.StringIO()
+    manifest = {
+        "counts": {"input": 4, "valid": 3, "kept": 2, "removed": 1, "rejected": 1, "readmitted": 1}, "clusters": 1,
+        "eps": 0.05, "config": {"prune": {"rule": "fairdedup", "cover": False}}, "input": {"format": "npy"},
+        "guarantees": {"no_two_kept_are_duplicates": True, "every_removed_has_a_kept_representative": False},
+        "warnings": [HOSTILE],
+        "shares": [{"attribute": HOSTILE, "group": HOSTILE, "input": 0.25, "kept": 0.5},
+                   {"attribute": HOSTILE, "group": "other", "input": 0.75, "kept": 0.5}],
+    }  # fmt: skip
+    print_summary(manifest, Path("run") / HOSTILE.replace("/", ""), Console(file=page, width=400))
+    text = page.getvalue()
+    assert_tame(text.replace("[bold]x[bold]", "[bold]x[/bold]"))
+    for part in ("input", "66.7% of the valid rows, 1 of them re-admitted", "0.0500", "above 0.9500", "+25.0 points",
+                 "-25.0 points", "(--cover gives both)", "reasons in run"):  # fmt: skip
+        assert part in text, part
+
+
+def test_a_sweep_is_a_table():
+    page = io.StringIO()
+    print_sweep([{"keep": 0.3, "kept": 1200, "eps": 0.0312, "readmitted": 2}], Console(file=page, width=80))
+    header, line = page.getvalue().splitlines()
+    assert header.split() == ["keep", "kept", "eps", "re-admitted"] and line.split() == ["0.3", "1,200", "0.0312", "2"]
