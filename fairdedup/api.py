@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from fairdedup.arrays import as_ids, as_labels, as_matrix
 from fairdedup.core import kmeans
 from fairdedup.core.decision import decide
 from fairdedup.core.finder import one_thread_a_product
@@ -187,7 +188,7 @@ def deduplicate(
         raise UserError(f"device {device!r} is unknown: choose auto, cpu or cuda")
     vectors = as_matrix(embeddings)
     n = len(vectors)
-    names = _ids(ids, n)
+    names = as_ids(ids, n)
     known = None if prototypes is None else Prototypes.of(prototypes)
     if known is not None and known.dimension != vectors.shape[1]:
         raise UserError(
@@ -220,76 +221,6 @@ def deduplicate(
     )  # fmt: skip
 
 
-def as_matrix(embeddings: Any) -> NDArray[np.floating]:
-    """Return embeddings as a float array of shape (n, d), from NumPy, torch, pandas or Arrow.
-
-    Raises
-    ------
-    UserError
-        If they are not a matrix of numbers with at least one row and one column.
-    """
-    if type(embeddings).__module__.partition(".")[0] == "torch":
-        tensor = embeddings.detach().cpu()
-        embeddings = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    elif type(embeddings).__module__.partition(".")[0] == "pyarrow":
-        embeddings = _from_arrow(embeddings)
-    elif isinstance(embeddings, pd.Series):
-        embeddings = _stacked(embeddings.to_numpy())
-    try:
-        array = np.asarray(embeddings)
-        if array.dtype == object:
-            array = _stacked(array)
-        if array.dtype.kind in "iub":
-            array = array.astype(np.float64)
-    except (ValueError, TypeError):
-        raise UserError("embeddings are rows of different lengths or no numbers: give an (n, d) array") from None
-    if array.dtype.kind != "f" or array.ndim != 2:
-        raise UserError(f"embeddings are {array.dtype} of shape {array.shape}: give an (n, d) array of floats")
-    if 0 in array.shape:
-        raise UserError(f"embeddings have shape {array.shape}: give at least one row of at least one value")
-    return array if array.dtype.itemsize <= 8 else array.astype(np.float64)
-
-
-def _stacked(rows: NDArray[Any]) -> NDArray[Any]:
-    return np.stack([np.asarray(row, np.float64) for row in rows]) if len(rows) else np.zeros((0, 0))
-
-
-def _from_arrow(column: Any) -> NDArray[Any]:
-    """Return an Arrow list column, or a table with just one column, as a matrix."""
-    import pyarrow as pa
-
-    if isinstance(column, (pa.Table, pa.RecordBatch)):
-        if column.num_columns != 1:
-            raise UserError(f"the Arrow table has {column.num_columns} columns: give the one that holds the embeddings")
-        column = column.column(0)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-    if column.null_count or not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-                                 or pa.types.is_fixed_size_list(column.type)):  # fmt: skip
-        raise UserError(
-            f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls"
-        )
-    values = column.flatten()
-    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
-    if len(lengths) != 1:
-        raise UserError(f"the Arrow lists have {lengths.min()} to {lengths.max()} values: all must have the same")
-    return values.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
-
-
-def _ids(ids: Any, n: int) -> NDArray[Any]:
-    if ids is None:
-        return np.arange(n)
-    names = ids.to_numpy(zero_copy_only=False) if type(ids).__module__.startswith("pyarrow") else np.asarray(ids)
-    if names.shape != (n,):
-        raise UserError(f"ids have shape {names.shape}: give one for each of {n} rows")
-    repeated = pd.Series(names).duplicated()
-    if repeated.any():
-        raise UserError(f"id {names[int(np.argmax(repeated))]!r} stands twice in ids: give unique ones")
-    return names
-
-
 def _unit_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
     step = 8192
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -301,9 +232,9 @@ def _parts(
     unit: NDArray[np.float16], rows: NDArray[np.int64], clusters: Any, n: int, seed: int, device: str
 ) -> list[_Memory]:
     """Cluster the valid rows, or take the labels that are given, into a part for each cluster."""
+    if not len(rows):
+        return []
     if isinstance(clusters, (str, int, np.integer)):
-        if not len(rows):
-            return []
         k = kmeans.check_clusters(clusters, len(rows))
         sample = np.searchsorted(rows, kmeans.training_rows(rows, k, seed))
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
@@ -311,7 +242,7 @@ def _parts(
         numbers = np.unique(labels)
         centroids = centroids[numbers]
     else:
-        labels = _labels(clusters, n)[rows]
+        labels = as_labels(clusters, n)[rows]
         numbers = np.unique(labels)
         centroids = kmeans.centroids_of_labels(unit, labels, numbers)
     order = np.argsort(labels, kind="stable")
@@ -321,22 +252,6 @@ def _parts(
         for k, index in enumerate(np.split(order, bounds[1:]))
         if len(index)
     ]
-
-
-def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
-    if type(labels).__module__.partition(".")[0] == "torch":
-        labels = labels.detach().cpu().numpy()  # type: ignore[union-attr]
-    array = np.asarray(labels)
-    if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise UserError(
-            f"clusters are {array.dtype} of shape {array.shape}: give a number, auto, or {n} integer labels"
-        )
-    if n and array.min() < 0:
-        raise UserError(
-            f"clusters has label {array.min()} at row {int(array.argmin())}: labels are 0 or more; give rows that "
-            "belong nowhere (noise) labels of their own"
-        )
-    return array.astype(np.int64)
 
 
 def _table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:

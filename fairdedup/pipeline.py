@@ -49,7 +49,7 @@ from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
-OWN_FILES = ("run.json", "prototypes.parquet", "config.json")
+OWN_FILES = ("run.json", "prototypes.parquet")
 PACKAGES = ("fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "numba")
 
 
@@ -185,8 +185,9 @@ def clear_run(directory: RunDirectory) -> None:
     directory.manifest.unlink(missing_ok=True)
     for name in OWN:
         clear(directory.root / name)
-    for name in OWN_FILES:  # config.json last: it says that all this is ours
+    for name in OWN_FILES:
         (directory.root / name).unlink(missing_ok=True)
+    write_json(directory.config, {"asked": {}, "done": {}})  # last: it says that all this was ours, and still is
 
 
 def _check_amount(config: RunConfig) -> None:
@@ -260,7 +261,7 @@ def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) 
     known = read_json(directory.config)
     if known is None:
         # A run that was killed early may have left its sample, or a file that was being written.
-        there = [p.name for p in root.iterdir()] if root.is_dir() else []
+        there = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
         foreign = [name for name in there if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
         if foreign:
             raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")

@@ -353,7 +353,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "huge labels": (
         {"clusters": LABELS.astype(np.uint64) + np.uint64(2**63)},
-        "clusters has label 9223372036854775810 at row 2",
+        "clusters has label 9223372036854775810 at row",
     ),
     "no row": (
         {"embeddings": np.zeros((0, 6))},

@@ -81,7 +81,9 @@ def test_a_prototype_is_the_mean_of_unit_captions_over_templates_and_words(tmp_p
         """)  # fmt: skip
     found = embed_captions(read_captions(file), SPEC)
     light = ["a photo of pale", "a photo of fair", "pale and pale", "fair and fair"]
-    assert set(light) | {"a photo of dark", "dark and dark", "nobody", "an empty room", "face: old"} == set(encoder.seen)
+    assert set(light) | {"a photo of dark", "dark and dark", "nobody", "an empty room", "face: old"} == set(
+        encoder.seen
+    )
     assert {a: list(concepts) for a, concepts in found.items()} == {"tone": ["light", "dark", "absent"], "age": ["old"]}
     assert found["tone"]["light"] == pytest.approx(np.mean([direction(t) for t in light], axis=0))
     assert found["tone"]["dark"] == pytest.approx((direction("a photo of dark") + direction("dark and dark")) / 2)
@@ -114,7 +116,8 @@ WRONG_CAPTIONS = {
     "another key": ("atributes: {}", "field required; write it as people.yaml is written"),
     "no attributes": ("attributes: {}", "has no attributes: add one"),
     "another key inside": ("attributes: {a: {concept: {x: [cat]}}}", "attributes.a.concepts: field required"),
-    "no list of words": ("attributes: {a: {concepts: {x: cat}}}", "attributes.a.concepts.x: input should be a valid list"),
+    "no list of words": ("attributes: {a: {concepts: {x: cat}}}",
+                         "attributes.a.concepts.x: input should be a valid list"),
     "a number": ("attributes: {a: {concepts: {x: [1]}}}", "attributes.a.concepts.x.0: input should be a valid string"),
     "no words": ("attributes: {a: {concepts: {x: []}}}", "attribute 'a' has a concept without words: add some"),
     "no concepts": ("attributes: {a: {concepts: {}}}", "attribute 'a' has a concept without words: add some"),
@@ -183,7 +186,12 @@ def test_vectors_of_npz_and_npy(tmp_path, vectors):
 
 
 def test_no_file_of_vectors_needs_a_text_tower():
-    assert [needs_text_tower(Path(f"p.{kind}")) for kind in ("npy", "npz", "parquet", "yml")] == [False, False, False, True]
+    assert [needs_text_tower(Path(f"p.{kind}")) for kind in ("npy", "npz", "parquet", "yml")] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def npz(path: Path, **arrays: object) -> Path:
@@ -223,7 +231,9 @@ WRONG_VECTORS = {
     "no npy": (lambda t: raw(t / "p.npy", b"no array"), "cannot be read (no plain array): mend it"),
     "no npz": (lambda t: raw(t / "p.npz", b"no array"), "cannot be read (no plain array): mend it"),
     "a cut npz": (lambda t: cut_zip(t / "p.npz"), "cannot be read ("),
-    "an npz named npy": (lambda t: npz(t / "x.npz", a__x=np.ones(3)).rename(t / "p.npy"), "of another kind than its name"),
+    "an npz named npy": (
+        lambda t: npz(t / "x.npz", a__x=np.ones(3)).rename(t / "p.npy"), "of another kind than its name"
+    ),
     "an npy named npz": (lambda t: npy(t / "x.npy", np.eye(3)).rename(t / "p.npz"), "of another kind than its name"),
     "an npz of something else": (lambda t: _zip(t / "p.npz"), "'a/b.txt' holds no array; give real numbers"),
     "no parquet": (lambda t: raw(t / "p.parquet", b"no table at all, only text"), "cannot be read ("),
@@ -244,7 +254,8 @@ WRONG_VECTORS = {
     "neither vectors nor ids": (lambda t: parquet(t / "p.parquet", **AB), "has columns attribute, concept: give"),
     "an empty concept": (lambda t: parquet(t / "p.parquet", attribute=["a"], concept=pa.array([None], pa.string()),
                                            vector=[[1.0]]), "column 'concept' has empty rows"),
-    "an empty vector": (lambda t: parquet(t / "p.parquet", **AB, vector=[[1.0], None]), "column 'vector' has empty rows"),
+    "an empty vector": (lambda t: parquet(t / "p.parquet", **AB, vector=[[1.0], None]),
+                        "column 'vector' has empty rows"),
     "vectors of text": (lambda t: parquet(t / "p.parquet", **AB, vector=["x", "y"]), "cannot be read ("),
     "vectors of two lengths": (lambda t: parquet(t / "p.parquet", **AB, vector=[[1.0, 2.0], [1.0]]), "has shape (1,)"),
     "a concept twice": (lambda t: parquet(t / "p.parquet", attribute=["a", "a"], concept=["x", "x"],
@@ -273,7 +284,7 @@ def test_a_wrong_file_of_vectors_is_found_before_anything_is_embedded(tmp_path, 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run of two embedding shards, ids k0 to k7, one row of it rejected."""
+    """Return a run of two embedding shards, ids k0 to k7, one row of it rejected."""
     run = RunDirectory(tmp_path / "run")
     x = oracles.unit16(np.random.default_rng(0).normal(size=(8, 4)))
     for number, rows in enumerate(([0, 1, 2], [3, 4, 5, 6, 7])):

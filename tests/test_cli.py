@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help whose examples run, a run asked for again, another configuration, YAML."""
+"""The command line as a person meets it: help, a run asked for again, another configuration, YAML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from runs import (
     picture,
     raw_vectors,
     table,
-    write_embeddings,
     write_tar,
 )
 
@@ -50,7 +49,7 @@ def examples_of(text: str) -> list[str]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """Go to an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -119,7 +118,6 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
     Path("photos").mkdir()
     for k in range(520):
         Path("photos", f"{k}.png").write_bytes(picture(5 * k, side=16))
-    write_embeddings(Path("embeddings"))
     ran = []
     for name in ("run", "cluster", "prune", "sweep", "sample"):
         for example in examples_of(done(name, "--help").out):
@@ -194,7 +192,9 @@ def test_quiet_prints_nothing_at_all(again, prototypes, scheduler, embeddings):
 
 
 def test_sweep_prints_a_line_for_each_fraction(finished, prototypes, scheduler):
-    shown = done("sweep", finished, "--keep", "0.3, 0.5,1", "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+    shown = done(
+        "sweep", finished, "--keep", "0.3, 0.5,1", "--prototypes", prototypes, "--scheduler", scheduler, "--quiet"
+    )
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[0] == ["keep", "kept", "eps", "re-admitted"]
     assert [line[:2] for line in lines[1:]] == [["0.3", "71"], ["0.5", "119"], ["1", "237"]]
@@ -229,7 +229,6 @@ def on_a_terminal(*words: object, **options: Any) -> tuple[int, str]:
 
 def test_on_a_terminal_every_stage_has_a_bar_and_names_stay_tame(tmp_path, scheduler):
     np.save(tmp_path / "x.npy", raw_vectors(40))
-    (tmp_path / "x.ids.txt").write_text("".join(f"{k}\n" for k in range(40)))
     out = tmp_path / "run\x1b[31m"
     code, seen = on_a_terminal("run", tmp_path / "x.npy", "--keep", 0.5, "--rule", "semdedup", "--out", out,
                                "--scheduler", scheduler)  # fmt: skip
@@ -237,11 +236,6 @@ def test_on_a_terminal_every_stage_has_a_bar_and_names_stay_tame(tmp_path, sched
     for stage in ("embed", "train k-means", "assign", "search", "decide", "export"):
         assert re.search(rf"{stage} +\S*━.* 40/40 .*rows.*ETA", seen), stage
     assert "\x1b[31m" + "/kept" not in seen and "run\\x1b[31m/kept" in seen
-    (tmp_path / "x.ids.txt").write_text("evil\x1b]0;title\x07\n" * 40)
-    code, seen = on_a_terminal("run", tmp_path / "x.npy", "--keep", 0.5, "--rule", "semdedup", "--restart",
-                               "--out", out, "--scheduler", scheduler)  # fmt: skip
-    assert code == 2 and "\x1b]0;title" not in seen
-    assert "id 'evil\\x1b]0;title\\x07' stands twice" in seen.replace("\r\n", "")
 
 
 # A run asked for again
@@ -249,14 +243,14 @@ def test_on_a_terminal_every_stage_has_a_bar_and_names_stay_tame(tmp_path, sched
 
 @pytest.fixture
 def again(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to be changed."""
+    """Return a copy of the finished run, to be changed."""
     shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
 
 
 @pytest.fixture
 def asked(embeddings: Path, prototypes: Path, scheduler: str) -> list[object]:
-    """The command of the finished run, but for --out."""
+    """Return the command of the finished run, but for --out."""
     return ["run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS,
             "--scheduler", scheduler]  # fmt: skip
 
@@ -307,10 +301,7 @@ def test_restart_clears_no_folder_that_is_no_run(here, asked):
         (here / "mine" / folder / "x").write_text("mine")
     before = files(here)
     shown = command(*asked, "--out", "mine", "--restart")
-    assert (shown.code, shown.err) == (
-        2, f"fairdedup: error: --out {str(here / 'mine')!r} holds other files ('{next((here / 'mine').iterdir()).name}'): "
-        "choose a new or empty folder\n",
-    ) or "holds other files" in shown.err  # fmt: skip
+    assert shown.code == 2 and "mine' holds other files ('embeddings'): choose a new or empty folder" in shown.err
     assert files(here) == before
 
 
@@ -320,7 +311,8 @@ def test_a_folder_with_other_files_is_refused(here, asked):
     for words in (asked, ["embed", asked[1]]):
         shown = command(*words, "--out", "mine")
         assert (shown.code, shown.err) == (
-            2, f"fairdedup: error: --out {str(here / 'mine')!r} holds other files ('thesis.tex'): choose a new or empty folder\n"
+            2, f"fairdedup: error: --out {str(here / 'mine')!r} holds other files ('thesis.tex'): "
+            "choose a new or empty folder\n",
         )  # fmt: skip
     assert [p.name for p in (here / "mine").iterdir()] == ["thesis.tex"]
 
@@ -428,9 +420,9 @@ def test_ready_embeddings_need_no_torch_and_one_local_worker_gives_the_same_byte
     assert "\x1b" not in shown.stderr + shown.stdout
     for folder in ("kept", "decisions", "rejected", "embeddings/img_emb", "clusters"):
         assert contents(tmp_path / "run" / folder) == contents(finished / folder)
-    probe = subprocess.run([sys.executable, "-c", "import torch"], env=os.environ | {
-        "PYTHONPATH": paths, "WATCHED": str(tmp_path / "probe")}, capture_output=True)  # fmt: skip
-    assert probe.returncode == 0 and "torch" in (tmp_path / "probe").read_text(), "the watch sees nothing"
+    probe = [sys.executable, "-c", "import importlib.util; importlib.util.find_spec('torch')"]
+    subprocess.run(probe, check=True, env=os.environ | {"PYTHONPATH": paths, "WATCHED": str(tmp_path / "probe")})
+    assert "torch" in (tmp_path / "probe").read_text(), "the watch sees nothing"
 
 
 # Exit codes
@@ -442,7 +434,10 @@ def test_what_is_nobodys_mistake_ends_with_1_and_one_line(here, monkeypatch):
 
     monkeypatch.setattr("fairdedup.config.load_config", broken)
     shown = command("run", "x.npy", "--keep", 0.5)
-    assert (shown.code, shown.err) == (1, "fairdedup: error: RuntimeError: first line (FAIRDEDUP_DEBUG=1 shows where)\n")
+    assert (shown.code, shown.err) == (
+        1,
+        "fairdedup: error: RuntimeError: first line (FAIRDEDUP_DEBUG=1 shows where)\n",
+    )
     monkeypatch.setenv("FAIRDEDUP_DEBUG", "1")
     with pytest.raises(RuntimeError, match="first line"):
         command("run", "x.npy", "--keep", 0.5)
@@ -472,4 +467,6 @@ def test_names_of_exit_codes():
 def test_shards_and_folders_of_the_examples_are_what_they_say(here):
     write_tar(Path("data-00000.tar"), {"a.png": picture(0)})
     shown = command("run", "data-{00000..00014}.tar", "--keep", 0.5, "--model", "ViT-B-16", "--pretrained", "openai")
-    assert shown.code == 2 and "data-00001.tar' of 'data-{00000..00014}.tar' is missing (1 of 15 are there)" in shown.err
+    assert (
+        shown.code == 2 and "data-00001.tar' of 'data-{00000..00014}.tar' is missing (1 of 15 are there)" in shown.err
+    )

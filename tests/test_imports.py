@@ -29,7 +29,8 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "stages": STAGES_USE,
     "captions": STAGES_USE,
     "workers": {"stages", "storage", "progress", "errors"},
-    "api": {"core", "errors"},
+    "arrays": {"errors"},
+    "api": {"arrays", "core", "errors"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

@@ -43,7 +43,7 @@ PRODUCT = ("kept", "decisions", "rejected")
 
 @pytest.fixture
 def again(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to be changed."""
+    """Return a copy of the finished run, to be changed."""
     shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
 
@@ -76,7 +76,9 @@ def assert_same(decided: Decided, expected: oracles.Decision) -> None:
     for name, values in expected.items():
         wanted = rows[values] if name in ("representative", "neighbourhood") else values
         wrong = np.flatnonzero(found[name].to_numpy() != wanted)
-        assert not len(wrong), f"{name} of rows {rows[wrong[:9]]}: {found[name][wrong[:9]].tolist()}, {wanted[wrong[:9]]}"
+        assert not len(wrong), (
+            f"{name} of rows {rows[wrong[:9]]}: {found[name][wrong[:9]].tolist()}, {wanted[wrong[:9]]}"
+        )
 
 
 # What is decided
@@ -169,7 +171,8 @@ def test_every_row_of_the_input_is_kept_removed_or_rejected(finished):
     assert sorted([*decisions["row"], *rejected["row"]]) == list(range(240))
     assert decisions["row"].is_monotonic_increasing
     assert manifest(finished)["counts"] == {
-        "input": 240, "valid": 237, "kept": 119, "removed": 118, "rejected": 3, "readmitted": int(decisions["readmitted"].sum()),
+        "input": 240, "valid": 237, "kept": 119, "removed": 118, "rejected": 3,
+        "readmitted": int(decisions["readmitted"].sum()),
     }  # fmt: skip
     assert decisions["kept"].sum() == len(table(finished / "kept")) == 119
 
@@ -241,7 +244,9 @@ def test_one_npy_with_ids_beside_it(tmp_path, scheduler):
     decisions = table(tmp_path / "run" / "decisions")
     assert decisions["id"].tolist() == [f"name {k}" for k in range(60)]
     assert manifest(tmp_path / "run")["counts"]["kept"] == 30
-    assert_same(Decided(tmp_path / "run"), Decided(tmp_path / "run").problem("semdedup").decide(units(tmp_path / "run"), 0.5))
+    assert_same(
+        Decided(tmp_path / "run"), Decided(tmp_path / "run").problem("semdedup").decide(units(tmp_path / "run"), 0.5)
+    )
 
 
 # What is done again, and what is not
@@ -258,7 +263,9 @@ def test_a_second_prune_embeds_and_clusters_nothing(prune, again):
     assert contents(again / "kept") == first
 
 
-@pytest.mark.parametrize(("rule", "cover"), [("fairdedup", False), ("balanced", False), ("balanced", True), ("semdedup-chain", False)])
+@pytest.mark.parametrize(
+    ("rule", "cover"), [("fairdedup", False), ("balanced", False), ("balanced", True), ("semdedup-chain", False)]
+)
 def test_sweep_says_what_prune_would_do_and_writes_nothing(prune, again, scheduler, prototypes, rule, cover):
     before = files(again)
     fractions = [0.1, 0.35, 0.8, 1.0]
@@ -291,7 +298,9 @@ def test_a_stage_says_which_one_comes_before_it(tmp_path, finished):
     shutil.copytree(finished / "embeddings", tmp_path / "run" / "embeddings")
     assert "holds no finished embeddings: run `fairdedup embed" in command("cluster", tmp_path / "run").err
     shutil.copy(finished / "config.json", tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text((finished / "config.json").read_text().replace('"cluster":', '"none":'))
+    (tmp_path / "run" / "config.json").write_text(
+        (finished / "config.json").read_text().replace('"cluster":', '"none":')
+    )
     answer = command("prune", tmp_path / "run", "--keep", 0.5, "--rule", "semdedup")
     assert answer.code == 2 and "holds no finished clustering: run `fairdedup cluster" in answer.err
 
@@ -440,8 +449,9 @@ def test_a_folder_of_images_with_captions(tmp_path, weights, scheduler):
         (tmp_path / "in" / name).write_bytes(picture(10 * k))
     (tmp_path / "in" / "a" / "one.txt").write_text("first\n")
     (tmp_path / "in" / "broken\x1b]0;title\x07.png").write_bytes(b"no picture")
-    shown = done("run", tmp_path / "in", "--keep", 1, "--rule", "semdedup", "--model", "fairdedup-small", "--pretrained", weights,
-                 "--batch-size", 4, "--max-rejected", 0.2, "--out", tmp_path / "run", "--scheduler", scheduler)  # fmt: skip
+    shown = done("run", tmp_path / "in", "--keep", 1, "--rule", "semdedup", "--model", "fairdedup-small",
+                 "--pretrained", weights, "--batch-size", 4, "--max-rejected", 0.2, "--out", tmp_path / "run",
+                 "--scheduler", scheduler)  # fmt: skip
     kept = table(tmp_path / "run" / "kept")
     assert sorted(kept["id"]) == sorted(kept["path"]) == sorted(names)
     assert kept.set_index("id")["caption"].dropna().to_dict() == {"a/one.png": "first"}
@@ -452,7 +462,9 @@ def test_a_folder_of_images_with_captions(tmp_path, weights, scheduler):
 def test_captions_are_embedded_once_whatever_their_names(images_run, tmp_path, scheduler):
     shutil.copytree(images_run, tmp_path / "run")
     file = tmp_path / "mine.yaml"
-    file.write_text('attributes: {"race/ethnicity": {concepts: {"Hispanic/Latino": [red], other: [blue]}, absent: [none]}}')
+    file.write_text(
+        'attributes: {"race/ethnicity": {concepts: {"Hispanic/Latino": [red], other: [blue]}, absent: [none]}}'
+    )
     asked = ("prune", tmp_path / "run", "--keep", 0.5, "--prototypes", file, "--scheduler", scheduler, "--quiet")
     done(*asked)
     first, vectors = contents(tmp_path / "run" / "kept"), files(tmp_path / "run")["prototypes.parquet"]
@@ -549,7 +561,17 @@ def test_exemplars_of_the_run_can_be_prototypes(again, scheduler, tmp_path):
         columns=["attribute", "concept", "id"],
     )
     lines.to_parquet(tmp_path / "exemplars.parquet")
-    done("prune", again, "--keep", 0.5, "--prototypes", tmp_path / "exemplars.parquet", "--scheduler", scheduler, "--quiet")
+    done(
+        "prune",
+        again,
+        "--keep",
+        0.5,
+        "--prototypes",
+        tmp_path / "exemplars.parquet",
+        "--scheduler",
+        scheduler,
+        "--quiet",
+    )
     unit = decided.unit.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     means = {"tone": {concept: unit[places].mean(axis=0) for concept, places in groups.items()}}
@@ -558,7 +580,9 @@ def test_exemplars_of_the_run_can_be_prototypes(again, scheduler, tmp_path):
     assert_same(Decided(again), problem.decide(units(again), 0.5))
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "fairface").is_dir(), reason="needs real faces, which are not in the repository")
+@pytest.mark.skipif(
+    not (SHARED / "data" / "fairface").is_dir(), reason="needs real faces, which are not in the repository"
+)
 def test_real_faces(tmp_path, weights, scheduler):
     shard = sorted((SHARED / "data" / "fairface").glob("train96-*.tar"))[0]
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""What a person sees while it works: bars on a terminal, plain lines elsewhere, nothing when quiet, no hostile bytes."""
+"""What a person sees while it works: bars on a terminal, else plain lines, nothing when quiet, no hostile bytes."""
 
 from __future__ import annotations
 
@@ -213,9 +213,7 @@ HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\nnext\x00\x9b\u202e[bold]x[/bold]\udcff
 
 
 def test_a_hostile_text_becomes_one_visible_line():
-    assert visible(HOSTILE) == (
-        "\\x1b[31mred\\x1b]0;title\\x07\\r next\\x00\\x9b\\u202e[bold]x[/bold]\\udcff"
-    )
+    assert visible(HOSTILE) == ("\\x1b[31mred\\x1b]0;title\\x07\\r next\\x00\\x9b\\u202e[bold]x[/bold]\\udcff")
     assert visible("plain, naïve, 写真 – ok\\n") == "plain, naïve, 写真 – ok\\n"
 
 

@@ -32,7 +32,7 @@ def kept_target(fraction: float, valid: int) -> int:
     """
     if not 0 < fraction <= 1:
         raise UserError(f"keep {fraction:g} is not a fraction: give a number above 0 and up to 1, as in --keep 0.5")
-    return math.floor(fraction * valid + 0.5)
+    return math.floor(float(fraction) * valid + 0.5)
 
 
 def smallest_fraction(clusters: int, valid: int) -> float:

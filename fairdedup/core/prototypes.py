@@ -6,6 +6,7 @@ is computed so that it is the same on any machine: fixed order, no library expon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -194,9 +195,13 @@ def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> t
     if target == "uniform" or attribute.name not in target:
         return (Fraction(1, len(attribute.concepts)),) * len(attribute.concepts)
     given = target[attribute.name]
-    if set(given) != set(attribute.concepts):
+    if not isinstance(given, Mapping) or set(given) != set(attribute.concepts):
+        given = given if isinstance(given, Mapping) else [given]
         raise UserError(f"target[{attribute.name!r}] names {sorted(given)}: give {sorted(attribute.concepts)}")
-    out = tuple(Fraction(str(float(given[c]))) for c in attribute.concepts)
+    numbers = [float(given[c]) for c in attribute.concepts]
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f"target[{attribute.name!r}] holds {numbers}: give shares that are numbers")
+    out = tuple(Fraction(str(number)) for number in numbers)
     if not (min(out) >= 0 and abs(float(sum(out)) - 1) <= 1e-6):
         raise UserError(f"target[{attribute.name!r}] adds up to {float(sum(out)):g}: shares are >= 0 and add up to 1")
     return out

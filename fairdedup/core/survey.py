@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
+from numbers import Real
 from operator import add
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class Options:
         if not isinstance(self.target, Mapping) and self.target not in ("uniform", "data"):
             raise UserError(f"target {self.target!r} is unknown: choose uniform, data or {{attribute: shares}}")
         if self.temperature != "auto" and not (
-            isinstance(self.temperature, (int, float)) and 0 < self.temperature < float("inf")
+            isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")
         ):
             raise UserError(f"temperature {self.temperature!r} is no number above 0: give one, or auto")
         if not 0 <= self.reserve <= 0.3:

@@ -1,0 +1,116 @@
+"""What `deduplicate()` accepts, as arrays: NumPy, torch, pandas and Arrow in, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairdedup.errors import UserError
+
+
+def as_matrix(embeddings: Any) -> NDArray[np.floating]:
+    """Return embeddings as a float array of shape (n, d), from NumPy, torch, pandas or Arrow.
+
+    Raises
+    ------
+    UserError
+        If they are not a matrix of numbers with at least one row and one column.
+    """
+    if type(embeddings).__module__.partition(".")[0] == "torch":
+        tensor = embeddings.detach().cpu()
+        embeddings = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    elif type(embeddings).__module__.partition(".")[0] == "pyarrow":
+        embeddings = _from_arrow(embeddings)
+    elif isinstance(embeddings, pd.Series):
+        embeddings = embeddings.to_numpy()
+    try:
+        array = np.asarray(embeddings)
+        if array.dtype == object:
+            array = _stacked(array)
+        if array.dtype.kind in "iub":
+            array = array.astype(np.float64)
+    except (ValueError, TypeError):
+        raise UserError("embeddings are rows of different lengths or no numbers: give an (n, d) array") from None
+    if array.dtype.kind != "f" or array.ndim != 2:
+        raise UserError(f"embeddings are {array.dtype} of shape {array.shape}: give an (n, d) array of floats")
+    if 0 in array.shape:
+        raise UserError(f"embeddings have shape {array.shape}: give at least one row of at least one value")
+    return array if array.dtype.itemsize <= 8 else array.astype(np.float64)
+
+
+def _stacked(rows: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([np.asarray(row, np.float64) for row in rows]) if len(rows) else np.zeros((0, 0))
+
+
+def _from_arrow(column: Any) -> NDArray[Any]:
+    """Return an Arrow list column, or a table with just one column, as a matrix."""
+    import pyarrow as pa
+
+    if isinstance(column, (pa.Table, pa.RecordBatch)):
+        if column.num_columns != 1:
+            raise UserError(f"the Arrow table has {column.num_columns} columns: give the one that holds the embeddings")
+        column = column.column(0)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+    if column.null_count or not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+                                 or pa.types.is_fixed_size_list(column.type)):  # fmt: skip
+        raise UserError(
+            f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls"
+        )
+    values = column.flatten()
+    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
+    if len(lengths) != 1:
+        raise UserError(f"the Arrow lists have {lengths.min()} to {lengths.max()} values: all must have the same")
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
+
+
+def as_ids(ids: Any, n: int) -> NDArray[Any]:
+    """Return unique ids (n,), the row numbers if there are none.
+
+    Raises
+    ------
+    UserError
+        If they are not one for each row, or one stands twice.
+    """
+    if ids is None:
+        return np.arange(n)
+    names = ids.to_numpy(zero_copy_only=False) if type(ids).__module__.startswith("pyarrow") else np.asarray(ids)
+    if names.shape != (n,):
+        raise UserError(f"ids have shape {names.shape}: give one for each of {n} rows")
+    repeated = pd.Series(names).duplicated()
+    if repeated.any():
+        twice = names[int(np.argmax(repeated))]
+        twice = twice.item() if isinstance(twice, np.generic) else twice
+        raise UserError(f"id {twice!r} stands twice in ids: give unique ones")
+    return names
+
+
+def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
+    """Return the labels of a clustering (n,).
+
+    Raises
+    ------
+    UserError
+        If they are not one integer from 0 to 2**63 - 1 for each row.
+    """
+    if type(labels).__module__.partition(".")[0] == "torch":
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise UserError(
+            f"clusters are {array.dtype} of shape {array.shape}: give a number, auto, or {n} integer labels"
+        )
+    if n and array.min() < 0:
+        raise UserError(
+            f"clusters has label {array.min()} at row {int(array.argmin())}: labels are 0 or more; give rows that "
+            "belong nowhere (noise) labels of their own"
+        )
+    if n and array.max() > np.iinfo(np.int64).max:
+        row = int(array.argmax())
+        raise UserError(f"clusters has label {array[row]} at row {row}: give labels below 2**63")
+    return array.astype(np.int64)

@@ -1,0 +1,305 @@
+"""What people get wrong: each ends with exit code 2 and one line that names the value, the place and the mend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from runs import Finished, command, files, picture, raw_vectors, sample, write_tar
+
+from fairdedup import workers
+
+# Where a case has no --scheduler it must be refused before any worker is needed: `no_workers` sees to that.
+TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
+    # The command itself
+    "unknown command": ("fly", ("No such command 'fly'", "fairdedup --help")),
+    "unknown option": ("run x.npy --kep 0.5", ("No such option '--kep'", "'--keep'", "run --help")),
+    "an option without its value": ("sweep images --keep", ("'--keep' requires an argument",)),
+    "INPUT twice": ("run x.npy x.npy --keep 0.5", ("extra argument", "x.npy", "run --help")),
+    "no amount": ("run x.npy", ("nothing says how much to keep", "--keep 0.5, --at-most 0.5 or --eps 0.05")),
+    "no amount to prune": ("prune no-run", ("nothing says how much to keep",)),
+    # How much
+    "keep 0": ("run x.npy --keep 0", ("--keep 0 is no fraction", "above 0 and up to 1")),
+    "keep 1.5": ("run x.npy --keep 1.5", ("--keep 1.5 is no fraction", "up to 1, as 0.5")),
+    "keep 50, meant as per cent": ("run x.npy --keep 50", ("--keep 50 is no fraction", "as 0.5")),
+    "keep a negative share": ("run x.npy --keep -0.5", ("--keep -0.5 is no fraction",)),
+    "keep nan": ("run x.npy --keep nan", ("--keep nan is no fraction",)),
+    "keep inf": ("run x.npy --keep inf", ("--keep inf is no fraction",)),
+    "keep a word": ("run x.npy --keep half", ("--keep", "'half' is not a valid float", "run --help")),
+    "at most 0": ("run x.npy --at-most 0", ("--at-most 0 is no fraction",)),
+    "keep with eps": ("run x.npy --keep 0.5 --eps 0.1", ("--keep and --eps exclude each other", "give one of")),
+    "keep with at-most": ("run x.npy --keep 0.5 --at-most 1", ("--keep and --at-most exclude each other",)),
+    "a negative eps": ("run x.npy --eps -1", ("eps -1 is out of range", "0 (removes nothing) to 2")),
+    "eps 3": ("run x.npy --eps 3", ("eps 3 is out of range", "as 0.05")),
+    "eps nan": ("run x.npy --eps nan", ("eps nan is out of range",)),
+    "eps beyond all numbers": ("run x.npy --eps 1e308", ("eps 1e+308 is out of range",)),
+    "eps between two": ("run x.npy --eps 0.00015",
+                        ("eps 0.00015 is not a whole number of ten-thousandths", "give 0.000")),
+    "fewer than one per cluster": ("run x.npy --keep 0.01 --clusters 9 --rule semdedup $DASK",
+                                   ("keep 0.01 of 60 rows is 1, fewer than one for each of 9 clusters",
+                                    "keep at least 0.14",
+                                    "fewer clusters")),
+    "none at all": ("run x.npy --keep 0.001 --rule random $DASK",
+                    ("keep 0.001 of 60 rows is none: keep at least 0.00",)),
+    # The rule and its options
+    "unknown rule": ("run x.npy --keep 0.5 --rule fairdedupe", ("'--rule'", "'fairdedupe' is not one of 'fairdedup'")),
+    "cover with random": ("run x.npy --keep 0.5 --rule random --cover",
+                          ("cover does not go with rule 'random'", "choose one of semdedup")),
+    "cover with the chain": ("run x.npy --keep 0.5 --rule semdedup-chain --cover", ("cover does not go with rule",)),
+    "random with eps": ("run x.npy --eps 0.1 --rule random", ("rule 'random' has no eps", "--keep or --at-most")),
+    "temperature 0": ("run x.npy --keep 0.5 --rule balanced --temperature 0", ("temperature 0", "above 0", "or auto")),
+    "temperature nan": ("run x.npy --keep 0.5 --temperature nan", ("temperature nan is no number above 0",)),
+    "temperature abc": ("run x.npy --keep 0.5 --temperature abc", ("--temperature 'abc' is no number", "or auto")),
+    "reserve 0.5": ("run x.npy --keep 0.5 --reserve 0.5", ("--reserve 0.5", "less than or equal to 0.3")),
+    "reserve nan": ("run x.npy --keep 0.5 --reserve nan", ("--reserve nan cannot be used",)),
+    "unknown target": ("run x.npy --keep 0.5 --target equal",
+                       ("'--target'", "'equal' is not one of 'uniform', 'data'")),
+    "unknown start": ("run x.npy --keep 0.5 --start one", ("'--start'", "'cluster', 'zero'")),
+    "unknown calibration": ("run x.npy --keep 0.5 --calibrate z", ("'--calibrate'", "'none', 'zscore'")),
+    # Clusters, seed, workers
+    "no clusters": ("run x.npy --keep 0.5 --clusters 0", ("--clusters 0", "greater than or equal to 1")),
+    "a negative number of clusters": ("run x.npy --keep 0.5 --clusters -1", ("--clusters -1",)),
+    "half a cluster": ("run x.npy --keep 0.5 --clusters 1.5", ("--clusters '1.5' is no number", "or auto")),
+    "clusters as a word": ("run x.npy --keep 0.5 --clusters many", ("--clusters 'many' is no number", "or auto")),
+    "more clusters than rows": ("run x.npy --keep 0.5 --clusters 1000000000 --rule semdedup $DASK",
+                                ("clusters 1000000000 is more than the 60 valid rows", "at most 60, or auto")),
+    "a negative seed": ("run x.npy --keep 0.5 --seed -1", ("--seed -1", "greater than or equal to 0")),
+    "no workers": ("run x.npy --keep 0.5 --workers 0", ("--workers 0", "greater than or equal to 1")),
+    "workers of a scheduler": ("run x.npy --keep 0.5 --workers 2 --scheduler tcp://127.0.0.1:1",
+                               ("--scheduler and --workers exclude each other", "own workers")),
+    "a scheduler that does not answer": ("run x.npy --keep 0.5 --rule semdedup --scheduler tcp://127.0.0.1:1",
+                                         ("scheduler 'tcp://127.0.0.1:1' does not answer", "start `dask scheduler`")),
+    "a scheduler that is no address": ("run x.npy --keep 0.5 --rule semdedup --scheduler http://127.0.0.1:1",
+                                       ("scheduler 'http://127.0.0.1:1' does not answer", "leave --scheduler out")),
+    # INPUT
+    "no such input": ("run nowhere --keep 0.5", ("no such file or folder: 'nowhere'", "check the path")),
+    "no name": ("run '' --keep 0.5", ("the input is ''", "give a folder")),
+    "an empty folder": ("run empty --keep 0.5",
+                        ("folder 'empty' holds no files", "with images, tar shards or img_emb/")),
+    "a folder of text": ("run texts --keep 0.5",
+                         ("folder 'texts' holds no images, but 1 '.txt'", "give a folder with")),
+    "one image": ("run images/a.png --keep 0.5", ("'images/a.png' is a single image", "the folder that it lies in")),
+    "a file of text": ("run texts/a.txt --keep 0.5", ("'texts/a.txt' is a file of unknown kind", "give a .tar")),
+    "shards that are missing": ("run s-{0..2}.tar --keep 0.5",
+                                ("s-1.tar' of 's-{0..2}.tar' is missing (1 of 3", "bring")),
+    "a glob of nothing": ("run q-*.tar --keep 0.5", ("no tar shard matches 'q-*.tar'", "check the pattern")),
+    "braces that do not match": ("run s-{0..2.tar --keep 0.5", ("braces in 's-{0..2.tar' do not match",)),
+    "a protocol of nobody": ("run s4://x/y --keep 0.5", ("'s4://x/y'", "check the part before '://'")),
+    "an npy that needs pickle": ("run objects.npy --keep 0.5",
+                                 ("objects.npy' holds Python objects", "pickle", "float")),
+    "an npy of one dimension": ("run flat.npy --keep 0.5", ("flat.npy' has shape (16,)", "(rows, dimensions)")),
+    "an npy of integers": ("run whole.npy --keep 0.5", ("whole.npy' holds int64", "float16, float32 or float64")),
+    "an npy of no rows": ("run none.npy --keep 0.5", ("'none.npy' has no rows",)),
+    "an npy that is text": ("run text.npy --keep 0.5", ("text.npy' is not an .npy file", "numpy.save")),
+    "ids of another length": ("run short.npy --keep 0.5", ("short.npy' has 60 rows but", "short.ids.txt' has 2")),
+    "an img_emb without files": ("run hollow --keep 0.5", ("img_emb of 'hollow' holds no img_emb_0.npy",)),
+    "vectors of zeros": ("run zeros.npy --keep 0.5 --rule semdedup $DASK",
+                         ("all 5 samples are rejected (5 x vector is zero)", "mend the input")),
+    "too much that is bad": ("run nans.npy --keep 0.5 --rule semdedup $DASK",
+                             ("30 of 60 samples are rejected", "--max-rejected 0.05", "not finite",
+                              "raise --max-rejected")),
+    "IDs that stand twice": ("run twice.npy --keep 0.5 --rule semdedup $DASK",
+                             ("id 'evil\\x1b[31m\\x07' stands twice", "twice.npy-00000", "make ids unique")),
+    "max-rejected 2": ("run x.npy --keep 0.5 --max-rejected 2", ("--max-rejected 2.0", "less than or equal to 1")),
+    "a typo in --id": ("run x.npy --keep 0.5 --id shard-key",
+                       ("'--id'", "'shard-key' is not one of 'key', 'shard/key'")),
+    # The encoder
+    "unknown model": ("run images --keep 0.5 --model ViT-B-17 --pretrained openai",
+                      ("model 'ViT-B-17' is unknown to open_clip", "did you mean ViT-B-16")),
+    "a model without weights": ("run images --keep 0.5 --model ViT-B-16",
+                                ("model 'ViT-B-16' has no weights", "--pretrained")),
+    "weights without a model": ("run images --keep 0.5 --pretrained openai",
+                                ("--pretrained 'openai' without --model",)),
+    "no such weights": ("run images --keep 0.5 --model ViT-B-16 --pretrained w.pt",
+                        ("pretrained 'w.pt': no such file",)),
+    "an unknown tag": ("run images --keep 0.5 --model RN50 --pretrained oponai $DASK",
+                       ("'oponai' is no tag of RN50", "choose one of openai")),
+    "weights that are none": ("run images --keep 0.5 --model fairdedup-small --pretrained bad.pt $DASK",
+                              ("bad.pt' does not load into 'fairdedup-small'", "no plain state dict", "its own file")),
+    "safetensors that are none": ("run images --keep 0.5 --model fairdedup-small --pretrained bad.safetensors $DASK",
+                                  ("bad.safetensors' does not load into 'fairdedup-small'",)),
+    "weights of another model": ("run images --keep 0.5 --model fairdedup-small --pretrained other.safetensors $DASK",
+                                 ("other.safetensors' does not load", "its tensors are those of another model")),
+    "a local folder without a model": ("run images --keep 0.5 --model local-dir:empty",
+                                       ("model 'local-dir:empty': no open_clip_config.json",
+                                        "give a folder that has one")),
+    "weights beside a folder": ("run images --keep 0.5 --model hf-hub:a/b --pretrained openai",
+                                ("leave --pretrained openai out",)),
+    "no batch": ("run images --keep 0.5 --batch-size 0", ("--batch-size 0", "greater than or equal to 1")),
+    "no threads": ("run images --keep 0.5 --threads 0", ("--threads 0",)),
+    "unknown device": ("run images --keep 0.5 --device tpu",
+                       ("'--device'", "'tpu' is not one of 'auto', 'cpu', 'cuda'")),
+    "unknown dtype": ("run images --keep 0.5 --dtype float8", ("'--dtype'", "'float8' is not one of")),
+    # Prototypes
+    "none for embeddings of nobody": ("run x.npy --keep 0.5",
+                                      ("rule 'fairdedup' needs prototypes and these embeddings name no model",
+                                       "--model",
+                                       "--prototypes FILE", "--rule semdedup")),
+    "no such prototypes": ("run x.npy --keep 0.5 --prototypes p.yaml", ("--prototypes 'p.yaml': no such file", ".npz")),
+    "captions without a model": ("run x.npy --keep 0.5 --prototypes blank.yaml",
+                                 ("--prototypes 'blank.yaml' holds captions and these embeddings name no model",
+                                  "--model")),
+    "captions that are no YAML": ("run images --keep 0.5 --prototypes bad.yaml",
+                                  ("prototypes 'bad.yaml' is no YAML", "mend")),
+    "a template without a blank": ("run images --keep 0.5 --prototypes blank.yaml",
+                                   ("prototypes 'blank.yaml': template 'a photo' of 'a' has no blank", "add {}")),
+    "prototypes of another dimension": ("run x.npy --keep 0.5 --prototypes wide.npy $DASK",
+                                        ("prototypes 'wide.npy' have 5 dimensions and the embeddings 16", "one model")),
+    "one prototype alone": ("run x.npy --keep 0.5 --prototypes flat.npy",
+                            ("prototypes have shape (16,)", "(concepts, d)")),
+    "prototypes with other columns": ("run x.npy --keep 0.5 --prototypes columns.parquet",
+                                      ("'columns.parquet' has columns a", "give attribute, concept and vector")),
+    "prototypes that need pickle": ("run x.npy --keep 0.5 --prototypes objects.npy",
+                                    ("cannot be read (no plain array)",)),
+    "prototypes of another kind": ("run x.npy --keep 0.5 --prototypes texts/a.txt", ("no known kind", ".parquet")),
+    "exemplars of nobody": ("run x.npy --keep 0.5 --prototypes exemplars.parquet $DASK",
+                            ("'exemplars.parquet' names id 'nobody'", "which the run does not have", "take them out")),
+    "a target of nobody": ("run x.npy --config target.yaml $DASK",
+                           ("target names attribute 'size'", "the prototypes have a")),
+    # Folders to write to
+    "--out is a file": ("run x.npy --keep 0.5 --out x.npy", ("x.npy' is a file", "choose a folder")),
+    "--out lies in a file": ("run x.npy --keep 0.5 --out x.npy/run", ("x.npy' is a file",)),
+    "--out with other files": ("run x.npy --keep 0.5 --out images",
+                               ("images' holds other files ('a.png')", "new or empty")),
+    "embed into other files": ("embed x.npy --out images", ("images' holds other files",)),
+    "cluster no run": ("cluster images", ("images holds no finished embeddings", "run `fairdedup embed INPUT --out")),
+    "prune no run": ("prune images --keep 0.5 --rule semdedup", ("images holds no finished embeddings",)),
+    "sweep no run": ("sweep nowhere --keep 0.5", ("nowhere holds no finished embeddings",)),
+    "sweep without fractions": ("sweep images", ("Missing option '--keep'", "fairdedup sweep --help")),
+    "sweep over words": ("sweep images --keep a,b", ("--keep 'a,b' is no list of fractions", "write 0.3,0.5,0.8")),
+    "sweep over nothing": ("sweep images --keep ''", ("--keep '' is no list of fractions",)),
+    "sweep to 0": ("sweep $RUN --keep 0.5,0 --rule semdedup $DASK",
+                   ("keep 0 is not a fraction", "above 0 and up to 1")),
+    "sweep to 1.5": ("sweep $RUN --keep 1.5 --rule semdedup $DASK", ("keep 1.5 is not a fraction",)),
+    "sweep to less than the clusters": ("sweep $RUN --keep 0.001 --rule semdedup $DASK",
+                                        ("keep 0.001 of 237 rows is fewer than one for each of 5 clusters",
+                                         "at least 0.0")),
+    "sweep at random": ("sweep $RUN --keep 0.5 --rule random $DASK", ("rule 'random' has no eps to sweep",)),
+    "sample into a full folder": ("sample images", ("DIR 'images' is not empty", "choose a new folder")),
+    "sample into a file": ("sample x.npy", ("DIR 'x.npy' is not empty",)),
+    "sample below a file": ("sample x.npy/faces", ("DIR 'x.npy/faces' cannot be written", "choose another folder")),
+    "sample of nothing": ("sample new --rows 5", ("'--rows'", "5 is not in the range x>=200")),
+    "sample with a negative seed": ("sample new --seed -1", ("seed = -1", "0 or more")),
+    "sample without a folder": ("sample", ("Missing argument 'DIR'",)),
+    # YAML
+    "no such config": ("run x.npy --config none.yaml", ("--config none.yaml: No such file", "give a YAML file")),
+    "a folder as config": ("run x.npy --config images", ("--config images: Is a directory",)),
+    "a config of a list": ("run x.npy --config list.yaml", ("--config list.yaml holds no keys", "`keep: 0.5`")),
+    "a config with a tab": ("run x.npy --config tab.yaml", ("--config tab.yaml is no YAML at line 2", "mend it")),
+    "a config that ends too early": ("run x.npy --config bad.yaml", ("--config bad.yaml is no YAML at line",)),
+    "a thirteenth month": ("run x.npy --config month.yaml",
+                           ("--config month.yaml is no YAML (month must be in 1..12)",)),
+    "a config of bytes": ("run x.npy --config bytes.yaml", ("--config bytes.yaml is no YAML",)),
+    "an unknown key": ("run x.npy --config key.yaml", ("kepe in key.yaml is no option", "did you mean keep")),
+    "a value of another kind": ("run x.npy --config value.yaml",
+                                ("keep in value.yaml 'half' cannot be used", "number")),
+    "two amounts in the file": ("run x.npy --config two.yaml", ("--keep and --eps exclude each other",)),
+    "clusters: true": ("run x.npy --config clusters.yaml", ("clusters in clusters.yaml True cannot be used",)),
+    "an input of two": ("run --config input.yaml", ("input in input.yaml ['a', 'b'] cannot be used", "string")),
+}  # fmt: skip
+
+YAML = {
+    "bad": "keep: [0.5", "blank": "{templates: [a photo], attributes: {a: {concepts: {x: [cat]}}}}",
+    "target": "{keep: 0.5, rule: balanced, prototypes: square.npz, target: {size: {big: 1}}}", "list": "- a\n- b",
+    "tab": "keep:\n\t- 1", "month": "keep: 2024-13-45", "key": "kepe: 0.5", "value": "keep: half",
+    "two": "{keep: 0.5, eps: 0.1}", "clusters": "{keep: 0.5, clusters: true}", "input": "{keep: 0.5, input: [a, b]}",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with everything that can be got wrong."""
+    here = tmp_path_factory.mktemp("workplace")
+    for folder in ("empty", "texts", "images", "hollow/img_emb"):
+        (here / folder).mkdir(parents=True)
+    (here / "texts" / "a.txt").write_text("text")
+    (here / "images" / "a.png").write_bytes(picture(0))
+    write_tar(here / "s-0.tar", sample("a", 0))
+    x = raw_vectors(60)
+    arrays = {
+        "x": x, "objects": np.array([{}], object), "flat": x[0], "whole": np.ones((3, 3), int), "none": x[:0],
+        "zeros": x[:5] * 0, "nans": np.where(np.arange(60)[:, None] < 30, np.nan, x), "twice": x, "short": x,
+        "wide": np.eye(5),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(here / f"{name}.npy", array)
+    np.savez(here / "square.npz", **{"a/x": x[0], "a/y": x[1]})
+    (here / "text.npy").write_text("no array")
+    (here / "short.ids.txt").write_text("a\nb\n")
+    (here / "twice.ids.txt").write_text("evil\x1b[31m\x07\n" * 2 + "".join(f"{k}\n" for k in range(58)))
+    (here / "bad.pt").write_text("no weights")
+    (here / "bad.safetensors").write_text("no weights")
+    from safetensors.numpy import save_file
+
+    save_file({"a": x}, here / "other.safetensors")
+    pq.write_table(pa.table({"a": [1]}), here / "columns.parquet")
+    exemplars = {"attribute": ["a", "a"], "concept": ["x", "y"], "id": ["0", "nobody"]}
+    pq.write_table(pa.table(exemplars), here / "exemplars.parquet")
+    for name, text in YAML.items():
+        (here / f"{name}.yaml").write_text(text)
+    (here / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    return here
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.Workers, "_start", lambda self: pytest.fail("a worker was asked for"))
+
+
+@pytest.fixture
+def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
+    """Run a case of the table in the workplace, which it must leave as it was."""
+
+    def run(words: str) -> Finished:
+        monkeypatch.chdir(workplace)
+        monkeypatch.setattr(workers, "ANSWER_WITHIN", 0.5)
+        if "--scheduler" not in words and "$DASK" not in words:
+            request.getfixturevalue("no_workers")
+        arguments = [
+            part
+            for word in words.split(" ")
+            for part in (["--scheduler", scheduler] if word == "$DASK" else [word.strip("'")])
+        ]
+        arguments = [str(finished) if word == "$RUN" else word for word in arguments]
+        if arguments[0] in ("run", "embed") and "--out" not in arguments:
+            arguments += ["--out", str(tmp_path / "run")]
+        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune"):
+            arguments.append("--quiet")
+        if arguments[-2:] == ["--keep", "--quiet"]:
+            arguments.pop()
+        return command(*arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_a_mistake_is_one_line_and_exit_code_2(case, wrong, workplace, finished):
+    words, fragments = TABLE[case]
+    before, run_before = files(workplace), files(finished) if "$RUN" in words else {}
+    shown = wrong(words)
+    assert shown.code == 2, shown
+    assert shown.out == ""
+    assert shown.err.startswith("fairdedup: error: ") and shown.err.count("\n") == 1 and shown.err.endswith("\n")
+    assert "Traceback" not in shown.err and "FAIRDEDUP_DEBUG" not in shown.err
+    assert shown.err[:-1].isprintable()
+    for fragment in fragments:
+        assert fragment in shown.err, f"{fragment!r} is not in {shown.err!r}"
+    assert files(workplace) == before, "a mistake has written something"
+    assert not run_before or files(finished) == run_before
+
+
+def test_the_table_is_long_enough():
+    assert len({words for words, _ in TABLE.values()}) == len(TABLE) > 100
+
+
+def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wrong, tmp_path, workplace):
+    """After a mistake in what comes late the corrected command goes on in the same folder."""
+    assert wrong("run x.npy --keep 0.5 --clusters 1000 --rule semdedup $DASK").code == 2
+    assert wrong("run x.npy --keep 0.01 --clusters 9 --rule semdedup $DASK").code == 2
+    assert wrong("run x.npy --keep 0.5 --clusters 9 --rule semdedup $DASK").code == 0
+    assert (tmp_path / "run" / "run.json").is_file()
+    assert os.listdir(workplace / "empty") == []
