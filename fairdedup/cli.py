@@ -154,7 +154,7 @@ def embed(input_: str | None, quiet: bool, config_file: Path | None, **flags: An
     _say(quiet, visible(f"embeddings: {config.out / 'embeddings'}"))
 
 
-@cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 500")
+@cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 100")
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @_options(*_CLUSTER, "threads", *_DASK)
 def cluster(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:

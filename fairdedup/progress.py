@@ -26,10 +26,11 @@ SHORT_PASS = 1.0  # seconds under which a pass is not worth a line of its own
 
 
 class _Rate(ProgressColumn):
-    """Rows or shards a second."""
+    """Rows a second, where they are known, else shards."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        rows = task.fields["rows"]
+        speed = rows / task.elapsed if rows and task.elapsed else task.finished_speed or task.speed
         return Text(f"{_short(speed)}/s" if speed else "", style="cyan", no_wrap=True)
 
 
@@ -96,11 +97,12 @@ class StageProgress:
         """Show how far a pass of a stage is."""
         name, done, total = stage.name, stage.done, stage.total
         if self.live:
+            fields: dict[str, Any] = {"unit": stage.counted, "rows": stage.rows}
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=total, unit=stage.unit)
-            elif not done:  # another pass has a clock of its own
-                self._bars.reset(self._tasks[name], total=total, unit=stage.unit)
-            self._bars.update(self._tasks[name], completed=done, total=total)
+                self._tasks[name] = self._bars.add_task(name, total=total, **fields)
+            elif not done and not stage.rows:  # another pass has a clock of its own
+                self._bars.reset(self._tasks[name], total=total, **fields)
+            self._bars.update(self._tasks[name], completed=done, total=total, **fields)
             return
         now = time.monotonic()
         elapsed = now - stage.started
@@ -109,7 +111,8 @@ class StageProgress:
         self._last = now
         rate = done / elapsed if elapsed > 0 else 0.0
         left = f"ETA {(total - done) / rate:,.0f} s" if rate and done < total else f"{elapsed:,.1f} s"
-        self.say(f"{name}: {done:,}/{total:,} {stage.unit}, {_short(rate)} {stage.unit}/s, {left}")
+        speed = f"{_short(stage.rows / elapsed)} rows/s" if stage.rows and elapsed else f"{_short(rate)} {stage.unit}/s"
+        self.say(f"{name}: {done:,}/{total:,} {stage.counted}, {speed}, {left}")
 
 
 class Stage:
@@ -118,12 +121,26 @@ class Stage:
     def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
         self.progress, self.name, self.total, self.unit = progress, name, total, unit
         self.done = 0
+        self.rows = 0  # of shards that are not done yet, too
         self.started = time.monotonic()
 
     def __enter__(self) -> Stage:
         if self.progress.live:
             self.progress.show(self)
         return self
+
+    @property
+    def counted(self) -> str:
+        """What is counted; of shards also the rows that are known to be done."""
+        return f"{self.unit}, {self.rows:,} rows" if self.rows else self.unit
+
+    def report(self, rows: int) -> None:
+        """Count rows of a task that is still at work."""
+        if self.unit == "rows":
+            self.advance(rows)
+        else:
+            self.rows += rows
+            self.progress.show(self)
 
     def advance(self, number: int) -> None:
         """Count rows or shards as done, never past the total."""

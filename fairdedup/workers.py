@@ -74,7 +74,7 @@ class Workers:
             return client
         # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
         self._cluster = LocalCluster(
-            n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=0,
         )  # fmt: skip
         return Client(self._cluster, set_as_default=False)
@@ -106,7 +106,7 @@ class Workers:
         """
         if not arguments:
             return []
-        from distributed import as_completed
+        from distributed import KilledWorker, as_completed
 
         if self._client is None:
             self._client = self._start()
@@ -128,6 +128,11 @@ class Workers:
                     self._client.cancel(list(futures))
                     if isinstance(error, FairdedupError):
                         raise error
+                    if isinstance(error, KilledWorker):
+                        raise FairdedupError(
+                            f"{stage} task {k} has ended every worker that tried it, likely for want of memory: use "
+                            "fewer --workers, a smaller --batch-size or smaller shards"
+                        ) from error
                     raise FairdedupError(f"{stage} task {k} failed: {type(error).__name__}: {error}") from error
                 results[k] = future.result()
                 if isinstance(results[k], UserError):
@@ -144,9 +149,10 @@ class Workers:
 
         def heard(event: tuple[float, Any]) -> None:
             rows = event[1].get("rows") if isinstance(event[1], dict) else None
-            if rows and shown.unit == "rows":
-                reported.append(rows)
-                shown.advance(rows)
+            if rows:
+                shown.report(rows)
+                if shown.unit == "rows":
+                    reported.append(rows)
 
         if shown.name == "embed":
             self._client.subscribe_topic(TOPIC, heard)

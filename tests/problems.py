@@ -128,11 +128,11 @@ def random_eps(rng: np.random.Generator, x: NDArray[Any]) -> int:
 
 
 def random_case(seed: int) -> Case:
-    """Return the random problem of this number: 1 to 120 rows of 1 to 24 values in 1 to 8 clusters."""
+    """Return the random problem of this number: 1 to 120 rows of 1 to 24 values in 1 to 10 clusters."""
     rng = np.random.default_rng([seed, 2024])
-    n = round(math.exp(rng.uniform(0, math.log(120)))) if seed % 3 else int(rng.integers(60, 121))
+    n = round(math.exp(rng.uniform(0, math.log(120)))) if seed % 4 else int(rng.integers(40, 121))
     x = random_vectors(rng, n, int(rng.integers(1, 25)))
-    numbers = rng.choice(np.array(NUMBERS), size=int(rng.integers(1, 9)), replace=False)
+    numbers = rng.choice(np.array(NUMBERS), size=int(rng.integers(1, 11)), replace=False)
     labels = rng.choice(numbers, size=n)
     prototypes = random_prototypes(rng, x)
     seats = int(rng.integers(len(np.unique(labels)), n + 1))

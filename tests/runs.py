@@ -141,6 +141,7 @@ def write_embeddings(folder: Path) -> NDArray[np.float32]:
             "width": pa.array(rows.tolist(), pa.int32() if number else pa.int64()),
             "tags": [[f"t{row}", "all"] for row in rows],
             "mixed": rows.tolist() if number == 1 else [str(row) for row in rows],
+            "nested": [([row], f"text {row}", {"row": row})[number] for row in rows.tolist()],
         }
         if number == 2:
             columns["only here"] = [row / 2 for row in rows]
@@ -210,7 +211,17 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("dask")
     address = folder / "scheduler.json"
     asked = [["scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]] + 2 * [
-        ["worker", "--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
+        [
+            "worker",
+            "--no-nanny",
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--death-timeout",
+            "60",
+            "--local-directory",
+            str(folder),
+        ]
     ]
     one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with open(folder / "log", "wb") as log:

@@ -32,7 +32,7 @@ from problems import (
 
 from fairdedup import deduplicate
 
-RANDOM = range(150)
+RANDOM = range(130)
 both_axes = pytest.mark.parametrize(("rule", "cover"), RULES_AND_COVER)
 pytestmark = pytest.mark.usefixtures("one_thread")
 

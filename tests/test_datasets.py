@@ -80,9 +80,7 @@ def test_mistakes_name_the_value_and_the_mend(tmp_path):
     assert "id_from is 'row': choose 'key' or 'shard/key'" in mistake(tmp_path, id_from="row")
     assert "input is ''" in mistake("")
     assert "input is 'a\\x00b'" in mistake("a\0b")
-    assert "'gopher://x/y'" in mistake("gopher://x/y") and "check the part before '://'" in mistake(
-        "gopher://x"
-    )
+    assert "'gopher://x/y'" in mistake("gopher://x/y") and "check the part before '://'" in mistake("gopher://x")
     unknown = mistake(touch(tmp_path / "notes.docx"))
     assert "notes.docx' is a file of unknown kind: give a .tar" in unknown and ".npy" in unknown
     assert "single image: give the folder" in mistake(touch(tmp_path / "one.JPG"))
@@ -122,9 +120,7 @@ def test_folder_gives_relative_paths_captions_and_bytes(tmp_path):
     touch(tmp_path / "readme.md")
     dataset = open_input(str(tmp_path))
     assert (dataset.kind, dataset.format, dataset.source) == ("images", "folder", str(tmp_path))
-    assert [
-        (s.position, s.id, s.image, s.caption, s.metadata, s.source, s.error) for s in samples_of(tmp_path)
-    ] == [
+    assert [(s.position, s.id, s.image, s.caption, s.metadata, s.source, s.error) for s in samples_of(tmp_path)] == [
         (0, "a.webp", b"a", None, {"path": "a.webp"}, "a.webp", None),
         (1, "b/9.PNG", b"nine", "a café", {"path": "b/9.PNG"}, "b/9.PNG", None),
         (2, "b/10.jpg", b"ten", None, {"path": "b/10.jpg"}, "b/10.jpg", None),
@@ -156,9 +152,7 @@ def test_folder_without_images_says_what_it_holds(tmp_path):
     for name in ("a.pdf", "b.pdf", "c.CSV", "d/README"):
         touch(tmp_path / name)
     message = mistake(tmp_path)
-    assert (
-        "holds no images, but 2 '.pdf', 1 '.csv', 1 'without extension': give a folder with images" in message
-    )
+    assert "holds no images, but 2 '.pdf', 1 '.csv', 1 'without extension': give a folder with images" in message
     for number in range(4):
         touch(tmp_path / f"x.k{number}")
     assert "and 2 other kinds" in mistake(tmp_path)
@@ -747,20 +741,14 @@ def test_npy_is_cut_into_shards_with_row_numbers_as_ids(tmp_path, monkeypatch):
 
 
 def ids_of(path: Path, **options: Any) -> list[str]:
-    return [
-        i
-        for shard in open_input(str(path), **options).shards
-        for i in shard.metadata().column("id").to_pylist()
-    ]
+    return [i for shard in open_input(str(path), **options).shards for i in shard.metadata().column("id").to_pylist()]
 
 
 def test_npy_ids_from_the_files_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(npy, "SHARD_ROWS", 2)
     path = tmp_path / "e.npy"
     np.save(path, np.ones((5, 2), np.float16))
-    pq.write_table(
-        pa.table({"url": list("uvwxy"), "key": list("klmno")}), tmp_path / "e.parquet", row_group_size=3
-    )
+    pq.write_table(pa.table({"url": list("uvwxy"), "key": list("klmno")}), tmp_path / "e.parquet", row_group_size=3)
     assert ids_of(path) == list("klmno")
     assert ids_of(path, id_from="shard/key") == [f"e/{key}" for key in "klmno"]
     second = open_input(str(path)).shards[1].metadata()

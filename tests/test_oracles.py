@@ -190,9 +190,7 @@ def test_fairdedup_lists_concepts_of_all_attributes_and_no_absent_ones() -> None
     prototypes = {"a": {"y": E1, "absent": [E2, HALF], "x": 3 * HALF}, "b": {"z": -E1}}
     problem = oracles.Problem(oracles.unit16([E1, E2]), [0, 0], "fairdedup", prototypes=prototypes)
     assert problem.p.tolist() == [[1000000, 500000, -1000000], [0, 500000, 0]]
-    plain = oracles.Problem(
-        oracles.unit16([E1, E2]), [0, 0], "fairdedup", prototypes=[E1, HALF], calibrate="zscore"
-    )
+    plain = oracles.Problem(oracles.unit16([E1, E2]), [0, 0], "fairdedup", prototypes=[E1, HALF], calibrate="zscore")
     assert plain.p.tolist() == [[1000000, 0], [-1000000, 0]]
 
 
@@ -441,9 +439,7 @@ def test_broken_guarantees_are_counted() -> None:
     }
     assert oracles.guarantees(x16, decision, 5001) == (1, 1)  # E1 and HALF both kept; E1 is not near E2
     assert oracles.guarantees(x16, {**decision, "representative": np.array([0, 1, 1, 3])}, 5001) == (1, 0)
-    assert oracles.guarantees(
-        x16, {**decision, "readmitted": np.array([True, False, False, False])}, 5001
-    ) == (0, 1)
+    assert oracles.guarantees(x16, {**decision, "readmitted": np.array([True, False, False, False])}, 5001) == (0, 1)
     assert oracles.guarantees(x16, decision, 5000) == (0, 1)
 
 
@@ -460,9 +456,7 @@ def test_rules_differ_only_in_who_is_kept(seed: int, e: int) -> None:
     rng = np.random.default_rng(seed)
     x16 = oracles.unit16(rng.integers(-2, 3, size=(24, 3)) + np.array([0.5, 0, 0]))  # many copies and ties
     labels = rng.integers(0, 3, size=24)
-    prototypes = {
-        "a": {"one": rng.normal(size=3), "two": rng.normal(size=3), "absent": rng.normal(size=(2, 3))}
-    }
+    prototypes = {"a": {"one": rng.normal(size=3), "two": rng.normal(size=3), "absent": rng.normal(size=(2, 3))}}
     semdedup = oracles.Problem(x16, labels, "semdedup")
     plain = semdedup.at_eps(e)
     assert oracles.guarantees(x16, plain, e) == (0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from runs import (
 
 from fairdedup import deduplicate, pipeline
 from fairdedup.config import RunConfig
+from fairdedup.progress import StageProgress
+from fairdedup.workers import Workers
 
 SHARED = Path(__file__).parents[2] / "shared"
 RULES = [
@@ -191,12 +194,15 @@ def test_every_metadata_column_survives_to_kept(finished, embeddings):
         ignore_index=True,
     )
     kept = table(finished / "kept")
-    assert list(kept.columns) == ["id", "key", "caption", "width", "tags", "mixed", "only here"]
+    assert list(kept.columns) == ["id", "key", "caption", "width", "tags", "mixed", "nested", "only here"]
     expected = given[given["key"].isin(kept["id"])].reset_index(drop=True)
     assert kept["id"].tolist() == kept["key"].tolist() == expected["key"].tolist()
     assert kept["width"].tolist() == expected["width"].tolist()
     assert [list(t) for t in kept["tags"]] == [list(t) for t in expected["tags"]]
     assert kept["mixed"].tolist() == expected["mixed"].astype(str).tolist()  # the shards disagree: text holds all
+    for row, text in zip(expected.index, kept["nested"], strict=True):
+        number = int(expected["key"][row][1:])
+        assert text == (f"[{number}]", f"text {number}", json.dumps({"row": number}))[number // 80]
     for name in ("caption", "only here"):
         pd.testing.assert_series_equal(kept[name], expected[name])
 
@@ -270,9 +276,6 @@ def test_sweep_says_what_prune_would_do_and_writes_nothing(prune, again, schedul
     before = files(again)
     fractions = [0.1, 0.35, 0.8, 1.0]
     config = RunConfig(out=again, rule=rule, cover=cover, prototypes=prototypes, scheduler=scheduler)
-    from fairdedup.progress import StageProgress
-    from fairdedup.workers import Workers
-
     with StageProgress(quiet=True) as progress, Workers(progress, scheduler) as workers:
         lines = pipeline.sweep_run(config, fractions, workers)
     assert files(again) == before
@@ -377,6 +380,18 @@ def test_after_a_mistake_the_corrected_command_goes_on(tmp_path, embeddings, sch
     assert command(*asked, "--keep", 0.5, "--clusters", 100_000).code == 2
     assert command(*asked, "--keep", 0.01, "--clusters", CLUSTERS).code == 2
     done(*asked, "--keep", 0.5, "--clusters", CLUSTERS)
+
+
+def test_a_lost_worker_costs_its_own_task(tmp_path):
+    def task(died: Path, k: int) -> int:
+        if k == 1 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return k * k
+
+    with StageProgress(quiet=True) as progress, Workers(progress, workers=1) as own:
+        assert own.submit("embed", task, [(tmp_path / "died", k) for k in range(4)], [1] * 4) == [0, 1, 4, 9]
+    assert (tmp_path / "died").exists() and progress.rows == {"embed": 4}
 
 
 def test_an_input_that_has_changed_is_embedded_where_it_changed(tmp_path, scheduler):

@@ -108,6 +108,23 @@ def test_a_slow_rate_is_not_nothing(clock, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "embed: 1/4 shards, 0.013 shards/s, ETA 240 s"
 
 
+def test_rows_of_a_shard_that_is_not_done_are_told(clock, capsys):
+    with StageProgress() as shown, shown.stage("embed", 2, "shards") as stage:
+        clock.now += 8
+        stage.report(64)
+        clock.now += 8
+        stage.report(64)
+        stage.advance(1)
+        clock.now += 8
+        stage.advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "embed: 0/2 shards, 64 rows, 8 rows/s, 8.0 s",
+        "embed: 0/2 shards, 128 rows, 8 rows/s, 16.0 s",
+        "embed: 2/2 shards, 128 rows, 5.3 rows/s, 24.0 s",
+    ]
+    assert shown.rows == {}, "how many rows a shard has is not known"
+
+
 def test_a_pass_under_a_second_has_no_line_of_its_own(clock, capsys):
     with StageProgress() as shown:
         clock.now += 10

@@ -69,9 +69,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_another_seed_writes_other_pictures(tmp_path: Path) -> None:
     for seed in (7, 8):
         write_sample(tmp_path / str(seed), seed=seed, n=60)
-    assert (tmp_path / "7" / "shard-00000.tar").read_bytes() != (
-        tmp_path / "8" / "shard-00000.tar"
-    ).read_bytes()
+    assert (tmp_path / "7" / "shard-00000.tar").read_bytes() != (tmp_path / "8" / "shard-00000.tar").read_bytes()
 
 
 def test_every_member_has_picture_caption_and_record(members: dict[str, dict[str, bytes]]) -> None:
@@ -119,15 +117,11 @@ def test_labels_use_the_words_of_the_prototypes(labels: pd.DataFrame) -> None:
     assert nobody.any()
     assert (labels[nobody][["age", "skin_tone", "occupation"]] == "none").all(axis=None)
     assert labels[nobody].monk.isna().all()
-    grouped = labels[~nobody].monk.map(
-        lambda tone: "light" if tone <= 4 else "medium" if tone <= 7 else "dark"
-    )
+    grouped = labels[~nobody].monk.map(lambda tone: "light" if tone <= 4 else "medium" if tone <= 7 else "dark")
     assert (grouped == labels[~nobody].skin_tone).all()
 
 
-def test_truth_names_originals_of_all_kinds(
-    sample: SampleSummary, labels: pd.DataFrame, truth: pd.DataFrame
-) -> None:
+def test_truth_names_originals_of_all_kinds(sample: SampleSummary, labels: pd.DataFrame, truth: pd.DataFrame) -> None:
     assert len(truth) == sample.copies == round(0.12 * N)
     kinds = Counter(truth.kind)
     assert set(kinds) == {"exact", "jpeg", "resize", "crop", "recaption"}

@@ -314,11 +314,12 @@ def test_a_giant_cluster_takes_memory_for_its_rows_not_for_its_pairs() -> None:
     assert raised < 200
 
 
-def test_a_cover_over_a_crowd_takes_memory_for_its_rows_not_for_its_pairs() -> None:
-    # 4,000 rows, all neighbours of each other: 8 million pairs, 128 MB as a whole matrix of float64.
+def test_the_pairs_of_a_cover_take_few_bytes_each() -> None:
+    # 4,000 rows, all neighbours of each other: 8 million pairs, a quarter of what a cluster's graph may hold.
     raised, kept = memory_of(4000, 16, 1, "cover", "eps", 0.5)
     assert kept == 1
-    assert raised < 200
+    assert raised < 8e6 * 30 / 2**20
+    assert cover.MAX_PAIRS * 30 <= 2**30
 
 
 def test_no_python_loop_runs_over_rows() -> None:

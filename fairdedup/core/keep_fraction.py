@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.moments import MembershipMoments, PriceTerm, weights
+from fairdedup.core.moments import MembershipMoments, at_centre, centred, from_centre, weights
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.sweep import MAX_WINDOW
 from fairdedup.errors import UserError
@@ -173,23 +173,26 @@ def fill_seats(
     batch = max(1, seats // 100)
     sums = [list(s) for s in kept_sums]
     stds = [m.term(weights(t, s)).std for m, t, s in zip(moments, targets, sums, strict=True)]
+    differences = [centred(q, m.centre) for q, m in zip(memberships, moments, strict=True)]
     waiting = np.arange(len(rows))
     admitted: list[NDArray[np.int64]] = []
     left = min(seats, len(rows))
     while left:
-        value = _claims(
-            similarity[waiting],
-            [
-                (m.term(weights(t, s)), std, q[waiting])
-                for m, t, s, std, q in zip(moments, targets, sums, stds, memberships, strict=True)
-                if std > 0
-            ],
-        )
+        common, own = Fraction(0), COVERAGE_WEIGHT * (1.0 - similarity[waiting])
+        for difference, m, t, s, std in zip(differences, moments, targets, sums, stds, strict=True):
+            if std > 0:
+                now = weights(t, s)
+                common += at_centre(now, m.centre) / Fraction(std)
+                own = own + from_centre(difference[waiting], now) / std
+        # The claim is common + own. Common is exact and the same for all: an even number of quanta of it is left
+        # out, so that rounding the rest to the nearest, halves to even, is rounding the whole.
+        quanta = common * QUANTUM
+        claim = np.rint(own * QUANTUM + float(quanta - 2 * (quanta // 2))).astype(np.int64)
         number = min(batch, left)
-        # Only rows at or above the number-th value can be chosen; sort those alone.
-        at_least = np.partition(value, len(value) - number)[len(value) - number]
-        near = np.flatnonzero(value >= at_least)
-        chosen = near[np.lexsort((rows[waiting[near]], -value[near]))[:number]]
+        # Only rows at or above the number-th claim can be chosen; sort those alone.
+        at_least = np.partition(claim, len(claim) - number)[len(claim) - number]
+        near = np.flatnonzero(claim >= at_least)
+        chosen = near[np.lexsort((rows[waiting[near]], -claim[near]))[:number]]
         for q, kept in zip(memberships, sums, strict=True):
             for c, more in enumerate(q[waiting[chosen]].sum(axis=0).tolist()):
                 kept[c] += more
@@ -197,20 +200,3 @@ def fill_seats(
         waiting = np.delete(waiting, chosen)
         left -= number
     return np.concatenate(admitted) if admitted else np.empty(0, np.int64)
-
-
-def _claims(
-    similarity: NDArray[np.float64], terms: list[tuple[PriceTerm, float, NDArray[np.int64]]]
-) -> NDArray[np.int64]:
-    """Return the claims of rows, quantised, less what is the same for all of them.
-
-    The same for all is an exact number; an even number of quanta of it is taken out, so that rounding the rest to
-    the nearest, halves to even, is rounding the whole.
-    """
-    common = Fraction(0)
-    own = COVERAGE_WEIGHT * (1.0 - similarity)
-    for term, std, q in terms:
-        common += term.at_centre() / Fraction(std)
-        own = own + term.from_centre(q) / std
-    quanta = common * QUANTUM
-    return np.rint(own * QUANTUM + float(quanta - 2 * (quanta // 2))).astype(np.int64)

@@ -78,6 +78,24 @@ def _root(variance: Fraction) -> float:
     return float(variance * (1 << (2 * shift))) ** 0.5 / 2.0**shift
 
 
+def centred(q: NDArray[np.int64], centre: Sequence[int]) -> NDArray[np.float64]:
+    """Return memberships (n, c) less a centre near their mean, exactly: what differs keeps its digits."""
+    return (q - np.array(centre, np.int64)).astype(np.float64)
+
+
+def from_centre(differences: NDArray[np.float64], weights: Sequence[Fraction]) -> NDArray[np.float64]:
+    """Return differences (n, c) @ weights, added up in one order everywhere."""
+    total = np.zeros(len(differences))
+    for column, weight in zip(differences.T, weights, strict=True):
+        total = total + column * float(weight)
+    return total
+
+
+def at_centre(weights: Sequence[Fraction], centre: Sequence[int]) -> Fraction:
+    """Return centre @ weights, exactly."""
+    return sum((w * m for w, m in zip(weights, centre, strict=True)), Fraction(0))
+
+
 @dataclass(frozen=True)
 class PriceTerm:
     """The price of one attribute's memberships, and its mean and spread over the data set.
@@ -99,22 +117,12 @@ class PriceTerm:
     mean: Fraction
     std: float
 
-    def at_centre(self) -> Fraction:
-        """Return centre @ weights."""
-        return sum((w * m for w, m in zip(self.weights, self.centre, strict=True)), Fraction(0))
-
-    def from_centre(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return (q - centre) @ weights, in units of 1e-9, added up in one order everywhere."""
-        total = np.zeros(len(q))
-        for column, middle, weight in zip(q.T, self.centre, self.weights, strict=True):
-            total = total + (column - middle).astype(np.float64) * float(weight)
-        return total
-
     def standardised(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (q @ weights - mean) / std; 0 where there is no spread."""
         if self.std == 0:
             return np.zeros(len(q))
-        return (self.from_centre(q) - float(self.mean - self.at_centre())) / self.std
+        above = float(self.mean - at_centre(self.weights, self.centre))
+        return (from_centre(centred(q, self.centre), self.weights) - above) / self.std
 
 
 @dataclass(frozen=True)
@@ -151,15 +159,19 @@ class MembershipMoments:
             ),
         )
 
+    @property
+    def centre(self) -> tuple[int, ...]:
+        """An integer near the mean membership of each concept."""
+        return tuple(s // self.count for s in self.sums)
+
     def term(self, weights: Sequence[Fraction]) -> PriceTerm:
         """Return the term of a price that puts these weights on the concepts."""
-        centre = tuple(s // self.count for s in self.sums)
         mean = sum((a * s for a, s in zip(weights, self.sums, strict=True)), Fraction(0)) / self.count
         square = Fraction(0)
         for a, line in zip(weights, self.products, strict=True):
             for b, product in zip(weights, line, strict=True):
                 square += a * b * product
-        return PriceTerm(tuple(weights), centre, mean, _root(square / self.count - mean**2))
+        return PriceTerm(tuple(weights), self.centre, mean, _root(square / self.count - mean**2))
 
 
 def shares(sums: Sequence[int]) -> tuple[Fraction, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,37 @@ def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
     for name in names:
         kinds = [pa.schema([schema.field(name).remove_metadata()]) for schema in schemas if name in schema.names]
         try:
-            fields.append(pa.unify_schemas(kinds, promote_options="permissive").field(0))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            one = pa.unify_schemas(kinds, promote_options="permissive").field(0)
+            for kind in kinds:
+                pa.nulls(1, kind.field(0).type).cast(one.type)
+            fields.append(one)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
             fields.append(pa.field(name, pa.string()))
     return pa.schema(fields)
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = [
-        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+        _as(table.column(f.name), f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
         for f in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if kind != pa.string():  # a whole number beyond 2**53 among floats: another shard has rounded it before
+            return column.cast(kind, safe=False)
+        return pa.array([None if v is None else _text(v) for v in column.to_pylist()], kind)
+
+
+def _text(value: Any) -> str:
+    """Return a value that no other column type holds as text: JSON, and bytes that are no text spelt out."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def export_shard(
