@@ -64,9 +64,7 @@ def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from:
     """
     vectors = _numbered(fs, posixpath.join(root, "img_emb"), r"img_emb_([0-9]+)\.npy")
     if not vectors:
-        raise UserError(
-            f"folder img_emb of {source!r} holds no img_emb_0.npy: give clip-retrieval's output folder"
-        )
+        raise UserError(f"folder img_emb of {source!r} holds no img_emb_0.npy: give clip-retrieval's output folder")
     folder = posixpath.join(root, "metadata")
     tables = _numbered(fs, folder, r"metadata_([0-9]+)\.parquet") if fs.isdir(folder) else {}
     if tables:
@@ -78,9 +76,7 @@ def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from:
         first_width = first_width or width
         if width != first_width:
             first = next(iter(vectors.values()))
-            raise UserError(
-                f"{path!r} has {width} dimensions but {first!r} has {first_width}: keep them apart"
-            )
+            raise UserError(f"{path!r} has {width} dimensions but {first!r} has {first_width}: keep them apart")
         table, column = tables.get(number), None
         if table is not None:
             found, column = describe(fs, table)
@@ -111,6 +107,4 @@ def _expect_pairs(vectors: dict[str, str], tables: dict[str, str]) -> None:
             )
     for number, path in tables.items():
         if number not in vectors:
-            raise UserError(
-                f"img_emb_{number}.npy is missing, but {path!r} is there: bring it, or remove that file"
-            )
+            raise UserError(f"img_emb_{number}.npy is missing, but {path!r} is there: bring it, or remove that file")

@@ -108,9 +108,7 @@ def walk(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, list[str]]]:
         found = entries(fs, folder)
         yield relative, [entry.name for entry in found if not entry.is_dir]
         todo.extend(
-            (entry.path, posixpath.join(relative, entry.name), above | {identity})
-            for entry in found
-            if entry.is_dir
+            (entry.path, posixpath.join(relative, entry.name), above | {identity}) for entry in found if entry.is_dir
         )
 
 
@@ -159,7 +157,5 @@ def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
             info = {}
         stamps = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
         stamp = next((info[key] for key in stamps if info.get(key) is not None), None)
-        digest.update(
-            f"\0{posixpath.basename(path)}\0{info.get('size')}\0{stamp}".encode("utf-8", "surrogatepass")
-        )
+        digest.update(f"\0{posixpath.basename(path)}\0{info.get('size')}\0{stamp}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]

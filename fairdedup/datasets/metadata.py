@@ -72,9 +72,7 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
             column = table.column(ids).cast(pa.string())
         except pa.ArrowException:
             kind = table.schema.field(ids).type
-            raise UserError(
-                f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it"
-            ) from None
+            raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None
         if column.null_count:
             raise UserError(f"id column {ids!r} of {path!r} has {column.null_count:,} empty rows: fill them")
     else:

@@ -91,9 +91,7 @@ def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, 
     """
     last: str | None = None
     try:
-        with tarfile.open(
-            fileobj=raw, mode="r|*", bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8"
-        ) as archive:
+        with tarfile.open(fileobj=raw, mode="r|*", bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8") as archive:
             for header in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it remembers every header
                 if not header.isreg():

@@ -182,8 +182,7 @@ def open_shards(fs: AbstractFileSystem, paths: list[str], source: str, id_from: 
     common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
     names = {path: posixpath.relpath(path, common) if common else path for path in paths}
     shards = tuple(
-        TarShard(fs, path, names[path], id_from)
-        for path in sorted(names, key=lambda path: natural_key(names[path]))
+        TarShard(fs, path, names[path], id_from) for path in sorted(names, key=lambda path: natural_key(names[path]))
     )
     return Dataset(kind="images", format="webdataset", source=source, shards=shards)
 
@@ -204,9 +203,7 @@ def open_pattern(fs: AbstractFileSystem, pattern: str, source: str, id_from: str
             paths.extend(
                 name
                 for name, info in found.items()
-                if info["type"] != "directory"
-                and is_tar(name)
-                and not posixpath.basename(name).startswith(".")
+                if info["type"] != "directory" and is_tar(name) and not posixpath.basename(name).startswith(".")
             )
         elif not is_tar(path):
             raise UserError(
@@ -222,9 +219,7 @@ def open_pattern(fs: AbstractFileSystem, pattern: str, source: str, id_from: str
                 "mend the pattern or bring the shard"
             )
     if not paths:
-        raise UserError(
-            f"no tar shard matches {source!r}: check the pattern; shards end in .tar, .tar.gz or .tgz"
-        )
+        raise UserError(f"no tar shard matches {source!r}: check the pattern; shards end in .tar, .tar.gz or .tgz")
     return open_shards(fs, paths, source, id_from)
 
 
@@ -232,15 +227,11 @@ def _expand(pattern: str, source: str) -> list[str]:
     """Expand braces, which may not name more than a million shards (braceexpand holds every range whole)."""
     for first, last in re.findall(r"\{(-?[0-9]+)\.\.(-?[0-9]+)", pattern):
         if len(first) > 18 or len(last) > 18 or abs(int(last) - int(first)) >= MAX_SHARDS:
-            raise UserError(
-                f"range {first}..{last} in {source!r} is over {MAX_SHARDS:,} shards: mend the pattern"
-            )
+            raise UserError(f"range {first}..{last} in {source!r} is over {MAX_SHARDS:,} shards: mend the pattern")
     try:
         expanded = list(itertools.islice(braceexpand(pattern), MAX_SHARDS + 1))
     except ValueError:
-        raise UserError(
-            f"braces in {source!r} do not match: write them as 'data-{{00000..00014}}.tar'"
-        ) from None
+        raise UserError(f"braces in {source!r} do not match: write them as 'data-{{00000..00014}}.tar'") from None
     if len(expanded) > MAX_SHARDS:
         raise UserError(f"pattern {source!r} names over {MAX_SHARDS:,} shards: mend the pattern")
     return expanded
