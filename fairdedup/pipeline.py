@@ -412,7 +412,10 @@ def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) ->
 def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | None:
     """Return the encoder whose text tower embeds captions: the images' own, or the one that is named."""
     if state.get("encoder"):
-        return EncoderSpec(**state["encoder"])
+        own = EncoderSpec(**state["encoder"])
+        if config.model is not None and _spec(config, config.model, None, own.device).model != own.model:
+            raise UserError(f"--model {config.model!r}: this run's images were embedded by {own.model!r}; leave it out")
+        return own
     model, pretrained = _named_model(config, state)
     if model is None:
         return None  # ready embeddings of an unknown model: a rule that needs none

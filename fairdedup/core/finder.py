@@ -7,6 +7,7 @@ cluster's mean, three to five times as fast on processors with VNNI or AMX, whos
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def float32_finder(vectors: Vectors) -> Finder:
 
 
 @nb.njit(nogil=True, cache=True)
-def _round(x, mean, values, scale, base, error):  # type: ignore[no-untyped-def]
+def _round(x, mean, levels, values, scale, base, error):  # type: ignore[no-untyped-def]
     """Round x - mean to 8 bits with a scale for each row; error is the length of what was rounded away."""
     d = x.shape[1]
     centre = 0.0
@@ -98,7 +99,7 @@ def _round(x, mean, values, scale, base, error):  # type: ignore[no-untyped-def]
         largest = 0.0
         for j in range(d):
             largest = max(largest, abs(np.float64(x[i, j]) - mean[j]))
-        step = largest / 127.0 if largest > 0.0 else 1.0
+        step = largest / levels if largest > 0.0 else 1.0
         lost = 0.0
         size = 0.0
         along = 0.0
@@ -125,7 +126,8 @@ def int8_finder(vectors: Vectors) -> Finder:
     mean = vectors.x.mean(axis=0, dtype=np.float64)
     values = np.empty((n, d), np.int8)
     scale, base, error = np.empty(n), np.empty(n), np.empty(n)
-    longest = _round(vectors.x, mean, values, scale, base, error)
+    levels = min(127, math.isqrt((2**31 - 1) // d))  # the sum of d products fits into 32 bits
+    longest = _round(vectors.x, mean, float(levels), values, scale, base, error)
     length = np.sqrt(vectors.squares)
     error *= longest / np.square(length.min())
     return Finder(values, length, scale, base, error + ARITHMETIC)

@@ -52,10 +52,15 @@ def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
         first = 2.0 ** (exponent // 2)
         second = 2.0 ** (exponent - exponent // 2)
         total = 0.0
+        lost = 0.0  # what each addition rounds away (Knuth's two-sum): the sum is right to the last bit
         for j in range(d):
             unit[j] = np.float64(x[i, j]) * first * second
-            total += unit[j] * unit[j]
-        norm = np.sqrt(total)
+            square = unit[j] * unit[j]
+            after = total + square
+            part = after - total
+            lost += (total - (after - part)) + (square - part)
+            total = after
+        norm = np.sqrt(total + lost)
         for j in range(d):
             unit[j] /= norm
         for j in range(d):

@@ -47,7 +47,7 @@ class EncoderSpec:
     model : str
         An open_clip model name, or ``hf-hub:owner/name`` or ``local-dir:folder``.
     pretrained : str or None
-        A tag of open_clip's, or a file of weights.
+        A tag of open_clip's, or a file of weights; None where the model brings its own.
     batch_size : int
     device : {"cpu", "cuda"}
     dtype : {"float32", "float16", "bfloat16"}
@@ -62,17 +62,22 @@ class EncoderSpec:
     dtype: str
     threads: int
 
+    @property
+    def weights(self) -> str | None:
+        """What to load; where the built-in weights lie is each machine's own business."""
+        return str(BUILTIN_WEIGHTS) if self.model == BUILTIN_MODEL and self.pretrained is None else self.pretrained
+
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for two runs to make the same vectors; a file is named by its hash."""
         known = asdict(self)
-        if self.pretrained is not None and Path(self.pretrained).is_file():
-            known["pretrained"] = "sha256:" + hashlib.sha256(Path(self.pretrained).read_bytes()).hexdigest()
+        if self.weights is not None and Path(self.weights).is_file():
+            known["pretrained"] = "sha256:" + hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         return known
 
 
 def builtin_spec(batch_size: int, device: str, dtype: str, threads: int) -> EncoderSpec:
     """Return the encoder that ships with fairdedup."""
-    return EncoderSpec(BUILTIN_MODEL, str(BUILTIN_WEIGHTS), batch_size, device, dtype, threads)
+    return EncoderSpec(BUILTIN_MODEL, None, batch_size, device, dtype, threads)
 
 
 def known_models() -> list[str]:
@@ -103,9 +108,9 @@ def check_model(model: str, pretrained: str | None) -> None:
 
         near = difflib.get_close_matches(model, names, 3, 0.3) or ["ViT-B-16", "ViT-B-32"]
         raise UserError(f"model {model!r} is unknown to open_clip: did you mean {' or '.join(near)}?")
-    if pretrained is None:
+    if pretrained is None and model != BUILTIN_MODEL:
         raise UserError(f"model {model!r} has no weights: add --pretrained with a tag (openai) or a file")
-    if pretrained.endswith(WEIGHT_FILES) and not Path(pretrained).is_file():
+    if pretrained is not None and pretrained.endswith(WEIGHT_FILES) and not Path(pretrained).is_file():
         raise UserError(f"pretrained {pretrained!r}: no such file; give a tag of open_clip's or a file of weights")
 
 

@@ -47,7 +47,7 @@ class OpenClipEncoder:
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
                 logging.getLogger().setLevel(logging.ERROR)
                 self.model, _, self.transform = open_clip.create_model_and_transforms(
-                    spec.model, pretrained=spec.pretrained, precision=_PRECISION[spec.dtype], device=spec.device,
+                    spec.model, pretrained=spec.weights, precision=_PRECISION[spec.dtype], device=spec.device,
                     weights_only=True,
                 )  # fmt: skip
                 self.tokenizer = open_clip.get_tokenizer(spec.model)
@@ -71,13 +71,17 @@ class OpenClipEncoder:
                 batch = torch.stack(inputs[start : start + self.spec.batch_size]).to(self.spec.device)
                 if batch.is_floating_point():
                     batch = batch.to(getattr(torch, self.spec.dtype))
-                out.append(encode(batch).float().cpu().numpy())
+                try:
+                    out.append(encode(batch).float().cpu().numpy())
+                except torch.OutOfMemoryError as error:
+                    size, device = self.spec.batch_size, self.spec.device
+                    raise UserError(f"--batch-size {size} does not fit into the memory of {device}: lower it") from error
         return np.concatenate(out)
 
 
 def _check_tag(spec: EncoderSpec) -> None:
     """Refuse a tag that open_clip does not list for the model; files and schemas are not tags."""
-    if spec.pretrained is None or os.path.isfile(spec.pretrained):
+    if spec.weights is None or os.path.isfile(spec.weights):
         return
     tags = open_clip.list_pretrained_tags_by_model(spec.model.replace("/", "-"))
     if spec.pretrained not in tags:
