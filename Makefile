@@ -27,7 +27,8 @@ check: $(INSTALLED)
 # pytest ends with 5 where no test is marked soak.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak --timeout=0 || test $$? -eq 5
-	$(BIN)/python benchmarks/sweep.py --rows 200000 --dim 512 --clusters 25
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/sample.py
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

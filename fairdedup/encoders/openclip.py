@@ -74,8 +74,8 @@ class OpenClipEncoder:
                 try:
                     out.append(encode(batch).float().cpu().numpy())
                 except torch.OutOfMemoryError as error:
-                    size, device = self.spec.batch_size, self.spec.device
-                    raise UserError(f"--batch-size {size} does not fit into the memory of {device}: lower it") from error
+                    known = f"--batch-size {self.spec.batch_size} does not fit into the memory of {self.spec.device}"
+                    raise UserError(f"{known}: lower it") from error
         return np.concatenate(out)
 
 
