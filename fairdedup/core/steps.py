@@ -66,7 +66,8 @@ class Decided:
 class _Arranged:
     """One cluster in visiting order."""
 
-    number: int
+    cluster: Cluster
+    order: NDArray[np.int64]
     rows: NDArray[np.int64]
     vectors: Vectors
     centroid_similarity: NDArray[np.float64]
@@ -77,24 +78,24 @@ def _arrange(cluster: Cluster) -> _Arranged:
     centroid = Vectors.of(cluster.centroid[None])
     similarity = cosine_to_one(vectors.x, vectors.squares, centroid.x[0], centroid.squares[0])
     order = visiting_order(similarity, cluster.rows)
-    return _Arranged(cluster.number, cluster.rows[order], vectors.take(order), similarity[order])
+    return _Arranged(cluster, order, cluster.rows[order], vectors.take(order), similarity[order])
 
 
-def _price(soft: list[NDArray[np.int64]], plan: Plan) -> NDArray[np.int64]:
-    return pt.price(soft, plan.terms)
+def _soft(part: Part, arranged: _Arranged, plan: Plan) -> list[NDArray[np.int64]]:
+    """Return the memberships of a cluster in visiting order."""
+    return [q[arranged.order] for q in memberships(part, arranged.cluster, plan)]
 
 
-def _rule(vectors: Vectors, plan: Plan, soft: list[NDArray[np.int64]] | None = None) -> Rule:
-    """Return the rule of a cluster; `soft` are its memberships where they are known already."""
+def _rule(part: Part, arranged: _Arranged, plan: Plan) -> Rule:
     options = plan.options
     if options.rule == "semdedup":
         return SemDeDup()
     if options.rule == "random-neighbour":
         return RandomNeighbour(options.seed)
     if options.rule == "balanced":
-        return Balanced(_price(soft or memberships(vectors, plan), plan))
+        return Balanced(pt.price(_soft(part, arranged, plan), plan.terms))
     assert plan.prototypes is not None
-    similarity = np.concatenate(plan.prototypes.similarity(vectors, absent=False), axis=1)
+    similarity = np.concatenate(plan.prototypes.similarity(arranged.vectors, absent=False), axis=1)
     if plan.moments is not None:
         similarity = plan.moments.standardised(similarity)
     return FairDeDup(quantised(similarity), options.start)
@@ -118,7 +119,7 @@ def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
         arranged = _arrange(cluster)
         if plan.options.cover:
             pairs = graph(arranged.vectors, max(eps))
-            preference = _rule(arranged.vectors, plan).preference(arranged.rows)
+            preference = _rule(part, arranged, plan).preference(arranged.rows)
             for k, e in enumerate(eps):
                 _, keeper = cover_sweep(arranged.vectors, arranged.rows, e, preference, pairs)
                 total[k] += np.count_nonzero(keeper == np.arange(len(keeper)))
@@ -144,8 +145,7 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
     for cluster in part.clusters():
         arranged = _arrange(cluster)
         rows, vectors, places = arranged.rows, arranged.vectors, np.arange(len(arranged.rows))
-        own = memberships(vectors, plan) if plan.options.rule == "balanced" else []
-        leader, keeper = _represent(arranged, eps, plan, own, part.memo.get("sweeps", {}), kept_rows)
+        leader, keeper = _represent(part, arranged, eps, plan, kept_rows)
         kept = keeper == places
         gone = np.flatnonzero(~kept)
         known = gone[keeper[gone] >= 0]
@@ -156,7 +156,7 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         orphans.append(rows[np.setdiff1d(gone, near, assume_unique=True)])
         removed.append(rows[gone])
         similarities.append(similarity[gone])
-        soft.append([q[gone] for q in own])
+        soft.append([q[gone] for q in _soft(part, arranged, plan)] if plan.options.rule == "balanced" else [])
         number = np.full(len(rows), cluster.number, np.int64)
         representative = np.where(keeper >= 0, rows[keeper], -1)
         values = (rows, number, rows[leader], kept, representative, similarity, arranged.centroid_similarity)
@@ -173,12 +173,7 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
 
 
 def _represent(
-    arranged: _Arranged,
-    eps: int,
-    plan: Plan,
-    own: list[NDArray[np.int64]],
-    sweeps: dict[int, Sweep],
-    kept_rows: NDArray[np.int64] | None,
+    part: Part, arranged: _Arranged, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the leader of each row's step and its representative, as places; -1 is none."""
     rows, vectors = arranged.rows, arranged.vectors
@@ -187,11 +182,11 @@ def _represent(
         return places, np.where(np.isin(rows, kept_rows), places, -1)
     if plan.options.rule == "semdedup-chain":
         return _decide_chain(arranged, eps)
-    preference = _rule(vectors, plan, own).preference(rows)
+    preference = _rule(part, arranged, plan).preference(rows)
     if plan.options.cover:
         found = cover_sweep(vectors, rows, eps, preference, graph(vectors, eps))
         return found[0].astype(np.int64), found[1].astype(np.int64)
-    known = sweeps.get(arranged.number)
+    known = part.memo.get("sweeps", {}).get(arranged.cluster.number)
     if known is None or eps not in known.eps:
         known = sweep(vectors, [eps])
     groups = known.neighbourhoods(eps)

@@ -145,14 +145,28 @@ class Plan:
     moments: Moments | None = None
 
 
-def memberships(vectors: Vectors, plan: Plan) -> list[NDArray[np.int64]]:
-    """Return each attribute's memberships (n, c) in units of 1e-9."""
+def _similarity(part: Part, cluster: Cluster, plan: Plan) -> list[NDArray[np.float64]]:
+    """Return each attribute's cosines (n, c + a), those with the absent prototypes behind; left for the next pass."""
     assert plan.prototypes is not None
-    similarity = plan.prototypes.similarity(vectors, absent=True)
-    return [
-        pt.membership(s, t, len(a.concepts))
-        for s, t, a in zip(similarity, plan.temperatures, plan.prototypes.attributes, strict=True)
-    ]
+    known = part.memo.setdefault("similarity", {})
+    if cluster.number not in known:
+        known[cluster.number] = plan.prototypes.similarity(Vectors.of(cluster.unit), absent=True)
+    return known[cluster.number]
+
+
+def memberships(part: Part, cluster: Cluster, plan: Plan) -> list[NDArray[np.int64]]:
+    """Return each attribute's memberships (n, c) of a cluster's rows in units of 1e-9; left for the next pass."""
+    assert plan.prototypes is not None
+    known = part.memo.setdefault(("memberships", plan.temperatures), {})
+    if cluster.number not in known:
+        known[cluster.number] = [
+            pt.membership(s, t, len(a.concepts))
+            for s, t, a in zip(
+                _similarity(part, cluster, plan), plan.temperatures, plan.prototypes.attributes, strict=True
+            )
+        ]
+        del part.memo["similarity"][cluster.number]
+    return known[cluster.number]
 
 
 def survey_gaps(part: Part, plan: Plan) -> list[NDArray[np.float64]]:
@@ -160,14 +174,14 @@ def survey_gaps(part: Part, plan: Plan) -> list[NDArray[np.float64]]:
     assert plan.prototypes is not None
     gaps: list[list[NDArray[np.float64]]] = [[] for _ in plan.prototypes.attributes]
     for cluster in part.clusters():
-        for values, s in zip(gaps, plan.prototypes.similarity(Vectors.of(cluster.unit), absent=True), strict=True):
+        for values, s in zip(gaps, _similarity(part, cluster, plan), strict=True):
             values.append(pt.gap(s))
     return [np.concatenate(values) for values in gaps]
 
 
 def survey_memberships(part: Part, plan: Plan) -> list[MembershipMoments]:
     """Return the moments of each attribute's memberships."""
-    found = [[MembershipMoments.of(q) for q in memberships(Vectors.of(c.unit), plan)] for c in part.clusters()]
+    found = [[MembershipMoments.of(q) for q in memberships(part, c, plan)] for c in part.clusters()]
     return [reduce(add, per_attribute) for per_attribute in zip(*found, strict=True)]
 
 
