@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "seed": click.option("--seed", type=int, help="Of the clustering and the random rules.  [default: 0]"),
     "scheduler": click.option("--scheduler", help="Address of a Dask scheduler; else a local cluster."),
     "workers": click.option("--workers", type=int, help="Processes of the local cluster.  [default: one a core]"),
+    "memory_limit": click.option(
+        "--memory-limit", help="Of each process of the local cluster, as 4GiB.  [default: auto, an equal share]"
+    ),
+    "log_json": click.option("--log-json", is_flag=True, help="Progress, result and error as JSON lines on stderr."),
     "quiet": click.option("--quiet", is_flag=True, help="No progress and no summary."),
 }
 
@@ -101,7 +106,7 @@ _AMOUNT = ("keep", "at_most", "eps")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve")
 _EMBED = ("model", "pretrained", "id", "batch_size", "device", "dtype", "threads", "max_rejected")
 _CLUSTER = ("clusters", "seed")
-_DASK = ("scheduler", "workers", "config", "quiet")
+_DASK = ("scheduler", "workers", "memory_limit", "config", "log_json", "quiet")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -122,7 +127,7 @@ def cli() -> None:
 @click.argument("input_", metavar="[INPUT]", required=False)
 @_options(*_AMOUNT, "out", *_PRUNE, *_EMBED, *_CLUSTER, *_DASK)
 @click.option("--restart", is_flag=True, help="Clear the run directory first.")
-def run(input_: str | None, restart: bool, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """From images, tar shards or embeddings to kept IDs.
 
     INPUT is a folder of images, WebDataset tars (braces and globs too), a folder of embeddings in clip-retrieval's
@@ -130,44 +135,39 @@ def run(input_: str | None, restart: bool, quiet: bool, config_file: Path | None
     """
     config = _config(config_file, {"input": input_, **flags})
     from fairdedup import pipeline
-    from fairdedup.progress import StageProgress
 
-    with StageProgress(quiet) as progress:
+    with _progress(quiet, log_json) as progress:
         manifest = pipeline.run(config, progress, restart)
-    _summary(manifest, config.out, quiet)
+    _summary(manifest, config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
 @click.argument("input_", metavar="[INPUT]", required=False)
 @_options("out", *_EMBED, *_DASK)
-def embed(input_: str | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """First stage: images to embeddings, or ready embeddings taken in."""
     config = _config(config_file, {"input": input_, **flags})
     from fairdedup import pipeline
-    from fairdedup.progress import StageProgress
     from fairdedup.storage.run import RunDirectory
-    from fairdedup.workers import Workers
 
-    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
         dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
-    _say(quiet, visible(f"embeddings: {config.out / 'embeddings'}"))
+    _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
 
 
 @cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 100")
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @_options(*_CLUSTER, "threads", *_DASK)
-def cluster(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """Second stage: cluster the embeddings of RUN (./fairdedup-run)."""
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.progress import StageProgress
     from fairdedup.storage.run import RunDirectory
-    from fairdedup.workers import Workers
 
-    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
         pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
-    _say(quiet, visible(f"clusters: {config.out / 'clusters'}"))
+    _say(quiet or log_json, visible(f"clusters: {config.out / 'clusters'}"))
 
 
 @cli.command(cls=_Examples, examples="""
@@ -176,24 +176,24 @@ def cluster(run_: Path | None, quiet: bool, config_file: Path | None, **flags: A
 """)  # fmt: skip
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @_options(*_AMOUNT, *_PRUNE, "seed", "model", "pretrained", *_DASK)
-def prune(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """Third stage: decide who of RUN (./fairdedup-run) is kept, or decide again, with no re-embedding."""
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.progress import StageProgress
     from fairdedup.storage.run import RunDirectory
-    from fairdedup.workers import Workers
 
-    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
         manifest = pipeline.prune_stage(config, RunDirectory(config.out.absolute()), workers)
-    _summary(manifest, config.out, quiet)
+    _summary(manifest, config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")
 @_options("rule", "cover", "prototypes", "reserve", "model", "pretrained", *_DASK)
-def sweep(run_: Path | None, fractions: str, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+def sweep(
+    run_: Path | None, fractions: str, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
+) -> None:
     """Kept counts and eps of RUN (./fairdedup-run) at several fractions, with no re-embedding; writes nothing."""
     config = _config(config_file, {"out": run_, **flags})
     try:
@@ -201,13 +201,14 @@ def sweep(run_: Path | None, fractions: str, quiet: bool, config_file: Path | No
     except ValueError:
         raise UserError(f"--keep {fractions!r} is no list of fractions: write 0.3,0.5,0.8") from None
     from fairdedup import pipeline
-    from fairdedup.progress import StageProgress
     from fairdedup.summary import print_sweep
-    from fairdedup.workers import Workers
 
-    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
         lines = pipeline.sweep_run(config, values, workers)
-    print_sweep(lines, _console())
+    if log_json:
+        progress.log("finished", run=str(config.out), sweep=lines)
+    else:
+        print_sweep(lines, _console())
 
 
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
@@ -247,8 +248,23 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 
 
-def _summary(manifest: dict[str, Any], out: Path, quiet: bool) -> None:
-    if not quiet:
+def _progress(quiet: bool, log_json: bool) -> Any:
+    from fairdedup.progress import StageProgress
+
+    return StageProgress(quiet, log_json)
+
+
+def _workers(progress: Any, config: Any) -> Any:
+    from fairdedup.workers import Workers
+
+    return Workers(progress, config.scheduler, config.workers, config.memory_limit)
+
+
+def _summary(manifest: dict[str, Any], out: Path, quiet: bool, log_json: bool) -> None:
+    if log_json:
+        told = {name: manifest[name] for name in ("counts", "eps", "guarantees", "warnings", "shares")}
+        _progress(quiet, log_json).log("finished", run=str(out), **told)
+    elif not quiet:
         from fairdedup.summary import print_summary
 
         print_summary(manifest, out, _console())
@@ -266,37 +282,41 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line with these arguments and return the exit code: 0, 2 (the user's mistake) or 1."""
+    fail = partial(_fail, as_json="--log-json" in arguments)
     try:
         # Without standalone mode a command returns what --help and --version exit with.
         return int(cli.main(arguments or ["--help"], prog_name="fairdedup", standalone_mode=False) or 0)
     except UserError as error:
-        return _fail(str(error), EXIT_USER)
+        return fail(str(error), EXIT_USER)
     except click.UsageError as error:
-        return _fail(f"{error.format_message().rstrip('.')}; see {_help_of(error)}", EXIT_USER)
+        return fail(f"{error.format_message().rstrip('.')}; see {_help_of(error)}", EXIT_USER)
     except FairdedupError as error:
-        return _fail(str(error), EXIT_OTHER)
+        return fail(str(error), EXIT_OTHER)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__cause__, EOFError):  # click takes the end of any file for the user's wish
-            return _unexpected(error.__cause__)
-        return _fail("stopped; the same command goes on after the last finished shard", EXIT_OTHER)
+            return _unexpected(error.__cause__, fail)
+        return fail("stopped; the same command goes on after the last finished shard", EXIT_OTHER)
     except Exception as error:
-        return _unexpected(error)
+        return _unexpected(error, fail)
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception, fail: Callable[[str, int], int]) -> int:
     if os.environ.get("FAIRDEDUP_DEBUG"):
         raise error
     first = (str(error).strip() or "no message").splitlines()[0]
-    return _fail(f"{type(error).__name__}: {first} (FAIRDEDUP_DEBUG=1 shows where)", EXIT_OTHER)
+    return fail(f"{type(error).__name__}: {first} (FAIRDEDUP_DEBUG=1 shows where)", EXIT_OTHER)
 
 
 def _help_of(error: click.UsageError) -> str:
     return f"{error.ctx.command_path if error.ctx else 'fairdedup'} --help"
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, as_json: bool = False) -> int:
     """Print the error as one line and return the exit code."""
-    click.echo(f"fairdedup: error: {visible(message)}", err=True)
+    if as_json:
+        _progress(quiet=False, log_json=True).log("error", text=visible(message), code=code)
+    else:
+        click.echo(f"fairdedup: error: {visible(message)}", err=True)
     return code
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fairdedup.errors import UserError
 
@@ -47,6 +48,17 @@ class RunConfig(BaseModel):
     reserve: float = Field(0.1, ge=0, le=0.3)
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
+    memory_limit: str = "auto"
+
+    @field_validator("memory_limit", mode="before")
+    @classmethod
+    def _check_memory(cls, value: Any) -> str:
+        if value == "auto":
+            return "auto"
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
+        if not match or not float(match[1]):
+            raise ValueError("it is no amount of memory: give one such as 4GiB, or auto")
+        return match[1] + match[2]
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:
@@ -132,4 +144,6 @@ def _first(error: ValidationError, place: Path | None, given: dict[str, Any]) ->
         near = difflib.get_close_matches(name, list(RunConfig.model_fields), 1)
         return f"{source} is no option: {'did you mean ' + near[0] if near else 'see fairdedup run --help'}"
     value = found["input"]
+    if found["type"] == "value_error":
+        return f"{source} {value!r}: {str(found['msg']).removeprefix('Value error, ')}"
     return f"{source} {value!r} cannot be used: {found['msg'][0].lower()}{found['msg'][1:]}"

@@ -40,12 +40,12 @@ from fairdedup.datasets import Dataset, open_input
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
-from fairdedup.stages.cluster import ClusterOptions, cluster
+from fairdedup.stages.cluster import ClusterOptions, check_sorted, cluster
 from fairdedup.stages.embed import embed
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
-from fairdedup.storage.files import clear, read_json, write_json
-from fairdedup.storage.run import RunDirectory, manifest_of
+from fairdedup.storage.files import clear, is_sealed, read_json, seal, write_json
+from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
@@ -71,20 +71,27 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     _check_directory(directory, asked)
     dataset = _open(config, directory, progress)
     _check_prototypes(config, dataset.kind, _state(directory))
+    _check_input(directory, dataset)
     finished = manifest_of(directory)
-    if finished is not None and finished["input"]["fingerprint"] == _fingerprint(dataset):
-        progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
-        return finished
+    if finished is not None:
+        damaged = next((f for f, sealed in finished["files"].items() if not is_sealed(directory.root / f, sealed)), "")
+        if not damaged:
+            progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
+            return finished
+        progress.say(f"{directory.root / damaged} is missing or damaged: it is made again")
     with Workers(progress, config.scheduler, config.workers) as workers:
         embed_stage(config, directory, dataset, workers)
         cluster_stage(config, directory, workers)
-        return prune_stage(config, directory, workers)
+        return prune_stage(config, directory, workers, verified=True)
 
 
 def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
     """Write embeddings/: float16 vectors and metadata of every shard of the input."""
     spec = _image_encoder(config, directory, workers) if dataset.kind == "images" else None
+    _check_input(directory, dataset)
     _begin(directory, "embed", _asked(config, "embed"))
+    if not directory.input.is_file():
+        write_json(directory.input, {s.name: s.fingerprint() for s in dataset.shards})
     records = embed(dataset, directory, spec, config.max_rejected, workers.submit)
     workers.progress.rows["embed"] = sum(r.input for r in records)  # a tar is counted by reading it
     known = {
@@ -96,25 +103,18 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
 
 
 def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> None:
-    """Write clusters/: the centroids, and every shard sorted by cluster; skipped where that is done."""
-    asked = _asked(config, "cluster")
-    state = _state(directory)
+    """Write clusters/: the centroids, and the embeddings sorted by cluster; what is there undamaged stays."""
     records = directory.records()
-    embedded = [r.fingerprint for r in records]
-    if state["done"].get("cluster") == embedded and state["asked"].get("cluster") == asked:
-        return
     check_clusters(config.clusters, max(1, sum(r.valid for r in records)))  # a mistake must not cost the old clusters
-    _begin(directory, "cluster", asked)
-    clear(directory.root / "clusters")
-    options = ClusterOptions(config.clusters, config.seed, config.threads)
-    cluster(directory, options, workers.submit)
-    _finish(directory, "cluster", embedded, workers.progress)
+    _begin(directory, "cluster", _asked(config, "cluster"))
+    cluster(directory, ClusterOptions(config.clusters, config.seed, config.threads), workers.submit)
+    _finish(directory, "cluster", _embedded(records), workers.progress)
 
 
-def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> dict[str, Any]:
-    """Write decisions/, kept/, rejected/ and, last, run.json; return it."""
+def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, verified: bool = False) -> dict[str, Any]:
+    """Write decisions/, kept/, rejected/ and, last, run.json; return it. `verified`: the clusters are known whole."""
     _check_amount(config)
-    _check_clustered(directory)
+    _check_clustered(directory, None if verified else workers)
     options = _options(config)
     prototypes = _prototypes(config, directory, workers)
     amount = {
@@ -125,7 +125,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
     decision, parts = prune(directory, options, prototypes, amount, workers.submit)
     shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
     _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
-    counts = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
+    counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
     state = _state(directory)
     if state["input"]["format"] == "sample":
         shares = _shares_by_label(directory)
@@ -137,12 +137,13 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
         "input": state["input"],
         "encoder": state.get("encoder"),
         "counts": counts,
-        "clusters": int(sum(1 for size in read_json(directory.root / "clusters" / "sizes.json") if size)),
+        "clusters": int(sum(1 for size in read_json(directory.sizes) if size)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
         "warnings": decision.warnings,
         "shares": shares,
         "stages": _stages(state, workers.progress),
+        "files": seals,
     }
     write_json(directory.manifest, manifest)
     return manifest
@@ -151,10 +152,9 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers) ->
 def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> list[dict[str, Any]]:
     """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
     directory = RunDirectory(config.out.absolute())
-    _check_clustered(directory)
-    records = directory.records()
-    parts, clusters = cluster_ranges(directory, len(records))
-    valid = sum(r.valid for r in records)
+    _check_clustered(directory, workers)
+    parts, clusters = cluster_ranges(directory)
+    valid = sum(part.rows for part in parts)
     options = _options(config)
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
@@ -245,11 +245,37 @@ def _stages(state: dict[str, Any], progress: StageProgress) -> dict[str, dict[st
     return {**state.get("stages", {}), **own}
 
 
-def _check_clustered(directory: RunDirectory) -> None:
-    """Refuse clusters of other embeddings than those that are there now."""
-    if _state(directory)["done"].get("cluster") != [r.fingerprint for r in directory.records()]:
-        root = directory.root
+def _embedded(records: list[ShardRecord]) -> str:
+    """Return what clusters depend on, as a hash."""
+    return hashlib.sha256("\n".join(r.fingerprint for r in records).encode()).hexdigest()
+
+
+def _check_clustered(directory: RunDirectory, workers: Workers | None) -> None:
+    """Refuse clusters of other embeddings than those that are there now, and damaged ones where there are workers."""
+    root, records = directory.root, directory.records()
+    if _state(directory)["done"].get("cluster") != _embedded(records):
         raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
+    if workers is not None:
+        parts = groups(records)
+        workers.submit("verify", check_sorted, [(root, k) for k in range(len(parts))],
+                       [sum(r.valid for r in part) for part in parts])  # fmt: skip
+
+
+def _check_input(directory: RunDirectory, dataset: Dataset) -> None:
+    """Refuse an input that is another than the one that the run was begun with."""
+    known = read_json(directory.input)
+    if known is None:
+        return
+    now = {s.name: s.fingerprint() for s in dataset.shards}
+    changes = [
+        f"{name!r} {'has changed' if name in now else 'is gone'}" for name in known if now.get(name) != known[name]
+    ]
+    changes += [f"{name!r} is new" for name in now if name not in known]
+    if changes:
+        more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
+        raise UserError(
+            f"{directory.root} was begun with another input ({changes[0]}{more}): choose another --out, or --restart"
+        )
 
 
 def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -> None:
@@ -401,11 +427,12 @@ def _prototypes(config: RunConfig, directory: RunDirectory, workers: Workers) ->
         return None
     key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
     store = directory.root / "prototypes.parquet"
-    if state.get("prototypes") == key and store.is_file():
+    known = state.get("prototypes")
+    if known and known["made of"] == key and is_sealed(store, known["seal"]):
         return _fitting(read_vectors(store, directory), directory, file)
     embedded = workers.submit("prototypes", embed_captions, [(read_captions(file), spec)])[0]
     write_vectors(store, embedded)
-    write_json(directory.config, {**_state(directory), "prototypes": key})
+    write_json(directory.config, {**_state(directory), "prototypes": {"made of": key, "seal": seal(store)}})
     return _fitting(Prototypes.of(embedded), directory, file)
 
 

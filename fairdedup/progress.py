@@ -1,9 +1,11 @@
-"""Live progress of each stage: bars with counts, rate and ETA on a terminal, plain lines otherwise."""
+"""Live progress of each stage: bars with counts, rate and ETA on a terminal, plain lines or JSON lines otherwise."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +47,8 @@ class StageProgress:
     ----------
     quiet : bool
         Show nothing.
+    log_json : bool
+        Write a JSON object a line, for what schedules the run, in place of bars and plain lines.
 
     Attributes
     ----------
@@ -54,11 +58,12 @@ class StageProgress:
         Rows that each stage went over.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, log_json: bool = False) -> None:
+        self.log_json = log_json and not quiet
         self.console = Console(file=sys.stderr, quiet=quiet)
         self.seconds: dict[str, float] = {}
         self.rows: dict[str, int] = {}
-        self.live = self.console.is_terminal and not quiet
+        self.live = self.console.is_terminal and not quiet and not log_json
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<14}"),
@@ -85,9 +90,19 @@ class StageProgress:
 
     def say(self, line: str) -> None:
         """Print one line beside the bars."""
+        if self.log_json:
+            self.log("message", text=line)
+            return
         (self._bars.console if self.live else self.console).print(
             visible(line), markup=False, highlight=False, soft_wrap=True
         )
+
+    def log(self, event: str, **values: Any) -> None:
+        """Write an event as one line of JSON, where JSON is asked for."""
+        if self.log_json:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+            sys.stderr.write(json.dumps(line) + "\n")
+            sys.stderr.flush()
 
     def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
         """Begin a stage, or another pass of one, over a total of rows or shards."""
@@ -110,6 +125,11 @@ class StageProgress:
             return
         self._last = now
         rate = done / elapsed if elapsed > 0 else 0.0
+        if self.log_json:
+            eta = round((total - done) / rate, 1) if rate else None
+            self.log("progress", stage=name, done=done, total=total, unit=stage.unit, rows=stage.rows or None,
+                     rate=round(rate, 3), eta_seconds=eta)  # fmt: skip
+            return
         left = f"ETA {(total - done) / rate:,.0f} s" if rate and done < total else f"{elapsed:,.1f} s"
         speed = f"{_short(stage.rows / elapsed)} rows/s" if stage.rows and elapsed else f"{_short(rate)} {stage.unit}/s"
         self.say(f"{name}: {done:,}/{total:,} {stage.counted}, {speed}, {left}")
@@ -154,5 +174,7 @@ class Stage:
             self.advance(self.total - self.done)
         spent = time.monotonic() - self.started
         self.progress.seconds[self.name] = self.progress.seconds.get(self.name, 0.0) + spent
+        self.progress.log("stage", stage=self.name, done=self.done, total=self.total, unit=self.unit,
+                          seconds=round(spent, 3), ok=kind is None)  # fmt: skip
         if self.unit == "rows":
             self.progress.rows[self.name] = max(self.progress.rows.get(self.name, 0), self.done)

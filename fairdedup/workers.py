@@ -37,6 +37,9 @@ class Workers:
         Address of a Dask scheduler; None starts a local cluster of processes.
     workers : int or None
         Processes of the local cluster; None takes one for each core.
+    memory_limit : str
+        Of each of these processes, as "4GiB"; "auto" shares the machine's memory among them. One that passes it is
+        ended by Dask and its task tried again.
 
     Raises
     ------
@@ -44,8 +47,12 @@ class Workers:
         If no scheduler answers at the address.
     """
 
-    def __init__(self, progress: StageProgress, scheduler: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, progress: StageProgress, scheduler: str | None = None, workers: int | None = None,
+        memory_limit: str = "auto",
+    ) -> None:  # fmt: skip
         self.progress = progress
+        self.memory_limit = memory_limit
         self.scheduler = scheduler
         self.number = workers or os.cpu_count() or 1
         self._cluster: Any = None
@@ -75,9 +82,12 @@ class Workers:
         # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
         self._cluster = LocalCluster(
             n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=0,
+            local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=self.memory_limit,
         )  # fmt: skip
-        return Client(self._cluster, set_as_default=False)
+        client = Client(self._cluster, set_as_default=False)
+        workers = "1 worker" if self.number == 1 else f"{self.number} workers"
+        self.progress.say(f"{workers} on this machine; dashboard: {client.dashboard_link}")
+        return client
 
     def submit(
         self,
@@ -85,6 +95,8 @@ class Workers:
         function: Callable[..., Any],
         arguments: Sequence[tuple[Any, ...]],
         sizes: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        work: Sequence[float] | None = None,
     ) -> list[Any]:
         """Apply a function to each tuple of arguments and return the results in order.
 
@@ -95,7 +107,11 @@ class Workers:
         function : callable
         arguments : sequence of tuple
         sizes : sequence of int, optional
-            Rows of each task, which start largest first; unknown where left out, and shards are counted.
+            Rows of each task; unknown where left out, and shards are counted.
+        names : sequence of str, optional
+            What each task is about, for the error of one that fails.
+        work : sequence of float, optional
+            How much each task has to do, where that is not its rows: the largest starts first.
 
         A task that reports rows on the topic `TOPIC` while it works moves the bar before it ends.
 
@@ -111,10 +127,11 @@ class Workers:
         if self._client is None:
             self._client = self._start()
         weights = list(sizes) if sizes is not None else [1] * len(arguments)
-        order = sorted(range(len(arguments)), key=lambda k: -weights[k])
+        order = sorted(range(len(arguments)), key=lambda k: -(work or weights)[k])
+        called = [f"{stage} of {name}" for name in names] if names else [f"{stage} task {k}" for k in range(len(order))]
         own = secrets.token_hex(8)  # no pass may be taken for another: Dask gives equal keys equal results
         unit = "rows" if sizes is not None else "shards" if len(arguments) > 1 else "task"
-        with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown) as reported:
+        with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown, own) as reported:
             futures = {}
             for k in order:
                 key = f"{stage}-{k}-{own}"
@@ -130,10 +147,12 @@ class Workers:
                         raise error
                     if isinstance(error, KilledWorker):
                         raise FairdedupError(
-                            f"{stage} task {k} has ended every worker that tried it, likely for want of memory: use "
-                            "fewer --workers, a smaller --batch-size or smaller shards"
+                            f"{called[k]} has ended every worker that tried it, likely for want of memory: use fewer "
+                            "--workers, a smaller --batch-size or smaller shards; the same command goes on from here"
                         ) from error
-                    raise FairdedupError(f"{stage} task {k} failed: {type(error).__name__}: {error}") from error
+                    raise FairdedupError(
+                        f"{called[k]} failed: {type(error).__name__}: {error}; the same command goes on from here"
+                    ) from error
                 results[k] = future.result()
                 if isinstance(results[k], UserError):
                     self._client.cancel(list(futures))
@@ -143,13 +162,14 @@ class Workers:
         return results
 
     @contextmanager
-    def _listening(self, shown: Stage) -> Iterator[list[int]]:
-        """Let the events of running tasks move the bar; gives the list of what was reported."""
+    def _listening(self, shown: Stage, own: str) -> Iterator[list[int]]:
+        """Let the events of running tasks of this pass move the bar; gives the list of what was reported."""
         reported: list[int] = []
 
         def heard(event: tuple[float, Any]) -> None:
-            rows = event[1].get("rows") if isinstance(event[1], dict) else None
-            if rows:
+            told = event[1] if isinstance(event[1], dict) else {}
+            rows = told.get("rows")
+            if rows and str(told.get("task", "")).endswith(own):  # another run may share the scheduler
                 shown.report(rows)
                 if shown.unit == "rows":
                     reported.append(rows)

@@ -26,7 +26,7 @@ from fairdedup.captions import (
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.storage.files import write_array, write_json, write_table
-from fairdedup.storage.run import RunDirectory, ShardRecord
+from fairdedup.storage.run import RunDirectory, ShardRecord, seals_of
 
 SPEC = EncoderSpec("model", None, 8, "cpu", "float32", 1)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -290,9 +290,9 @@ def run(tmp_path: Path) -> RunDirectory:
     for number, rows in enumerate(([0, 1, 2], [3, 4, 5, 6, 7])):
         write_array(run.vectors(number), x[rows])
         write_table(run.metadata(number), pa.table({"id": [f"k{row}" for row in rows]}))
-        sizes = {"vectors": run.vectors(number).stat().st_size, "metadata": run.metadata(number).stat().st_size}
+        seals = seals_of(run.files(number))
         rejected = [] if number else [(3, "bad", "", "")]
-        run.write_record(ShardRecord(number, "", "", len(rows) + len(rejected), len(rows), rejected, sizes))
+        run.write_record(ShardRecord(number, "", "", len(rows) + len(rejected), len(rows), rejected, seals))
     write_json(run.config, {"done": {"embed": 2}})
     return run
 

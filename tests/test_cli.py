@@ -335,7 +335,13 @@ def write_config(path: Path, **keys: Any) -> Path:
 
 
 def test_every_option_of_run_is_a_key_of_the_yaml():
-    options = {p.name for p in cli.cli.commands["run"].params} - {"input_", "config_file", "restart", "quiet"}
+    options = {p.name for p in cli.cli.commands["run"].params} - {
+        "input_",
+        "config_file",
+        "restart",
+        "quiet",
+        "log_json",
+    }
     assert options | {"input"} == set(RunConfig.model_fields)
     for name, model in RunConfig.model_fields.items():
         default = model.default

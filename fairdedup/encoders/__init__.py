@@ -114,9 +114,8 @@ def check_model(model: str, pretrained: str | None) -> None:
         raise UserError(f"pretrained {pretrained!r}: no such file; give a tag of open_clip's or a file of weights")
 
 
-@lru_cache(maxsize=1)
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """Load an encoder once per process.
+    """Load an encoder, once per process for as long as its file of weights stays as it is.
 
     Raises
     ------
@@ -125,6 +124,13 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     FairdedupError
         If the weights cannot be had.
     """
+    file = Path(spec.weights or "")
+    stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+    return _load(spec, stamp)
+
+
+@lru_cache(maxsize=1)
+def _load(spec: EncoderSpec, stamp: tuple[int, int] | None) -> Encoder:
     from fairdedup.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(spec)

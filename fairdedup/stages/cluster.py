@@ -1,12 +1,15 @@
-"""The second stage: train spherical k-means on a seeded sample, assign every row exactly, sort each shard by cluster.
+"""The second stage: train spherical k-means on a seeded sample, assign every row exactly, sort by cluster.
 
-After it, a prune task reads its range of clusters as one slice of every sorted file.
+Consecutive shards share a sorted file of up to about GROUP_ROWS rows, so that a prune task reads its range of clusters
+as one slice of a few files, however many and tiny the shards are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_array, write_array, write_json
-from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
+from fairdedup.storage.files import is_sealed, read_array, read_json, seal, write_array, write_json
+from fairdedup.storage.run import RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
+
+BLOCK = 1 << 16  # rows that are widened for their assignment at a time
 
 
 @dataclass(frozen=True)
@@ -38,44 +43,106 @@ class ClusterOptions:
     device: str = "cpu"
 
 
+def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> str:
+    """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
+    run = RunDirectory(root)
+    fingerprint = _hash([asdict(r) for r in records], clusters, asdict(options))
+    known = read_json(run.centroids_record)
+    if known and known["fingerprint"] == fingerprint and is_sealed(run.centroids, known["seal"]):
+        return str(known["seal"])
+    starts = offsets(records)
+    rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
+    chosen = kmeans.training_rows(rows, clusters, options.seed)
+    sample = []
+    for record, start in zip(records, starts, strict=False):
+        low, high = np.searchsorted(chosen, [start, start + record.input])
+        if high > low:
+            own = shard_rows(record, int(start))
+            sample.append(np.asarray(read_array(run.vectors(record.number))[np.searchsorted(own, chosen[low:high])]))
+    write_array(
+        run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads, options.device)
+    )
+    sealed = seal(run.centroids)
+    write_json(run.centroids_record, {"fingerprint": fingerprint, "seal": sealed})
+    return sealed
+
+
 def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
     """Return the rows of an embedding shard's vectors."""
     return first + record.positions()
 
 
-def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> int:
-    """Gather the seeded sample from all shards, train, write the centroids, and return their number."""
-    run = RunDirectory(root)
-    starts = offsets(records)
-    rows = [shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)]
-    chosen = kmeans.training_rows(np.concatenate(rows), clusters, options.seed)
-    sample = []
-    for record, own in zip(records, rows, strict=True):
-        wanted = np.flatnonzero(np.isin(own, chosen, assume_unique=True))
-        if len(wanted):
-            sample.append(np.asarray(read_array(run.vectors(record.number))[wanted]))
-    centroids = kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads, options.device)
-    write_array(run.centroids, centroids)
-    return len(centroids)
+def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, centroids: str) -> NDArray[np.int64]:
+    """Assign the rows of consecutive shards and write them sorted by cluster, unless that is done.
 
+    Parameters
+    ----------
+    records : list of ShardRecord
+    first : int
+        Row at which they begin.
+    centroids : str
+        Seal of the centroids.
 
-def sort_shard(root: Path, record: ShardRecord, first: int) -> NDArray[np.int64]:
-    """Assign one shard's rows, write them sorted by cluster, and return how many fell into each cluster."""
+    Returns
+    -------
+    counts : ndarray of shape (k,), int64
+        How many rows fell into each cluster.
+    """
     run = RunDirectory(root)
-    centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False))
-    unit = np.asarray(read_array(run.vectors(record.number)))
-    rows = shard_rows(record, first)
-    labels = kmeans.assign(unit, centroids) if len(unit) else np.zeros(0, np.int64)
+    fingerprint = _hash([asdict(r) for r in records], first, centroids)
+    known = run.read_sorted(number)
+    if known is not None and known.fingerprint == fingerprint:
+        return np.diff(read_array(run.sorted("offsets", number)))
+    unit_centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False))
+    unit = _vectors(run, records)
+    starts = first + offsets(records)
+    rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
+    labels = np.empty(len(unit), np.int64)
+    for start in range(0, len(unit), BLOCK):
+        labels[start : start + BLOCK] = kmeans.assign(unit[start : start + BLOCK], unit_centroids)
     order = np.argsort(labels, kind="stable")
-    write_array(run.sorted("vectors", record.number), unit[order])
-    write_array(run.sorted("rows", record.number), rows[order])
-    counts = np.bincount(labels, minlength=len(centroids)).astype(np.int64)
-    write_array(run.sorted("offsets", record.number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+    write_array(run.sorted("vectors", number), unit[order])
+    write_array(run.sorted("rows", number), rows[order])
+    counts = np.bincount(labels, minlength=len(unit_centroids)).astype(np.int64)
+    write_array(run.sorted("offsets", number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+    write_json(run.sorted_record(number), asdict(SortedRecord(number, fingerprint, seals_of(run.sorted_files(number)))))
     return counts
 
 
+def _vectors(run: RunDirectory, records: list[ShardRecord]) -> NDArray[np.float16]:
+    """Return the vectors of consecutive shards (n, d); a shard without any has no dimension either."""
+    filled = [r for r in records if r.valid]
+    if not filled:
+        return np.zeros((0, 0), np.float16)
+    unit = np.empty((sum(r.valid for r in filled), read_array(run.vectors(filled[0].number)).shape[1]), np.float16)
+    start = 0
+    for record in filled:
+        unit[start : start + record.valid] = read_array(run.vectors(record.number))
+        start += record.valid
+    return unit
+
+
+def _hash(*known: Any) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def check_sorted(root: Path, number: int) -> None:
+    """Refuse a sorted group whose files are not what they were written as.
+
+    Raises
+    ------
+    UserError
+        If one is missing or damaged.
+    """
+    run = RunDirectory(root)
+    if run.read_sorted(number) is None:
+        raise UserError(
+            f"{run.sorted('vectors', number)} or a file beside it is missing or damaged: run `fairdedup cluster {root}`"
+        )
+
+
 def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]]) -> NDArray[np.int64]:
-    """Cluster the embeddings of a run.
+    """Cluster the embeddings of a run; what is done and undamaged is not done again.
 
     Returns
     -------
@@ -93,9 +160,17 @@ def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., li
         raise UserError(f"{run.root} holds no valid embedding: see {run.root / 'rejected'} for the reasons")
     number = kmeans.check_clusters(options.clusters, valid)
     trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
-    submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
-    arguments = [(run.root, r, int(first)) for r, first in zip(records, offsets(records), strict=False)]
-    counts = submit("assign", sort_shard, arguments, [r.input for r in records])
+    (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
+    arguments, first = [], 0
+    for k, group in enumerate(groups(records)):
+        arguments.append((run.root, k, group, first, centroids))
+        first += sum(r.input for r in group)
+    counts = submit(
+        "assign", sort_group, arguments, [sum(r.input for r in a[2]) for a in arguments],
+        [f"{a[2][0].name} to {a[2][-1].name}" for a in arguments],
+    )  # fmt: skip
+    run.drop_sorted_from(len(arguments))
     sizes = np.sum(counts, axis=0)
-    write_json(run.root / "clusters" / "sizes.json", sizes.tolist())
+    if read_json(run.sizes) != sizes.tolist():
+        write_json(run.sizes, sizes.tolist())
     return sizes

@@ -23,7 +23,7 @@ from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
 from fairdedup.storage.files import write_array, write_table
-from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord
+from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord, seals_of
 
 CHUNK = 2  # batches decoded before they are embedded: a shard's images are never all in memory
 COMMON_REASONS = 3
@@ -34,6 +34,16 @@ def shard_fingerprint(shard: Any, encoder: dict[str, Any] | None) -> str:
     """Return what an embedding shard depends on: the input's bytes and the encoder's identity, as a hash."""
     known = {"shard": shard.fingerprint(), "encoder": encoder}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def embed_shard(number: int, shard: Any, root: Path, spec: EncoderSpec | None, fingerprint: str) -> ShardRecord:
+    """Return the record of a shard whose files are undamaged; make them where they are not."""
+    known = RunDirectory(root).read_record(number, verify=True)
+    if known is not None and known.fingerprint == fingerprint:
+        return known
+    if spec is None:
+        return embed_vectors(number, shard, root, fingerprint)
+    return embed_images(number, shard, root, spec, fingerprint)
 
 
 def embed_images(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str) -> ShardRecord:
@@ -86,7 +96,8 @@ def _report(rows: int) -> None:
     from distributed import get_worker
 
     with suppress(ValueError):  # not on a worker
-        get_worker().log_event(TOPIC, {"rows": rows})
+        worker = get_worker()
+        worker.log_event(TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
 
 
 def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
@@ -130,8 +141,7 @@ def _write(
     run = RunDirectory(root)
     write_array(run.vectors(number), matrix)
     write_table(run.metadata(number), metadata)
-    sizes = {"vectors": run.vectors(number).stat().st_size, "metadata": run.metadata(number).stat().st_size}
-    record = ShardRecord(number, name, fingerprint, count, len(matrix), rejected, sizes)
+    record = ShardRecord(number, name, fingerprint, count, len(matrix), rejected, seals_of(run.files(number)))
     run.write_record(record)
     return record
 
@@ -143,7 +153,7 @@ def embed(
     max_rejected: float,
     submit: Callable[..., list[ShardRecord]],
 ) -> list[ShardRecord]:
-    """Embed every shard that has no record yet.
+    """Embed every shard that has no undamaged files yet.
 
     Parameters
     ----------
@@ -154,7 +164,7 @@ def embed(
     max_rejected : float
         Largest share of the input that may be rejected.
     submit : callable
-        ``submit(stage, function, list of argument tuples, sizes)`` gives the results in order.
+        ``submit(stage, function, list of argument tuples, sizes, names)`` gives the results in order.
 
     Returns
     -------
@@ -165,32 +175,19 @@ def embed(
     UserError
         If nothing could be used, too much is rejected, two rows share an id, or the dimensions differ.
     """
-    records: dict[int, ShardRecord] = {}
-    todo: list[tuple[Any, ...]] = []
     encoder = spec.identity() if spec else None
-    for number, shard in enumerate(dataset.shards):
-        fingerprint = shard_fingerprint(shard, encoder)
-        known = run.read_record(number)
-        if known is not None and known.fingerprint == fingerprint:
-            records[number] = known
-        elif spec is not None:
-            todo.append((embed_images, number, shard, run.root, spec, fingerprint))
-        else:
-            todo.append((embed_vectors, number, shard, run.root, fingerprint))
-    sizes = [dataset.shards[number].rows for _, number, *_ in todo]
-    for record in submit("embed", call, todo, None if None in sizes else sizes):
-        records[record.number] = record
-    done = [records[k] for k in range(len(dataset.shards))]
+    todo = [
+        (number, shard, run.root, spec, shard_fingerprint(shard, encoder))
+        for number, shard in enumerate(dataset.shards)
+    ]
+    sizes = [shard.rows for shard in dataset.shards]
+    names = [shard.name for shard in dataset.shards]
+    done = submit("embed", embed_shard, todo, None if None in sizes else sizes, names)
     run.drop_shards_from(len(done))
     _check_rejected(done, max_rejected)
     _check_dimension(done, run)
     _check_ids(done, run)
     return done
-
-
-def call(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function: what a task of this stage does."""
-    return function(*args)
 
 
 def _check_rejected(records: list[ShardRecord], most: float) -> None:

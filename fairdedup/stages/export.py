@@ -13,14 +13,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.steps import COLUMNS
-from fairdedup.errors import FairdedupError
-from fairdedup.storage.files import clear, read_array, write_table
-from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.files import clear, is_sealed, read_array, seal, writing
+from fairdedup.storage.run import RunDirectory, ShardRecord, groups, offsets
 
+COUNTS = ("input", "valid", "kept", "removed", "rejected", "readmitted")
 FOLDERS = ("decisions", "kept", "rejected")
 REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())]
 )
+DECISIONS_SCHEMA = pa.schema([
+    ("row", pa.int64()), ("id", pa.string()), ("cluster", pa.int64()), ("neighbourhood", pa.int64()),
+    ("kept", pa.bool_()), ("representative", pa.int64()), ("similarity", pa.float64()),
+    ("centroid_similarity", pa.float64()), ("readmitted", pa.bool_()),
+])  # fmt: skip
 
 
 def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
@@ -63,53 +69,89 @@ def _text(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def export_shard(
+def export_group(
     root: Path,
-    record: ShardRecord,
+    number: int,
+    records: list[ShardRecord],
     first: int,
     tasks: list[int],
     readmitted: NDArray[np.int64],
     schema: pa.Schema,
-) -> dict[str, int]:
-    """Write one shard's parts of decisions/, kept/ and rejected/, and return their counts."""
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
+
+    Raises
+    ------
+    UserError
+        If the metadata of a shard is damaged.
+    FairdedupError
+        If a row is not decided.
+    """
     run = RunDirectory(root)
+    starts = first + offsets(records)
+    decided = _decided(run, tasks, first, int(starts[-1]))
+    counts = dict.fromkeys(COUNTS, 0)
+    paths = {folder: run.part(folder, number) for folder in FOLDERS}
+    with (
+        writing(paths["decisions"], DECISIONS_SCHEMA) as decisions,
+        writing(paths["kept"], schema) as kept_rows,
+        writing(paths["rejected"], REJECTED_SCHEMA) as rejected_rows,
+    ):
+        for record, start in zip(records, starts, strict=False):
+            low, high = np.searchsorted(decided["row"], [start, start + record.input])
+            own = decided[low:high]
+            rows = start + record.positions()
+            if not np.array_equal(own["row"], rows):
+                raise FairdedupError(
+                    f"{record.name}: {len(own)} of {len(rows)} rows are decided; run `fairdedup prune` again"
+                )
+            again = np.isin(rows, readmitted)
+            kept = own["kept"] | again
+            metadata = _metadata(run, record)
+            decisions.write_table(_decisions(own, metadata.column("id"), kept, again))
+            kept_rows.write_table(_conform(metadata.filter(pa.array(kept)), schema))
+            rejected = [(int(start) + p, name, source, why) for p, name, source, why in record.rejected]
+            columns = list(zip(*rejected, strict=True)) or [()] * len(REJECTED_SCHEMA)
+            rejected_rows.write_table(
+                pa.table(
+                    [pa.array(c, f.type) for c, f in zip(columns, REJECTED_SCHEMA, strict=True)], schema=REJECTED_SCHEMA
+                )
+            )
+            found = (record.input, record.valid, kept.sum(), (~kept).sum(), len(rejected), again.sum())
+            for name, more in zip(COUNTS, found, strict=True):
+                counts[name] += int(more)
+    return counts, {str(path.relative_to(root)): seal(path) for path in paths.values()}
+
+
+def _decided(run: RunDirectory, tasks: list[int], first: int, last: int) -> NDArray[Any]:
+    """Return the decisions of the rows from first to before last, of all tasks, by row."""
     slices = []
     for task in tasks:
         records = read_array(run.decided(task))
-        low, high = np.searchsorted(records["row"], [first, first + record.input])
+        low, high = np.searchsorted(records["row"], [first, last])
         slices.append(np.asarray(records[low:high]))
     decided = np.concatenate(slices)
-    decided = decided[np.argsort(decided["row"])]
-    rows = first + record.positions()
-    if not np.array_equal(decided["row"], rows):
-        raise FairdedupError(
-            f"{record.name}: {len(decided)} of {len(rows)} rows are decided; run `fairdedup prune` again"
-        )
-    again = np.isin(rows, readmitted)
-    kept = decided["kept"] | again
-    metadata = pq.read_table(run.metadata(record.number))
-    columns: dict[str, Any] = {name: np.ascontiguousarray(decided[name]) for name in COLUMNS}
-    columns["kept"] = kept
+    return decided[np.argsort(decided["row"])]
+
+
+def _metadata(run: RunDirectory, record: ShardRecord) -> pa.Table:
+    path = run.metadata(record.number)
+    if not is_sealed(path, record.seals["metadata"]):
+        raise UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {run.root} again")
+    return pq.read_table(path)
+
+
+def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_], again: NDArray[np.bool_]) -> pa.Table:
+    columns: dict[str, Any] = {name: np.ascontiguousarray(own[name]) for name in COLUMNS}
+    columns |= {"id": ids, "kept": kept, "readmitted": again}
     columns["similarity"] = pa.array(columns["similarity"], from_pandas=True)  # NaN: no representative
-    table = {"row": columns.pop("row"), "id": metadata.column("id"), **columns, "readmitted": again}
-    write_table(run.part("decisions", record.number), pa.table(table))
-    write_table(run.part("kept", record.number), _conform(metadata.filter(pa.array(kept)), schema))
-    rejected = [(first + p, name, source, why) for p, name, source, why in record.rejected]
-    write_table(
-        run.part("rejected", record.number),
-        pa.table([pa.array(c, f.type) for c, f in zip(zip(*rejected, strict=True), REJECTED_SCHEMA, strict=True)]
-                 if rejected else [pa.array([], f.type) for f in REJECTED_SCHEMA], schema=REJECTED_SCHEMA),
-    )  # fmt: skip
-    return {
-        "input": record.input, "valid": record.valid, "kept": int(kept.sum()), "removed": int((~kept).sum()),
-        "rejected": len(rejected), "readmitted": int(again.sum()),
-    }  # fmt: skip
+    return pa.table([columns[name] for name in DECISIONS_SCHEMA.names], schema=DECISIONS_SCHEMA)
 
 
 def export(
     run: RunDirectory, tasks: list[int], readmitted: NDArray[np.int64], submit: Callable[..., list[Any]]
-) -> dict[str, int]:
-    """Write the product of a run and return its counts.
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the product of a run and return its counts, and the seal of every file.
 
     Raises
     ------
@@ -120,17 +162,21 @@ def export(
     for folder in FOLDERS:  # an earlier decision of this run may have had other parts
         for stale in (run.root / folder).glob("part-*.parquet"):
             stale.unlink()
-    starts = offsets(records)
     schema = merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
-    arguments = []
-    for record, start in zip(records, starts, strict=False):
-        own = readmitted[np.searchsorted(readmitted, start) : np.searchsorted(readmitted, start + record.input)]
-        arguments.append((run.root, record, int(start), tasks, own, schema))
-    counts: dict[str, int] = {}
-    for each in submit("export", export_shard, arguments, [r.input for r in records]):
-        for name, number in each.items():
-            counts[name] = counts.get(name, 0) + number
+    arguments, names, first = [], [], 0
+    for number, group in enumerate(groups(records)):
+        last = first + sum(r.input for r in group)
+        own = readmitted[np.searchsorted(readmitted, first) : np.searchsorted(readmitted, last)]
+        arguments.append((run.root, number, group, first, tasks, own, schema))
+        names.append(f"{group[0].name} to {group[-1].name}")
+        first = last
+    counts, seals = dict.fromkeys(COUNTS, 0), {}
+    for each, sealed in submit("export", export_group, arguments, [sum(r.input for r in a[2]) for a in arguments],
+                               names):  # fmt: skip
+        seals.update(sealed)
+        for name, more in each.items():
+            counts[name] += more
     clear(run.root / "decisions" / "tasks")
     if counts["kept"] + counts["removed"] + counts["rejected"] != counts["input"]:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing is called finished; please report this")
-    return counts
+    return counts, seals

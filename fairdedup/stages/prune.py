@@ -18,14 +18,14 @@ from fairdedup.core import kmeans
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.moments import shares
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.similarity import Vectors
 from fairdedup.core.steps import COLUMNS, Decided, decide_part
 from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
-from fairdedup.storage.run import RunDirectory
+from fairdedup.storage.run import RunDirectory, groups
 
-TASKS = 64
+TASKS = 64  # at least, where there are so many clusters
+ROWS_A_TASK = 1 << 18  # on average, in a large data set
 RECORD = np.dtype([
     ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
     ("similarity", "<f8"), ("centroid_similarity", "<f8"),
@@ -40,8 +40,9 @@ class ClusterRange:
     number: int
     first: int
     last: int
-    shards: int
+    files: int
     rows: int
+    work: float
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def clusters(self) -> Iterator[Cluster]:
@@ -50,10 +51,10 @@ class ClusterRange:
         centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False)[self.first : self.last])
         files = [
             (read_array(run.sorted("vectors", k)), read_array(run.sorted("rows", k)), np.load(run.sorted("offsets", k)))
-            for k in range(self.shards)
+            for k in range(self.files)
         ]
         for number in range(self.first, self.last):
-            # Shards stand in row order and are sorted stably, so the rows of a cluster come out ascending.
+            # Groups stand in row order and are sorted stably, so the rows of a cluster come out ascending.
             slices = [
                 (v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]
             ]
@@ -77,7 +78,7 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArra
     return replace(decided, columns={})
 
 
-def cluster_ranges(run: RunDirectory, shards: int) -> tuple[list[ClusterRange], int]:
+def cluster_ranges(run: RunDirectory) -> tuple[list[ClusterRange], int]:
     """Split the clusters into ranges of about equal n^2; return them and how many clusters are not empty.
 
     Raises
@@ -85,15 +86,21 @@ def cluster_ranges(run: RunDirectory, shards: int) -> tuple[list[ClusterRange], 
     UserError
         If the clustering has not finished here.
     """
-    known = read_json(run.root / "clusters" / "sizes.json")
+    known = read_json(run.sizes)
     if known is None:
         raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster --out {run.root}` first")
+    files = len(groups(run.records()))
     sizes = np.array(known, np.int64)
-    work = np.cumsum(sizes.astype(np.float64) ** 2 + sizes)
-    cuts = np.searchsorted(work, np.linspace(0, work[-1], min(TASKS, len(sizes)) + 1)[1:-1], side="right")
+    each = sizes.astype(np.float64) ** 2 + sizes
+    work = np.cumsum(each)
+    tasks = min(len(sizes), max(TASKS, int(sizes.sum()) // ROWS_A_TASK))
+    cuts = np.searchsorted(work, np.linspace(0, work[-1], tasks + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
-    parts = [ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum())) for k, (a, b) in enumerate(spans)]
+    parts = [
+        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()))
+        for k, (a, b) in enumerate(spans)
+    ]
     return parts, int(np.count_nonzero(sizes))
 
 
@@ -117,8 +124,7 @@ def prune(
     parts : list of ClusterRange
         Those whose decisions lie in ``decisions/tasks``.
     """
-    records = run.records()
-    parts, clusters = cluster_ranges(run, len(records))
+    parts, clusters = cluster_ranges(run)
     map_parts = run_over(submit)
     decision = decide(parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store)
     return decision, parts
@@ -127,7 +133,10 @@ def prune(
 def _map(
     submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any
 ) -> list[Any]:
-    return submit(step, function, [(part, *args) for part in parts], [part.rows for part in parts])
+    return submit(
+        step, function, [(part, *args) for part in parts], [part.rows for part in parts],
+        [f"clusters {part.first} to {part.last - 1}" for part in parts], [part.work for part in parts],
+    )  # fmt: skip
 
 
 def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
@@ -138,8 +147,8 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
     sums = [[0] * len(a.concepts) for a in plan.prototypes.attributes]
     for cluster in part.clusters():
         own = np.isin(cluster.rows, kept)
-        for total, q in zip(sums, memberships(Vectors.of(cluster.unit[own]), plan), strict=True):
-            for c, more in enumerate(q.sum(axis=0).tolist()):
+        for total, q in zip(sums, memberships(part, cluster, plan), strict=True):
+            for c, more in enumerate(q[own].sum(axis=0).tolist()):
                 total[c] += more
     return [tuple(total) for total in sums]
 

@@ -1,4 +1,4 @@
-"""Write aside, then rename: a file of a run is either whole or not there, and its record names its size."""
+"""Write aside, then rename: a file of a run is either whole or not there, and a seal tells it from a damaged one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
+
+PIECE = 1 << 24  # bytes
 
 
 @contextmanager
@@ -44,10 +47,38 @@ def whole(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def seal(path: Path) -> str:
+    """Return the size of a file and the checksum of its bytes (XXH3, 128 bits): what tells that it is undamaged."""
+    checksum = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            checksum.update(block)
+        return f"{file.tell()}-{checksum.hexdigest()}"
+
+
+def is_whole(path: Path, expected: str) -> bool:
+    """Return whether a file is there with the size that a seal names."""
+    return path.is_file() and path.stat().st_size == int(expected.split("-")[0])
+
+
+def is_sealed(path: Path, expected: str) -> bool:
+    """Return whether a file is there with the very bytes that it was sealed with."""
+    try:
+        return is_whole(path, expected) and seal(path) == expected
+    except OSError:
+        return False
+
+
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy."""
+    """Write an array as .npy, in pieces by Python's own writer: on a full disk numpy's is silent about what it lost."""
+    if array.dtype.hasobject:
+        raise ValueError(f"{path}: an array of Python objects is never written")
+    array = np.ascontiguousarray(array)
     with whole(path) as aside, open(aside, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), PIECE):
+            file.write(data[start : start + PIECE])
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -59,6 +90,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet; the same table gives the same bytes."""
     with whole(path) as aside:
         pq.write_table(table, aside, compression="zstd")
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Write a Parquet file a table at a time: no more than one is held."""
+    with whole(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        yield writer
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.files import read_json, write_json
+from fairdedup.storage.files import is_sealed, is_whole, read_json, seal, write_json
 
+GROUP_ROWS = 1 << 18  # rows of consecutive shards that are sorted into one file, and exported as one part
 Rejection = tuple[int, str, str, str]  # position in the shard, id, source, reason
 
 
@@ -29,8 +30,8 @@ class ShardRecord:
     input, valid : int
         Samples in the input shard, and vectors in the embedding shard.
     rejected : list of Rejection
-    bytes : dict
-        Size of each file.
+    seals : dict
+        Of each file.
     """
 
     number: int
@@ -39,12 +40,30 @@ class ShardRecord:
     input: int
     valid: int
     rejected: list[Rejection]
-    bytes: dict[str, int]
+    seals: dict[str, str]
 
     def positions(self) -> NDArray[np.int64]:
         """Return the position in the input shard of every vector."""
         gone = np.array([r[0] for r in self.rejected], np.int64)
         return np.delete(np.arange(self.input), gone)
+
+
+@dataclass(frozen=True)
+class SortedRecord:
+    """What a sorted file holds: consecutive embedding shards, by cluster. Written after its files.
+
+    Attributes
+    ----------
+    number : int
+    fingerprint : str
+        Of the embedding shards and of the centroids.
+    seals : dict
+        Of each file.
+    """
+
+    number: int
+    fingerprint: str
+    seals: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,11 @@ class RunDirectory:
         """What each stage was asked to do; decides whether a stage's files can be used again."""
         return self.root / "config.json"
 
+    @property
+    def input(self) -> Path:
+        """Name and fingerprint of every shard of the input that the run was begun with."""
+        return self.root / "embeddings" / "records" / "input.json"
+
     def vectors(self, number: int) -> Path:
         """Return the path of an embedding shard: float16 (n, d)."""
         return self.root / "embeddings" / "img_emb" / f"img_emb_{number}.npy"
@@ -80,33 +104,60 @@ class RunDirectory:
         """float32 (k, d)."""
         return self.root / "clusters" / "centroids.npy"
 
+    @property
+    def sizes(self) -> Path:
+        """Rows of each cluster; written once all groups are sorted."""
+        return self.root / "clusters" / "sizes.json"
+
+    @property
+    def centroids_record(self) -> Path:
+        """What the centroids were trained on, and their seal; written after them."""
+        return self.root / "clusters" / "records" / "centroids.json"
+
     def sorted(self, what: str, number: int) -> Path:
-        """Return a file of a shard sorted by cluster: `vectors`, `rows`, or `offsets` of the clusters."""
+        """Return a file of a group sorted by cluster: `vectors`, `rows`, or `offsets` of the clusters."""
         return self.root / "clusters" / f"{what}_{number}.npy"
+
+    def sorted_record(self, number: int) -> Path:
+        """Return the path of a sorted group's record."""
+        return self.root / "clusters" / "records" / f"record_{number}.json"
 
     def decided(self, number: int) -> Path:
         """Return the decisions of one prune task, by row."""
         return self.root / "decisions" / "tasks" / f"decided_{number}.npy"
 
     def part(self, folder: str, number: int) -> Path:
-        """Return a part of `decisions`, `kept` or `rejected`: one for each embedding shard."""
+        """Return a part of `decisions`, `kept` or `rejected`: one for each group of shards."""
         return self.root / folder / f"part-{number:05d}.parquet"
 
-    def read_record(self, number: int) -> ShardRecord | None:
-        """Return the record of a shard whose files are there in full, else None."""
+    def files(self, number: int) -> dict[str, Path]:
+        """Return the files of an embedding shard, by the names that its record has for them."""
+        return {"vectors": self.vectors(number), "metadata": self.metadata(number)}
+
+    def read_record(self, number: int, verify: bool = False) -> ShardRecord | None:
+        """Return the record of a shard whose files are there in full, else None; `verify` reads them."""
         try:
             known = read_json(self.record(number))
             record = ShardRecord(**{**known, "rejected": [tuple(r) for r in known["rejected"]]})
         except (FairdedupError, TypeError, KeyError):  # damaged, or not there: made again
             return None
-        paths = {"vectors": self.vectors(number), "metadata": self.metadata(number)}
-        if any(not p.is_file() or p.stat().st_size != record.bytes[name] for name, p in paths.items()):
-            return None
-        return record
+        return record if _undamaged(self.files(number), record.seals, verify) else None
 
     def write_record(self, record: ShardRecord) -> None:
         """Write the record of a shard, last of its files."""
         write_json(self.record(record.number), asdict(record))
+
+    def sorted_files(self, number: int) -> dict[str, Path]:
+        """Return the files of a sorted group, by the names that its record has for them."""
+        return {what: self.sorted(what, number) for what in ("vectors", "rows", "offsets")}
+
+    def read_sorted(self, number: int) -> SortedRecord | None:
+        """Return the record of a sorted group whose files are undamaged, else None."""
+        try:
+            record = SortedRecord(**read_json(self.sorted_record(number)))
+        except (FairdedupError, TypeError):
+            return None
+        return record if _undamaged(self.sorted_files(number), record.seals, verify=True) else None
 
     def drop_shards_from(self, number: int) -> None:
         """Remove embedding shards from this number on: an input that has shrunk leaves none behind."""
@@ -114,6 +165,14 @@ class RunDirectory:
             record.unlink()
             self.vectors(number).unlink(missing_ok=True)
             self.metadata(number).unlink(missing_ok=True)
+            number += 1
+
+    def drop_sorted_from(self, number: int) -> None:
+        """Remove sorted groups from this number on, of an earlier clustering."""
+        while (record := self.sorted_record(number)).is_file():
+            record.unlink()
+            for path in self.sorted_files(number).values():
+                path.unlink(missing_ok=True)
             number += 1
 
     def records(self) -> list[ShardRecord]:
@@ -137,11 +196,38 @@ class RunDirectory:
         return [r for r in records if r is not None]
 
 
+def _undamaged(files: dict[str, Path], seals: dict[str, str], verify: bool) -> bool:
+    check = is_sealed if verify else is_whole
+    return files.keys() == seals.keys() and all(check(path, seals[name]) for name, path in files.items())
+
+
+def seals_of(files: dict[str, Path]) -> dict[str, str]:
+    """Return the seal of each file."""
+    return {name: seal(path) for name, path in files.items()}
+
+
+def groups(records: list[ShardRecord]) -> list[list[ShardRecord]]:
+    """Split records into runs of up to `GROUP_ROWS` rows, so that many tiny shards become few files."""
+    out: list[list[ShardRecord]] = []
+    rows = 0
+    for record in records:
+        if not out or rows + record.input > GROUP_ROWS:
+            out.append([])
+            rows = 0
+        out[-1].append(record)
+        rows += record.input
+    return out
+
+
 def offsets(records: list[ShardRecord]) -> NDArray[np.int64]:
     """Return the row at which each shard begins, and behind them the number of input samples."""
     return np.cumsum([0] + [r.input for r in records]).astype(np.int64)
 
 
 def manifest_of(run: RunDirectory) -> dict[str, Any] | None:
-    """Return run.json of a finished run, else None."""
-    return read_json(run.manifest)
+    """Return run.json of a finished run, else None; a damaged one proves nothing."""
+    try:
+        known = read_json(run.manifest)
+    except FairdedupError:
+        return None
+    return known if isinstance(known, dict) else None

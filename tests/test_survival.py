@@ -1,0 +1,226 @@
+"""A run that is killed goes on to the same bytes; what is damaged is found and made again, never read as data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import CLUSTERS, command, contents, done, manifest
+
+PRODUCT = ("kept", "decisions", "rejected")
+KILLS = 50  # in `make soak`
+
+
+def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a command as a process group of its own, with Dask workers of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fairdedup", *map(str, arguments)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a command and all that it started, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def product(run: Path) -> dict[str, dict[str, bytes]]:
+    """Return the bytes of what a run is made for."""
+    return {folder: contents(run / folder) for folder in PRODUCT}
+
+
+def at_work_on(run: Path) -> str:
+    """Return the stage that a killed run was in, by what it has left."""
+    if (run / "run.json").is_file():
+        return "finished"
+    state = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {"done": {}}
+    if "embed" not in state["done"]:
+        return "embed"
+    if "cluster" not in state["done"]:
+        return "cluster"
+    return "export" if list((run / "kept").glob("*")) else "prune"
+
+
+@pytest.fixture(scope="module")
+def asked(shards: Path, weights: Path) -> tuple[object, ...]:
+    return ("run", shards, "--keep", 0.5, "--rule", "balanced", "--model", "fairdedup-small", "--pretrained", weights,
+            "--batch-size", 4, "--clusters", 3, "--workers", 2)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(asked: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Return a run that nothing disturbed, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    process = start(*asked, "--out", "run", cwd=folder)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    return folder / "run", time.monotonic() - started
+
+
+def kill_at(moments: list[float], asked: tuple[object, ...], folder: Path, expected: Path) -> list[str]:
+    """Kill a run at each moment, in seconds from its start, go on, and demand the same bytes; return the stages."""
+    stages = []
+    for number, moment in enumerate(moments):
+        out = folder / f"run{number}"
+        process = start(*asked, "--out", out, cwd=folder)
+        time.sleep(moment)
+        kill(process)
+        stages.append(at_work_on(out))
+        again = start(*asked, "--out", out, cwd=folder)
+        _, err = again.communicate()
+        assert again.returncode == 0, (moment, stages[-1], err)
+        assert product(out) == product(expected), (moment, stages[-1])
+        assert not list(out.rglob("*.tmp")), (moment, stages[-1])
+        shutil.rmtree(out)
+    return stages
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, undisturbed, tmp_path):
+    expected, seconds = undisturbed
+    kill_at([seconds * share for share in (0.45, 0.7, 0.9)], asked, tmp_path, expected)
+
+
+@pytest.mark.soak
+def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, undisturbed, tmp_path):
+    expected, seconds = undisturbed
+    rng = random.Random(0)
+    stages = kill_at([rng.uniform(0.1, 1.0) * seconds for _ in range(KILLS)], asked, tmp_path, expected)
+    counts = {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
+    print(f"{KILLS} kills within {seconds:.1f} s, while at work on: {counts}")
+    assert {"embed", "cluster", "prune"} <= set(stages), counts
+
+
+# Damage
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def flip(path: Path) -> None:
+    """Alter one bit in the middle of a file, leaving its size and time as they were."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+DAMAGED = {
+    "embeddings/img_emb/img_emb_1.npy": "embed", "embeddings/metadata/metadata_0.parquet": "embed",
+    "embeddings/records/record_2.json": "embed", "clusters/centroids.npy": "cluster",
+    "clusters/vectors_0.npy": "cluster", "clusters/rows_0.npy": "cluster", "clusters/offsets_0.npy": "cluster",
+    "kept/part-00000.parquet": "prune", "decisions/part-00000.parquet": "prune", "run.json": "prune",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", DAMAGED)
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_file_is_made_again_by_the_same_command(
+    file, how, copied, finished, embeddings, prototypes, scheduler
+):
+    path = copied / file
+    if how == "flipped":
+        flip(path)
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-7])
+    else:
+        path.unlink()
+    if DAMAGED[file] != "prune":
+        (copied / "run.json").unlink()  # a run that had not ended yet
+    if file.endswith("record_2.json") and how == "flipped":
+        path.write_text(path.read_text().replace('"valid": 79', '"valid": 78'))
+    done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", copied,
+         "--scheduler", scheduler, "--quiet")  # fmt: skip
+    assert product(copied) == product(finished)
+    for folder in ("embeddings/img_emb", "embeddings/metadata", "clusters"):
+        assert contents(copied / folder) == contents(finished / folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["clusters/vectors_0.npy", "clusters/rows_0.npy", "embeddings/metadata/metadata_0.parquet"]
+)
+def test_a_prune_of_damaged_files_names_them_and_decides_nothing(file, copied, scheduler):
+    before = contents(copied / "kept")
+    flip(copied / file)
+    answer = command("prune", copied, "--keep", 0.4, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
+    folder, mend = ("clusters", "cluster") if file.startswith("clusters") else ("embeddings", "embed")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"{copied / folder}" in answer.err and f"missing or damaged: run `fairdedup {mend}" in answer.err
+    if folder == "clusters":
+        assert contents(copied / "kept") == before
+    else:
+        assert not (copied / "run.json").exists(), "nothing half-written counts as a result"
+
+
+# A disk that will not have it
+
+
+def test_a_limit_on_the_size_of_files_is_one_line_and_nothing_half_written_counts(tmp_path, embeddings):
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2);"
+        "from fairdedup.cli import main; main()"
+    )
+    asked = ["run", str(embeddings), "--keep", "0.5", "--rule", "semdedup", "--out", "run", "--workers", "1", "--quiet"]
+    for limit in (2000, 6000):
+        failed = subprocess.run(
+            [sys.executable, "-c", script, str(limit), *asked], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert failed.returncode == 1, failed.stderr
+        assert failed.stderr.count("\n") == 1 and "cannot write" in failed.stderr and "File too large" in failed.stderr
+        assert not (tmp_path / "run" / "run.json").exists() and not list((tmp_path / "run").rglob("*.tmp"))
+    for number in range(3):
+        path = tmp_path / "run" / "embeddings" / "img_emb" / f"img_emb_{number}.npy"
+        assert not path.exists() or np.load(path).shape[1] == 16
+    done(*asked[:-3], "--workers", 1, "--quiet", "--out", tmp_path / "run")
+    assert manifest(tmp_path / "run")["counts"]["input"] == 240
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, embeddings, scheduler):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine mounts nothing")
+    asked = ("run", embeddings, "--keep", 0.5, "--rule", "semdedup", "--out", disk / "run",
+             "--scheduler", scheduler, "--quiet")  # fmt: skip
+    try:
+        full = command(*asked)
+        assert full.code == 1 and full.err.count("\n") == 1
+        assert "cannot write" in full.err and "No space left on device" in full.err
+        assert not (disk / "run" / "run.json").exists() and not list((disk / "run").rglob("*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        done(*asked)
+        assert manifest(disk / "run")["counts"]["kept"] == 119
+    finally:
+        subprocess.run(["umount", disk], check=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, embeddings, scheduler):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    answer = command("run", embeddings, "--keep", 0.5, "--rule", "semdedup", "--out", tmp_path / "locked" / "run",
+                     "--scheduler", scheduler, "--quiet")  # fmt: skip
+    assert answer.code == 1 and answer.err.count("\n") == 1 and "Permission denied" in answer.err
+
+
+def test_the_files_that_a_finished_run_vouches_for_are_all_there(finished):
+    named = manifest(finished)["files"]
+    assert set(named) == {f"{folder}/{name}" for folder in PRODUCT for name in contents(finished / folder)}
