@@ -46,9 +46,9 @@ class ClusterOptions:
 def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> str:
     """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
     run = RunDirectory(root)
-    fingerprint = _hash([asdict(r) for r in records], clusters, asdict(options))
+    made_of = hash_of([asdict(r) for r in records], clusters, asdict(options))
     known = read_json(run.centroids_record)
-    if known and known["fingerprint"] == fingerprint and is_sealed(run.centroids, known["seal"]):
+    if known and known["fingerprint"] == made_of and is_sealed(run.centroids, known["seal"]):
         return str(known["seal"])
     starts = offsets(records)
     rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
@@ -63,7 +63,7 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
         run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads, options.device)
     )
     sealed = seal(run.centroids)
-    write_json(run.centroids_record, {"fingerprint": fingerprint, "seal": sealed})
+    write_json(run.centroids_record, {"fingerprint": made_of, "seal": sealed})
     return sealed
 
 
@@ -89,9 +89,9 @@ def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, 
         How many rows fell into each cluster.
     """
     run = RunDirectory(root)
-    fingerprint = _hash([asdict(r) for r in records], first, centroids)
+    made_of = hash_of([asdict(r) for r in records], first, centroids)
     known = run.read_sorted(number)
-    if known is not None and known.fingerprint == fingerprint:
+    if known is not None and known.fingerprint == made_of:
         return np.diff(read_array(run.sorted("offsets", number)))
     unit_centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False))
     unit = _vectors(run, records)
@@ -105,7 +105,7 @@ def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, 
     write_array(run.sorted("rows", number), rows[order])
     counts = np.bincount(labels, minlength=len(unit_centroids)).astype(np.int64)
     write_array(run.sorted("offsets", number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
-    write_json(run.sorted_record(number), asdict(SortedRecord(number, fingerprint, seals_of(run.sorted_files(number)))))
+    write_json(run.sorted_record(number), asdict(SortedRecord(number, made_of, seals_of(run.sorted_files(number)))))
     return counts
 
 
@@ -122,7 +122,8 @@ def _vectors(run: RunDirectory, records: list[ShardRecord]) -> NDArray[np.float1
     return unit
 
 
-def _hash(*known: Any) -> str:
+def hash_of(*known: Any) -> str:
+    """Return what a result was made of, as a hash of its JSON."""
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

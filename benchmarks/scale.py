@@ -1,0 +1,171 @@
+"""Run the whole job out of core on generated embeddings: time, disk, and the most memory of any one process.
+
+    python benchmarks/scale.py --rows 1000000 --dim 512 --giant 200000 --tiny-shards 10000
+
+Three runs: as k-means clusters them; with a planted giant cluster; and a tenth of the rows in many tiny shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from sweep import cpu_model
+
+import fairdedup
+from fairdedup.core import kmeans
+from fairdedup.stages import cluster
+from fairdedup.storage.files import seal, write_array, write_json
+from fairdedup.storage.run import RunDirectory
+
+MIB = 1 << 20
+
+
+def write_shards(folder: Path, rows: int, dim: int, shards: int, giant: int, seed: int) -> np.ndarray:
+    """Write embeddings in clip-retrieval's layout, half of them near-duplicates, and return the planted centres.
+
+    The rows of the first centre are `giant` in number, those of the others share the rest.
+    """
+    rng = np.random.default_rng(seed)
+    others = max(1, (rows - giant) // 1000)
+    centres = rng.standard_normal((1 + others, dim)).astype(np.float32)
+    (folder / "img_emb").mkdir(parents=True)
+    labels = np.concatenate([np.zeros(giant, np.int64), rng.integers(1, 1 + others, rows - giant)])
+    labels = rng.permutation(labels)
+    for number, own in enumerate(np.array_split(labels, shards)):
+        x = 0.8 * rng.standard_normal((len(own), dim), dtype=np.float32)
+        half = len(own) // 2  # the second half of a shard leans on the first, row by row
+        lean = rng.uniform(0.05, 1.0, (half, 1)).astype(np.float32)
+        x[half : 2 * half] = x[:half] + lean * x[half : 2 * half]
+        own[half : 2 * half] = own[:half]
+        np.save(folder / "img_emb" / f"img_emb_{number}.npy", (x + centres[own]).astype(np.float16))
+    return centres
+
+
+def plant(run: Path, centres: np.ndarray, clusters: int) -> None:
+    """Put the planted centres in the place of trained ones, so that a giant cluster is one and stays one."""
+    directory = RunDirectory(run)
+    options = cluster.ClusterOptions(clusters, 0, 1)
+    write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
+    made_of = cluster.hash_of([asdict(r) for r in directory.records()], clusters, asdict(options))
+    write_json(directory.centroids_record, {"fingerprint": made_of, "seal": seal(directory.centroids)})
+    assert len(centres) == kmeans.check_clusters(clusters, sum(r.valid for r in directory.records()))
+
+
+def measured(*words: object) -> dict[str, Any]:
+    """Run a command and watch it: seconds, and the largest resident memory of any of its processes, in MiB."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fairdedup", *map(str, words), "--log-json"], stderr=subprocess.PIPE, text=True
+    )
+    most: dict[str, float] = {}
+
+    def watch() -> None:
+        while process.poll() is None:
+            try:
+                root = psutil.Process(process.pid)
+                for each in (root, *root.children(recursive=True)):
+                    role = "conductor" if each.pid == process.pid else "worker"
+                    own = each.memory_info()  # files that are mapped count only as far as they are held: rss - shared
+                    most[role] = max(most.get(role, 0), own.rss / MIB)
+            except psutil.Error:
+                pass
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, err = process.communicate()
+    watcher.join()
+    events = [json.loads(line) for line in err.splitlines()]
+    if process.returncode:
+        raise SystemExit(events[-1]["text"])
+    stages: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "stage":
+            stages[event["stage"]] = round(stages.get(event["stage"], 0) + event["seconds"], 1)
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "stages": stages,
+        "most resident MiB": {role: round(value) for role, value in most.items()},
+        "finished": next((e for e in events if e["event"] == "finished"), None),
+    }
+
+
+def disk(folder: Path) -> int:
+    """Return the MiB that a folder takes."""
+    return round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / MIB)
+
+
+def job(source: Path, run: Path, rule: str, workers: int, clusters: Any, centres: np.ndarray | None) -> dict[str, Any]:
+    """Embed, cluster and prune, each measured on its own."""
+    dask = ("--workers", workers)
+    report = {"embed": measured("embed", source, "--out", run, *dask)}
+    if centres is not None:
+        plant(run, centres, clusters)
+    report["cluster"] = measured("cluster", run, "--clusters", clusters, *dask)
+    report["prune"] = measured("prune", run, "--keep", 0.5, "--rule", rule, *dask)
+    sizes = json.loads((run / "clusters" / "sizes.json").read_text())
+    report["clusters"] = {"number": len(sizes), "largest": max(sizes)}
+    report["files"] = {
+        "sorted": len(list((run / "clusters").glob("vectors_*.npy"))),
+        "parts of kept": len(list((run / "kept").glob("*"))),
+    }
+    report["disk MiB"] = {"input": disk(source), **{p.name: disk(p) for p in sorted(run.iterdir()) if p.is_dir()}}
+    report["most resident MiB of any process"] = max(
+        v for stage in ("embed", "cluster", "prune") for v in report[stage]["most resident MiB"].values()
+    )
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--shards", type=int, default=100)
+    parser.add_argument("--giant", type=int, default=200_000, help="rows of the planted cluster")
+    parser.add_argument("--tiny-shards", type=int, default=10_000)
+    parser.add_argument("--rule", default="semdedup")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where there is room; else the folder for temporary files")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scale.json")
+    args = parser.parse_args()
+    report: dict[str, Any] = {
+        "what": "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
+        "resident set of any one process, mapped files included",
+        "command": "python " + " ".join(sys.argv),
+        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
+        "seed": args.seed,
+    }
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        centres = write_shards(folder / "x", args.rows, args.dim, args.shards, args.giant, args.seed)
+        report["as k-means clusters them"] = job(folder / "x", folder / "a", args.rule, args.workers, "auto", None)
+        print(json.dumps(report, indent=2), flush=True)
+        report["with a giant cluster"] = job(folder / "x", folder / "b", args.rule, args.workers, len(centres), centres)
+        print(json.dumps(report["with a giant cluster"], indent=2), flush=True)
+        write_shards(folder / "tiny", args.rows // 10, args.dim, args.tiny_shards, 0, args.seed)
+        report["in tiny shards"] = job(folder / "tiny", folder / "c", args.rule, args.workers, "auto", None)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report["in tiny shards"], indent=2))
+    over = [k for k, v in report.items() if isinstance(v, dict) and v.get("most resident MiB of any process", 0) > 2048]
+    if over:
+        raise SystemExit(f"over 2 GiB: {', '.join(over)}")
+
+
+if __name__ == "__main__":
+    main()
