@@ -112,6 +112,10 @@ class NpyShard:
             ids = [str(row) for row in range(self.start, self.stop)]
         return with_ids(table, ids, self.ids or self.table or self.path, self.prefix)
 
+    def faults(self) -> dict[int, str]:
+        """Return nothing: an array says all there is to say."""
+        return {}
+
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
             return _texts(load(self.fs, path)[self.start : self.stop], path)

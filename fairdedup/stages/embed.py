@@ -95,9 +95,10 @@ def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: s
     metadata = shard.metadata()
     rejected = []
     if bad.any():
-        ids = metadata.column("id")
+        ids, known = metadata.column("id"), shard.faults()
         rejected = [
-            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", reason(int(bad[k]))) for k in np.flatnonzero(bad)
+            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", known.get(int(k), reason(int(bad[k]))))
+            for k in np.flatnonzero(bad)
         ]
         metadata = metadata.filter(pa.array(bad == 0))
         unit = unit[bad == 0]
