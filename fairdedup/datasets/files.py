@@ -49,8 +49,8 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
     try:
         fs, path = url_to_fs(source)
-    except (ImportError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # an unknown protocol, a package that is missing, an archive that is damaged
+        reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
     return fs, path
 

@@ -175,6 +175,9 @@ def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Liste
             fault = "path leads out of the data set's folder" if name else "no file_name"
         if fault is None and path is not None and path in files and files[path].columns is not None:
             fault = f"listed twice in {plain_text(posixpath.basename(table))}"
+        elif fault is not None and path is not None and path in files and files[path].columns is None:
+            files[path] = replace(files[path], columns={"metadata_error": fault})  # costs the columns, not the image
+            continue
         if fault is not None or path is None:
             faults.append(Listed(f"{table}#{number}" if path is None else path, error=fault))
         else:  # a listed file that is not there shows when it is read

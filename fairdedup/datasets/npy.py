@@ -51,7 +51,7 @@ def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, _, dtype = read(file)
-        except (ValueError, KeyError):  # numpy's messages run over several lines
+        except Exception:  # numpy reads the header as Python text, and many things can be wrong with that
             raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
         offset = file.tell()
     wanted, there = offset + dtype.itemsize * int(np.prod(shape, dtype=object)), fs.size(path)

@@ -22,7 +22,7 @@ from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Samp
 from fairdedup.datasets.files import Unreadable, fingerprint, natural_key, plain_text, read_file, within
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import failure
-from fairdedup.datasets.rows import DAMAGED, group_sizes, is_damage, opened, sound, stream, text_column
+from fairdedup.datasets.rows import DAMAGED, group_sizes, opened, stream, text_column
 from fairdedup.errors import UserError
 
 SHARD_IMAGES = 10_000
@@ -222,7 +222,7 @@ def open_parquet(
             first = first or (path, columns)
             _expect_alike(path, columns, *first)
             if columns.role == "vectors":
-                width = _width(parquet, columns.sample, path, width, first[0])
+                width = _width(fs, parquet, columns.sample, path, width, first[0])
             sizes = group_sizes(parquet)
         rows += sum(sizes)
         stem = labels[path][: -len(posixpath.splitext(path)[1])]
@@ -281,7 +281,7 @@ def _ranges(sizes: list[int], most: int, cut: bool) -> Iterator[tuple[int, int]]
         yield start, stop
 
 
-def _width(parquet: pq.ParquetFile, column: str, path: str, expected: int, first: str) -> int:
+def _width(fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: str, expected: int, first: str) -> int:
     """Return the length of the vectors: as the type says, else the commonest among the first that there are."""
     kind = parquet.schema_arrow.field(column).type
     kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
@@ -293,24 +293,22 @@ def _width(parquet: pq.ParquetFile, column: str, path: str, expected: int, first
         if expected and found != expected:
             raise UserError(f"{path!r} has {found} dimensions but {first!r} has {expected}: keep them apart")
     elif not expected:
-        found = _commonest_length(parquet, column)
+        found = _commonest_length(fs, path, parquet.metadata.num_rows, column)
     if found > MAX_WIDTH:
         raise UserError(f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another")
     return found
 
 
-def _commonest_length(parquet: pq.ParquetFile, column: str) -> int:
+def _commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
     """Return the commonest length in the first thousand rows that have any; 0 if none has."""
-    try:
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=[column], use_threads=False):
-            lengths = pc.list_value_length(_lists(sound(batch).column(0))).drop_null().to_numpy()
-            lengths = lengths[lengths > 0]
-            if len(lengths):
-                values, counts = np.unique(lengths, return_counts=True)
-                return int(values[np.argmax(counts)])
-    except Exception as error:
-        if not is_damage(error):
-            raise
+    for _, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
+        if batch is None:
+            continue
+        lengths = pc.list_value_length(_lists(batch.column(0))).drop_null().to_numpy()
+        lengths = lengths[lengths > 0]
+        if len(lengths):
+            values, counts = np.unique(lengths, return_counts=True)
+            return int(values[np.argmax(counts)])
     return 0
 
 
