@@ -9,7 +9,7 @@ help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
 	@echo 'make test   install into .venv, then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
-	@echo 'make soak   what takes long: the tests marked soak, and the benchmark of the sweep'
+	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and two benchmarks'
 	@echo 'make clean  remove .venv and caches; runs (fairdedup-run/) stay'
 
 run: $(INSTALLED)

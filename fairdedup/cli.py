@@ -84,6 +84,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "pretrained": click.option("--pretrained", help="open_clip tag, or a file of weights."),
     "id": click.option("--id", type=click.Choice(("key", "shard/key")), help="What an ID is made of."),
+    "column": click.option("--column", help="Parquet: of images, paths or vectors, where several may be meant."),
     "batch_size": click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 32]"),
     "device": click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), help="Where the encoder runs."),
     "dtype": click.option("--dtype", type=click.Choice(("float32", "float16", "bfloat16")), help="Of the encoder."),
@@ -104,7 +105,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 
 _AMOUNT = ("keep", "at_most", "eps")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve")
-_EMBED = ("model", "pretrained", "id", "batch_size", "device", "dtype", "threads", "max_rejected")
+_EMBED = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
 _CLUSTER = ("clusters", "seed")
 _DASK = ("scheduler", "workers", "memory_limit", "config", "log_json", "quiet")
 
@@ -128,10 +129,10 @@ def cli() -> None:
 @_options(*_AMOUNT, "out", *_PRUNE, *_EMBED, *_CLUSTER, *_DASK)
 @click.option("--restart", is_flag=True, help="Clear the run directory first.")
 def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
-    """From images, tar shards or embeddings to kept IDs.
+    """From images, tar shards, Parquet files or embeddings to kept IDs.
 
-    INPUT is a folder of images, WebDataset tars (braces and globs too), a folder of embeddings in clip-retrieval's
-    layout, or one .npy; without it, the built-in sample.
+    INPUT is a folder of images, WebDataset tars or Parquet files (braces and globs too) of images, paths or
+    embeddings, img2dataset's output, a folder in clip-retrieval's layout, or one .npy; without it, the built-in sample.
     """
     config = _config(config_file, {"input": input_, **flags})
     from fairdedup import pipeline

@@ -26,6 +26,7 @@ class RunConfig(BaseModel):
     input: str | None = None
     out: Path = DEFAULT_OUT
     id: Literal["key", "shard/key"] = "key"
+    column: str | None = None
     model: str | None = None
     pretrained: str | None = None
     batch_size: int = Field(32, ge=1)
@@ -79,7 +80,7 @@ class RunConfig(BaseModel):
 
 
 STAGE_KEYS = {
-    "embed": ("input", "id", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
+    "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
     "cluster": ("clusters", "seed"),
     "prune": (
         "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",

@@ -312,7 +312,7 @@ def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -
     if config.input is not None:
         if Path(config.input).absolute().is_relative_to(directory.root):
             raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
-        return open_input(config.input, id_from=config.id)
+        return open_input(config.input, id_from=config.id, column=config.column)
     from fairdedup.sample import write_sample
 
     folder = directory.root / "sample"

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairdedup.datasets import Sample, folder, images, npy, open_input, sidecars, webdataset
+from fairdedup.datasets import Sample, folder, images, npy, open_input, patterns, sidecars, webdataset
 from fairdedup.datasets.files import natural_key, plain_text
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.errors import UserError
@@ -297,7 +297,7 @@ def test_a_folder_of_shards_is_read_in_natural_order(tmp_path):
         write_tar(tmp_path / f"d{number}.tar", [(f"{number}.png", PNG)])
     write_tar(tmp_path / "d3.tar.gz", [("3.png", PNG)], "w:gz")
     write_tar(tmp_path / ".d4.tar", [("4.png", PNG)])
-    touch(tmp_path / "d1.parquet", b"")
+    touch(tmp_path / "d1_stats.json", b"{}")
     assert [shard.name for shard in open_input(str(tmp_path)).shards] == [
         "d1.tar",
         "d2.tar",
@@ -332,12 +332,12 @@ def test_wrong_patterns_are_named(tmp_path, monkeypatch):
     message = mistake(f"{tmp_path}/d-{{0..2}}.tar")
     assert f"shard '{tmp_path}/d-1.tar' of" in message and "is missing (2 of 3 are there)" in message
     assert f"shard '{tmp_path}/e-00007.tar' of" in mistake(f"{tmp_path}/e-{{00007..00009}}.tar")
-    assert "no tar shard matches" in mistake(f"{tmp_path}/e-*.tar")
+    assert "no tar shard or Parquet file matches" in mistake(f"{tmp_path}/e-*.tar")
     assert "do not match" in mistake(f"{tmp_path}/d-{{0..2.tar")
-    assert "'x.zip', not a tar shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
+    assert "'x.zip', not a shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
     for huge in ("{0..99999999999}", "{0..9999999999999999999999}"):
         assert "over 1,000,000 shards" in mistake(f"{tmp_path}/d-{huge}.tar")
-    monkeypatch.setattr(webdataset, "MAX_SHARDS", 1000)
+    monkeypatch.setattr(patterns, "MAX_SHARDS", 1000)
     assert "names over 1,000 shards" in mistake(f"{tmp_path}/d-{{0..99}}{{0..99}}.tar")
 
 

@@ -48,6 +48,10 @@ class ClipRetrievalShard:
         prefix = f"img_emb_{self.number}/" if self.id_from == "shard/key" else ""
         return with_ids(table, ids, self.table or self.path, prefix)
 
+    def faults(self) -> dict[int, str]:
+        """Return nothing: an array says all there is to say."""
+        return {}
+
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
         return fingerprint(self.fs, *(p for p in (self.path, self.table) if p), label=self.name)

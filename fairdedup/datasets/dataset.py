@@ -79,6 +79,9 @@ class EmbeddingShard(Protocol):
     def metadata(self) -> pa.Table:
         """Return n rows: column ``id`` (string) first, then every other metadata column of the input."""
 
+    def faults(self) -> dict[int, str]:
+        """Return why rows cannot be used whose vectors, which hold NaN then, do not tell."""
+
     def fingerprint(self) -> str:
         """Return a short text that changes when the bytes do (name, size, time or etag), at no reading."""
 

@@ -5,6 +5,7 @@ Never follows a link round in a circle and never opens what is not a plain file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -12,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -47,8 +49,8 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
     try:
         fs, path = url_to_fs(source)
-    except (ImportError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # an unknown protocol, a package that is missing, an archive that is damaged
+        reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
     return fs, path
 
@@ -119,6 +121,31 @@ def _identity(fs: AbstractFileSystem, folder: str) -> Any:
     return stat.st_dev, stat.st_ino
 
 
+def within(fs: AbstractFileSystem, folder: str, name: str) -> str:
+    """Return the path on the file system of a file that data names, relative to a folder or in full.
+
+    Raises
+    ------
+    Unreadable
+        If it leads out of the folder: data must not choose what else is read.
+    """
+    outside = Unreadable("path leads out of the data set's folder")
+    if "\0" in name:
+        raise Unreadable("path with a zero byte")
+    base = folder if not folder or folder.endswith("/") else f"{folder}/"
+    path = name if name.startswith("/") else base + name
+    if "://" in name:
+        protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+        if name.partition("://")[0] not in protocols:
+            raise outside
+        path = fs._strip_protocol(name)
+    # A server may read %2e, and another system a backslash, as what they stand for.
+    for spelt in (path, unquote(path), path.replace("\\", "/")):
+        if not spelt.startswith(base) or ".." in spelt.split("/"):
+            raise outside
+    return path
+
+
 def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     """Return the bytes of a plain file of at most ``limit`` bytes.
 
@@ -135,8 +162,13 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
             raise Unreadable("not a plain file")
         if info["size"] is not None and info["size"] > limit:
             raise Unreadable(f"file larger than {limit >> 20} MiB")
-        data: bytes = fs.cat_file(path)
-        return data
+        if info["size"] is None:
+            with fs.open(path, "rb") as file:
+                data: bytes = file.read(limit + 1)
+            if len(data) > limit:
+                raise Unreadable(f"file larger than {limit >> 20} MiB")
+            return data
+        return bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise Unreadable("file is missing or a broken link") from None
     except PermissionError:
@@ -144,6 +176,8 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     except OSError as error:
         if isinstance(fs, LocalFileSystem) and os.path.islink(path):
             raise Unreadable("link that leads nowhere") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # a name that data gave
+            raise Unreadable("no file can have this path") from error
         raise
 
 

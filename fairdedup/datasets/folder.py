@@ -1,4 +1,4 @@
-"""A folder of image files, each with an optional caption in a ``.txt`` of the same stem.
+"""A folder of image files, with what lies beside them: ``.txt`` captions, ``.json`` columns, metadata files.
 
 The id is the relative path; shards are runs of 1,000 files in natural order.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fsspec import AbstractFileSystem
 
+from fairdedup.datasets.columns import CAPTION_COLUMNS
 from fairdedup.datasets.dataset import Dataset, Sample
 from fairdedup.datasets.files import (
     Unreadable,
@@ -23,20 +25,34 @@ from fairdedup.datasets.files import (
     walk,
 )
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_of
+from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.listing import METADATA_FILES, lines, resolved
+from fairdedup.datasets.rows import is_parquet
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
 from fairdedup.errors import UserError
 
 SHARD_FILES = 1_000
 
 
 @dataclass(frozen=True)
+class Listed:
+    """One sample of a folder: the image and what lies beside it, as relative paths."""
+
+    path: str
+    text: str | None = None
+    json: str | None = None
+    columns: dict[str, Any] | None = None  # of a metadata file
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class FolderShard:
-    """A run of image files under one root: (relative path, relative path of its caption or None)."""
+    """A run of image files under one root."""
 
     fs: AbstractFileSystem
     root: str
     name: str
-    files: tuple[tuple[str, str | None], ...]
+    files: tuple[Listed, ...]
 
     @property
     def rows(self) -> int:
@@ -45,61 +61,135 @@ class FolderShard:
 
     def read(self) -> Iterator[Sample]:
         """Yield every file as a sample, in natural order."""
-        for position, (relative, beside) in enumerate(self.files):
-            image = error = caption = None
-            metadata = {"path": plain_text(relative)}
-            try:
-                image = read_file(self.fs, posixpath.join(self.root, relative), MAX_IMAGE_BYTES)
-            except Unreadable as fault:
-                error = str(fault)
-            if beside is not None:
+        for position, listed in enumerate(self.files):
+            image, error = None, listed.error
+            notes: dict[str, str] = {}
+            if error is None:
                 try:
-                    text = read_file(self.fs, posixpath.join(self.root, beside), MAX_TEXT_BYTES)
-                    caption = caption_of(text)
+                    image = read_file(self.fs, posixpath.join(self.root, listed.path), MAX_IMAGE_BYTES)
                 except Unreadable as fault:
-                    metadata["caption_error"] = str(fault)
+                    error = str(fault)
+            text = self._beside(listed.text, "caption_error", notes)
+            json = self._beside(listed.json, "json_error", notes)
+            caption, metadata = caption_and_metadata(text, columns_of(json) if json is not None else {})
+            caption, own = _laid_over(caption, listed.columns or {})
+            path = plain_text(listed.path)
             yield Sample(
                 position=position,
-                id=metadata["path"],
+                id=path,
                 image=image,
                 caption=caption,
-                metadata=metadata,
-                source=metadata["path"],
+                metadata={"path": path} | _renamed(metadata | own, "path") | notes,
+                source=path,
                 error=error,
             )
 
+    def _beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
+        if name is None:
+            return None
+        try:
+            return read_file(self.fs, posixpath.join(self.root, name), MAX_TEXT_BYTES)
+        except Unreadable as fault:
+            notes[note] = str(fault)
+            return None
+
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
-        paths = (posixpath.join(self.root, name) for pair in self.files for name in pair if name is not None)
-        return fingerprint(self.fs, *paths, label="\0".join([self.name, *(name for name, _ in self.files)]))
+        names = [name for listed in self.files for name in (listed.path, listed.text, listed.json) if name is not None]
+        told = [
+            repr((listed.path, listed.columns, listed.error)) for listed in self.files if listed.columns or listed.error
+        ]
+        label = "\0".join([self.name, *(listed.path for listed in self.files), *told])
+        return fingerprint(self.fs, *(posixpath.join(self.root, name) for name in names), label=label)
+
+
+def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return the caption, from a metadata file's columns where no other was found, and the rest of them."""
+    own = dict(columns)
+    name = next((name for name in CAPTION_COLUMNS if name in own), None)
+    if caption is None and name is not None:
+        value = own[name]
+        value = value if value is None or isinstance(value, str) else value.as_py() if hasattr(value, "as_py") else None
+        if isinstance(value, str):
+            caption = value.strip() or None
+            del own[name]
+    return caption, _renamed(own, "id", "caption")
+
+
+def _renamed(columns: dict[str, Any], *taken: str) -> dict[str, Any]:
+    """Return columns with those that bear a sample's own names called ``input_`` something."""
+    return {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
 
 
 def open_folder(fs: AbstractFileSystem, root: str, source: str) -> Dataset:
-    """Read the names of a folder of images.
+    """Read the names of a folder of images, and the metadata files in it.
 
     Raises
     ------
     UserError
         If there is no image in it; the message says what there is.
     """
-    files: list[tuple[str, str | None]] = []
+    files: dict[str, Listed] = {}
     others: Counter[str] = Counter()
+    tables: list[str] = []
+    top: list[str] = []
+    folders: set[str] = set()
     for folder, names in walk(fs, root):
-        captions = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "txt"}
+        folders.add(folder)
+        top = names if not folder else top
+        texts = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "txt"}
+        jsons = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "json"}
+        tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
         for name in names:
             if extension(name) in IMAGE_EXTENSIONS:
-                beside = captions.get(posixpath.splitext(name)[0])
-                files.append((posixpath.join(folder, name), beside and posixpath.join(folder, beside)))
+                stem = posixpath.splitext(name)[0]
+                text, json = (found.get(stem) for found in (texts, jsons))
+                path = posixpath.join(folder, name)
+                files[path] = Listed(path, text and posixpath.join(folder, text), json and posixpath.join(folder, json))
             else:
                 others[f".{extension(name)}" if extension(name) else "without extension"] += 1
-    if not files:
+    if not files and not tables:
         raise UserError(_no_images(source, others))
-    files.sort(key=lambda pair: natural_key(pair[0]))
+    faults: list[Listed] = []
+    for table in tables:
+        faults += _apply(fs, root, table, files)
+    for name in top:
+        if is_parquet(name) and posixpath.splitext(name)[0] in folders:
+            faults += _failed_downloads(fs, root, name)
+    if not files and not faults:
+        raise UserError(_no_images(source, others))
+    ordered = sorted([*files.values(), *faults], key=lambda listed: natural_key(listed.path))
     shards = tuple(
-        FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(files[start : start + SHARD_FILES]))
-        for start in range(0, len(files), SHARD_FILES)
+        FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(ordered[start : start + SHARD_FILES]))
+        for start in range(0, len(ordered), SHARD_FILES)
     )
     return Dataset(kind="images", format="folder", source=source, shards=shards)
+
+
+def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Listed]) -> list[Listed]:
+    """Give files the columns of a metadata file, and return the lines of it that are rejected rows."""
+    faults = []
+    for number, (name, columns, fault) in enumerate(lines(fs, posixpath.join(root, table)), 1):
+        path = resolved(posixpath.dirname(table), name) if name is not None else None
+        if fault is None and path is None:
+            fault = "path leads out of the data set's folder" if name else "no file_name"
+        if fault is None and path is not None and path in files and files[path].columns is not None:
+            fault = f"listed twice in {plain_text(posixpath.basename(table))}"
+        elif fault is not None and path is not None and path in files and files[path].columns is None:
+            files[path] = replace(files[path], columns={"metadata_error": fault})  # costs the columns, not the image
+            continue
+        if fault is not None or path is None:
+            faults.append(Listed(f"{table}#{number}" if path is None else path, error=fault))
+        else:  # a listed file that is not there shows when it is read
+            files[path] = replace(files.get(path, Listed(path)), columns=columns)
+    return faults
+
+
+def _failed_downloads(fs: AbstractFileSystem, root: str, table: str) -> list[Listed]:
+    """Return the rows of an img2dataset table whose download failed: their files were never written."""
+    stem = posixpath.splitext(table)[0]
+    told = downloads(fs, posixpath.join(root, table))
+    return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in told if why is not None]
 
 
 def _no_images(source: str, others: Counter[str]) -> str:
@@ -107,12 +197,16 @@ def _no_images(source: str, others: Counter[str]) -> str:
     found = ", ".join(f"{count:,} {plain_text(kind)!r}" for kind, count in kinds[:5])
     more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
     if not others:
-        return f"folder {source!r} holds no files: give a folder with images, tar shards or img_emb/ in it"
+        return (
+            f"folder {source!r} holds no files: give a folder with images, tar shards, Parquet files or img_emb/ in it"
+        )
     if others[".tar"]:
         mend = f"for shards in its sub-folders give the pattern {source.rstrip('/') + '/**/*.tar'!r}"
+    elif others[".parquet"]:
+        mend = f"for Parquet files in its sub-folders give the pattern {source.rstrip('/') + '/**/*.parquet'!r}"
     elif others[".npy"]:
         mend = "for embeddings give one .npy file or the folder that holds img_emb/"
     else:
         kinds_read = " ".join(sorted(IMAGE_EXTENSIONS))
-        mend = f"give a folder with images ({kinds_read}), tar shards or img_emb/ in it"
+        mend = f"give a folder with images ({kinds_read}), tar shards, Parquet files or img_emb/ in it"
     return f"folder {source!r} holds no images, but {found}{more}: {mend}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
+from fairdedup.datasets.rows import opened, stream, text_column
 from fairdedup.errors import UserError
 
+ROWS_AT_ONCE = 10_000
 ID_COLUMNS = ("uid", "id", "key", "image_path")
 """Columns that may hold the ids; the first that is there does."""
 
@@ -22,30 +23,27 @@ def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
     UserError
         If it is not a Parquet file.
     """
-    try:
-        with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-            names = parquet.schema_arrow.names
-            return parquet.metadata.num_rows, next((name for name in ID_COLUMNS if name in names), None)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own OSErrors have no number
-            raise
-        raise UserError(f"{path!r} is not a readable Parquet file: write it anew or remove it") from None
+    with opened(fs, path) as parquet:
+        names = parquet.schema_arrow.names
+        return parquet.metadata.num_rows, next((name for name in ID_COLUMNS if name in names), None)
 
 
 def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Table:
-    """Return rows start to stop, reading only the row groups that hold them."""
-    with fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
-        groups: list[int] = []
-        first = skip = 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            if first < stop and first + rows > start:
-                if not groups:
-                    skip = start - first
-                groups.append(group)
-            first += rows
-        table = parquet.read_row_groups(groups)
-    return table.slice(skip, stop - start).replace_schema_metadata(None)
+    """Return rows start to stop, reading only the row groups that hold them.
+
+    Raises
+    ------
+    UserError
+        If some of them are damaged: nobody knows then which vector is whose.
+    """
+    with opened(fs, path) as parquet:
+        schema = parquet.schema_arrow.remove_metadata()
+    batches = []
+    for count, batch in stream(fs, path, start, stop, ROWS_AT_ONCE):
+        if batch is None:
+            raise UserError(f"{path!r} has {count:,} damaged rows: write it anew")
+        batches.append(batch.replace_schema_metadata(None))
+    return pa.Table.from_batches(batches, schema)
 
 
 def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str = "") -> pa.Table:
@@ -69,7 +67,8 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
     """
     if isinstance(ids, str):
         try:
-            column = table.column(ids).cast(pa.string())
+            chunks = [pa.array(text_column(chunk), pa.string()) for chunk in table.column(ids).chunks]
+            column = pa.chunked_array(chunks, pa.string())
         except pa.ArrowException:
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None

@@ -5,25 +5,23 @@ Shards are streamed from the first byte to the last; no member is ever written t
 
 from __future__ import annotations
 
-import itertools
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset, Sample
-from fairdedup.datasets.files import extension, fingerprint, natural_key, plain_text
+from fairdedup.datasets.files import Entry, entries, extension, fingerprint, natural_key, plain_text
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
+from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
 from fairdedup.datasets.tar import DamagedTar, members
 from fairdedup.errors import UserError
 
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
-
-MAX_SHARDS = 1_000_000
 
 _TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
 
@@ -35,11 +33,6 @@ _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 def is_tar(name: str) -> bool:
     """Tell by its name whether a file is a tar shard."""
     return name.lower().endswith(TAR_EXTENSIONS)
-
-
-def is_pattern(path: str) -> bool:
-    """Tell whether a path that does not exist is meant as braces or a glob."""
-    return any(letter in path for letter in "{*?[")
 
 
 @dataclass
@@ -97,6 +90,7 @@ class TarShard:
     path: str
     name: str
     id_from: str = "key"
+    table: str | None = None  # NAME.parquet, which img2dataset writes beside NAME.tar
 
     @property
     def rows(self) -> None:
@@ -104,6 +98,22 @@ class TarShard:
         return None
 
     def read(self) -> Iterator[Sample]:
+        """Yield every sample in the order of the tar, then the downloads that failed, in their table's order."""
+        position = 0
+        keys = set()
+        for sample in self._of_tar():
+            position += 1
+            keys.add(sample.id)
+            yield sample
+        for key, why in downloads(self.fs, self.table) if self.table is not None else ():
+            name = self.name if key is None else plain_text(self._id(key))
+            if name not in keys:
+                why = why or "img2dataset has it as a success, but the tar does not hold it"
+                source = plain_text(self.name if key is None else f"{self.name}/{key}")
+                yield Sample(position=position, id=name, image=None, source=source, error=why)
+                position += 1
+
+    def _of_tar(self) -> Iterator[Sample]:
         """Yield every sample in the order of the tar; a damaged tar ends with a rejected one that says so."""
         position = 0
         group: _Group | None = None
@@ -156,7 +166,8 @@ class TarShard:
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the file's name, size or time does."""
-        return fingerprint(self.fs, self.path, label=self.name)
+        paths = (path for path in (self.path, self.table) if path is not None)
+        return fingerprint(self.fs, *paths, label=self.name)
 
 
 def _limit(name: str) -> int:
@@ -181,57 +192,16 @@ def open_shards(fs: AbstractFileSystem, paths: list[str], source: str, id_from: 
     """Make a data set of tar files; a shard is named by its path below their common folder."""
     common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
     names = {path: posixpath.relpath(path, common) if common else path for path in paths}
-    shards = tuple(
-        TarShard(fs, path, names[path], id_from) for path in sorted(names, key=lambda path: natural_key(names[path]))
-    )
-    return Dataset(kind="images", format="webdataset", source=source, shards=shards)
+    beside = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _tables(fs, folder)}
+    shards = []
+    for path in sorted(names, key=lambda path: natural_key(names[path])):
+        table = f"{shard_stem(path)}.parquet"
+        shards.append(TarShard(fs, path, names[path], id_from, table if table in beside else None))
+    return Dataset(kind="images", format="webdataset", source=source, shards=tuple(shards))
 
 
-def open_pattern(fs: AbstractFileSystem, pattern: str, source: str, id_from: str) -> Dataset:
-    """Make a data set of the tar files that a brace pattern or a glob names.
-
-    Raises
-    ------
-    UserError
-        If a shard that the braces name is missing, or the glob matches no tar file.
-    """
-    paths: list[str] = []
-    expanded = _expand(pattern, source)
-    for path in expanded:
-        if any(letter in path for letter in "*?["):
-            found = fs.glob(path, detail=True)
-            paths.extend(
-                name
-                for name, info in found.items()
-                if info["type"] != "directory" and is_tar(name) and not posixpath.basename(name).startswith(".")
-            )
-        elif not is_tar(path):
-            raise UserError(
-                f"pattern {source!r} names {posixpath.basename(path)!r}, not a tar shard: patterns name "
-                f"{' '.join(TAR_EXTENSIONS)} files"
-            )
-        elif fs.isfile(path):
-            paths.append(path)
-        else:
-            there = sum(fs.isfile(other) for other in expanded)
-            raise UserError(
-                f"shard {path!r} of {source!r} is missing ({there:,} of {len(expanded):,} are there): "
-                "mend the pattern or bring the shard"
-            )
-    if not paths:
-        raise UserError(f"no tar shard matches {source!r}: check the pattern; shards end in .tar, .tar.gz or .tgz")
-    return open_shards(fs, paths, source, id_from)
-
-
-def _expand(pattern: str, source: str) -> list[str]:
-    """Expand braces, which may not name more than a million shards (braceexpand holds every range whole)."""
-    for first, last in re.findall(r"\{(-?[0-9]+)\.\.(-?[0-9]+)", pattern):
-        if len(first) > 18 or len(last) > 18 or abs(int(last) - int(first)) >= MAX_SHARDS:
-            raise UserError(f"range {first}..{last} in {source!r} is over {MAX_SHARDS:,} shards: mend the pattern")
+def _tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
-        expanded = list(itertools.islice(braceexpand(pattern), MAX_SHARDS + 1))
-    except ValueError:
-        raise UserError(f"braces in {source!r} do not match: write them as 'data-{{00000..00014}}.tar'") from None
-    if len(expanded) > MAX_SHARDS:
-        raise UserError(f"pattern {source!r} names over {MAX_SHARDS:,} shards: mend the pattern")
-    return expanded
+        return [entry for entry in entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
+    except (UserError, OSError):  # a shard may be read where its folder may not be listed
+        return []

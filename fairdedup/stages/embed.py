@@ -106,9 +106,10 @@ def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: s
     metadata = shard.metadata()
     rejected = []
     if bad.any():
-        ids = metadata.column("id")
+        ids, known = metadata.column("id"), shard.faults()
         rejected = [
-            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", reason(int(bad[k]))) for k in np.flatnonzero(bad)
+            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", known.get(int(k), reason(int(bad[k]))))
+            for k in np.flatnonzero(bad)
         ]
         metadata = metadata.filter(pa.array(bad == 0))
         unit = unit[bad == 0]
@@ -122,10 +123,23 @@ def _table(samples: list[dict[str, Any]]) -> pa.Table:
     for name in names:
         values = [sample.get(name) for sample in samples]
         try:
-            columns[name] = pa.array(values, pa.string() if name in ("id", "caption") else None)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # the samples disagree on the type: text holds all
+            columns[name] = _array(values, pa.string() if name in ("id", "caption") else None)
+        except (
+            pa.ArrowException,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # the samples disagree on the type: text holds all
             columns[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
     return pa.table(columns)
+
+
+def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    """Return a column of Python's or of Arrow's values; Arrow cannot take back its own lists of nothing."""
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, pa.Scalar) and pa.types.is_nested(first.type):
+        return pa.array([None if value is None else value.as_py() for value in values], first.type)
+    return pa.array(values, kind)
 
 
 def _write(

@@ -1,0 +1,163 @@
+"""Which column of a Parquet file is the image, its path or its vector, and which the id and the caption.
+
+Known by type first, then by the names that are in use; where several fit, the user says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from fairdedup.datasets.metadata import ID_COLUMNS
+from fairdedup.datasets.rows import BINARY_TYPES, TEXT_TYPES
+from fairdedup.errors import UserError
+
+Role = Literal["bytes", "vectors", "paths"]
+
+NAMES: dict[Role, tuple[str, ...]] = {
+    "bytes": ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "picture", "photo"),
+    "vectors": (
+        "embedding", "embeddings", "image_embedding", "image_embeddings", "img_emb", "img_embedding", "clip_embedding",
+        "emb", "vector", "image_vector", "features", "image_features",
+    ),
+    "paths": (
+        "image_path", "path", "file_name", "filename", "file", "filepath", "file_path", "image_file", "image", "img",
+    ),
+}  # fmt: skip
+"""The names by which a column of each role is known."""
+
+CAPTION_COLUMNS = ("caption", "text", "txt", "TEXT", "alt_text", "alt")
+"""Columns that may hold the captions; the first that is there, and is text, does."""
+
+_LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
+    pa.types.is_list_view, pa.types.is_large_list_view,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of one Parquet file are.
+
+    Attributes
+    ----------
+    role : {"bytes", "vectors", "paths"}
+        What ``sample`` holds.
+    sample : str
+        The column of images, paths or vectors.
+    id, caption : str or None
+        None where there is none.
+    metadata : tuple of (str, str)
+        Every other column, and the name that it has in the run.
+    """
+
+    role: Role
+    sample: str
+    id: str | None
+    caption: str | None
+    metadata: tuple[tuple[str, str], ...]
+
+
+def role_of(kind: pa.DataType) -> Role | None:
+    """Return what a column of this type can be."""
+    if isinstance(kind, pa.ExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):  # what the Hugging Face libraries write for an image
+        names = [kind.field(k).name for k in range(kind.num_fields)]
+        inner = kind.field(names.index("bytes")).type if names.count("bytes") == 1 else None
+        return "bytes" if inner is not None and role_of(inner) == "bytes" and names.count("path") < 2 else None
+    if any(test(kind) for test in BINARY_TYPES[:3]):
+        return "bytes"
+    if any(test(kind) for test in TEXT_TYPES):
+        return "paths"
+    if any(test(kind) for test in _LISTS) and pa.types.is_floating(kind.value_type):
+        return "vectors"
+    return None
+
+
+def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
+    """Say what the columns of a Parquet file are.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    wanted : str or None
+        The column of images, paths or vectors, where the user has named it.
+    path : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    UserError
+        If there is no such column, or several would do.
+    """
+    sample = _sample(schema, wanted, path)
+    role = role_of(schema.field(sample).type)
+    assert role is not None  # _sample has seen to it
+    names = [name for name in schema.names if name != sample or role == "paths"]
+    own = next((name for name in ID_COLUMNS if name in names and _can_be_id(schema.field(name).type)), None)
+    if own is None and role == "paths":
+        own = sample
+    caption = next((n for n in CAPTION_COLUMNS if n in names and role_of(schema.field(n).type) == "paths"), None)
+    rest = [name for name in names if name != caption and (name != own or name == sample)]
+    taken = {*rest, "id", "caption"}
+    metadata = []
+    for name in rest:
+        new = name
+        if name in ("id", "caption"):  # a sample's own fields, which another column fills
+            new = f"input_{name}"
+            while new in taken:
+                new += "_"
+            taken.add(new)
+        metadata.append((name, new))
+    return Columns(role, sample, own, caption, tuple(metadata))
+
+
+def _can_be_id(kind: pa.DataType) -> bool:
+    kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (*BINARY_TYPES, *TEXT_TYPES, pa.types.is_integer, pa.types.is_floating, pa.types.is_temporal)
+    return any(test(kind) for test in tests)
+
+
+def _sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise UserError(f"{path!r} has no column {wanted!r}, but {_listed(schema.names)}: name one with --column")
+        kind = schema.field(wanted).type
+        if role_of(kind) is None:
+            raise UserError(
+                f"column {wanted!r} of {path!r} is {_short(kind)}: name one of image bytes, paths (text) or vectors "
+                "(lists of floats)"
+            )
+        return wanted
+    of_role: dict[Role, list[str]] = {role: [] for role in NAMES}
+    for field in schema:
+        role = role_of(field.type)
+        if role is not None:
+            of_role[role].append(field.name)
+    known = {role: [name for name in names if name in NAMES[role]] for role, names in of_role.items()}
+    # Paths beside images or vectors say where these came from; they are asked only where nothing else is there.
+    fit = known["bytes"] + known["vectors"] or of_role["bytes"] + of_role["vectors"] or known["paths"]
+    if len(fit) > 1:
+        raise UserError(f"{path!r} has several columns that may be meant ({_listed(fit)}): add --column {fit[0]}")
+    if not fit:
+        raise UserError(
+            f"{path!r} has no column of images (bytes), of their paths or of embeddings (lists of floats), but "
+            f"{_listed(schema.names)}: name it with --column, or download URLs first, as img2dataset does"
+        )
+    return fit[0]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    return (", ".join(repr(name[:60]) for name in names[:8]) or "none") + more
+
+
+def _short(kind: pa.DataType) -> str:
+    text = str(kind)
+    return text if len(text) <= 60 else text[:57] + "..."

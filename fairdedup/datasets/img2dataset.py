@@ -1,0 +1,51 @@
+"""What img2dataset writes beside its images: a Parquet file a shard, with the status of every download.
+
+Rows that failed have no image; they are rejected with the reason that stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from fsspec import AbstractFileSystem
+
+from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
+from fairdedup.errors import UserError
+
+COLUMNS = ("key", "status", "error_message")
+LONGEST_REASON = 200
+ROWS_AT_ONCE = 1_000
+
+
+def failure(status: Any, message: Any) -> str | None:
+    """Return why a download failed, or None where it did not or where nobody says."""
+    status, message = (value.as_py() if isinstance(value, pa.Scalar) else value for value in (status, message))
+    if not isinstance(status, str) or status == "success":
+        return None
+    why = plain_text(message if isinstance(message, str) and message else status)
+    return f"img2dataset: {why if len(why) <= LONGEST_REASON else why[: LONGEST_REASON - 3] + '...'}"
+
+
+def downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | None, str | None]]:
+    """Yield (key, why it failed or None) of every row of such a Parquet file; of another file, nothing.
+
+    A key that is None stands for a file, or for rows of it, that cannot be read.
+    """
+    try:
+        with opened(fs, path) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+    except UserError:
+        yield None, "the Parquet file beside it is damaged"
+        return
+    if not all(name in schema.names for name in COLUMNS):
+        return
+    for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE, COLUMNS):
+        if batch is None:
+            yield None, f"{DAMAGED} beside it ({count:,} rows)"
+            continue
+        keys, states, messages = (text_column(batch.column(name)) for name in COLUMNS)
+        for key, status, message in zip(keys, states, messages, strict=True):
+            yield key or "", failure(status, message)

@@ -1,0 +1,98 @@
+"""A metadata.csv, .jsonl or .parquet in a folder of images: a line an image, as Hugging Face's image folders have it.
+
+Its column ``file_name`` is relative to its own folder; whatever leads elsewhere is never opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
+from fairdedup.errors import UserError
+
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_NAME = "file_name"
+ROWS_AT_ONCE = 1_000
+
+Line = tuple[str | None, dict[str, Any], str | None]  # file name, columns, or why the line is unusable
+
+
+def lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+    """Yield every line of a metadata file.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or has no column ``file_name``.
+    """
+    reader = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[posixpath.splitext(path)[1][1:]]
+    return reader(fs, path)
+
+
+def resolved(folder: str, name: str) -> str | None:
+    """Return the relative path of a file that a line names; None where it leads out of the folder."""
+    if not name or "\0" in name or "://" in name or name.startswith(("/", "\\")):
+        return None
+    if ".." in name.replace("\\", "/").split("/"):
+        return None
+    return posixpath.normpath(posixpath.join(folder, name))
+
+
+def _csv(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+    with fs.open(path, "rb") as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace", newline="")
+        reader = csv.DictReader(text, restkey="\0more")
+        try:
+            names = reader.fieldnames or []
+            if FILE_NAME not in names:
+                raise _no_file_name(path, list(names))
+            for line in reader:
+                if "\0more" in line:
+                    yield line[FILE_NAME], {}, "more fields than the first line has names"
+                else:
+                    columns = {plain_text(name): value for name, value in line.items() if name != FILE_NAME}
+                    yield line[FILE_NAME], columns, None
+        except csv.Error as error:
+            raise UserError(f"{path!r} is no CSV at line {reader.line_num}: {error}; write it anew") from None
+
+
+def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+    with fs.open(path, "rb") as raw:
+        number = 0
+        while line := raw.readline(MAX_TEXT_BYTES + 1):
+            number += 1
+            if len(line) > MAX_TEXT_BYTES:
+                raise UserError(f"line {number} of {path!r} is over {MAX_TEXT_BYTES >> 20} MiB: write it anew")
+            if not line.strip():
+                continue
+            columns = columns_of(line)
+            name = columns.pop(FILE_NAME, None)
+            fault = columns.get("json_error") if set(columns) == {"json_error"} and name is None else None
+            if fault is None and not isinstance(name, str):
+                fault = f"no {FILE_NAME}"
+            yield name if isinstance(name, str) else None, columns, fault
+
+
+def _parquet(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+    with opened(fs, path) as parquet:
+        names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
+        if FILE_NAME not in names:
+            raise _no_file_name(path, names)
+    for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE):
+        files = text_column(batch.column(FILE_NAME)) if batch is not None else [None] * count
+        for k, name in enumerate(files):
+            columns = {plain_text(n): batch.column(n)[k] for n in names if n != FILE_NAME} if batch is not None else {}
+            yield name, columns, DAMAGED if batch is None else None if name else f"no {FILE_NAME}"
+
+
+def _no_file_name(path: str, names: list[str]) -> UserError:
+    found = ", ".join(repr(name[:60]) for name in names[:8]) or "nothing"
+    return UserError(f"{path!r} has no column {FILE_NAME!r}, but {found}: rename one, or move it to another folder")

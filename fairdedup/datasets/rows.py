@@ -1,0 +1,153 @@
+"""The rows of a Parquet file in a range, a few at a time; what cannot be read is counted, never guessed.
+
+Parquet readers do not check text, so bytes that are no UTF-8 are mended here, before anybody decodes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+
+from fairdedup.datasets.files import plain_text
+from fairdedup.errors import UserError
+
+ROWS_PER_BYTE = 8  # a footer that claims more rows than this for each byte of its file is not believed
+FEW_ROWS = 10_000  # of which a file may be nearly empty
+
+DAMAGED = "damaged Parquet data"
+
+# What pyarrow raises on broken bytes; its own OSErrors have no number, those of a disk or a network have one.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, OverflowError)
+
+
+def is_parquet(name: str) -> bool:
+    """Tell by its name whether a file is a Parquet file."""
+    return name.lower().endswith((".parquet", ".pq"))
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error speaks of broken bytes, and not of the disk, the network or too little memory."""
+    if isinstance(error, MemoryError) or not isinstance(error, _DAMAGE):
+        return False
+    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+
+
+@contextmanager
+def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file whose footer makes sense.
+
+    Raises
+    ------
+    UserError
+        If it is not a whole Parquet file.
+    """
+    with fs.open(path, "rb") as file:
+        try:
+            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+            names = parquet.schema_arrow.names
+            groups = [parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups)]
+            size = fs.size(path)
+        except _DAMAGE as error:
+            if not is_damage(error):
+                raise
+            raise UserError(f"{path!r} is not a readable Parquet file: write it anew or remove it") from None
+        most = None if size is None else FEW_ROWS + ROWS_PER_BYTE * size
+        if min(groups, default=0) < 0 or sum(groups) != parquet.metadata.num_rows or (most and sum(groups) > most):
+            raise UserError(f"{path!r} has a footer that cannot be true (rows of its groups): write it anew")
+        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+        if twice is not None:
+            raise UserError(f"{path!r} has two columns named {twice!r}: rename one")
+        yield parquet
+
+
+def group_sizes(parquet: pq.ParquetFile) -> list[int]:
+    """Return the number of rows of each row group."""
+    return [parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups)]
+
+
+def stream(
+    fs: AbstractFileSystem, path: str, start: int, stop: int, size: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+    """Yield (count, batch) for the rows from start to stop, at most ``size`` rows at a time.
+
+    The batch is None for rows that cannot be read: from the first broken page to the end of its row group. A
+    row group is never in memory whole.
+    """
+    with opened(fs, path) as parquet:
+        first = 0
+        for group, rows in enumerate(group_sizes(parquet)):
+            low, high = max(start - first, 0), min(stop - first, rows)
+            if low < high:
+                yield from _group(parquet, group, low, high, size, columns)
+            first += rows
+
+
+def _group(
+    parquet: pq.ParquetFile, group: int, low: int, high: int, size: int, columns: Sequence[str] | None
+) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+    at = 0
+    batches = parquet.iter_batches(size, [group], columns=columns, use_threads=False)
+    while at < high:
+        try:
+            batch = sound(next(batches))
+        except StopIteration:  # fewer rows than the footer says
+            break
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            break
+        before, at = at, at + batch.num_rows
+        first, last = max(before, low), min(at, high)
+        if first < last:
+            yield last - first, batch.slice(first - before, last - first)
+    if at < high:
+        yield high - max(at, low), None
+
+
+def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with every value fit to be read: broken text spelt out, what is beyond that empty."""
+    if _is_sound(batch):
+        return batch
+    return pa.record_batch([_mended(column) for column in batch.columns], batch.schema)
+
+
+def _is_sound(data: pa.RecordBatch | pa.Array) -> bool:
+    try:
+        data.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _mended(column: pa.Array) -> pa.Array:
+    if _is_sound(column):
+        return column
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        wide = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+        texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in
+                 column.view(wide).to_pylist()]  # fmt: skip
+        return pa.array(texts, column.type)
+    return pa.nulls(len(column), column.type)
+
+
+def text_column(column: pa.Array) -> list[str | None]:
+    """Return ids, captions or paths as text: whole numbers written out, UUIDs with dashes, broken bytes spelt out."""
+    import uuid
+
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type) and column.type.byte_width == 16:
+        return [None if value is None else str(uuid.UUID(bytes=value)) for value in column.to_pylist()]
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if any(test(column.type) for test in BINARY_TYPES):
+        return [None if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+    return [None if value is None else plain_text(value) for value in column.cast(pa.string()).to_pylist()]
+
+
+BINARY_TYPES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
