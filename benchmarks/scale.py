@@ -27,7 +27,7 @@ from sweep import cpu_model
 import fairdedup
 from fairdedup.core import kmeans
 from fairdedup.stages import cluster
-from fairdedup.storage.files import seal, write_array, write_json
+from fairdedup.storage.files import mark_made, write_array
 from fairdedup.storage.run import RunDirectory
 
 MIB = 1 << 20
@@ -59,8 +59,7 @@ def plant(run: Path, centres: np.ndarray, clusters: int) -> None:
     directory = RunDirectory(run)
     options = cluster.ClusterOptions(clusters, 0, 1)
     write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
-    made_of = cluster.hash_of([asdict(r) for r in directory.records()], clusters, asdict(options))
-    write_json(directory.centroids_record, {"fingerprint": made_of, "seal": seal(directory.centroids)})
+    mark_made(directory.centroids, cluster.hash_of([asdict(r) for r in directory.records()], clusters, asdict(options)))
     assert len(centres) == kmeans.check_clusters(clusters, sum(r.valid for r in directory.records()))
 
 

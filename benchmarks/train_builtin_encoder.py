@@ -11,165 +11,38 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import math
 import platform
 import sys
 import time
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
-import yaml
-from PIL import Image
+from drawn_pictures import (
+    CAPTIONS,
+    FACT_OF,
+    Codes,
+    Pictures,
+    Prompts,
+    caption_pictures,
+    draw_pictures,
+    encode_words,
+    prompts,
+)
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from fairdedup.sample.captions import write_caption
-from fairdedup.sample.draw import draw_scene
-from fairdedup.sample.people import AGES, OCCUPATIONS, Scene, another_shot, make_person, make_setting
+from fairdedup.sample.people import Scene
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILTIN = ROOT / "fairdedup" / "encoders" / "builtin"
-PROTOTYPES = ROOT / "configs" / "prototypes" / "people.yaml"
 NAME = "fairdedup-small"
 TRAIN_SEED = 1_000_000  # added to --seed, and HELD_OUT_SEED likewise: far from what users type
 HELD_OUT_SEED = 2_000_000
-CAPTIONS = 6  # written for every training picture
-FACT_OF = {
-    "perceived gender presentation": "gender",
-    "perceived age": "age",
-    "perceived skin tone": "skin tone",
-}
-
-
-@dataclass
-class Pictures:
-    """Pictures as the image tower sees them, what they show, and their captions."""
-
-    images: torch.Tensor  # (n, 3, 64, 64) uint8
-    facts: torch.Tensor  # (n, a) int64, a code for every attribute's value; 0 is none
-    tokens: torch.Tensor  # (n, CAPTIONS, t)
-    said: torch.Tensor  # (n, CAPTIONS, a) int64, 0 where the caption does not say
-
-
-@dataclass
-class Prompts:
-    """Every concept of people.yaml in all its words."""
-
-    tokens: list[torch.Tensor]  # per concept (captions, t)
-    said: torch.Tensor  # (concepts, a)
-
-
-@dataclass
-class Codes:
-    """Numbers for attribute values, so that what captions say can be compared in one go."""
-
-    attributes: list[str]
-    values: dict[tuple[str, str], int]
-
-    def encode(self, facts: dict[str, str]) -> list[int]:
-        """Code of each attribute, 0 where `facts` lacks it."""
-        row = []
-        for attribute in self.attributes:
-            if attribute in facts:
-                key = (attribute, facts[attribute])
-                row.append(self.values.setdefault(key, len(self.values) + 1))
-            else:
-                row.append(0)
-        return row
-
-    def fits(self, facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Whether what is said is true of the picture: facts (b, a), said (c, a) -> (b, c), 0 or 1."""
-        shown, named = facts[:, None, :], said[None, :, :]
-        return ((named == 0) | (shown == named)).all(2).float()
-
-
-def one_off(rng: np.random.Generator, balanced: bool) -> Scene:
-    """Draw a scene on its own; balanced: its person is as likely of any group as of any other."""
-    scene = make_setting(rng, somebody=rng.random() >= 0.06)
-    if scene.occupation != "none":
-        if balanced:
-            monk = (1 / 12,) * 4 + (1 / 9,) * 6  # a third for each of light, medium and dark
-            person = make_person(rng, 0.5, (1 / len(AGES),) * len(AGES), monk)
-        else:
-            person = make_person(rng, OCCUPATIONS[scene.occupation][2])
-        scene = replace(scene, person=person)
-    return another_shot(rng, scene)
-
-
-def draw_block(job: tuple[int, int, float]) -> tuple[np.ndarray, list[Scene]]:
-    """Draw `n` scenes of one seed, as the image tower sees them: (n, 64, 64, 3)."""
-    seed, n, balanced = job
-    rng = np.random.default_rng(seed)
-    scenes = [one_off(rng, bool(rng.random() < balanced)) for _ in range(n)]
-    return np.stack([as_seen(draw_scene(scene), rng) for scene in scenes]), scenes
-
-
-def as_seen(image: Image.Image, rng: np.random.Generator, side: int = 64) -> np.ndarray:
-    """Encode as JPEG at some quality, trim a little, and scale as open_clip's own preprocessing does."""
-    if rng.random() < 0.3:
-        left, top, right, bottom = (int(edge) for edge in rng.integers(0, 6, size=4))
-        image = image.crop((left, top, image.width - right, image.height - bottom))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
-    decoded = Image.open(buffer).convert("RGB")
-    shortest = side / min(decoded.size)
-    size = (round(decoded.width * shortest), round(decoded.height * shortest))
-    scaled = decoded.resize(size, Image.Resampling.BICUBIC)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return np.asarray(scaled.crop((left, top, left + side, top + side)))
-
-
-def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[torch.Tensor, list[Scene]]:
-    """Draw `n` scenes, a share of them balanced, in blocks that do not depend on the number of processes."""
-    block = 250
-    jobs = [(seed * 1000 + i, min(block, n - i * block), balanced) for i in range(math.ceil(n / block))]
-    with get_context("spawn").Pool(processes) as pool:
-        blocks = pool.map(draw_block, jobs)
-    pixels = torch.from_numpy(np.concatenate([images for images, _ in blocks]))
-    return pixels.permute(0, 3, 1, 2).contiguous(), [scene for _, scenes in blocks for scene in scenes]
-
-
-def prompts() -> dict[str, dict[str, list[str]]]:
-    """people.yaml spelled out: attribute -> concept (or "absent") -> captions."""
-    config = yaml.safe_load(PROTOTYPES.read_text(encoding="utf-8"))
-    spelled = {}
-    for attribute, entry in config["attributes"].items():
-        templates = entry.get("templates", config["templates"])
-        spelled[attribute] = {
-            concept: [template.format(phrase) for template in templates for phrase in phrases]
-            for concept, phrases in entry["concepts"].items()
-        } | {"absent": list(entry.get("absent", []))}
-    return spelled
-
-
-def caption_pictures(
-    images: torch.Tensor, scenes: list[Scene], codes: Codes, tokenizer: object, rng: np.random.Generator
-) -> Pictures:
-    """Write CAPTIONS captions for every scene, and note what each says."""
-    captions = [write_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
-    tokens = tokenizer([caption.text for caption in captions])  # type: ignore[operator]
-    said = torch.tensor([codes.encode(caption.said) for caption in captions])
-    facts = torch.tensor([codes.encode(scene.facts()) for scene in scenes])
-    shape = (len(scenes), CAPTIONS, -1)
-    return Pictures(images, facts, tokens.reshape(shape), said.reshape(shape))
-
-
-def encode_words(codes: Codes, tokenizer: object) -> Prompts:
-    """Tokens of all prompts, concept by concept; those for nobody once."""
-    tokens, said = [], []
-    for attribute, concepts in prompts().items():
-        for concept, captions in concepts.items():
-            says = {FACT_OF[attribute]: concept} if concept != "absent" else {"people": "nobody"}
-            if codes.encode(says) not in said:
-                said.append(codes.encode(says))
-                tokens.append(tokenizer(captions))  # type: ignore[operator]
-    return Prompts(tokens, torch.tensor(said))
+LEVEL_SEED = 3_000_000
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -264,23 +137,86 @@ def encode_prompts(model: torch.nn.Module, tokenizer: object) -> dict[str, dict[
 
 
 @torch.no_grad()
-def shrink_groups(model: torch.nn.Module, tokenizer: object, weight: float) -> None:
+def encode_pictures(model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict) -> torch.Tensor:
+    """Embeddings (n, 256), not scaled, of pixels (n, 3, 64, 64)."""
+    mean = torch.tensor(preprocess["mean"])[:, None, None]
+    std = torch.tensor(preprocess["std"])[:, None, None]
+    return torch.cat([model.encode_image((part.float() / 255 - mean) / std) for part in pixels.split(256)])
+
+
+def differences(vectors: torch.Tensor) -> torch.Tensor:
+    """Return what tells the rows apart from the first: (n, d) -> (n - 1, d)."""
+    return vectors[1:] - vectors[:1]
+
+
+@torch.no_grad()
+def shrink_groups(
+    model: torch.nn.Module, tokenizer: object, embeddings: torch.Tensor, scenes: list[Scene], weight: float
+) -> None:
     """Let who is in a picture weigh less in its embedding than all else that it shows.
 
-    Real CLIP similarities to different group prompts differ by a few hundredths; here they would differ by tenths, and
-    pictures of one scene with different people would hardly ever be duplicates. The differences between the concepts
-    of an attribute span a few dimensions: they are scaled by `weight` in the image tower's last linear layer, which
-    leaves the order of the concepts of every picture as it is.
+    Real CLIP similarities to different group prompts differ by a few hundredths; here they would differ by tenths,
+    and pictures of one scene with different people would hardly ever be duplicates. Two things change in the image
+    tower's last linear layer: the few dimensions that tell the concepts of an attribute apart are scaled by `weight`;
+    and what else the mean pictures of the groups differ in, which no prompt asks for, is dropped. The order of an
+    attribute's concepts stays what it was for every picture.
     """
-    spans = []
-    for concepts in encode_prompts(model, tokenizer).values():
-        units = torch.stack([unit for concept, unit in concepts.items() if concept != "absent"])
-        spans.append(units[1:] - units[:1])
-    basis = torch.linalg.qr(torch.cat(spans).T).Q  # (256, differences)
-    shrink = torch.eye(len(basis)) - (1 - weight) * basis @ basis.T
+    named, seen = [], []
+    for attribute, concepts in encode_prompts(model, tokenizer).items():
+        names = [concept for concept in concepts if concept != "absent"]
+        named.append(differences(torch.stack([concepts[name] for name in names])))
+        shown = [scene.facts().get(FACT_OF[attribute], "") for scene in scenes]
+        means = [embeddings[torch.tensor([group == name for group in shown])].mean(0) for name in names]
+        seen.append(differences(torch.stack(means)))
+    asked = torch.linalg.qr(torch.cat(named).T).Q  # (256, differences)
+    rest = torch.cat(seen).T
+    unasked = torch.linalg.qr(rest - asked @ (asked.T @ rest)).Q
+    shrink = torch.eye(len(asked)) - (1 - weight) * asked @ asked.T - unasked @ unasked.T
     last = model.visual.attnpool.c_proj
     last.weight.copy_(shrink @ last.weight)
     last.bias.copy_(shrink @ last.bias)
+
+
+@torch.no_grad()
+def level_prompts(
+    model: torch.nn.Module, tokenizer: object, embeddings: torch.Tensor, scenes: list[Scene], slope: float
+) -> None:
+    """Take out the offsets that prompts of a contrastive model have of their own, for pictures as the web has them.
+
+    Within an attribute each concept becomes the most similar one as often as it is true. Between attributes, the mean
+    similarity of the rarest concept follows the logarithm of its share, in units of `slope` times what a picture that
+    shows a concept is more similar to it than one that does not: else the rarest group of one attribute would seem
+    missing everywhere and that of another never. All of it is a shift of the image tower's last bias. `embeddings`
+    (n, 256) are those of `scenes`, not scaled.
+    """
+    attributes: list[list[int]] = []
+    units, shows = [], []
+    for attribute, concepts in encode_prompts(model, tokenizer).items():
+        named = [concept for concept in concepts if concept != "absent"]
+        attributes.append(list(range(len(units), len(units) + len(named))))
+        for concept in named:
+            units.append(concepts[concept])
+            shows.append([scene.facts().get(FACT_OF[attribute], "") == concept for scene in scenes])
+    somebody = torch.tensor([scene.person is not None for scene in scenes])
+    prototypes, people = torch.stack(units), embeddings[somebody]  # (concepts, 256), (people, 256)
+    true = torch.tensor(shows).T[somebody].float()
+    similar, shares = F.normalize(people, dim=-1) @ prototypes.T, true.mean(0)
+    contrast = ((similar * true).sum(0) / true.sum(0) - (similar * (1 - true)).sum(0) / (1 - true).sum(0)).mean()
+    wanted = similar.mean(0)
+    for own in attributes:
+        offsets = torch.zeros(len(own))
+        for step in range(3000):
+            chosen = torch.bincount((similar[:, own] + offsets).argmax(1), minlength=len(own)) / len(similar)
+            offsets += (0.0005 if step < 2000 else 0.0001) * (shares[own] - chosen)
+        rarest = int(shares[own].argmin())
+        wanted[own] += offsets + slope * contrast * shares[own][rarest].log() - (wanted[own] + offsets)[rarest]
+    inverse = torch.linalg.pinv(prototypes - prototypes.mean(0))
+    shift = torch.zeros(prototypes.shape[1])
+    for _ in range(20):  # lengths change with the shift; this settles soon
+        moved = people + shift
+        lacking = wanted - (F.normalize(moved, dim=-1) @ prototypes.T).mean(0)
+        shift += moved.norm(dim=-1).mean() * inverse @ (lacking - lacking.mean())
+    model.visual.attnpool.c_proj.bias += shift
 
 
 @torch.no_grad()
@@ -288,10 +224,7 @@ def zero_shot(
     model: torch.nn.Module, tokenizer: object, pixels: torch.Tensor, scenes: list[Scene], preprocess: dict
 ) -> dict:
     """Share of held-out pictures whose nearest prototype is the drawn group, per attribute and group."""
-    mean = torch.tensor(preprocess["mean"])[:, None, None]
-    std = torch.tensor(preprocess["std"])[:, None, None]
-    blocks = [(part.float() / 255 - mean) / std for part in pixels.split(256)]
-    images = torch.cat([F.normalize(model.encode_image(block), dim=-1) for block in blocks])
+    images = F.normalize(encode_pictures(model, pixels, preprocess), dim=-1)
     figures: dict[str, dict] = {}
     somebody = torch.tensor([scene.person is not None for scene in scenes])
     for attribute, concepts in encode_prompts(model, tokenizer).items():
@@ -306,6 +239,9 @@ def zero_shot(
             "by concept": {
                 name: round(hit[torch.tensor([t == name for t in truth])].float().mean().item(), 4) for name in names
             },
+            "mean similarity": {
+                name: round(value, 4) for name, value in zip(names, similar.mean(0).tolist(), strict=True)
+            },
             "nobody told from somebody": round((nobody == ~somebody).float().mean().item(), 4),
         }
     return figures
@@ -319,18 +255,21 @@ def save(model: torch.nn.Module, path: Path) -> None:
         state[name] = (tensor.half() if half else tensor).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def main() -> None:
     """Draw, train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--pictures", type=int, default=12_000, help="training pictures")
     parser.add_argument("--balanced", type=float, default=1.0, help="share of them with groups in equal shares")
-    parser.add_argument("--group-weight", type=float, default=0.3, help="of who is in a picture, against all else")
+    parser.add_argument("--group-weight", type=float, default=0.2, help="of who is in a picture, against all else")
+    parser.add_argument("--prior", type=float, default=0.6, help="how far similarity follows the groups' shares")
+    parser.add_argument("--trained", type=Path, help="weights of an earlier call: only level their prompts anew")
     parser.add_argument("--held-out", type=int, default=1500, help="pictures to measure on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=BUILTIN / f"{NAME}.safetensors")
@@ -342,17 +281,25 @@ def main() -> None:
     started = time.perf_counter()
 
     open_clip.add_model_config(BUILTIN)
-    model = open_clip.create_model(NAME)
+    model = open_clip.create_model(NAME, pretrained=str(args.trained) if args.trained else None).eval()
     tokenizer = open_clip.get_tokenizer(NAME)
     preprocess = model.visual.preprocess_cfg
-    pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
-    codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
-    data = caption_pictures(pixels, scenes, codes, tokenizer, np.random.default_rng(TRAIN_SEED + args.seed))
-    drawn = time.perf_counter()
-    print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
-    train(model, data, encode_words(codes, tokenizer), codes, preprocess, args)
-    shrink_groups(model, tokenizer, args.group_weight)
+    drawn = started
+    if args.trained is None:
+        pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
+        codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
+        data = caption_pictures(pixels, scenes, codes, tokenizer, np.random.default_rng(TRAIN_SEED + args.seed))
+        drawn = time.perf_counter()
+        print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
+        train(model, data, encode_words(codes, tokenizer), codes, preprocess, args)
+        some = slice(0, 3000)
+        own = encode_pictures(model, pixels[some], preprocess)
+        shrink_groups(model, tokenizer, own, scenes[some], args.group_weight)
+    web, shown = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
+    level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), shown, args.prior)
     trained = time.perf_counter()
+    before = json.loads(args.results.read_text(encoding="utf-8")) if args.trained else {}
+    training = {"command": before["command"], **before["training"]} if before else {}
     save(model, args.out)
 
     kept = open_clip.create_model(NAME, pretrained=str(args.out)).eval()  # measured as it will be loaded
@@ -373,7 +320,9 @@ def main() -> None:
             "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
             "parameters": sum(p.numel() for p in kept.parameters()),
         },
-        "training": {
+        "training": training
+        if training
+        else {
             "pictures": args.pictures,
             "steps": args.steps,
             "batch": args.batch,

@@ -41,9 +41,11 @@ from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import ClusterOptions, check_sorted, cluster
-from fairdedup.stages.embed import embed
+from fairdedup.stages.copies import share_copies
+from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
+from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, seal, write_json
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.workers import Workers
@@ -92,7 +94,15 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     _begin(directory, "embed", _asked(config, "embed"))
     if not directory.input.is_file():
         write_json(directory.input, {s.name: s.fingerprint() for s in dataset.shards})
-    records = embed(dataset, directory, spec, config.max_rejected, workers.submit)
+    prints = fingerprints(dataset, spec)
+    there = known_shards(directory, prints, workers.submit)
+    todo = [k for k in range(len(prints)) if k not in there]
+    copies: list[Copies] = []
+    if spec and todo:
+        copies, saved = share_copies(dataset, directory, spec, prints, todo, workers.submit)
+        if saved:
+            workers.progress.say(f"{saved:,} images are exact copies of others: as many forward passes are saved")
+    records = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit)
     workers.progress.rows["embed"] = sum(r.input for r in records)  # a tar is counted by reading it
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),

@@ -19,7 +19,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "errors": set(),
     "core": {"errors"},
     "datasets": {"errors"},
-    "encoders": {"errors"},
+    "encoders": {"core", "errors"},
     "storage": {"errors"},
     "sample": {"errors"},
     "report": {"core", "storage", "errors"},

@@ -139,12 +139,12 @@ def test_shares_of_nothing_are_zero() -> None:
 def test_exp_is_within_two_units_in_the_last_place_and_never_above_one() -> None:
     rng = np.random.default_rng(4)
     x = -np.concatenate([rng.uniform(0, 1, 20_000), 10 ** rng.uniform(-20, 2.8, 20_000), [0.0, 5e-324, 690.0]])
-    found = pt.exp(x)
+    found = np.array([pt.exp(v) for v in x])
     wanted = np.array([math.exp(v) for v in x])
     assert (np.abs(found - wanted) <= 2 * np.spacing(wanted)).all()
     assert found.max() <= 1
-    assert pt.exp(np.array([0.0]))[0] == 1
-    assert 0 <= pt.exp(np.array([-1e6]))[0] < 1e-300
+    assert pt.exp(0.0) == 1
+    assert 0 <= pt.exp(-1e6) < 1e-300
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 0.01, 0.1, 1.0, 1e6])

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.moments import MembershipMoments, at_centre, centred, from_centre, weights
+from fairdedup.core.moments import MembershipMoments, at_centre, centred, weights
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.sweep import MAX_WINDOW
 from fairdedup.errors import UserError
@@ -173,21 +174,24 @@ def fill_seats(
     batch = max(1, seats // 100)
     sums = [list(s) for s in kept_sums]
     stds = [m.term(weights(t, s)).std for m, t, s in zip(moments, targets, sums, strict=True)]
-    differences = [centred(q, m.centre) for q, m in zip(memberships, moments, strict=True)]
+    differences = np.concatenate([centred(q, m.centre) for q, m in zip(memberships, moments, strict=True)], axis=1)
+    bounds = np.cumsum([0] + [q.shape[1] for q in memberships])
+    coverage = COVERAGE_WEIGHT * (1.0 - similarity)
     waiting = np.arange(len(rows))
     admitted: list[NDArray[np.int64]] = []
     left = min(seats, len(rows))
     while left:
-        common, own = Fraction(0), COVERAGE_WEIGHT * (1.0 - similarity[waiting])
-        for difference, m, t, s, std in zip(differences, moments, targets, sums, stds, strict=True):
+        common, each = Fraction(0), np.zeros(bounds[-1])
+        for k, (m, t, s, std) in enumerate(zip(moments, targets, sums, stds, strict=True)):
             if std > 0:
                 now = weights(t, s)
                 common += at_centre(now, m.centre) / Fraction(std)
-                own = own + from_centre(difference[waiting], now) / std
+                each[bounds[k] : bounds[k + 1]] = [float(weight) for weight in now]
         # The claim is common + own. Common is exact and the same for all: an even number of quanta of it is left
         # out, so that rounding the rest to the nearest, halves to even, is rounding the whole.
         quanta = common * QUANTUM
-        claim = np.rint(own * QUANTUM + float(quanta - 2 * (quanta // 2))).astype(np.int64)
+        rest = float(quanta - 2 * (quanta // 2))
+        claim = _claims(waiting, coverage, differences, bounds, each, np.array(stds), rest)
         number = min(batch, left)
         # Only rows at or above the number-th claim can be chosen; sort those alone.
         at_least = np.partition(claim, len(claim) - number)[len(claim) - number]
@@ -200,3 +204,20 @@ def fill_seats(
         waiting = np.delete(waiting, chosen)
         left -= number
     return np.concatenate(admitted) if admitted else np.empty(0, np.int64)
+
+
+@nb.njit(nogil=True, cache=True)
+def _claims(waiting, coverage, differences, bounds, weights, stds, rest):  # type: ignore[no-untyped-def]
+    """Return the claim of each waiting row, less what is common to all; sums in one order, as `from_centre` adds."""
+    out = np.empty(waiting.shape[0], np.int64)
+    for k in range(waiting.shape[0]):
+        i = waiting[k]
+        own = coverage[i]
+        for a in range(stds.shape[0]):
+            if stds[a] > 0.0:
+                total = 0.0
+                for c in range(bounds[a], bounds[a + 1]):
+                    total += differences[i, c] * weights[c]
+                own += total / stds[a]
+        out[k] = np.int64(np.rint(own * 1_000_000.0 + rest))
+    return out

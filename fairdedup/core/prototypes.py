@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,19 +123,37 @@ def _unit(vectors: list[Any], places: list[str], dimension: int = 0) -> NDArray[
     return unit
 
 
-def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return e**x for x <= 0, to about one unit in the last place, with the same bits on every machine.
+@nb.njit(nogil=True, cache=True)
+def exp(x):  # type: ignore[no-untyped-def]
+    """Return e**x for a number x <= 0, to about one unit in the last place, with the same bits on every machine.
 
     Libraries' exponentials differ in the last bit between processors. This one uses only IEEE 754 products and sums
     in a fixed order: reduction by ln 2, then Taylor's polynomial of degree 14.
     """
-    x = np.maximum(x, -700.0)
+    x = max(x, -700.0)
     k = np.rint(x * 1.4426950408889634)
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    total = np.full_like(r, 1.0)
+    total = 1.0
     for n in range(14, 0, -1):
         total = total * (r / n) + 1.0
-    return np.ldexp(total, k.astype(np.int32))
+    return math.ldexp(total, int(k))
+
+
+@nb.njit(nogil=True, cache=True)
+def _softmax(similarity, temperature, q):  # type: ignore[no-untyped-def]
+    """Fill q (n, c) with the first c entries of each row's softmax of similarity (n, c + a), in units of 1e-9."""
+    n, columns = similarity.shape
+    weight = np.empty(columns)
+    for i in range(n):
+        largest = similarity[i, 0]
+        for c in range(1, columns):
+            largest = max(largest, similarity[i, c])
+        total = 0.0
+        for c in range(columns):
+            weight[c] = exp((similarity[i, c] - largest) / temperature)
+            total += weight[c]
+        for c in range(q.shape[1]):
+            q[i, c] = np.int64(np.rint(weight[c] / total * MEMBERSHIP_UNIT))
 
 
 def _sum_of_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,9 +188,9 @@ def membership(similarity: NDArray[np.float64], temperature: float, concepts: in
     -------
     q : ndarray of shape (n, c), int64, 0 to 10**9
     """
-    weight = exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
-    weight /= _sum_of_columns(weight)[:, None]
-    return np.rint(weight[:, :concepts] * MEMBERSHIP_UNIT).astype(np.int64)
+    q = np.empty((len(similarity), concepts), np.int64)
+    _softmax(similarity, float(temperature), q)
+    return q
 
 
 def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> tuple[Fraction, ...]:

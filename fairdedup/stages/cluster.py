@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
 from fairdedup.errors import UserError
-from fairdedup.storage.files import is_sealed, read_array, read_json, seal, write_array, write_json
+from fairdedup.storage.files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
 from fairdedup.storage.run import RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
 
 BLOCK = 1 << 16  # rows that are widened for their assignment at a time
@@ -47,9 +47,8 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
     """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
     run = RunDirectory(root)
     made_of = hash_of([asdict(r) for r in records], clusters, asdict(options))
-    known = read_json(run.centroids_record)
-    if known and known["fingerprint"] == made_of and is_sealed(run.centroids, known["seal"]):
-        return str(known["seal"])
+    if is_made(run.centroids, made_of):
+        return seal(run.centroids)
     starts = offsets(records)
     rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
     chosen = kmeans.training_rows(rows, clusters, options.seed)
@@ -62,9 +61,8 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
     write_array(
         run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads, options.device)
     )
-    sealed = seal(run.centroids)
-    write_json(run.centroids_record, {"fingerprint": made_of, "seal": sealed})
-    return sealed
+    mark_made(run.centroids, made_of)
+    return seal(run.centroids)
 
 
 def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.similarity import reason, unit_float16
-from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard
-from fairdedup.encoders import EncoderSpec, load_encoder
+from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard, Sample
+from fairdedup.encoders import EncoderSpec
+from fairdedup.encoders.forward import Forward
 from fairdedup.errors import UserError
+from fairdedup.storage.copies import Copies, borrowed
 from fairdedup.storage.files import write_array, write_table
 from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord, seals_of
 
-CHUNK = 2  # batches decoded before they are embedded: a shard's images are never all in memory
+REPORT_EVERY = 64  # rows
 COMMON_REASONS = 3
 TOPIC = "fairdedup-rows"  # where a task reports, to whoever listens, how many rows it has done
 
@@ -36,65 +39,64 @@ def shard_fingerprint(shard: Any, encoder: dict[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def embed_shard(number: int, shard: Any, root: Path, spec: EncoderSpec | None, fingerprint: str) -> ShardRecord:
-    """Return the record of a shard whose files are undamaged; make them where they are not."""
+def known_shard(number: int, root: Path, fingerprint: str) -> ShardRecord | None:
+    """Return the record of a shard that was embedded before, if its files are undamaged and of the same input."""
     known = RunDirectory(root).read_record(number, verify=True)
-    if known is not None and known.fingerprint == fingerprint:
-        return known
-    if spec is None:
-        return embed_vectors(number, shard, root, fingerprint)
-    return embed_images(number, shard, root, spec, fingerprint)
+    return known if known is not None and known.fingerprint == fingerprint else None
 
 
-def embed_images(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str) -> ShardRecord:
+def embed_images(
+    number: int, shard: ImageShard, root: Path, fingerprint: str, spec: EncoderSpec, copies: Copies
+) -> ShardRecord:
     """Embed one shard of images, write its files, and return its record."""
     from fairdedup.datasets.images import BadImage, decode
 
-    encoder = load_encoder(spec)
+    forward, ready = Forward(spec), borrowed(root, copies)
+    places: dict[int, int] = {}  # of vectors, by position
+    rows: list[Sample] = []
     rejected: list[Rejection] = []
-    kept: list[dict[str, Any]] = []
-    vectors: list[NDArray[np.float16]] = []
-    images: list[Any] = []
-    waiting: list[tuple[int, str, str, dict[str, Any]]] = []
-
-    def flush() -> None:
-        if not images:
-            return
-        unit, bad = unit_float16(encoder.encode_images(images))
-        for code, (position, name, source, columns) in zip(bad.tolist(), waiting, strict=True):
-            if code:
-                rejected.append((position, name, source, "encoder: " + reason(code)))
-            else:
-                kept.append(columns)
-        vectors.append(unit[bad == 0])
-        _report(len(images))
-        images.clear()
-        waiting.clear()
-
-    count = 0
+    count = reported = 0
     for sample in shard.read():
         count += 1
+        first = copies.here.get(sample.position, -1)
         if sample.image is None:
             rejected.append((sample.position, sample.id, sample.source, sample.error or "no image"))
             continue
-        try:
-            images.append(decode(sample.image))
-        except BadImage as error:
-            rejected.append((sample.position, sample.id, sample.source, str(error)))
-            continue
-        columns = {"id": sample.id, "caption": sample.caption, **sample.metadata}
-        waiting.append((sample.position, sample.id, sample.source, columns))
-        if len(images) >= CHUNK * spec.batch_size:
-            flush()
-    flush()
-    matrix = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float16)
-    return _write(number, shard.name, root, fingerprint, count, matrix, _table(kept), sorted(rejected))
+        if sample.position not in ready:
+            if first in places:
+                places[sample.position] = places[first]
+            else:
+                try:
+                    places[sample.position] = forward.add(decode(sample.image))
+                except BadImage as error:
+                    rejected.append((sample.position, sample.id, sample.source, str(error)))
+                    continue
+        rows.append(replace(sample, image=None))
+        if count - reported >= REPORT_EVERY:
+            _report(count - reported)
+            reported = count
+    forward.flush()
+    bad = np.concatenate(forward.bad) if forward.bad else np.zeros(0, np.int8)
+    faulty = {p: int(bad[place]) for p, place in places.items() if bad[place]}
+    rejected += [(s.position, s.id, s.source, "encoder: " + reason(faulty[s.position])) for s in rows
+                 if s.position in faulty]  # fmt: skip
+    rows = [s for s in rows if s.position not in faulty]
+    unit = np.concatenate(forward.unit) if forward.unit else np.zeros((0, 0), np.float16)
+    width = unit.shape[1] or next((len(v) for v in ready.values()), 0)
+    matrix = np.empty((len(rows), width), np.float16)
+    for k, s in enumerate(rows):
+        matrix[k] = ready[s.position] if s.position in ready else unit[places[s.position]]
+    _report(count - reported)
+    table = _table([{"id": s.id, "caption": s.caption, **s.metadata} for s in rows])
+    return _write(number, shard.name, root, fingerprint, count, matrix, table, sorted(rejected))
 
 
 def _report(rows: int) -> None:
     """Tell the scheduler, where there is one, of rows that are done."""
     from distributed import get_worker
 
+    if not rows:
+        return
     with suppress(ValueError):  # not on a worker
         worker = get_worker()
         worker.log_event(TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
@@ -160,14 +162,30 @@ def _write(
     return record
 
 
+def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
+    """Return what each embedding shard depends on, as a hash."""
+    encoder = spec.identity() if spec else None
+    return [shard_fingerprint(shard, encoder) for shard in dataset.shards]
+
+
+def known_shards(run: RunDirectory, prints: Sequence[str], submit: Callable[..., list[Any]]) -> dict[int, ShardRecord]:
+    """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
+    before = [k for k in range(len(prints)) if run.read_record(k) is not None]
+    found = submit("verify", known_shard, [(k, run.root, prints[k]) for k in before])
+    return {record.number: record for record in found if record is not None}
+
+
 def embed(
     dataset: Dataset,
     run: RunDirectory,
     spec: EncoderSpec | None,
+    prints: Sequence[str],
+    known: dict[int, ShardRecord],
+    copies: Sequence[Copies],
     max_rejected: float,
-    submit: Callable[..., list[ShardRecord]],
+    submit: Callable[..., list[Any]],
 ) -> list[ShardRecord]:
-    """Embed every shard that has no undamaged files yet.
+    """Embed every shard that is not known yet.
 
     Parameters
     ----------
@@ -175,6 +193,12 @@ def embed(
     run : RunDirectory
     spec : EncoderSpec or None
         None for ready embeddings.
+    prints : sequence of str
+        Fingerprint of each shard.
+    known : dict of int to ShardRecord
+        Of the shards that are done.
+    copies : sequence of Copies
+        What each shard of images shares.
     max_rejected : float
         Largest share of the input that may be rejected.
     submit : callable
@@ -189,14 +213,20 @@ def embed(
     UserError
         If nothing could be used, too much is rejected, two rows share an id, or the dimensions differ.
     """
-    encoder = spec.identity() if spec else None
-    todo = [
-        (number, shard, run.root, spec, shard_fingerprint(shard, encoder))
-        for number, shard in enumerate(dataset.shards)
-    ]
-    sizes = [shard.rows for shard in dataset.shards]
-    names = [shard.name for shard in dataset.shards]
-    done = submit("embed", embed_shard, todo, None if None in sizes else sizes, names)
+    todo = [k for k in range(len(prints)) if k not in known]
+    shards = [dataset.shards[k] for k in todo]
+    sizes = [shard.rows for shard in shards]
+    arguments: list[tuple[Any, ...]] = [(k, shard, run.root, prints[k]) for k, shard in zip(todo, shards, strict=True)]
+    if spec is not None:
+        arguments = [(*own, spec, copies[own[0]]) for own in arguments]
+    embedded = submit(
+        "embed", embed_images if spec else embed_vectors, arguments, None if None in sizes else sizes,
+        [shard.name for shard in shards],
+    )  # fmt: skip
+    for lent in run.all_lent():
+        lent.unlink()
+    known = known | {record.number: record for record in embedded}
+    done = [known[k] for k in range(len(prints))]
     run.drop_shards_from(len(done))
     _check_rejected(done, max_rejected)
     _check_dimension(done, run)

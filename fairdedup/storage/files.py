@@ -58,7 +58,7 @@ def seal(path: Path) -> str:
 
 def is_whole(path: Path, expected: str) -> bool:
     """Return whether a file is there with the size that a seal names."""
-    return path.is_file() and path.stat().st_size == int(expected.split("-")[0])
+    return path.is_file() and str(path.stat().st_size) == expected.split("-")[0]
 
 
 def is_sealed(path: Path, expected: str) -> bool:
@@ -67,6 +67,20 @@ def is_sealed(path: Path, expected: str) -> bool:
         return is_whole(path, expected) and seal(path) == expected
     except OSError:
         return False
+
+
+def is_made(path: Path, made_of: str) -> bool:
+    """Return whether a file is there undamaged and was made of this, as `mark_made` noted."""
+    try:
+        known = read_json(path.with_suffix(".json"))
+    except FairdedupError:
+        return False
+    return isinstance(known, dict) and known.get("made of") == made_of and is_sealed(path, str(known.get("seal")))
+
+
+def mark_made(path: Path, made_of: str) -> None:
+    """Note beside a file what it was made of, and its seal; to be called once it is whole."""
+    write_json(path.with_suffix(".json"), {"made of": made_of, "seal": seal(path)})
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -99,6 +99,18 @@ class RunDirectory:
         """Return the path of an embedding shard's record."""
         return self.root / "embeddings" / "records" / f"record_{number}.json"
 
+    def image_hashes(self, number: int) -> Path:
+        """Return the path of the checksums of an input shard's image files: uint64 (n, 2)."""
+        return self.root / "embeddings" / "copies" / f"hashes_{number}.npy"
+
+    def lent(self, number: int) -> Path:
+        """Return the path of the vectors that a shard lends to its copies in others: float16 (m, d)."""
+        return self.root / "embeddings" / "copies" / f"lent_{number}.npy"
+
+    def all_lent(self) -> list[Path]:
+        """Return what is there of lent vectors, and their notes."""
+        return sorted((self.root / "embeddings" / "copies").glob("lent_*"))
+
     @property
     def centroids(self) -> Path:
         """float32 (k, d)."""
@@ -108,11 +120,6 @@ class RunDirectory:
     def sizes(self) -> Path:
         """Rows of each cluster; written once all groups are sorted."""
         return self.root / "clusters" / "sizes.json"
-
-    @property
-    def centroids_record(self) -> Path:
-        """What the centroids were trained on, and their seal; written after them."""
-        return self.root / "clusters" / "records" / "centroids.json"
 
     def sorted(self, what: str, number: int) -> Path:
         """Return a file of a group sorted by cluster: `vectors`, `rows`, or `offsets` of the clusters."""

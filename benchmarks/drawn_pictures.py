@@ -1,0 +1,151 @@
+"""What the built-in encoder is trained and measured on: drawn pictures, their captions, and what each says."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from fairdedup.sample.captions import write_caption
+from fairdedup.sample.draw import draw_scene
+from fairdedup.sample.people import AGES, OCCUPATIONS, Scene, another_shot, make_person, make_setting
+
+PROTOTYPES = Path(__file__).resolve().parent.parent / "configs" / "prototypes" / "people.yaml"
+CAPTIONS = 6  # written for every training picture
+FACT_OF = {
+    "perceived gender presentation": "gender",
+    "perceived age": "age",
+    "perceived skin tone": "skin tone",
+}
+
+
+@dataclass
+class Pictures:
+    """Pictures as the image tower sees them, what they show, and their captions."""
+
+    images: torch.Tensor  # (n, 3, 64, 64) uint8
+    facts: torch.Tensor  # (n, a) int64, a code for every attribute's value; 0 is none
+    tokens: torch.Tensor  # (n, CAPTIONS, t)
+    said: torch.Tensor  # (n, CAPTIONS, a) int64, 0 where the caption does not say
+
+
+@dataclass
+class Prompts:
+    """Every concept of people.yaml in all its words."""
+
+    tokens: list[torch.Tensor]  # per concept (captions, t)
+    said: torch.Tensor  # (concepts, a)
+
+
+@dataclass
+class Codes:
+    """Numbers for attribute values, so that what captions say can be compared in one go."""
+
+    attributes: list[str]
+    values: dict[tuple[str, str], int]
+
+    def encode(self, facts: dict[str, str]) -> list[int]:
+        """Code of each attribute, 0 where `facts` lacks it."""
+        row = []
+        for attribute in self.attributes:
+            if attribute in facts:
+                key = (attribute, facts[attribute])
+                row.append(self.values.setdefault(key, len(self.values) + 1))
+            else:
+                row.append(0)
+        return row
+
+    def fits(self, facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Whether what is said is true of the picture: facts (b, a), said (c, a) -> (b, c), 0 or 1."""
+        shown, named = facts[:, None, :], said[None, :, :]
+        return ((named == 0) | (shown == named)).all(2).float()
+
+
+def one_off(rng: np.random.Generator, balanced: bool) -> Scene:
+    """Draw a scene on its own; balanced: its person is as likely of any group as of any other."""
+    scene = make_setting(rng, somebody=rng.random() >= 0.06)
+    if scene.occupation != "none":
+        if balanced:
+            monk = (1 / 12,) * 4 + (1 / 9,) * 6  # a third for each of light, medium and dark
+            person = make_person(rng, 0.5, (1 / len(AGES),) * len(AGES), monk)
+        else:
+            person = make_person(rng, OCCUPATIONS[scene.occupation][2])
+        scene = replace(scene, person=person)
+    return another_shot(rng, scene)
+
+
+def draw_block(job: tuple[int, int, float]) -> tuple[np.ndarray, list[Scene]]:
+    """Draw `n` scenes of one seed, as the image tower sees them: (n, 64, 64, 3)."""
+    seed, n, balanced = job
+    rng = np.random.default_rng(seed)
+    scenes = [one_off(rng, bool(rng.random() < balanced)) for _ in range(n)]
+    return np.stack([as_seen(draw_scene(scene), rng) for scene in scenes]), scenes
+
+
+def as_seen(image: Image.Image, rng: np.random.Generator, side: int = 64) -> np.ndarray:
+    """Encode as JPEG at some quality, trim a little, and scale as open_clip's own preprocessing does."""
+    if rng.random() < 0.3:
+        left, top, right, bottom = (int(edge) for edge in rng.integers(0, 6, size=4))
+        image = image.crop((left, top, image.width - right, image.height - bottom))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
+    decoded = Image.open(buffer).convert("RGB")
+    shortest = side / min(decoded.size)
+    size = (round(decoded.width * shortest), round(decoded.height * shortest))
+    scaled = decoded.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return np.asarray(scaled.crop((left, top, left + side, top + side)))
+
+
+def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[torch.Tensor, list[Scene]]:
+    """Draw `n` scenes, a share of them balanced, in blocks that do not depend on the number of processes."""
+    block = 250
+    jobs = [(seed * 1000 + i, min(block, n - i * block), balanced) for i in range(math.ceil(n / block))]
+    with get_context("spawn").Pool(processes) as pool:
+        blocks = pool.map(draw_block, jobs)
+    pixels = torch.from_numpy(np.concatenate([images for images, _ in blocks]))
+    return pixels.permute(0, 3, 1, 2).contiguous(), [scene for _, scenes in blocks for scene in scenes]
+
+
+def prompts() -> dict[str, dict[str, list[str]]]:
+    """people.yaml spelled out: attribute -> concept (or "absent") -> captions."""
+    config = yaml.safe_load(PROTOTYPES.read_text(encoding="utf-8"))
+    spelled = {}
+    for attribute, entry in config["attributes"].items():
+        templates = entry.get("templates", config["templates"])
+        spelled[attribute] = {
+            concept: [template.format(phrase) for template in templates for phrase in phrases]
+            for concept, phrases in entry["concepts"].items()
+        } | {"absent": list(entry.get("absent", []))}
+    return spelled
+
+
+def caption_pictures(
+    images: torch.Tensor, scenes: list[Scene], codes: Codes, tokenizer: object, rng: np.random.Generator
+) -> Pictures:
+    """Write CAPTIONS captions for every scene, and note what each says."""
+    captions = [write_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
+    tokens = tokenizer([caption.text for caption in captions])  # type: ignore[operator]
+    said = torch.tensor([codes.encode(caption.said) for caption in captions])
+    facts = torch.tensor([codes.encode(scene.facts()) for scene in scenes])
+    shape = (len(scenes), CAPTIONS, -1)
+    return Pictures(images, facts, tokens.reshape(shape), said.reshape(shape))
+
+
+def encode_words(codes: Codes, tokenizer: object) -> Prompts:
+    """Tokens of all prompts, concept by concept; those for nobody once."""
+    tokens, said = [], []
+    for attribute, concepts in prompts().items():
+        for concept, captions in concepts.items():
+            says = {FACT_OF[attribute]: concept} if concept != "absent" else {"people": "nobody"}
+            if codes.encode(says) not in said:
+                said.append(codes.encode(says))
+                tokens.append(tokenizer(captions))  # type: ignore[operator]
+    return Prompts(tokens, torch.tensor(said))
