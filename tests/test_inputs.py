@@ -319,8 +319,16 @@ TABLE: dict[str, Case] = {
     ),
     "metadata.csv with too many fields": Case(folder_of({**TWO, "metadata.csv": "file_name,x\na.png,1,2\nb.png\n"}), 2),
     "metadata without file_name": fails(
-        folder_of({**TWO, "metadata.csv": "name,x\na.png,1\n"}), "no column 'file_name', but 'name', 'x'"
+        folder_of({**TWO, "metadata.csv": "name,x\na.png,1\n"}), "no column 'file_name' of text, but 'name', 'x'"
     ),
+    "metadata.parquet whose file_name is a list": fails(
+        lambda f: parquet({"file_name": [["a.png"]]}, TWO)(f).rename(f / "metadata.parquet").parent,
+        "'file_name' of text",
+    ),
+    "img2dataset, a table of other types": Case(
+        downloaded(table={"key": [["000"]], "status": [{"a": 1}], "error_message": [1.5]}), 2
+    ),
+    "IDs that are lists": Case(parquet({"id": [["a"], ["b"]], "image": BOTH}), 2),
     "metadata.parquet cut": fails(folder_of({**TWO, "metadata.parquet": b"PAR1"}), "not a readable Parquet file"),
 }
 

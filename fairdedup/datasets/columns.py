@@ -120,7 +120,7 @@ def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
 def _can_be_id(kind: pa.DataType) -> bool:
     kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (*BINARY_TYPES, *TEXT_TYPES, pa.types.is_integer, pa.types.is_floating, pa.types.is_temporal)
+    tests = (*BINARY_TYPES, *TEXT_TYPES, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64)
     return any(test(kind) for test in tests)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.files import plain_text
-from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
+from fairdedup.datasets.rows import DAMAGED, TEXT_TYPES, opened, stream, text_column
 from fairdedup.errors import UserError
 
 COLUMNS = ("key", "status", "error_message")
@@ -29,6 +29,10 @@ def failure(status: Any, message: Any) -> str | None:
     return f"img2dataset: {why if len(why) <= LONGEST_REASON else why[: LONGEST_REASON - 3] + '...'}"
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (*TEXT_TYPES, pa.types.is_null, pa.types.is_integer))
+
+
 def downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | None, str | None]]:
     """Yield (key, why it failed or None) of every row of such a Parquet file; of another file, nothing.
 
@@ -40,7 +44,7 @@ def downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | None, s
     except UserError:
         yield None, "the Parquet file beside it is damaged"
         return
-    if not all(name in schema.names for name in COLUMNS):
+    if not all(name in schema.names and _is_text(schema.field(name).type) for name in COLUMNS):
         return
     for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE, COLUMNS):
         if batch is None:

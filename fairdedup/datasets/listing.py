@@ -13,6 +13,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
+from fairdedup.datasets.columns import role_of
 from fairdedup.datasets.files import plain_text
 from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
@@ -84,7 +85,7 @@ def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
 def _parquet(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     with opened(fs, path) as parquet:
         names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
-        if FILE_NAME not in names:
+        if FILE_NAME not in names or role_of(parquet.schema_arrow.field(FILE_NAME).type) != "paths":
             raise _no_file_name(path, names)
     for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE):
         files = text_column(batch.column(FILE_NAME)) if batch is not None else [None] * count
@@ -95,4 +96,6 @@ def _parquet(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
 
 def _no_file_name(path: str, names: list[str]) -> UserError:
     found = ", ".join(repr(name[:60]) for name in names[:8]) or "nothing"
-    return UserError(f"{path!r} has no column {FILE_NAME!r}, but {found}: rename one, or move it to another folder")
+    return UserError(
+        f"{path!r} has no column {FILE_NAME!r} of text, but {found}: rename one, or move it to another folder"
+    )

@@ -67,8 +67,10 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
     """
     if isinstance(ids, str):
         try:
-            chunks = [pa.array(text_column(chunk), pa.string()) for chunk in table.column(ids).chunks]
-            column = pa.chunked_array(chunks, pa.string())
+            column = table.column(ids)
+            if isinstance(column.type, pa.ExtensionType) or pa.types.is_fixed_size_binary(column.type):  # UUIDs
+                column = pa.chunked_array([pa.array(text_column(chunk), pa.string()) for chunk in column.chunks])
+            column = column.cast(pa.string())
         except pa.ArrowException:
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None
