@@ -34,10 +34,11 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row("input", f"{counts['input']:,}", f"{manifest['clusters']:,} clusters")
     facts.add_row("kept", f"{counts['kept']:,}", f"{counts['kept'] / valid:.1%} of the valid rows{again}")
     facts.add_row("removed", f"{counts['removed']:,}", "")
+    asked = f", {counts['excluded']:,} of them by --where and --drop" if counts.get("excluded") else ""
     facts.add_row(
         "rejected",
         f"{counts['rejected']:,}",
-        f"reasons in {_plain(out / 'rejected')}" if counts["rejected"] else "",
+        f"reasons in {_plain(out / 'rejected')}{asked}" if counts["rejected"] else "",
     )
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")

@@ -84,6 +84,11 @@ class RunDirectory:
         """Return a file of a shard sorted by cluster: `vectors`, `rows`, or `offsets` of the clusters."""
         return self.root / "clusters" / f"{what}_{number}.npy"
 
+    @property
+    def curated(self) -> Path:
+        """What a command marks before it decides; removed when it ends."""
+        return self.root / "curated"
+
     def decided(self, number: int) -> Path:
         """Return the decisions of one prune task, by row."""
         return self.root / "decisions" / "tasks" / f"decided_{number}.npy"
