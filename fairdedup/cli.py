@@ -205,6 +205,25 @@ def prune(run_: Path | None, quiet: bool, config_file: Path | None, **flags: Any
     _summary(manifest, config.out, quiet)
 
 
+@cli.command(cls=_Examples, examples="fairdedup replace my-run --gone vanished.txt")
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--gone", required=True, type=click.Path(path_type=Path), help="File of IDs (.txt, .csv, .parquet).")
+@_options(*_DASK)
+def replace(run_: Path | None, gone: Path, quiet: bool, config_file: Path | None, **flags: Any) -> None:
+    """Take samples that have vanished out of the finished RUN (./fairdedup-run), and promote who takes their place.
+
+    Where a kept sample has gone, the most similar of those that had been removed for it is kept instead.
+    """
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.progress import StageProgress
+    from fairdedup.workers import Workers
+
+    with StageProgress(quiet) as progress, Workers(progress, config.scheduler, config.workers) as workers:
+        manifest = pipeline.replace_stage(config, gone, workers)
+    _summary(manifest, config.out, quiet)
+
+
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")

@@ -37,6 +37,7 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
+from fairdedup.datasets.ids import check_ids
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
@@ -45,12 +46,13 @@ from fairdedup.stages.curate import Wishes, check_wishes, curated
 from fairdedup.stages.embed import embed
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
+from fairdedup.stages.replace import finish, replace
 from fairdedup.storage.files import clear, read_json, write_json
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.workers import Workers
 
-OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "report", "sample")
+OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample")
 OWN_FILES = ("run.json", "prototypes.parquet")
 FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs to the configuration
 PACKAGES = (
@@ -76,6 +78,7 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     _check_directory(directory, asked)
     dataset = _open(config, directory, progress)
     _check_prototypes(config, dataset.kind, _state(directory))
+    finish(directory)  # a replacement that was stopped
     finished = manifest_of(directory)
     if finished is not None and finished["input"]["fingerprint"] == _fingerprint(dataset):
         progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
@@ -188,6 +191,21 @@ def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: M
     return lines
 
 
+def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, Any]:
+    """Take gone samples out of a finished run, promote who takes their place, and return the new manifest."""
+    directory = RunDirectory(config.out.absolute())
+    check_ids(gone, "--gone")
+    finish(directory)
+    manifest = manifest_of(directory)
+    if manifest is None:
+        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    manifest = replace(directory, manifest, gone, workers.submit)
+    if manifest["input"]["format"] == "sample":
+        manifest["shares"] = _shares_by_label(directory)
+        write_json(directory.manifest, manifest)
+    return manifest
+
+
 def clear_run(directory: RunDirectory) -> None:
     """Remove what a run wrote into its directory, and nothing else."""
     directory.manifest.unlink(missing_ok=True)
@@ -237,6 +255,7 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
 def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
+    clear(directory.replaced)
     for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
         stale.unlink(missing_ok=True)
     state = _state(directory)

@@ -40,6 +40,8 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
         f"{counts['rejected']:,}",
         f"reasons in {_plain(out / 'rejected')}{asked}" if counts["rejected"] else "",
     )
+    for known in manifest.get("replaced", []):
+        facts.add_row("gone", f"{known['gone']:,}", f"{known['gone_kept']:,} kept ones, {known['promoted']:,} promoted")
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
     console.print()

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,7 +22,8 @@ from fairdedup.core.rules import ordered
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
 from fairdedup.storage.condition import Condition, condition, holds, parse
-from fairdedup.storage.files import clear, read_array, write_array, write_table
+from fairdedup.storage.files import clear, read_array, write_array
+from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
 from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
 from fairdedup.storage.schemas import conform, merged_schema
@@ -71,14 +71,14 @@ def curate_shard(
     own = pq.read_schema(run.metadata(number)).names
     metadata = conform(pq.read_table(run.metadata(number), columns=[n for n in schema.names if n in own]), schema)
     ids = metadata.column("id")
-    unusable = pa.chunked_array([pa.array([r[1] for r in record.rejected], pa.string())])
+    unusable = pa.array([r[1] for r in record.rejected], pa.string())
     rows = first + record.positions()
     reason = np.full(len(rows), -1)
     if where is not None:
         reason[~holds(where, metadata.select(list(where.columns) or ["id"]))] = WHERE
-    dropped, named = _named(folder / "drop.parquet", ids)
+    dropped, named = find_ids(folder / "drop.parquet", ids)
     reason[dropped] = DROP
-    kept, wanted = _named(folder / "always_keep.parquet", ids)
+    kept, wanted = find_ids(folder / "always_keep.parquet", ids)
     marks = np.zeros(len(rows), MARK)
     marks["excluded"] = reason >= 0
     marks["protected"] = kept & (reason < 0)
@@ -91,22 +91,14 @@ def curate_shard(
     marks = marks[np.searchsorted(rows, read_array(run.sorted("rows", number)))]
     write_array(Marks(folder).path(number), marks)
     bounds = np.load(run.sorted("offsets", number))
-    _, unusable_dropped = _named(folder / "drop.parquet", unusable)
-    _, unusable_wanted = _named(folder / "always_keep.parquet", unusable)
-    lost = _named(folder / "always_keep.parquet", ids.filter(pa.array(kept & (reason >= 0))))[1]
+    _, unusable_dropped = find_ids(folder / "drop.parquet", unusable)
+    _, unusable_wanted = find_ids(folder / "always_keep.parquet", unusable)
+    lost = find_ids(folder / "always_keep.parquet", ids.filter(pa.array(kept & (reason >= 0))))[1]
     return _Found(
         _per_cluster(marks["excluded"], bounds), _per_cluster(marks["protected"], bounds),
         np.concatenate((named, unusable_dropped)), np.concatenate((wanted, unusable_wanted)),
         np.concatenate((lost, unusable_wanted)),
     )  # fmt: skip
-
-
-def _named(file: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which of the ids (n,) a file names, and their places in it."""
-    if not file.is_file():
-        return np.zeros(len(ids), np.bool_), np.zeros(0, np.int64)
-    found = pc.index_in(ids, value_set=pq.read_table(file).column("id").combine_chunks())
-    return pc.is_valid(found).to_numpy().astype(bool), pc.drop_null(found).to_numpy().astype(np.int64)
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -174,7 +166,7 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
     for option, file in (("drop", wishes.drop), ("always_keep", wishes.always_keep)):
         if file is not None:
             named[option] = read_ids(file, f"--{option.replace('_', '-')}")
-            write_table(folder / f"{option}.parquet", pa.table({"id": named[option]}))
+            write_ids(folder / f"{option}.parquet", named[option])
     arguments = [
         (run.root, folder, r, int(first), where, wishes.prefer, schema)
         for r, first in zip(records, offsets(records), strict=False)
@@ -208,13 +200,3 @@ def _check_number(name: str, schema: pa.Schema) -> None:
         raise UserError(
             f"--prefer {name!r} is {schema.field(name).type}, no number: the columns of numbers are {numbers}"
         )
-
-
-def unknown_ids(ids: pa.Array, found: list[NDArray[np.int64]], what: str) -> list[str]:
-    """Return a line that says how many of the ids are nowhere in the run, and names the first; none if all are."""
-    unknown = np.delete(np.arange(len(ids)), np.unique(np.concatenate(found)))
-    if not len(unknown):
-        return []
-    return [
-        f"{what}: {len(unknown)} of {len(ids)} ids are not in the run; the first is {ids[int(unknown[0])].as_py()!r}"
-    ]

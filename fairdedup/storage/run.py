@@ -89,6 +89,11 @@ class RunDirectory:
         """What a command marks before it decides; removed when it ends."""
         return self.root / "curated"
 
+    @property
+    def replaced(self) -> Path:
+        """New parts of a replacement, until they are in their places."""
+        return self.root / "replaced"
+
     def decided(self, number: int) -> Path:
         """Return the decisions of one prune task, by row."""
         return self.root / "decisions" / "tasks" / f"decided_{number}.npy"
