@@ -92,6 +92,12 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                            ("1 of 1 ids are not in the run; the first is 'text'", "name another file")),
     "always keep in a chain": ("run x.npy --keep 0.5 --rule semdedup-chain --always-keep texts/a.txt",
                                ("always-keep does not go with rule 'semdedup-chain'",)),
+    "replace without a file": ("replace images", ("Missing option '--gone'", "fairdedup replace --help")),
+    "replace in no run": ("replace images --gone texts/a.txt", ("images holds no finished run", "fairdedup prune")),
+    "replace what no file names": ("replace $RUN --gone gone.txt", ("--gone 'gone.txt': no such file",)),
+    "replace by a file of another kind": ("replace $RUN --gone x.npy", ("--gone 'x.npy' is of no known kind",)),
+    "replace by a table without ids": ("replace $RUN --gone columns.parquet",
+                                       ("--gone 'columns.parquet' has columns a", "one named id")),
     # Clusters, seed, workers
     "no clusters": ("run x.npy --keep 0.5 --clusters 0", ("--clusters 0", "greater than or equal to 1")),
     "a negative number of clusters": ("run x.npy --keep 0.5 --clusters -1", ("--clusters -1",)),
@@ -301,7 +307,7 @@ def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
         arguments = [str(finished) if word == "$RUN" else word for word in arguments]
         if arguments[0] in ("run", "embed") and "--out" not in arguments:
             arguments += ["--out", str(tmp_path / "run")]
-        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune"):
+        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace"):
             arguments.append("--quiet")
         if arguments[-2:] == ["--keep", "--quiet"]:
             arguments.pop()
