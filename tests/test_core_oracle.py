@@ -27,6 +27,7 @@ from problems import (
     naming,
     protect,
     random_case,
+    random_prototypes,
     run,
     twin,
     units,
@@ -95,6 +96,18 @@ def test_protected_rows_of_thousands_of_random_problems(rule: str, cover: bool) 
             check_eps(case, rule, cover)
             check_keep(case, rule, cover)
             check_keep(case, rule, cover, at_most=True)
+
+
+@pytest.mark.parametrize(("rule", "cover"), [("semdedup", False), ("prefer", True), ("balanced", False)])
+def test_clusters_of_many_tiles_with_protected_rows_are_decided_as_by_the_oracle(rule: str, cover: bool) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(200, 24))[rng.integers(200, size=1500)] + 0.3 * rng.normal(size=(1500, 24))
+    x[100:120] = x[200]
+    labels = (np.arange(1500) % 5 == 0).astype(np.int64)
+    values, protected = rng.normal(size=1500), rng.random(1500) < 0.15
+    case = Case(x, labels, random_prototypes(rng, x), 900, 0.4, {}, values, protected)
+    check_eps(case, rule, cover)
+    check_keep(case, rule, cover)
 
 
 # What follows is made to be difficult; every case is checked at its own eps and next to it.

@@ -1,4 +1,4 @@
-"""`fairdedup replace`: who takes the place of a sample that has vanished, and what a run is when that is interrupted."""
+"""`fairdedup replace`: who takes the place of a sample that has vanished, and what an interrupted one leaves."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ClusterRange:
     last: int
     shards: int
     rows: int
-    marks: tuple[Path, ...] = ()
+    marks: Path | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def clusters(self) -> Iterator[Cluster]:
@@ -54,7 +54,7 @@ class ClusterRange:
             (read_array(run.sorted("vectors", k)), read_array(run.sorted("rows", k)), np.load(run.sorted("offsets", k)))
             for k in range(self.shards)
         ]
-        marks = [read_array(path) for path in self.marks]
+        marks = [read_array(Marks(self.marks).path(k)) for k in range(self.shards)] if self.marks else []
         for number in range(self.first, self.last):
             # Shards stand in row order and are sorted stably, so the rows of a cluster come out ascending.
             slices = [
@@ -112,8 +112,8 @@ def cluster_ranges(run: RunDirectory, shards: int, marks: Marks) -> tuple[list[C
     cuts = np.searchsorted(work, np.linspace(0, work[-1], min(TASKS, len(sizes)) + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
-    paths = tuple(marks.path(number) for number in range(shards)) if marks.folder else ()
-    parts = [ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum()), paths) for k, (a, b) in enumerate(spans)]
+    folder = marks.folder
+    parts = [ClusterRange(run.root, k, a, b, shards, int(sizes[a:b].sum()), folder) for k, (a, b) in enumerate(spans)]
     return parts, int(np.count_nonzero((sizes > 0) & (np.asarray(marks.protected) == 0)))
 
 
