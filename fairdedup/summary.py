@@ -50,7 +50,7 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     console.print(f"\nguarantees (rule {rule['rule']}{' with cover' if rule['cover'] else ''}, re-admitted rows aside)")
     for name, holds in manifest["guarantees"].items():
         console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name]}")
-    if not all(manifest["guarantees"].values()) and not rule["cover"]:
+    if not all(manifest["guarantees"].values()) and not rule["cover"] and "replaced" not in manifest:
         console.print("       (--cover gives both)")
     if manifest["shares"]:
         console.print()

@@ -154,19 +154,23 @@ def most_alike(shard: _Shard, aside: Path, clusters: Rows, known: _Known) -> flo
     """Return the largest cosine of a promoted row with a kept row of its cluster, readmitted ones aside."""
     part = RunDirectory(aside).part("decisions", shard.number)
     table = pq.read_table(part) if part.is_file() else shard.decisions()
-    rows, cluster = _column(table, "row"), _column(table, "cluster")
-    swept = _column(table, "kept") & ~_column(table, "readmitted") & np.isin(cluster, clusters)
+    swept = _column(table, "kept") & ~_column(table, "readmitted") & np.isin(_column(table, "cluster"), clusters)
+    rows, cluster = _column(table, "row")[swept], _column(table, "cluster")[swept]
+    order, others = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
+    rows, cluster = rows[order], cluster[order]
+    unit, promoted = shard.unit(rows), np.asarray(read_array(known.path))
     largest = -2.0
-    for number in np.unique(cluster[swept]):
-        own = rows[swept & (cluster == number)]
-        promoted = known.rows[clusters == number]
-        others = Vectors.of(np.asarray(read_array(known.path)[clusters == number]))
-        plain, same = np.setdiff1d(own, promoted), np.intersect1d(own, promoted)
+    for number in np.unique(cluster):
+        own = slice(*np.searchsorted(cluster, [number, number + 1]))
+        theirs = others[slice(*np.searchsorted(clusters[others], [number, number + 1]))]
+        same = np.isin(rows[own], known.rows[theirs])
+        plain, themselves = Vectors.of(unit[own][~same]), Vectors.of(unit[own][same])
+        against = Vectors.of(promoted[theirs])
         if len(plain):
-            largest = max(largest, float(most_similar(Vectors.of(shard.unit(plain)), others)[1].max()))
-        if len(same):
-            pairs = cosines(Vectors.of(shard.unit(same)), others)
-            pairs[np.arange(len(same)), np.searchsorted(promoted, same)] = -2.0
+            largest = max(largest, float(most_similar(plain, against)[1].max()))
+        if len(themselves):
+            pairs = cosines(themselves, against)
+            pairs[rows[own][same][:, None] == known.rows[theirs]] = -2.0
             largest = max(largest, float(pairs.max()))
     return largest
 
