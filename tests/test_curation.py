@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,16 @@ def test_sweep_heeds_every_wish_and_leaves_nothing(again, tmp_path, scheduler, p
     done("prune", again, "--keep", 0.5, *wishes, "--prototypes", prototypes, "--quiet")
     known = manifest(again)
     assert line == ["0.5", str(known["counts"]["kept"]), f"{known['eps']:.4f}", str(known["counts"]["readmitted"])]
+
+
+def test_marks_that_a_killed_command_left_are_removed_once_they_are_old(again, scheduler):
+    for name, age in (("old", 90_000), ("young", 80_000)):
+        (again / "curated" / name).mkdir(parents=True)
+        (again / "curated" / name / "marks_0.npy").write_bytes(b"")
+        os.utime(again / "curated" / name, (time.time() - age,) * 2)
+    done("prune", again, "--keep", 0.5, "--rule", "semdedup", "--where", "width > 3", "--scheduler",
+         scheduler, "--quiet")  # fmt: skip
+    assert [p.name for p in (again / "curated").iterdir()] == ["young"]
 
 
 # Rows that are always kept

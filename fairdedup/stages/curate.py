@@ -7,6 +7,7 @@ vectors, so that a prune task reads them as slices too. The marks go when the co
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from fairdedup.storage.run import RunDirectory, ShardRecord, offsets
 from fairdedup.storage.schemas import conform, merged_schema
 
 DROP, WHERE = 0, 1  # reasons, the stronger first
+STALE = 24 * 3600  # seconds after which marks are nobody's
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]])
     if wishes == Wishes():
         yield Marks()
         return
+    _clear_stale(run)
     folder = run.curated / secrets.token_hex(4)
     try:
         yield _curate(run, wishes, folder, submit)
@@ -152,6 +155,14 @@ def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]])
         clear(folder)
         with suppress(OSError):
             run.curated.rmdir()  # others may be at it
+
+
+def _clear_stale(run: RunDirectory) -> None:
+    """Remove what killed commands left; younger ones may still be at work."""
+    for left in run.curated.glob("*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                clear(left)
 
 
 def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..., list[Any]]) -> Marks:
