@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdedup.arrays import as_ids, as_labels, as_matrix
+from fairdedup.arrays import as_ids, as_labels, as_mask, as_matrix, as_numbers
 from fairdedup.core import kmeans
 from fairdedup.core.decision import decide
 from fairdedup.core.finder import one_thread_a_product
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules import ordered
 from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
 from fairdedup.core.steps import COLUMNS, Decided
 from fairdedup.core.survey import Cluster, Options
@@ -78,6 +79,8 @@ class _Memory:
     all_rows: NDArray[np.int64]
     unit: NDArray[np.float16]
     centroid: NDArray[np.float16]
+    protected: NDArray[np.bool_] | None
+    values: NDArray[np.int64] | None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -85,7 +88,12 @@ class _Memory:
         return len(self.index)
 
     def clusters(self) -> Iterator[Cluster]:
-        yield Cluster(self.number, self.all_rows[self.index], self.unit[self.index], self.centroid)
+        rows = self.all_rows[self.index]
+        yield Cluster(
+            self.number, rows, self.unit[self.index], self.centroid,
+            None if self.protected is None else self.protected[rows],
+            None if self.values is None else self.values[rows],
+        )  # fmt: skip
 
 
 class _Threads:
@@ -120,6 +128,8 @@ def deduplicate(
     target: str | Mapping[str, Mapping[str, float]] = "uniform",
     temperature: float | str = "auto",
     reserve: float = 0.1,
+    prefer: Any = None,
+    always_keep: Any = None,
     device: str = "auto",
 ) -> Result:
     """Remove semantic duplicates from embeddings.
@@ -136,7 +146,7 @@ def deduplicate(
     eps : float, optional
         Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths.
     rule : str
-        "fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour" or "random".
+        "fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour" or "random".
     prototypes : array-like of shape (c, d), or mapping attribute -> {concept: (d,)}, optional
         Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
         vectors of pictures that the attribute does not apply to.
@@ -158,6 +168,10 @@ def deduplicate(
         `balanced`: of the softmax over an attribute's concepts.
     reserve : float
         `balanced`: share of the kept count that is held back for rare rows of all clusters; 0 to 0.3.
+    prefer : array-like of shape (n,), optional
+        `prefer`: numbers, of which the highest of a neighbourhood is kept; missing ones (NaN) come last.
+    always_keep : array-like, optional
+        Ids, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates go first.
     device : {"auto", "cpu", "cuda"}
         Where k-means trains. The result after it does not depend on it.
 
@@ -183,7 +197,7 @@ def deduplicate(
     >>> len(result.kept)
     100
     """
-    options = Options(rule, cover, seed, start, calibrate, target, temperature, reserve)
+    options = Options(rule, cover, seed, start, calibrate, target, temperature, reserve, always_keep is not None)
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device {device!r} is unknown: choose auto, cpu or cuda")
     vectors = as_matrix(embeddings)
@@ -195,13 +209,22 @@ def deduplicate(
             f"prototypes have {known.dimension} dimensions and the embeddings {vectors.shape[1]}: "
             "both must come from one model"
         )
+    if (prefer is not None) != (rule == "prefer"):
+        raise UserError("rule 'prefer' and prefer= go together: give rule='prefer' and numbers of shape (n,)")
+    values = None if prefer is None else ordered(as_numbers(prefer, n))
+    mask = None if always_keep is None else as_mask(always_keep, names)
     unit, bad = _unit_in_threads(vectors)
     rows = np.flatnonzero(bad == 0)
     if len(rows) < n:
         unit = unit[rows]
-    parts = _parts(unit, rows, clusters, n, seed, device)
+    parts = _parts(unit, rows, clusters, n, seed, device, mask, values)
     eps_units = None if eps is None else parse_eps(eps)
-    decision = decide(parts, len(parts), options, known, _Threads(os.cpu_count() or 1), keep, at_most, eps_units)
+    held = np.zeros(n, np.bool_) if mask is None else mask & (bad == 0)
+    without = sum(not held[rows[part.index]].any() for part in parts)
+    decision = decide(
+        parts, without, options, known, _Threads(os.cpu_count() or 1), keep, at_most, eps_units,
+        protected=int(held.sum()),
+    )  # fmt: skip
     decisions = _table(decision.parts, decision.readmitted, names)
     rejected = np.flatnonzero(bad)
     kept_rows = decisions["row"].to_numpy()[decisions["kept"].to_numpy()]
@@ -217,8 +240,15 @@ def deduplicate(
             "rejected": len(rejected), "readmitted": len(decision.readmitted), "clusters": len(parts),
         },
         guarantees=decision.guarantees,
-        warnings=decision.warnings,
+        warnings=[*_lost(mask, bad, names), *decision.warnings],
     )  # fmt: skip
+
+
+def _lost(mask: NDArray[np.bool_] | None, bad: NDArray[np.int8], names: NDArray[Any]) -> list[str]:
+    lost = np.flatnonzero((bad != 0) & (False if mask is None else mask))
+    if not len(lost):
+        return []
+    return [f"{len(lost)} of the rows always kept cannot be used and are rejected; the first is {names[lost[0]]}"]
 
 
 def _unit_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
@@ -229,7 +259,14 @@ def _unit_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16]
 
 
 def _parts(
-    unit: NDArray[np.float16], rows: NDArray[np.int64], clusters: Any, n: int, seed: int, device: str
+    unit: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    clusters: Any,
+    n: int,
+    seed: int,
+    device: str,
+    protected: NDArray[np.bool_] | None,
+    values: NDArray[np.int64] | None,
 ) -> list[_Memory]:
     """Cluster the valid rows, or take the labels that are given, into a part for each cluster."""
     if not len(rows):
@@ -248,7 +285,7 @@ def _parts(
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], numbers)
     return [
-        _Memory(int(numbers[k]), index, rows, unit, centroids[k])
+        _Memory(int(numbers[k]), index, rows, unit, centroids[k], protected, values)
         for k, index in enumerate(np.split(order, bounds[1:]))
         if len(index)
     ]

@@ -114,3 +114,39 @@ def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
         row = int(array.argmax())
         raise UserError(f"clusters has label {array[row]} at row {row}: give labels below 2**63")
     return array.astype(np.int64)
+
+
+def as_numbers(values: Any, n: int) -> NDArray[Any]:
+    """Return integers or floats of shape (n,).
+
+    Raises
+    ------
+    UserError
+        If they are not one number for each row.
+    """
+    array = np.asarray(values)
+    if array.shape != (n,) or array.dtype.kind not in "iuf":
+        raise UserError(f"prefer is {array.dtype} of shape {array.shape}: give a number for each of {n} rows")
+    return array
+
+
+def as_mask(wanted: Any, names: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return a mask (n,) of the rows that are named, by a mask or by ids.
+
+    Raises
+    ------
+    UserError
+        If it is a mask of another shape, or an id is none of the data's.
+    """
+    array = np.asarray(wanted)
+    if array.dtype == bool and array.size:
+        if array.shape != names.shape:
+            raise UserError(f"always_keep is a mask of shape {array.shape}: give {names.shape}, or ids")
+        return array
+    given = pd.Index(np.atleast_1d(array).ravel())
+    unknown = ~given.isin(names)
+    if unknown.any():
+        first = given[int(np.argmax(unknown))]
+        first = first.item() if isinstance(first, np.generic) else first
+        raise UserError(f"always_keep names {first!r}, which no row is called: give ids of the data")
+    return pd.Index(names).isin(given)

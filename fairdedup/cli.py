@@ -45,7 +45,7 @@ def _options(*names: str) -> Callable[[Any], Any]:
     return add
 
 
-_RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
+_RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "out": click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: ./fairdedup-run]"),
     "config": click.option(
@@ -79,6 +79,20 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "reserve": click.option(
         "--reserve", type=float, help="balanced: share of the kept count held for rare rows, 0 to 0.3."
     ),
+    "prefer": click.option(
+        "--prefer", metavar="COLUMN", help="Keep the highest of this metadata column; implies --rule prefer."
+    ),
+    "where": click.option(
+        "--where", metavar="EXPR", help="Decide only rows for which this SQL condition on metadata columns is true."
+    ),
+    "drop": click.option(
+        "--drop",
+        type=click.Path(path_type=Path),
+        help="File of IDs that take no part: takedowns.",
+    ),
+    "always_keep": click.option(
+        "--always-keep", type=click.Path(path_type=Path), help="File of IDs that are kept whatever the rule."
+    ),
     "model": click.option(
         "--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"
     ),
@@ -104,7 +118,8 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 _AMOUNT = ("keep", "at_most", "eps")
-_PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve")
+_CURATE = ("prefer", "where", "drop", "always_keep")
+_PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *_CURATE)
 _EMBED = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
 _CLUSTER = ("clusters", "seed")
 _DASK = ("scheduler", "workers", "memory_limit", "config", "log_json", "quiet")
@@ -174,6 +189,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
 @cli.command(cls=_Examples, examples="""
     fairdedup prune my-run --keep 0.5
     fairdedup prune my-run --keep 0.3 --rule balanced --cover
+    fairdedup prune my-run --keep 0.3 --where "path NOT LIKE 'drafts/%'"
 """)  # fmt: skip
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @_options(*_AMOUNT, *_PRUNE, "seed", "model", "pretrained", *_DASK)
@@ -188,10 +204,27 @@ def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | No
     _summary(manifest, config.out, quiet, log_json)
 
 
+@cli.command(cls=_Examples, examples="fairdedup replace my-run --gone vanished.txt")
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--gone", required=True, type=click.Path(path_type=Path), help="File of IDs (.txt, .csv, .parquet).")
+@_options(*_DASK)
+def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
+    """Take samples that have vanished out of the finished RUN (./fairdedup-run), and promote who takes their place.
+
+    Where a kept sample has gone, the most similar of those that had been removed for it is kept instead.
+    """
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
+
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+        manifest = pipeline.replace_stage(config, gone, workers)
+    _summary(manifest, config.out, quiet, log_json)
+
+
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")
-@_options("rule", "cover", "prototypes", "reserve", "model", "pretrained", *_DASK)
+@_options("rule", "cover", "prototypes", "reserve", *_CURATE, "model", "pretrained", *_DASK)
 def sweep(
     run_: Path | None, fractions: str, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

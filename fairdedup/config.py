@@ -15,7 +15,7 @@ DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # every two samples are duplicates
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
-RULES = ("fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random")
+RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 
 
 class RunConfig(BaseModel):
@@ -39,7 +39,9 @@ class RunConfig(BaseModel):
     keep: float | None = None
     at_most: float | None = None
     eps: float | None = None
-    rule: Literal["fairdedup", "balanced", "semdedup", "semdedup-chain", "random-neighbour", "random"] = "fairdedup"
+    rule: Literal["fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random"] = (
+        "fairdedup"
+    )
     cover: bool = False
     prototypes: Path | None = None
     start: Literal["cluster", "zero"] = "cluster"
@@ -47,6 +49,10 @@ class RunConfig(BaseModel):
     target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
     temperature: float | Literal["auto"] = "auto"
     reserve: float = Field(0.1, ge=0, le=0.3)
+    prefer: str | None = None
+    where: str | None = None
+    drop: Path | None = None
+    always_keep: Path | None = None
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
     memory_limit: str = "auto"
@@ -74,6 +80,10 @@ class RunConfig(BaseModel):
                 )
         if self.eps is not None and not 0 <= self.eps <= LARGEST_EPS:
             raise ValueError(f"--eps {self.eps:g} is out of range: give 0 (removes nothing) to 2, as 0.05")
+        if self.prefer is not None and self.rule != "prefer":
+            raise ValueError(f"--prefer goes with --rule prefer, not with --rule {self.rule}: leave one of them out")
+        if self.prefer is None and self.rule == "prefer":
+            raise ValueError("--rule prefer needs --prefer COLUMN: name a column of numbers, as --prefer width")
         if self.scheduler and self.workers:
             raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers")
         return self
@@ -84,7 +94,7 @@ STAGE_KEYS = {
     "cluster": ("clusters", "seed"),
     "prune": (
         "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",
-        "reserve", "seed",
+        "reserve", "seed", "prefer", "where", "drop", "always_keep",
     ),
 }  # fmt: skip
 
@@ -112,6 +122,12 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     for names in EXCLUSIVE:  # a flag beats the file, also where it says the same in another way
         if names & set(given):
             known = {name: value for name, value in known.items() if name not in names}
+    if "prefer" in given and "rule" not in given:
+        known["rule"] = "prefer"
+    elif given.get("rule", "prefer") != "prefer" and "prefer" not in given:
+        known.pop("prefer", None)
+    elif "prefer" in known:
+        known.setdefault("rule", "prefer")
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:

@@ -29,7 +29,7 @@ from fairdedup.captions import (
 )
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import search_eps
-from fairdedup.core.keep_fraction import kept_target, parse_eps, smallest_fraction
+from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps
 from fairdedup.core.kmeans import check_clusters
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
@@ -37,22 +37,29 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
+from fairdedup.datasets.ids import check_ids
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import ClusterOptions, check_sorted, cluster
 from fairdedup.stages.copies import share_copies
+from fairdedup.stages.curate import Wishes, check_wishes, curated
 from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
+from fairdedup.stages.replace import finish, replace
 from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, seal, write_json
+from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.workers import Workers
 
-OWN = ("embeddings", "clusters", "decisions", "kept", "rejected", "report", "sample")
+OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample")
 OWN_FILES = ("run.json", "prototypes.parquet")
-PACKAGES = ("fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "numba")
+FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs to the configuration
+PACKAGES = (
+    "fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "duckdb", "numba",
+)  # fmt: skip
 
 
 def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> dict[str, Any]:
@@ -74,6 +81,7 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     dataset = _open(config, directory, progress)
     _check_prototypes(config, dataset.kind, _state(directory))
     _check_input(directory, dataset)
+    finish(directory)  # a replacement that was stopped
     finished = manifest_of(directory)
     if finished is not None:
         damaged = next((f for f, sealed in finished["files"].items() if not is_sealed(directory.root / f, sealed)), "")
@@ -132,11 +140,12 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
         "at_most": config.at_most,
         "eps": None if config.eps is None else parse_eps(config.eps),
     }
-    decision, parts = prune(directory, options, prototypes, amount, workers.submit)
-    shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
-    _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
-    counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit)
-    state = _state(directory)
+    with curated(directory, _wishes(config), workers.submit) as marks:
+        decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks)
+        shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
+        _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
+        counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit, marks)
+    state, sizes = _state(directory), read_json(directory.sizes)
     if state["input"]["format"] == "sample":
         shares = _shares_by_label(directory)
     manifest = {
@@ -147,10 +156,10 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
         "input": state["input"],
         "encoder": state.get("encoder"),
         "counts": counts,
-        "clusters": int(sum(1 for size in read_json(directory.sizes) if size)),
+        "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
-        "warnings": decision.warnings,
+        "warnings": [*marks.warnings, *decision.warnings],
         "shares": shares,
         "stages": _stages(state, workers.progress),
         "files": seals,
@@ -163,11 +172,18 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
     directory = RunDirectory(config.out.absolute())
     _check_clustered(directory, workers)
-    parts, clusters = cluster_ranges(directory)
-    valid = sum(part.rows for part in parts)
     options = _options(config)
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
+    check_wishes(_wishes(config))
+    with curated(directory, _wishes(config), workers.submit) as marks:
+        return _sweep(config, fractions, workers, marks)
+
+
+def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: Marks) -> list[dict[str, Any]]:
+    directory, options = RunDirectory(config.out.absolute()), _options(config)
+    parts, clusters = cluster_ranges(directory, marks)
+    valid = sum(part.rows for part in parts)
     map_parts = run_over(workers.submit)
     needed = _prototypes(config, directory, workers) if options.cover else None
     plan = survey(parts, options if options.cover or options.rule == "semdedup-chain" else Options("semdedup"),
@@ -175,19 +191,30 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     lines = []
     for fraction in fractions:
         target = kept_target(fraction, valid)
-        if target < clusters:
-            raise UserError(
-                f"keep {fraction:g} of {valid} rows is fewer than one for each of {clusters} clusters: "
-                f"keep at least {smallest_fraction(clusters, valid):g}"
-            )
+        check_target(fraction, valid, clusters, marks.always_kept)
         searched = target
         if options.rule == "balanced" and target < valid:
-            searched = max(clusters, int(np.floor(target * (1 - options.reserve) + 0.5)))
+            searched = max(clusters + marks.always_kept, int(np.floor(target * (1 - options.reserve) + 0.5)))
         eps = search_eps(parts, plan, searched, valid, map_parts)
 
         swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
         lines.append({"keep": fraction, "kept": target, "eps": eps / EPS_UNIT, "readmitted": target - swept})
     return lines
+
+
+def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, Any]:
+    """Take gone samples out of a finished run, promote who takes their place, and return the new manifest."""
+    directory = RunDirectory(config.out.absolute())
+    check_ids(gone, "--gone")
+    finish(directory)
+    manifest = manifest_of(directory)
+    if manifest is None:
+        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    manifest = replace(directory, manifest, gone, workers.submit)
+    if manifest["input"]["format"] == "sample":
+        manifest["shares"] = _shares_by_label(directory)
+        write_json(directory.manifest, manifest)
+    return manifest
 
 
 def clear_run(directory: RunDirectory) -> None:
@@ -204,6 +231,7 @@ def _check_amount(config: RunConfig) -> None:
     if config.keep is None and config.at_most is None and config.eps is None:
         raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
     _options(config)
+    check_wishes(_wishes(config))
     if config.eps is not None:
         parse_eps(config.eps)
         if config.rule == "random":
@@ -213,15 +241,21 @@ def _check_amount(config: RunConfig) -> None:
 def _options(config: RunConfig) -> Options:
     return Options(
         config.rule, config.cover, config.seed, config.start, config.calibrate, config.target, config.temperature,
-        config.reserve,
+        config.reserve, config.always_keep is not None,
     )  # fmt: skip
+
+
+def _wishes(config: RunConfig) -> Wishes:
+    return Wishes(config.where, config.drop, config.always_keep, config.prefer)
 
 
 def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
     known = config.model_dump(mode="json")
     asked = {name: known[name] for name in STAGE_KEYS[stage]}
-    if stage == "prune" and config.prototypes is not None and config.prototypes.is_file():
-        asked["prototypes_sha256"] = hashlib.sha256(config.prototypes.read_bytes()).hexdigest()
+    for name in FILES if stage == "prune" else ():
+        file = getattr(config, name)
+        if file is not None and file.is_file():
+            asked[f"{name}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return asked
 
 
@@ -232,6 +266,7 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
 def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
+    clear(directory.replaced)
     for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
         stale.unlink(missing_ok=True)
     state = _state(directory)
@@ -267,8 +302,7 @@ def _check_clustered(directory: RunDirectory, workers: Workers | None) -> None:
         raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
     if workers is not None:
         parts = groups(records)
-        workers.submit("verify", check_sorted, [(root, k) for k in range(len(parts))],
-                       [sum(r.valid for r in part) for part in parts])  # fmt: skip
+        workers.submit("verify", check_sorted, [(root, g.number) for g in parts], [g.input for g in parts])
 
 
 def _check_input(directory: RunDirectory, dataset: Dataset) -> None:

@@ -34,11 +34,14 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row("input", f"{counts['input']:,}", f"{manifest['clusters']:,} clusters")
     facts.add_row("kept", f"{counts['kept']:,}", f"{counts['kept'] / valid:.1%} of the valid rows{again}")
     facts.add_row("removed", f"{counts['removed']:,}", "")
+    asked = f", {counts['excluded']:,} of them by --where and --drop" if counts.get("excluded") else ""
     facts.add_row(
         "rejected",
         f"{counts['rejected']:,}",
-        f"reasons in {_plain(out / 'rejected')}" if counts["rejected"] else "",
+        f"reasons in {_plain(out / 'rejected')}{asked}" if counts["rejected"] else "",
     )
+    for known in manifest.get("replaced", []):
+        facts.add_row("gone", f"{known['gone']:,}", f"{known['gone_kept']:,} kept ones, {known['promoted']:,} promoted")
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
     console.print()
@@ -47,7 +50,7 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     console.print(f"\nguarantees (rule {rule['rule']}{' with cover' if rule['cover'] else ''}, re-admitted rows aside)")
     for name, holds in manifest["guarantees"].items():
         console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name]}")
-    if not all(manifest["guarantees"].values()) and not rule["cover"]:
+    if not all(manifest["guarantees"].values()) and not rule["cover"] and "replaced" not in manifest:
         console.print("       (--cover gives both)")
     if manifest["shares"]:
         console.print()

@@ -95,8 +95,13 @@ class Step(NamedTuple):
     visited: list[int]  # the kept one and all that it now represents
 
 
-def sweep(cosines: Array, order: Sequence[int], e: int, pick: Pick, cover: bool = False) -> list[Step]:
+def sweep(
+    cosines: Array, order: Sequence[int], e: int, pick: Pick, cover: bool = False, protected: Sequence[int] = ()
+) -> list[Step]:
     """Sweep one cluster of cosines (m, m).
+
+    `protected` positions are kept first: each other row goes to the protected row most like it (ties: the lowest
+    row), if they are duplicates; the rest is swept as ever.
 
     Ruling on cover: the leader's neighbourhood offers the members and the rule picks one; that one and every
     unvisited row within its own reach become visited, also outside the leader's neighbourhood; the rest of
@@ -110,6 +115,15 @@ def sweep(cosines: Array, order: Sequence[int], e: int, pick: Pick, cover: bool 
     near = duplicates(cosines, e)
     unvisited = np.ones(len(cosines), dtype=bool)
     steps = []
+    taken: dict[int, list[int]] = {i: [i] for i in sorted(protected)}
+    for j in range(len(cosines)):
+        if taken and j not in taken:
+            nearest = min(taken, key=lambda i: (-cosines[j, i], i))
+            if near[j, nearest]:
+                taken[nearest].append(j)
+    for i, visited in taken.items():
+        unvisited[visited] = False
+        steps.append(Step(i, [i], i, sorted(visited)))
 
     def reach(i: int) -> list[int]:
         return [j for j in np.flatnonzero(unvisited).tolist() if j == i or near[i, j]]
@@ -147,14 +161,24 @@ def pick_semdedup(leader: int, members: list[int]) -> int:
     return leader
 
 
-def pick_fairdedup(p: Array, start: str = "cluster") -> Pick:
+def pick_prefer(values: Sequence[float]) -> Pick:
+    """Keep the highest value, NaN last, ties to the lowest row."""
+    return lambda leader, members: min(
+        members, key=lambda j: (math.isnan(values[j]), 0 if math.isnan(values[j]) else -values[j], j)
+    )
+
+
+def pick_fairdedup(p: Array, start: str = "cluster", protected: Sequence[int] = ()) -> Pick:
     """Algorithm 1 over one cluster, p (m, c) integers of every concept of every attribute in listed order.
 
-    Ruling: the starting sum is the exact mean of p over the cluster, rounded half to even; `start="zero"`: 0.
+    Ruling: the starting sum is the exact mean of p over the cluster, rounded half to even; `start="zero"`: 0. Protected
+    rows are kept first, and their p is added.
     """
     table = p.tolist()
     means = [Fraction(sum(column), len(table)) for column in zip(*table, strict=True)]
     sums = [round(mean) if start == "cluster" else 0 for mean in means]
+    for i in protected:
+        sums = [s + value for s, value in zip(sums, table[i], strict=True)]
 
     def pick(leader: int, members: list[int]) -> int:
         concept = sums.index(min(sums))
@@ -277,12 +301,12 @@ def kept_seats(fraction: float, n: int) -> int:
     return math.floor(fraction * n + 0.5)
 
 
-def swept_seats(seats: int, clusters: int, reserve: float) -> int:
+def swept_seats(seats: int, least: int, reserve: float) -> int:
     """Return K0, what eps is searched for by `balanced` with a keep fraction.
 
-    Ruling: never under the number of non-empty clusters.
+    Ruling: never under what every eps leaves, one row of each cluster and all that are protected.
     """
-    return max(clusters, math.floor(seats * (1 - reserve) + 0.5))
+    return max(least, math.floor(seats * (1 - reserve) + 0.5))
 
 
 def readmit(decision: Decision, seats: int) -> Decision:
@@ -315,7 +339,7 @@ class Problem:
     ----------
     x16 : (n, d) float16, from `unit16`
     labels : (n,) integers, each row's cluster
-    rule : "semdedup", "fairdedup", "balanced", "semdedup-chain" or "random-neighbour"
+    rule : "semdedup", "fairdedup", "balanced", "prefer", "semdedup-chain" or "random-neighbour"
     cover : the kept sample takes only its own neighbours
     prototypes : attribute -> {concept: (d,), "absent": (m, d) optional}, or (c, d): one attribute "concept".
         Scaled here. Ruling: absent prototypes take part in `balanced`'s softmax and temperature only.
@@ -323,6 +347,8 @@ class Problem:
     start, calibrate, target, temperature, reserve : the rules' options
     chosen : (n,) for "random-neighbour", whose draw is the code's business: the reported representatives.
         That of a step's leader is what the step kept, so the choices can be replayed and the rest derived.
+    values : (n,) numbers, for "prefer"
+    protected : (n,) bool, rows that are kept first
     """
 
     def __init__(
@@ -340,11 +366,15 @@ class Problem:
         temperature: float | str = "auto",
         reserve: float = 0.1,
         chosen: ArrayLike | None = None,
+        values: ArrayLike | None = None,
+        protected: ArrayLike | None = None,
     ) -> None:
         self.x16, self.labels, self.rule, self.cover = x16, np.asarray(labels), rule, cover
         self.start, self.reserve = start, reserve
         self.chosen = None if chosen is None else np.asarray(chosen)
         self.n = len(x16)
+        self.values = None if values is None else np.asarray(values).tolist()
+        self.protected = np.zeros(self.n, bool) if protected is None else np.asarray(protected)
         self.clusters = {int(k): np.flatnonzero(self.labels == k) for k in np.unique(self.labels)}
         centroids = centroids_of_labels(x16, self.labels) if centroids16 is None else centroids16
         self.cosines = {k: cosine_matrix(x16[rows], x16[rows]) for k, rows in self.clusters.items()}
@@ -387,13 +417,21 @@ class Problem:
         with localcontext(PRECISE):
             self.price = [round(t * 10**6) for t in total]  # (n,) millionths
 
+    @property
+    def least(self) -> int:
+        """Rows that every eps leaves: the protected ones, and one of each cluster that has none."""
+        return sum(max(1, int(self.protected[rows].sum())) for rows in self.clusters.values())
+
     def _pick(self, rows: Array) -> Pick:
         if self.rule == "semdedup":
             return pick_semdedup
         if self.rule == "fairdedup":
-            return pick_fairdedup(self.p[rows], self.start)
+            return pick_fairdedup(self.p[rows], self.start, np.flatnonzero(self.protected[rows]).tolist())
         if self.rule == "balanced":
             return pick_balanced([self.price[row] for row in rows], self.x16[rows])
+        if self.rule == "prefer":
+            assert self.values is not None
+            return pick_prefer([self.values[row] for row in rows])
         if self.rule == "random-neighbour" and self.chosen is not None:
             position = {row: i for i, row in enumerate(rows.tolist())}
             chosen = self.chosen
@@ -415,7 +453,8 @@ class Problem:
             if self.rule == "semdedup-chain":
                 pairs = [(i, r) for i, r in enumerate(chain(cosines, order, e)) if r is not None]
             else:
-                steps = sweep(cosines, order, e, self._pick(rows), self.cover)
+                first = np.flatnonzero(self.protected[rows]).tolist()
+                steps = sweep(cosines, order, e, self._pick(rows), self.cover, first)
                 pairs = [(i, step.kept) for step in steps for i in step.visited if i != step.kept]
                 for step in steps:
                     neighbourhood[rows[step.visited]] = rows[step.leader]
@@ -448,7 +487,7 @@ class Problem:
         """
         seats = kept_seats(fraction, self.n)
         if self.rule == "balanced" and not at_most and seats < self.n:
-            return swept_seats(seats, len(self.clusters), self.reserve)
+            return swept_seats(seats, self.least, self.reserve)
         return seats
 
     def seats(self, decision: Decision, seats: int) -> Decision:
@@ -518,17 +557,23 @@ def decide(
     return Problem(x16, labels, rule, centroids16=centroids16, **options).decide(e, keep)
 
 
-def guarantees(x16: Array, decision: Mapping[str, Array], e: int) -> tuple[int, int]:
+def guarantees(
+    x16: Array, decision: Mapping[str, Array], e: int, protected: ArrayLike | None = None
+) -> tuple[int, int]:
     """Count the broken promises at e: pairs of kept duplicates, removed rows that nothing kept stands for.
 
-    Pairs are of one cluster. Readmitted rows make none. `similarity` is not trusted: cosines are taken anew.
+    Pairs are of one cluster, and not both protected. Readmitted rows make none. `similarity` is not trusted: cosines
+    are taken anew.
     """
     clusters, kept = np.asarray(decision["cluster"]), np.asarray(decision["kept"])
     swept = kept & ~np.asarray(decision["readmitted"])
     pairs = 0
     for k in np.unique(clusters):
-        rows = x16[swept & (clusters == k)]
-        pairs += int(np.triu(duplicates(cosine_matrix(rows, rows), e), 1).sum())
+        own = np.flatnonzero(swept & (clusters == k))
+        both = np.zeros((len(own), len(own)), bool) if protected is None else np.logical_and.outer(
+            np.asarray(protected)[own], np.asarray(protected)[own]
+        )  # fmt: skip
+        pairs += int(np.triu(duplicates(cosine_matrix(x16[own], x16[own]), e) & ~both, 1).sum())
     orphans = 0
     for row in np.flatnonzero(~kept).tolist():
         r = int(decision["representative"][row])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from fairdedup.api import Result
 
 RULES_AND_COVER = [
     ("semdedup", False), ("semdedup", True), ("fairdedup", False), ("fairdedup", True), ("balanced", False),
-    ("balanced", True), ("random-neighbour", False), ("random-neighbour", True), ("semdedup-chain", False),
+    ("balanced", True), ("prefer", False), ("prefer", True), ("random-neighbour", False), ("random-neighbour", True),
+    ("semdedup-chain", False),
 ]  # fmt: skip
 COMPARED = ("cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity", "readmitted")
 LARGEST_EPS = 20_001
@@ -44,6 +45,9 @@ class Case:
         Enough for one row of each cluster.
     options : dict
         Those of `fairdedup` (start, calibrate) and of `balanced` (target, temperature, reserve).
+    values : ndarray of shape (n,), optional
+        What `prefer` goes by; without it, small numbers with many ties.
+    protected : ndarray of shape (n,), bool, optional
     """
 
     x: NDArray[Any]
@@ -52,6 +56,12 @@ class Case:
     eps: int
     keep: float
     options: dict[str, Any] = field(default_factory=dict)
+    values: NDArray[Any] | None = None
+    protected: NDArray[np.bool_] | None = None
+
+    @property
+    def quality(self) -> NDArray[Any]:
+        return np.arange(len(self.x)) * 7 % 5 - 2 if self.values is None else self.values
 
     @property
     def clusters(self) -> int:
@@ -108,6 +118,26 @@ def random_options(rng: np.random.Generator, prototypes: dict[str, dict[str, Any
     }
 
 
+def random_values(rng: np.random.Generator, n: int) -> NDArray[Any]:
+    """Return numbers to prefer by: floats, some of them missing or endless, integers with ties or at the ends."""
+    floats = np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n) * 10.0 ** rng.integers(-300, 300, size=n))
+    odd = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1.0], size=n)
+    ends = rng.choice(np.array([-(2**63) + 1, -1, 0, 2**53, 2**53 + 1, 2**63 - 1]), size=n)
+    return (floats, odd, ends, rng.integers(0, 4, size=n).astype(np.uint8), odd.astype(np.float32))[rng.integers(5)]
+
+
+def protect(case: Case, seed: int) -> Case:
+    """Return the case with some rows protected: a few, many, a whole cluster or all, and a fraction that fits."""
+    rng = np.random.default_rng([seed, 77])
+    n = len(case.x)
+    protected = rng.random(n) < rng.choice([1.5 / n, 0.1, 0.5, 1.0], p=[0.35, 0.4, 0.2, 0.05])
+    if rng.random() < 0.1:
+        protected |= case.labels == case.labels[0]
+    least = sum(max(1, int(protected[case.labels == k].sum())) for k in np.unique(case.labels))
+    keep = int(rng.integers(least, n + 1)) / n if rng.random() < 0.8 else least / n
+    return replace(case, protected=protected, keep=keep)
+
+
 def eps_of_pair(x: NDArray[Any]) -> int:
     """Return the least eps at which the two vectors of x are duplicates, in ten-thousandths."""
     unit = oracles.unit16(x)
@@ -137,12 +167,16 @@ def random_case(seed: int) -> Case:
     prototypes = random_prototypes(rng, x)
     seats = int(rng.integers(len(np.unique(labels)), n + 1))
     keep = seats / n if rng.random() < 0.9 else 1.0
-    return Case(x, labels, prototypes, random_eps(rng, x), keep, random_options(rng, prototypes))
+    eps, options = random_eps(rng, x), random_options(rng, prototypes)
+    return Case(x, labels, prototypes, eps, keep, options, random_values(rng, n))
 
 
 def run(case: Case, rule: str, cover: bool = False, **changes: Any) -> Result:
     """Decide a case; `changes` replace what is passed to `deduplicate`, one of keep, at_most and eps among them."""
-    arguments = {"rule": rule, "cover": cover, "clusters": case.labels, "prototypes": case.prototypes, **case.options}
+    arguments = {
+        "rule": rule, "cover": cover, "clusters": case.labels, "prototypes": case.prototypes, **case.options,
+        "prefer": case.quality if rule == "prefer" else None, "always_keep": case.protected,
+    }  # fmt: skip
     return deduplicate(case.x, **{**arguments, **changes})
 
 
@@ -151,8 +185,9 @@ def twin(case: Case, rule: str, cover: bool = False, result: Result | None = Non
     options = case.options if rule in ("fairdedup", "balanced") else {}
     chosen = None if result is None or rule != "random-neighbour" else result.decisions["representative"]
     return oracles.Problem(
-        oracles.unit16(case.x), case.labels, rule, cover=cover, prototypes=case.prototypes, chosen=chosen, **options
-    )
+        oracles.unit16(case.x), case.labels, rule, cover=cover, prototypes=case.prototypes, chosen=chosen,
+        values=case.quality, protected=case.protected, **options,
+    )  # fmt: skip
 
 
 def units(eps: float | None) -> int:
@@ -182,7 +217,7 @@ def assert_promises(result: Result, case: Case, e: int, *, chain: bool = False) 
 
     A chain's representative may be readmitted; the record may then say less than is true, never more.
     """
-    pairs, orphans = oracles.guarantees(oracles.unit16(case.x), columns(result), e)
+    pairs, orphans = oracles.guarantees(oracles.unit16(case.x), columns(result), e, case.protected)
     distinct, represented = result.guarantees.values()
     assert list(result.guarantees) == ["no_two_kept_are_duplicates", "every_removed_has_a_kept_representative"]
     assert distinct == (pairs == 0)

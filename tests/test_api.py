@@ -132,7 +132,7 @@ def test_the_signature_is_the_documented_one() -> None:
     parameters = inspect.signature(deduplicate).parameters
     assert list(parameters) == [
         "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "start",
-        "calibrate", "target", "temperature", "reserve", "device",
+        "calibrate", "target", "temperature", "reserve", "prefer", "always_keep", "device",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {
@@ -144,6 +144,51 @@ def test_the_signature_is_the_documented_one() -> None:
     assert all(p.annotation is not inspect.Parameter.empty for p in parameters.values())
     assert issubclass(UserError, ValueError)
     assert fairdedup.deduplicate is deduplicate
+
+
+def test_rows_always_kept_are_named_by_ids_or_by_a_mask() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    ids = [f"id {k}" for k in range(60)]
+    x[7] = np.nan
+    asked: dict[str, Any] = {"keep": 0.2, "rule": "semdedup", "clusters": 2, "ids": ids}
+    mask = np.isin(np.arange(60), [3, 7, 8, 9])
+    results = [
+        deduplicate(x, always_keep=wanted, **asked)
+        for wanted in (
+            mask,
+            mask.tolist(),
+            ["id 3", "id 7", "id 8", "id 9"],
+            pd.Series(["id 9", "id 8", "id 7", "id 3"]),
+        )
+    ]
+    for result in results:
+        assert {"id 3", "id 8", "id 9"} <= set(result.kept) and len(result.kept) == 12
+        assert result.decisions.equals(results[0].decisions)
+        assert result.warnings[0] == "1 of the rows always kept cannot be used and are rejected; the first is id 7"
+    assert 5 in deduplicate(x, keep=0.2, rule="semdedup", always_keep=[5]).kept
+    nobody = deduplicate(x, always_keep=[], **asked)
+    assert nobody.decisions.equals(deduplicate(x, **asked).decisions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "prefer"}, "rule 'prefer' and prefer= go together"),
+        ({"rule": "semdedup", "prefer": np.ones(60)}, "rule 'prefer' and prefer= go together"),
+        (
+            {"rule": "prefer", "prefer": np.ones(59)},
+            r"prefer is float64 of shape \(59,\): give a number for each of 60",
+        ),
+        ({"rule": "prefer", "prefer": ["a"] * 60}, "give a number for each"),
+        ({"rule": "semdedup", "always_keep": [60]}, "always_keep names 60, which no row is called"),
+        ({"rule": "semdedup", "always_keep": np.ones(59, bool)}, r"always_keep is a mask of shape \(59,\)"),
+        ({"rule": "semdedup-chain", "always_keep": [1]}, "always-keep does not go with rule 'semdedup-chain'"),
+        ({"rule": "semdedup", "always_keep": range(40)}, "fewer than the 40 rows always kept"),
+    ],
+)
+def test_what_cannot_be_preferred_or_protected_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        deduplicate(np.random.default_rng(0).normal(size=(60, 4)), keep=0.5, clusters=1, **options)
 
 
 def test_the_examples_in_the_documentation_work() -> None:

@@ -91,7 +91,7 @@ def test_who_lends_to_whom_is_what_loops_say(seed, tmp_path):
     files = [rng.integers(-1, rng.integers(2, 12), rng.integers(0, 9)).tolist() for _ in range(rng.integers(1, 6))]
     run = RunDirectory(tmp_path)
     for number, own in enumerate(files):
-        digests = b"".join(xxhash.xxh3_128_digest(str(f)) if f >= 0 else bytes(16) for f in own)
+        digests = b"".join(xxhash.xxh3_128_digest(str(f).encode()) if f >= 0 else bytes(16) for f in own)
         write_array(run.image_hashes(number), np.frombuffer(digests, np.uint64).reshape(-1, 2))
     found, saved = find_copies(run, len(files))
     first: dict[int, tuple[int, int]] = {}

@@ -25,8 +25,11 @@ from problems import (
     columns,
     eps_of_pair,
     naming,
+    protect,
     random_case,
+    random_prototypes,
     run,
+    twin,
     units,
 )
 
@@ -61,6 +64,50 @@ def test_thousands_of_random_problems_are_decided_as_by_the_oracle(rule: str, co
             check_eps(case, rule, cover)
             check_keep(case, rule, cover)
             check_keep(case, rule, cover, at_most=True)
+
+
+PROTECTING = [how for how in RULES_AND_COVER if how[0] != "semdedup-chain"]
+
+
+@pytest.mark.parametrize(("rule", "cover"), PROTECTING)
+def test_protected_rows_are_kept_first_as_by_the_oracle(rule: str, cover: bool) -> None:
+    protected = 0
+    for seed in range(60):
+        case = protect(random_case(seed), seed)
+        with naming(f"protect(random_case({seed}))"):
+            result = check_eps(case, rule, cover)
+            if seed % 2:
+                check_keep(case, rule, cover)
+            elif seed % 8 == 0:
+                check_keep(case, rule, cover, at_most=True)
+            assert case.protected is not None
+            own = result.decisions[case.protected]
+            assert own["kept"].all() and (own["representative"] == own["row"]).all()
+            protected += len(own)
+    assert protected >= 300
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("rule", "cover"), PROTECTING)
+def test_protected_rows_of_thousands_of_random_problems(rule: str, cover: bool) -> None:
+    for seed in range(1000, 2500):
+        case = protect(random_case(seed), seed)
+        with naming(f"protect(random_case({seed}))"):
+            check_eps(case, rule, cover)
+            check_keep(case, rule, cover)
+            check_keep(case, rule, cover, at_most=True)
+
+
+@pytest.mark.parametrize(("rule", "cover"), [("semdedup", False), ("prefer", True), ("balanced", False)])
+def test_clusters_of_many_tiles_with_protected_rows_are_decided_as_by_the_oracle(rule: str, cover: bool) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(200, 24))[rng.integers(200, size=1500)] + 0.3 * rng.normal(size=(1500, 24))
+    x[100:120] = x[200]
+    labels = (np.arange(1500) % 5 == 0).astype(np.int64)
+    values, protected = rng.normal(size=1500), rng.random(1500) < 0.15
+    case = Case(x, labels, random_prototypes(rng, x), 900, 0.4, {}, values, protected)
+    check_eps(case, rule, cover)
+    check_keep(case, rule, cover)
 
 
 # What follows is made to be difficult; every case is checked at its own eps and next to it.
@@ -226,6 +273,18 @@ def test_an_adversarial_problem_is_decided_as_by_the_oracle(make: Callable[[], C
             check_keep(case, rule, cover, keep)
 
 
+@pytest.mark.parametrize(("rule", "cover"), PROTECTING)
+@pytest.mark.parametrize("make", ADVERSARIAL, ids=NAMES)
+def test_an_adversarial_problem_with_protected_rows(make: Callable[[], Case], rule: str, cover: bool) -> None:
+    for seed in (1, 2):
+        case = protect(make(), seed)
+        for e in (0, case.eps, LARGEST_EPS):
+            with naming(f"eps {e}"):
+                result = check_eps(case, rule, cover, e)
+        assert len(result.kept) == twin(case, rule, cover, result).least
+        check_keep(case, rule, cover)
+
+
 @pytest.mark.parametrize("start", ["cluster", "zero"])
 @pytest.mark.parametrize("calibrate", ["none", "zscore"])
 @pytest.mark.parametrize(
@@ -346,9 +405,12 @@ def test_permuting_the_rows_changes_nothing_but_their_order(seed: int, how: tupl
     x = rng.normal(size=(60, 24)) + 2 * rng.normal(size=24)
     case = replace(random_case(seed), x=x, labels=np.arange(60) % 3, keep=0.6, options={})
     case = replace(case, prototypes={"a": dict(zip("pqr", rng.normal(size=(3, 24)), strict=True))})
+    case = replace(case, values=rng.normal(size=60))
     order = rng.permutation(60)
     before = run(case, rule, cover, keep=0.6)
-    after = run(replace(case, x=x[order], labels=case.labels[order]), rule, cover, keep=0.6)
+    assert case.values is not None
+    moved = replace(case, x=x[order], labels=case.labels[order], values=case.values[order])
+    after = run(moved, rule, cover, keep=0.6)
     assert after.eps == before.eps
     assert sorted(order[after.kept]) == before.kept.tolist()
     back = np.argsort(order)
@@ -378,13 +440,35 @@ def test_cover_and_semdedup_keep_their_promises(seed: int, how: tuple[str, bool]
         assert all(result.guarantees.values())
 
 
+@settings(max_examples=40)
+@given(seed=seeds, how=st.sampled_from([(r, c) for r, c in PROTECTING if c or r == "semdedup"]))
+def test_cover_and_semdedup_keep_their_promises_beside_protected_rows(seed: int, how: tuple[str, bool]) -> None:
+    case = protect(random_case(seed), seed)
+    for amount in ({"eps": case.eps / 1e4}, {"keep": case.keep}, {"at_most": case.keep}):
+        result = run(case, *how, **amount)
+        broken = oracles.guarantees(oracles.unit16(case.x), columns(result), units(result.eps), case.protected)
+        assert broken == (0, 0)
+        assert all(result.guarantees.values())
+
+
+@settings(max_examples=25)
+@given(seed=seeds, fraction=st.floats(0.05, 1))
+def test_random_keeps_protected_rows_within_its_count(seed: int, fraction: float) -> None:
+    case = protect(random_case(seed), seed)
+    assert case.protected is not None
+    fraction = max(fraction, max(1, case.protected.sum()) / len(case.x))
+    result = run(case, "random", keep=fraction)
+    assert oracles.random_fault(columns(result), fraction) == ""
+    assert result.decisions["kept"][case.protected].all()
+
+
 @settings(max_examples=25)
 @given(seed=seeds, cover=st.booleans(), draw=st.integers(0, 2**40))
 def test_at_equal_eps_all_rules_make_the_same_neighbourhoods(seed: int, cover: bool, draw: int) -> None:
     case = random_case(seed)
     found = [
         run(case, rule, eps=case.eps / 1e4, seed=draw).decisions
-        for rule in ("semdedup", "fairdedup", "balanced", "random-neighbour")
+        for rule in ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
     ]
     for other in found[1:]:
         assert other["neighbourhood"].equals(found[0]["neighbourhood"])

@@ -175,7 +175,7 @@ def test_every_row_of_the_input_is_kept_removed_or_rejected(finished):
     assert decisions["row"].is_monotonic_increasing
     assert manifest(finished)["counts"] == {
         "input": 240, "valid": 237, "kept": 119, "removed": 118, "rejected": 3,
-        "readmitted": int(decisions["readmitted"].sum()),
+        "readmitted": int(decisions["readmitted"].sum()), "excluded": 0,
     }  # fmt: skip
     assert decisions["kept"].sum() == len(table(finished / "kept")) == 119
 
@@ -446,7 +446,7 @@ def test_a_bad_image_is_rejected_with_its_reason_and_its_place(images_run):
     assert rejected[["row", "id", "source"]].values.tolist() == [[30, "0030", "data-00002.tar/0030.png"]]
     assert rejected["reason"].tolist() == ["truncated PNG image"]
     assert manifest(images_run)["counts"] | {"readmitted": 0} == {
-        "input": 39, "valid": 38, "kept": 19, "removed": 19, "rejected": 1, "readmitted": 0
+        "input": 39, "valid": 38, "kept": 19, "removed": 19, "rejected": 1, "readmitted": 0, "excluded": 0
     }  # fmt: skip
     assert manifest(images_run)["stages"]["embed"]["rows"] == 39
     assert 30 not in table(images_run / "decisions")["row"].tolist()

@@ -60,6 +60,44 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                        ("'--target'", "'equal' is not one of 'uniform', 'data'")),
     "unknown start": ("run x.npy --keep 0.5 --start one", ("'--start'", "'cluster', 'zero'")),
     "unknown calibration": ("run x.npy --keep 0.5 --calibrate z", ("'--calibrate'", "'none', 'zscore'")),
+    # Curation
+    "prefer without a column": ("run x.npy --keep 0.5 --rule prefer",
+                                ("--rule prefer needs --prefer COLUMN", "as --prefer width")),
+    "prefer with another rule": ("run x.npy --keep 0.5 --rule semdedup --prefer width",
+                                 ("--prefer goes with --rule prefer, not with --rule semdedup",)),
+    "prefer a column of nobody": ("prune $RUN --keep 0.5 --prefer aesthetic $DASK",
+                                  ("--prefer 'aesthetic': the metadata has no such column, but id, key",)),
+    "prefer words": ("prune $RUN --keep 0.5 --prefer caption $DASK",
+                     ("--prefer 'caption' is string, no number", "width, only here")),
+    "a condition that is none": ("run x.npy --keep 0.5 --where width>=",
+                                 ("--where 'width>=' is no condition", "write one as in --where")),
+    "no condition": ("run x.npy --keep 0.5 --where ''", ("--where is empty",)),
+    "a condition on a column of nobody": ("prune $RUN --keep 0.5 --rule semdedup --where widht>1 $DASK",
+                                          ("names column 'widht': the metadata has id, key, caption, width",)),
+    "a statement for a condition": ("run x.npy --keep 0.5 --where true;DROP",
+                                    ("--where 'true;DROP' is no condition",)),
+    "a condition that reads a file": ("run x.npy --keep 0.5 --where exists(from'texts/a.txt')",
+                                      ("looks beyond its row (subquery)",)),
+    "a condition that nothing meets": ("prune $RUN --keep 0.5 --rule semdedup --where width<0 $DASK",
+                                       ("--where and --drop leave none of 237 rows", "ask for less")),
+    "no such takedowns": ("run x.npy --keep 0.5 --drop gone.txt", ("--drop 'gone.txt': no such file", ".txt")),
+    "takedowns of another kind": ("run x.npy --keep 0.5 --drop bad.pt", ("'bad.pt' is of no known kind", ".parquet")),
+    "ids without a column": ("prune $RUN --keep 0.5 --rule semdedup --drop columns.parquet $DASK",
+                             ("'columns.parquet' has columns a", "one named id, uid or key")),
+    "ids that are no text": ("prune $RUN --keep 0.5 --rule semdedup --drop bytes.txt $DASK",
+                             ("'bytes.txt' cannot be read", "write it anew")),
+    "a Parquet file that is none": ("prune $RUN --keep 0.5 --rule semdedup --drop broken.parquet $DASK",
+                                    ("'broken.parquet' cannot be read",)),
+    "always keep nobody": ("prune $RUN --keep 0.5 --rule semdedup --always-keep texts/a.txt $DASK",
+                           ("1 of 1 ids are not in the run; the first is 'text'", "name another file")),
+    "always keep in a chain": ("run x.npy --keep 0.5 --rule semdedup-chain --always-keep texts/a.txt",
+                               ("always-keep does not go with rule 'semdedup-chain'",)),
+    "replace without a file": ("replace images", ("Missing option '--gone'", "fairdedup replace --help")),
+    "replace in no run": ("replace images --gone texts/a.txt", ("images holds no finished run", "fairdedup prune")),
+    "replace what no file names": ("replace $RUN --gone gone.txt", ("--gone 'gone.txt': no such file",)),
+    "replace by a file of another kind": ("replace $RUN --gone x.npy", ("--gone 'x.npy' is of no known kind",)),
+    "replace by a table without ids": ("replace $RUN --gone columns.parquet",
+                                       ("--gone 'columns.parquet' has columns a", "one named id")),
     # Clusters, seed, workers
     "no clusters": ("run x.npy --keep 0.5 --clusters 0", ("--clusters 0", "greater than or equal to 1")),
     "a negative number of clusters": ("run x.npy --keep 0.5 --clusters -1", ("--clusters -1",)),
@@ -176,7 +214,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                    ("keep 0 is not a fraction", "above 0 and up to 1")),
     "sweep to 1.5": ("sweep $RUN --keep 1.5 --rule semdedup $DASK", ("keep 1.5 is not a fraction",)),
     "sweep to less than the clusters": ("sweep $RUN --keep 0.001 --rule semdedup $DASK",
-                                        ("keep 0.001 of 237 rows is fewer than one for each of 5 clusters",
+                                        ("keep 0.001 of 237 rows is 0, fewer than one for each of 5 clusters",
                                          "at least 0.0")),
     "sweep at random": ("sweep $RUN --keep 0.5 --rule random $DASK", ("rule 'random' has no eps to sweep",)),
     "sample into a full folder": ("sample images", ("DIR 'images' is not empty", "choose a new folder")),
@@ -241,7 +279,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table(exemplars), here / "exemplars.parquet")
     for name, text in YAML.items():
         (here / f"{name}.yaml").write_text(text)
-    (here / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    for name in ("bytes.yaml", "bytes.txt"):
+        (here / name).write_bytes(b"\xff\xfe\x00\x01")
+    (here / "broken.parquet").write_text("no table")
     return here
 
 
@@ -267,7 +307,7 @@ def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
         arguments = [str(finished) if word == "$RUN" else word for word in arguments]
         if arguments[0] in ("run", "embed") and "--out" not in arguments:
             arguments += ["--out", str(tmp_path / "run")]
-        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune"):
+        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace"):
             arguments.append("--quiet")
         if arguments[-2:] == ["--keep", "--quiet"]:
             arguments.pop()

@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.beforehand import Beforehand
 from fairdedup.core.finder import column_bounds, finder, mark_reaching, no_marks, row_bounds
 from fairdedup.core.rules import Preference, choose_one
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed
@@ -157,12 +158,12 @@ def _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, sta
 
 @nb.njit(nogil=True, cache=True)
 def _walk(  # type: ignore[no-untyped-def]
-    eps, x, squares, rows, has_graph, starts, neighbours, needed, price, weight, similarity, sums, leader_of, keeper
-):
-    """Fill the leader of each row's step and the row that is kept for it."""
+    eps, x, squares, rows, has_graph, starts, neighbours, needed, price, weight, similarity, sums, visited, leader_of,
+    keeper,
+):  # fmt: skip
+    """Fill the leader of each row's step and the row that is kept for it, of the rows that are not visited yet."""
     n = x.shape[0]
     threshold = 1.0 - eps / 10000.0
-    visited = np.zeros(n, np.bool_)
     members = np.empty(n, np.int32)
     mean = np.empty(x.shape[1], np.float64)
     likeness = np.empty(n, np.int64)
@@ -183,7 +184,12 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 def cover_sweep(
-    vectors: Vectors, rows: NDArray[np.int64], eps: int, preference: Preference, pairs: Graph | None
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    eps: int,
+    preference: Preference,
+    pairs: Graph | None,
+    before: Beforehand | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sweep one cluster with `cover` at one eps.
 
@@ -196,11 +202,14 @@ def cover_sweep(
     preference : Preference
     pairs : Graph or None
         None: similarities are computed when needed.
+    before : Beforehand, optional
+        What is kept, and visited, before the sweep.
 
     Returns
     -------
     leader : ndarray of shape (n,), int32
-        The first unvisited row of the step that visited each row, as a place in the visiting order.
+        The first unvisited row of the step that visited each row, as a place in the visiting order; for a row that was
+        visited beforehand, the row that visited it.
     kept : ndarray of shape (n,), int32
         The row that is kept for each row (itself where it is kept).
 
@@ -213,31 +222,38 @@ def cover_sweep(
         raise ValueError(f"eps {eps} is out of range 0 to {MAX_EPS if pairs is None else pairs.eps}")
     n = len(vectors)
     leader, keeper = np.empty(n, np.int32), np.empty(n, np.int32)
+    visited = np.zeros(n, np.bool_)
+    if before is not None:
+        visited = before.needed <= eps
+        leader[visited] = keeper[visited] = before.keeper[visited]
     none = (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
     starts, neighbours, needed = none if pairs is None else (pairs.starts, pairs.neighbours, pairs.needed)
     _walk(
         eps, vectors.x, vectors.squares, rows, pairs is not None, starts, neighbours, needed, preference.price,
-        preference.likeness_weight, preference.similarity, preference.sums.copy(), leader, keeper,
+        preference.likeness_weight, preference.similarity, preference.sums.copy(), visited, leader, keeper,
     )  # fmt: skip
     return leader, keeper
 
 
-def closest_kept_pair_is_distinct(vectors: Vectors, eps: int) -> bool:
+def closest_kept_pair_is_distinct(vectors: Vectors, eps: int, judged: int | None = None) -> bool:
     """Tell whether no two of these rows are duplicates at eps; stops at the first pair that are.
 
     Parameters
     ----------
     vectors : Vectors of k rows
-        The kept rows of one cluster.
+        The kept rows of one cluster, those that were kept beforehand behind the others.
     eps : int
         Ten-thousandths.
+    judged : int, optional
+        How many of them, from the front, were not kept beforehand: pairs without one of these are left out.
     """
+    judged = len(vectors) if judged is None else judged
     if eps == 0:
         return True
     none = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16))
     known = finder(vectors)
-    for first in range(0, len(vectors), TILE):
-        block = known.take(slice(first, first + TILE))
+    for first in range(0, judged, TILE):
+        block = known.take(slice(first, min(first + TILE, judged)))
         for second in range(first, len(vectors), 8 * TILE):
             other = known.take(slice(second, second + 8 * TILE))
             if _collect(

@@ -102,6 +102,7 @@ def decide(
     at_most: float | None = None,
     eps: int | None = None,
     decide_step: Callable[..., Any] = decide_part,
+    protected: int = 0,
 ) -> Decision:
     """Decide which rows are kept.
 
@@ -109,7 +110,7 @@ def decide(
     ----------
     parts : sequence of Part
     clusters : int
-        Number of clusters that are not empty.
+        Number of clusters that are not empty and hold no protected row.
     options : Options
     prototypes : Prototypes or None
     run : Run
@@ -119,6 +120,8 @@ def decide(
         Ten-thousandths. One of the three is given.
     decide_step : callable
         `decide_part`, or a wrapper of it that stores the columns and returns the rest.
+    protected : int
+        Rows that are kept beforehand.
 
     Returns
     -------
@@ -138,27 +141,24 @@ def decide(
     fraction = keep if keep is not None else at_most
     if options.rule == "random" and eps is not None:
         raise UserError("rule 'random' has no eps: give --keep or --at-most")
-    target = kf.kept_target(fraction, valid) if fraction is not None else None
-    if target is not None and target < clusters and options.rule != "random":
-        raise UserError(
-            f"keep {fraction:g} of {valid} rows is {target}, fewer than one for each of {clusters} clusters: "
-            f"keep at least {kf.smallest_fraction(clusters, valid):g} or use fewer clusters"
-        )
-    if target is not None and target < 1:
-        raise UserError(f"keep {fraction:g} of {valid} rows is none: keep at least {kf.smallest_fraction(1, valid):g}")
+    target = None
+    least = protected + clusters  # what every eps leaves
+    if fraction is not None:
+        target = kf.kept_target(fraction, valid)
+        kf.check_target(fraction, valid, 0 if options.rule == "random" else clusters, protected)
     plan = survey(parts, options, prototypes, run)
     warnings: list[str] = []
     if options.rule == "random":
         assert target is not None
-        rows = np.sort(np.concatenate(run("list", list_rows, parts)))
-        chosen = rows[np.lexsort((rows, row_hash(rows, options.seed)))[:target]]
+        rows, first = map(np.concatenate, zip(*run("list", list_rows, parts), strict=True))
+        chosen = rows[np.lexsort((rows, row_hash(rows, options.seed), ~first))[:target]]
         results = run("decide", decide_step, parts, MAX_EPS, plan, np.sort(chosen))
         return Decision(None, results, np.empty(0, np.int64), target, dict.fromkeys(GUARANTEES, False), plan=plan)
     searched = target
     if eps is None:
         assert target is not None
         if options.rule == "balanced" and keep is not None and target < valid:
-            searched = max(clusters, int(np.floor(target * (1 - options.reserve) + 0.5)))
+            searched = max(least, int(np.floor(target * (1 - options.reserve) + 0.5)))
         assert searched is not None
         eps = search_eps(parts, plan, searched, valid, run)
     results = run("decide", decide_step, parts, eps, plan, None)

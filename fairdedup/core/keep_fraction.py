@@ -36,12 +36,42 @@ def kept_target(fraction: float, valid: int) -> int:
     return math.floor(float(fraction) * valid + 0.5)
 
 
-def smallest_fraction(clusters: int, valid: int) -> float:
-    """Return the least fraction, to 6 decimals, that keeps one sample of every cluster."""
-    steps = math.ceil((clusters - 0.5) / valid * 1e6)
-    while kept_target(steps / 1e6, valid) < clusters:
+def smallest_fraction(least: int, valid: int) -> float:
+    """Return the least fraction, to 6 decimals, that keeps so many rows: one of every cluster, and all protected."""
+    steps = math.ceil((least - 0.5) / valid * 1e6)
+    while kept_target(steps / 1e6, valid) < least:
         steps += 1
     return steps / 1e6
+
+
+def check_target(fraction: float, valid: int, clusters: int, protected: int = 0) -> None:
+    """Refuse a fraction that is below what any eps leaves.
+
+    Parameters
+    ----------
+    fraction : float
+    valid : int
+    clusters : int
+        Those without a protected row; 0 for a rule that does not sweep.
+    protected : int
+
+    Raises
+    ------
+    UserError
+        Naming the smallest fraction that works.
+    """
+    target, least = kept_target(fraction, valid), max(1, clusters + protected)
+    if target >= least:
+        return
+    what, mend = f"keep {fraction:g} of {valid} rows is", f"keep at least {smallest_fraction(least, valid):g}"
+    if protected:
+        one_each = f" and one for each of the {clusters} clusters without any" if clusters else ""
+        raise UserError(f"{what} {target}, fewer than the {protected} rows always kept{one_each}: {mend}")
+    if clusters:
+        raise UserError(
+            f"{what} {target}, fewer than one for each of {clusters} clusters: {mend} or use fewer clusters"
+        )
+    raise UserError(f"{what} none: {mend}")
 
 
 def spaced(first: int, last: int) -> list[int]:

@@ -7,7 +7,7 @@ the rows of a cluster; one compiled loop turns preferences into choices, so that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba as nb
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.sweep import Neighbourhoods
 
-SWEEPING = ("semdedup", "fairdedup", "balanced", "random-neighbour")
+SWEEPING = ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
 RULES = (*SWEEPING, "semdedup-chain", "random")
 NEEDS_PROTOTYPES = ("fairdedup", "balanced")
 LIKENESS_WEIGHT = 60  # of h, the likeness to a neighbourhood's mean, against the price
@@ -118,6 +118,50 @@ class Balanced:
     def preference(self, rows: NDArray[np.int64]) -> Preference:
         """Prefer by price and by likeness to the members' mean."""
         return Preference(self.price, LIKENESS_WEIGHT, *_no_concepts(len(rows)))
+
+
+@dataclass(frozen=True)
+class Prefer:
+    """Keep the member with the highest value of a column of the user's: quality, resolution, a score.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n,), int64
+        Of the cluster's rows, in visiting order, as `ordered` gives them.
+    """
+
+    values: NDArray[np.int64]
+
+    def preference(self, rows: NDArray[np.int64]) -> Preference:
+        """Prefer the highest value."""
+        return Preference(self.values, 0, *_no_concepts(len(rows)))
+
+
+def ordered(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Return integers in the order of numbers: greater where these are, equal where these are, the missing last.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), of integers or floats
+        NaN is missing; integers beyond 2**63 - 1, up or down, count as that.
+    missing : ndarray of shape (n,), bool, optional
+
+    Returns
+    -------
+    order : ndarray of shape (n,), int64
+    """
+    most = np.iinfo(np.int64).max
+    if values.dtype.kind == "u":
+        order = np.minimum(values.astype(np.uint64), np.uint64(most)).astype(np.int64)
+    elif values.dtype.kind == "i":
+        order = np.maximum(values.astype(np.int64), -most)
+    else:
+        floats = values.astype(np.float64) + 0.0  # -0 becomes 0
+        bits = floats.view(np.int64)
+        order = np.where(np.isnan(floats), -most - 1, np.where(bits < 0, bits ^ most, bits))
+    if missing is not None:
+        order[missing] = -most - 1
+    return order
 
 
 def row_hash(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -6,16 +6,17 @@ than through the Plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import prototypes as pt
+from fairdedup.core.beforehand import Beforehand, beforehand
 from fairdedup.core.chain import most_similar_earlier
 from fairdedup.core.cover import closest_kept_pair_is_distinct, cover_sweep, graph
-from fairdedup.core.rules import Balanced, FairDeDup, RandomNeighbour, Rule, SemDeDup, choose
+from fairdedup.core.rules import Balanced, FairDeDup, Prefer, Preference, RandomNeighbour, Rule, SemDeDup, choose
 from fairdedup.core.similarity import (
     EPS_UNIT,
     MAX_EPS,
@@ -71,14 +72,24 @@ class _Arranged:
     rows: NDArray[np.int64]
     vectors: Vectors
     centroid_similarity: NDArray[np.float64]
+    before: Beforehand
+    values: NDArray[np.int64] | None
 
 
-def _arrange(cluster: Cluster) -> _Arranged:
+def _arrange(cluster: Cluster, memo: dict[Any, Any]) -> _Arranged:
     vectors = Vectors.of(cluster.unit)
     centroid = Vectors.of(cluster.centroid[None])
     similarity = cosine_to_one(vectors.x, vectors.squares, centroid.x[0], centroid.squares[0])
     order = visiting_order(similarity, cluster.rows)
-    return _Arranged(cluster, order, cluster.rows[order], vectors.take(order), similarity[order])
+    rows, vectors = cluster.rows[order], vectors.take(order)
+    before = memo.get(("before", cluster.number))
+    if before is None:
+        protected = np.zeros(len(rows), np.bool_) if cluster.protected is None else cluster.protected[order]
+        before = beforehand(vectors, rows, protected)
+        if protected.any():
+            memo["before", cluster.number] = before
+    values = None if cluster.values is None else cluster.values[order]
+    return _Arranged(cluster, order, rows, vectors, similarity[order], before, values)
 
 
 def _soft(part: Part, arranged: _Arranged, plan: Plan) -> list[NDArray[np.int64]]:
@@ -101,9 +112,19 @@ def _rule(part: Part, arranged: _Arranged, plan: Plan) -> Rule:
     return FairDeDup(quantised(similarity), options.start)
 
 
-def list_rows(part: Part) -> NDArray[np.int64]:
-    """Return the rows of a part."""
-    return np.concatenate([c.rows for c in part.clusters()])
+def _preference(part: Part, arranged: _Arranged, plan: Plan) -> Preference:
+    """Return what a cluster's rule prefers, once the rows that are kept beforehand have been kept."""
+    if plan.options.rule == "prefer":
+        assert arranged.values is not None
+        return Prefer(arranged.values).preference(arranged.rows)
+    found = _rule(part, arranged, plan).preference(arranged.rows)
+    return replace(found, sums=found.sums + found.similarity[arranged.before.kept].sum(axis=0))
+
+
+def list_rows(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the rows of a part, and which of them are protected."""
+    found = [(c.rows, np.zeros(len(c.rows), np.bool_) if c.protected is None else c.protected) for c in part.clusters()]
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([protected for _, protected in found])
 
 
 def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
@@ -112,20 +133,22 @@ def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
     if plan.options.rule == "semdedup-chain":
         needed = part.memo.get("chain")
         if needed is None:
-            needed = part.memo["chain"] = np.sort(np.concatenate([_chain(_arrange(c))[2] for c in part.clusters()]))
+            found = [_chain(_arrange(c, part.memo))[2] for c in part.clusters()]
+            needed = part.memo["chain"] = np.sort(np.concatenate(found))
         return len(needed) - np.searchsorted(needed, eps, side="right")
     sweeps: dict[int, Sweep] = {}
     for cluster in part.clusters():
-        arranged = _arrange(cluster)
+        arranged = _arrange(cluster, part.memo)
+        before = arranged.before
         if plan.options.cover:
             pairs = graph(arranged.vectors, max(eps))
-            preference = _rule(part, arranged, plan).preference(arranged.rows)
+            preference = _preference(part, arranged, plan)
             for k, e in enumerate(eps):
-                _, keeper = cover_sweep(arranged.vectors, arranged.rows, e, preference, pairs)
+                _, keeper = cover_sweep(arranged.vectors, arranged.rows, e, preference, pairs, before)
                 total[k] += np.count_nonzero(keeper == np.arange(len(keeper)))
         else:
-            sweeps[cluster.number] = sweep(arranged.vectors, eps)
-            total += sweeps[cluster.number].counts()
+            sweeps[cluster.number] = sweep(arranged.vectors, eps, before.needed)
+            total += sweeps[cluster.number].counts() + np.count_nonzero(before.kept)
     part.memo["sweeps"] = sweeps
     return total
 
@@ -143,7 +166,7 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
     removed, similarities, soft, orphans = [], [], [], []
     distinct = True
     for cluster in part.clusters():
-        arranged = _arrange(cluster)
+        arranged = _arrange(cluster, part.memo)
         rows, vectors, places = arranged.rows, arranged.vectors, np.arange(len(arranged.rows))
         leader, keeper = _represent(part, arranged, eps, plan, kept_rows)
         kept = keeper == places
@@ -152,7 +175,9 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         similarity = np.where(kept, 1.0, np.nan)
         similarity[known] = cosine_of_pairs(vectors.x, vectors.squares, known, keeper[known])
         near = known[(similarity[known] > 1.0 - eps / EPS_UNIT) & kept[keeper[known]]]
-        distinct = distinct and closest_kept_pair_is_distinct(vectors.take(np.flatnonzero(kept)), eps)
+        judged, first = np.flatnonzero(kept & ~arranged.before.kept), np.flatnonzero(arranged.before.kept)
+        own_rows = vectors.take(np.concatenate((judged, first)))
+        distinct = distinct and closest_kept_pair_is_distinct(own_rows, eps, len(judged))
         orphans.append(rows[np.setdiff1d(gone, near, assume_unique=True)])
         removed.append(rows[gone])
         similarities.append(similarity[gone])
@@ -182,17 +207,17 @@ def _represent(
         return places, np.where(np.isin(rows, kept_rows), places, -1)
     if plan.options.rule == "semdedup-chain":
         return _decide_chain(arranged, eps)
-    preference = _rule(part, arranged, plan).preference(rows)
+    preference, before = _preference(part, arranged, plan), arranged.before
     if plan.options.cover:
-        found = cover_sweep(vectors, rows, eps, preference, graph(vectors, eps))
+        found = cover_sweep(vectors, rows, eps, preference, graph(vectors, eps), before)
         return found[0].astype(np.int64), found[1].astype(np.int64)
     known = part.memo.get("sweeps", {}).get(arranged.cluster.number)
     if known is None or eps not in known.eps:
-        known = sweep(vectors, [eps])
+        known = sweep(vectors, [eps], before.needed)
     groups = known.neighbourhoods(eps)
     chosen = choose(groups, preference, vectors, rows)
     step = groups.step_of_member()
-    leader, keeper = np.empty_like(places), np.empty_like(places)
+    leader, keeper = before.keeper.copy(), before.keeper.copy()
     leader[groups.members], keeper[groups.members] = groups.leaders[step], chosen[step]
     return leader, keeper
 

@@ -32,7 +32,7 @@ class Options:
     Raises
     ------
     UserError
-        If a value is unknown or out of range, or `cover` is asked of a rule that does not sweep.
+        If a value is unknown or out of range, or `cover` or protected rows are asked of a rule that has none.
     """
 
     rule: str = "fairdedup"
@@ -43,12 +43,17 @@ class Options:
     target: Any = "uniform"
     temperature: float | str = "auto"
     reserve: float = 0.1
+    protected: bool = False  # there are rows that are kept whatever the rule is
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise UserError(f"rule {self.rule!r} is unknown: choose one of {', '.join(RULES)}")
         if self.cover and self.rule not in SWEEPING:
             raise UserError(f"cover does not go with rule {self.rule!r}: choose one of {', '.join(SWEEPING)}")
+        if self.protected and self.rule == "semdedup-chain":
+            raise UserError(
+                "always-keep does not go with rule 'semdedup-chain', which reproduces old runs: choose another"
+            )
         for name, value, known in (
             ("start", self.start, ("cluster", "zero")),
             ("calibrate", self.calibrate, ("none", "zscore")),
@@ -76,12 +81,18 @@ class Cluster:
     unit : ndarray of shape (n, d), float16
     centroid : ndarray of shape (d,), float16
         Zero where the cluster's sum is zero.
+    protected : ndarray of shape (n,), bool, optional
+        Rows that are kept whatever the rule is.
+    values : ndarray of shape (n,), int64, optional
+        What the rule `prefer` goes by, as `rules.ordered` gives it.
     """
 
     number: int
     rows: NDArray[np.int64]
     unit: NDArray[np.float16]
     centroid: NDArray[np.float16]
+    protected: NDArray[np.bool_] | None = None
+    values: NDArray[np.int64] | None = None
 
 
 class Part(Protocol):

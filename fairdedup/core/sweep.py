@@ -53,8 +53,9 @@ class Neighbourhoods:
         First unvisited row of each step, as a place in the visiting order.
     starts : ndarray of shape (s + 1,), int64
         Where each step's members begin in `members`.
-    members : ndarray of shape (n,), int32
-        The members of each step, its leader first, the others in visiting order.
+    members : ndarray of shape (m,), int32
+        The members of each step, its leader first, the others in visiting order. m is n less the rows that were
+        visited beforehand.
     """
 
     leaders: NDArray[np.int32]
@@ -87,7 +88,7 @@ class Sweep:
     bits: NDArray[np.uint64]
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many samples are kept at each eps: one of every neighbourhood."""
+        """Return how many samples the sweep keeps at each eps: one of every neighbourhood."""
         return np.array([np.count_nonzero(self.leads & np.uint64(1 << k)) for k in range(len(self.eps))], np.int64)
 
     def neighbourhoods(self, eps: int) -> Neighbourhoods:
@@ -192,11 +193,14 @@ def _visit(  # type: ignore[no-untyped-def]
 class _Visits:
     """Grows the record of who visited whom, a buffer at a time."""
 
-    def __init__(self, vectors: Vectors, eps: tuple[int, ...]) -> None:
+    def __init__(self, vectors: Vectors, eps: tuple[int, ...], needed: NDArray[np.int64] | None) -> None:
         self.vectors = vectors
         self.first_bit_at = np.searchsorted(np.array(eps), np.arange(MAX_EPS + 1)).astype(np.int64)
         every = ~np.uint64(0) >> np.uint64(MAX_WINDOW - len(eps))
         self.unvisited = np.full(len(vectors), every, np.uint64)
+        if needed is not None:  # a row stands open at the values below the one at which it is visited beforehand
+            below = np.array([(1 << k) - 1 for k in range(len(eps) + 1)], np.uint64)
+            self.unvisited &= below[np.searchsorted(np.array(eps), needed)]
         self.leads = np.zeros(len(vectors), np.uint64)
         # What cannot reach a row's highest open bit cannot visit it; a row with none is out of reach.
         self.thresholds = np.concatenate(([4.0], 1.0 - np.array(eps, np.float64) / EPS_UNIT))
@@ -232,7 +236,7 @@ class _Visits:
         return np.concatenate(leader), np.concatenate(member), np.concatenate(bits)
 
 
-def sweep(vectors: Vectors, eps: Sequence[int]) -> Sweep:
+def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None = None) -> Sweep:
     """Sweep one cluster at several values of eps in one pass.
 
     Parameters
@@ -241,6 +245,8 @@ def sweep(vectors: Vectors, eps: Sequence[int]) -> Sweep:
         In visiting order.
     eps : sequence of 1 to 64 int
         Ten-thousandths, strictly ascending, 0 to 20001.
+    needed : ndarray of shape (n,), int64, optional
+        The least eps at which each row is visited beforehand: from there on it neither leads nor is visited.
 
     Returns
     -------
@@ -260,7 +266,7 @@ def sweep(vectors: Vectors, eps: Sequence[int]) -> Sweep:
         raise ValueError(f"eps must be 1 to {MAX_WINDOW} strictly ascending values, got {values}")
     if values[0] < 0 or values[-1] > MAX_EPS:
         raise ValueError(f"eps must lie in 0 to {MAX_EPS} ten-thousandths, got {values[0]} to {values[-1]}")
-    visits = _Visits(vectors, values)
+    visits = _Visits(vectors, values, needed)
     if values == (0,):  # no cosine is above 1: nobody visits anybody
         return Sweep(values, visits.unvisited, *visits.record())
     unvisited = visits.unvisited

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fairdedup.core import kmeans
 from fairdedup.errors import UserError
 from fairdedup.storage.files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
-from fairdedup.storage.run import RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
+from fairdedup.storage.run import Group, RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
 
 BLOCK = 1 << 16  # rows that are widened for their assignment at a time
 
@@ -70,14 +70,12 @@ def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
     return first + record.positions()
 
 
-def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, centroids: str) -> NDArray[np.int64]:
+def sort_group(root: Path, group: Group, centroids: str) -> NDArray[np.int64]:
     """Assign the rows of consecutive shards and write them sorted by cluster, unless that is done.
 
     Parameters
     ----------
-    records : list of ShardRecord
-    first : int
-        Row at which they begin.
+    group : Group
     centroids : str
         Seal of the centroids.
 
@@ -86,15 +84,13 @@ def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, 
     counts : ndarray of shape (k,), int64
         How many rows fell into each cluster.
     """
-    run = RunDirectory(root)
-    made_of = hash_of([asdict(r) for r in records], first, centroids)
+    run, number = RunDirectory(root), group.number
+    made_of = hash_of([asdict(r) for r in group.records], group.first, centroids)
     known = run.read_sorted(number)
     if known is not None and known.fingerprint == made_of:
         return np.diff(read_array(run.sorted("offsets", number)))
     unit_centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False))
-    unit = _vectors(run, records)
-    starts = first + offsets(records)
-    rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
+    unit, rows = _vectors(run, group), group.rows()
     labels = np.empty(len(unit), np.int64)
     for start in range(0, len(unit), BLOCK):
         labels[start : start + BLOCK] = kmeans.assign(unit[start : start + BLOCK], unit_centroids)
@@ -107,9 +103,9 @@ def sort_group(root: Path, number: int, records: list[ShardRecord], first: int, 
     return counts
 
 
-def _vectors(run: RunDirectory, records: list[ShardRecord]) -> NDArray[np.float16]:
+def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
     """Return the vectors of consecutive shards (n, d); a shard without any has no dimension either."""
-    filled = [r for r in records if r.valid]
+    filled = [r for r in group.records if r.valid]
     if not filled:
         return np.zeros((0, 0), np.float16)
     unit = np.empty((sum(r.valid for r in filled), read_array(run.vectors(filled[0].number)).shape[1]), np.float16)
@@ -160,15 +156,12 @@ def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., li
     number = kmeans.check_clusters(options.clusters, valid)
     trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
     (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
-    arguments, first = [], 0
-    for k, group in enumerate(groups(records)):
-        arguments.append((run.root, k, group, first, centroids))
-        first += sum(r.input for r in group)
+    parts = groups(records)
     counts = submit(
-        "assign", sort_group, arguments, [sum(r.input for r in a[2]) for a in arguments],
-        [f"{a[2][0].name} to {a[2][-1].name}" for a in arguments],
+        "assign", sort_group, [(run.root, group, centroids) for group in parts], [group.input for group in parts],
+        [group.name for group in parts],
     )  # fmt: skip
-    run.drop_sorted_from(len(arguments))
+    run.drop_sorted_from(len(parts))
     sizes = np.sum(counts, axis=0)
     if read_json(run.sizes) != sizes.tolist():
         write_json(run.sizes, sizes.tolist())

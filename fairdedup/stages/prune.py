@@ -22,6 +22,7 @@ from fairdedup.core.steps import COLUMNS, Decided, decide_part
 from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
+from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, groups
 
 TASKS = 64  # at least, where there are so many clusters
@@ -43,28 +44,44 @@ class ClusterRange:
     files: int
     rows: int
     work: float
+    marks: Path | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def clusters(self) -> Iterator[Cluster]:
-        """Yield the clusters that are not empty, rows ascending."""
+        """Yield the clusters that hold a row that is not excluded, rows ascending."""
         run = RunDirectory(self.root)
         centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False)[self.first : self.last])
         files = [
             (read_array(run.sorted("vectors", k)), read_array(run.sorted("rows", k)), np.load(run.sorted("offsets", k)))
             for k in range(self.files)
         ]
+        marks = [read_array(Marks(self.marks).path(k)) for k in range(self.files)] if self.marks else []
         for number in range(self.first, self.last):
             # Groups stand in row order and are sorted stably, so the rows of a cluster come out ascending.
             slices = [
                 (v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]
             ]
             if slices:
-                yield Cluster(
+                cluster = Cluster(
                     number,
                     np.concatenate([r[s] for _, r, s in slices]),
                     np.concatenate([v[s] for v, _, s in slices]),
                     centroids[number - self.first],
                 )
+                if marks:
+                    own = [m[int(o[number]) : int(o[number + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
+                    cluster = _curated(cluster, np.concatenate(own))
+                if len(cluster.rows):
+                    yield cluster
+
+
+def _curated(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
+    """Leave the excluded rows out, and add what is asked of the others."""
+    stays = ~marks["excluded"]
+    return replace(
+        cluster, rows=cluster.rows[stays], unit=cluster.unit[stays], protected=marks["protected"][stays],
+        values=marks["value"][stays],
+    )  # fmt: skip
 
 
 def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
@@ -78,8 +95,10 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArra
     return replace(decided, columns={})
 
 
-def cluster_ranges(run: RunDirectory) -> tuple[list[ClusterRange], int]:
-    """Split the clusters into ranges of about equal n^2; return them and how many clusters are not empty.
+def cluster_ranges(run: RunDirectory, marks: Marks) -> tuple[list[ClusterRange], int]:
+    """Split the clusters into ranges of about equal n^2; return them and how many clusters a sweep keeps a row of.
+
+    These hold a row that is not excluded, and no protected one.
 
     Raises
     ------
@@ -90,7 +109,7 @@ def cluster_ranges(run: RunDirectory) -> tuple[list[ClusterRange], int]:
     if known is None:
         raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster --out {run.root}` first")
     files = len(groups(run.records()))
-    sizes = np.array(known, np.int64)
+    sizes = np.array(known, np.int64) - marks.excluded
     each = sizes.astype(np.float64) ** 2 + sizes
     work = np.cumsum(each)
     tasks = min(len(sizes), max(TASKS, int(sizes.sum()) // ROWS_A_TASK))
@@ -98,10 +117,10 @@ def cluster_ranges(run: RunDirectory) -> tuple[list[ClusterRange], int]:
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
     parts = [
-        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()))
+        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()), marks.folder)
         for k, (a, b) in enumerate(spans)
     ]
-    return parts, int(np.count_nonzero(sizes))
+    return parts, int(np.count_nonzero((sizes > 0) & (np.asarray(marks.protected) == 0)))
 
 
 def prune(
@@ -110,6 +129,7 @@ def prune(
     prototypes: Prototypes | None,
     amount: dict[str, Any],
     submit: Callable[..., list[Any]],
+    marks: Marks,
 ) -> tuple[Decision, list[ClusterRange]]:
     """Decide which rows of a clustered run are kept.
 
@@ -117,6 +137,8 @@ def prune(
     ----------
     amount : dict
         One of keep, at_most (fractions) and eps (ten-thousandths).
+    marks : Marks
+        Which rows take no part, and which are always kept.
 
     Returns
     -------
@@ -124,9 +146,12 @@ def prune(
     parts : list of ClusterRange
         Those whose decisions lie in ``decisions/tasks``.
     """
-    parts, clusters = cluster_ranges(run)
+    parts, clusters = cluster_ranges(run, marks)
     map_parts = run_over(submit)
-    decision = decide(parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store)
+    decision = decide(
+        parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store,
+        protected=marks.always_kept,
+    )  # fmt: skip
     return decision, parts
 
 

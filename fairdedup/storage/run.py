@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
@@ -129,6 +132,16 @@ class RunDirectory:
         """Return the path of a sorted group's record."""
         return self.root / "clusters" / "records" / f"record_{number}.json"
 
+    @property
+    def curated(self) -> Path:
+        """What a command marks before it decides; removed when it ends."""
+        return self.root / "curated"
+
+    @property
+    def replaced(self) -> Path:
+        """New parts of a replacement, until they are in their places."""
+        return self.root / "replaced"
+
     def decided(self, number: int) -> Path:
         """Return the decisions of one prune task, by row."""
         return self.root / "decisions" / "tasks" / f"decided_{number}.npy"
@@ -149,6 +162,19 @@ class RunDirectory:
         except (FairdedupError, TypeError, KeyError):  # damaged, or not there: made again
             return None
         return record if _undamaged(self.files(number), record.seals, verify) else None
+
+    def read_metadata(self, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
+        """Return the metadata of an embedding shard.
+
+        Raises
+        ------
+        UserError
+            If they are damaged.
+        """
+        path = self.metadata(record.number)
+        if not is_sealed(path, record.seals["metadata"]):
+            raise UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {self.root} again")
+        return pq.read_table(path, columns=columns)
 
     def write_record(self, record: ShardRecord) -> None:
         """Write the record of a shard, last of its files."""
@@ -213,17 +239,68 @@ def seals_of(files: dict[str, Path]) -> dict[str, str]:
     return {name: seal(path) for name, path in files.items()}
 
 
-def groups(records: list[ShardRecord]) -> list[list[ShardRecord]]:
-    """Split records into runs of up to `GROUP_ROWS` rows, so that many tiny shards become few files."""
-    out: list[list[ShardRecord]] = []
-    rows = 0
+@dataclass(frozen=True)
+class Group:
+    """Consecutive embedding shards that share a sorted file and a part of the result.
+
+    Attributes
+    ----------
+    number : int
+    records : tuple of ShardRecord
+    first : int
+        Row at which the first shard begins.
+    """
+
+    number: int
+    records: tuple[ShardRecord, ...]
+    first: int
+
+    @property
+    def name(self) -> str:
+        """What the shards are called."""
+        last = f" to {self.records[-1].name}" if len(self.records) > 1 else ""
+        return self.records[0].name + last
+
+    @property
+    def input(self) -> int:
+        """Samples of the input in it."""
+        return sum(r.input for r in self.records)
+
+    @property
+    def valid(self) -> int:
+        """Vectors in it."""
+        return sum(r.valid for r in self.records)
+
+    def shards(self) -> Iterator[tuple[ShardRecord, int]]:
+        """Yield each shard with the row at which it begins."""
+        first = self.first
+        for record in self.records:
+            yield record, first
+            first += record.input
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of the vectors, ascending."""
+        return np.concatenate([first + record.positions() for record, first in self.shards()])
+
+    def sources(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return where each of some rows lies, for people: shard and position."""
+        starts = np.array([first for _, first in self.shards()])
+        homes = np.searchsorted(starts, rows, side="right") - 1  # of empty shards the last: none of the rows is theirs
+        return [f"{self.records[h].name}[{row - starts[h]}]" for h, row in zip(homes, rows, strict=True)]
+
+
+def groups(records: list[ShardRecord]) -> list[Group]:
+    """Split records into groups of up to `GROUP_ROWS` rows, so that many tiny shards become few files."""
+    out: list[Group] = []
+    held: list[ShardRecord] = []
+    first = rows = 0
     for record in records:
-        if not out or rows + record.input > GROUP_ROWS:
-            out.append([])
-            rows = 0
-        out[-1].append(record)
+        if held and rows + record.input > GROUP_ROWS:
+            out.append(Group(len(out), tuple(held), first))
+            held, first, rows = [], first + rows, 0
+        held.append(record)
         rows += record.input
-    return out
+    return [*out, Group(len(out), tuple(held), first)] if held else out
 
 
 def offsets(records: list[ShardRecord]) -> NDArray[np.int64]:

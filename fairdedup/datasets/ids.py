@@ -1,0 +1,77 @@
+"""A file of ids, as people keep them: a line an id, or a table with a column of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fairdedup.errors import UserError
+
+COLUMNS = ("id", "uid", "key")
+KINDS = ".txt (an id a line), .csv or .parquet (a column id)"
+
+
+def check_ids(path: Path, option: str) -> None:
+    """Refuse a file that is not there or of no known kind, without reading it.
+
+    Raises
+    ------
+    UserError
+        Naming the option and what it takes.
+    """
+    if not path.is_file():
+        raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
+    if path.suffix.lower() not in (".txt", ".csv", ".parquet"):
+        raise UserError(f"{option} {str(path)!r} is of no known kind: give a {KINDS}")
+
+
+def read_ids(path: Path, option: str) -> pa.Array:
+    """Return the ids of a file, each once, in the order of the file.
+
+    Parameters
+    ----------
+    path : Path
+    option : str
+        Which option names the file, for messages.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or has no column of ids.
+    """
+    check_ids(path, option)
+    kind = path.suffix.lower()
+    try:
+        if kind == ".parquet":
+            return _column(path, option)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if kind == ".txt":
+                names = [line.rstrip("\r\n") for line in file]
+            else:
+                lines = csv.DictReader(file)
+                column = _one_of(lines.fieldnames or (), path, option)
+                names = [line[column] for line in lines]
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{option} {str(path)!r} cannot be read ({str(error).splitlines()[0]}): write it anew"
+        ) from None
+    return pc.unique(pa.array([name for name in names if name], pa.string()))
+
+
+def _column(path: Path, option: str) -> pa.Array:
+    column = _one_of(pq.read_schema(path).names, path, option)
+    ids = pq.read_table(path, columns=[column]).column(column).cast(pa.string())
+    return pc.unique(ids).drop_null()
+
+
+def _one_of(names: Sequence[str], path: Path, option: str) -> str:
+    for column in COLUMNS:
+        if column in names:
+            return column
+    there = ", ".join(names) or "none"
+    raise UserError(f"{option} {str(path)!r} has columns {there}: give one named id, uid or key")

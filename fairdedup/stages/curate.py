@@ -1,0 +1,223 @@
+"""Curation before a decision: which rows take no part in it, which are always kept, and what `prefer` goes by.
+
+A task is a group of shards: it reads the metadata columns that are asked for, a shard at a time, and writes marks in
+the order of the group's sorted vectors, so that a prune task reads them as slices too. They go when the command ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fairdedup.core.rules import ordered
+from fairdedup.datasets.ids import check_ids, read_ids
+from fairdedup.errors import UserError, visible
+from fairdedup.storage.condition import Condition, condition, holds, parse
+from fairdedup.storage.files import clear, read_array, write_array
+from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
+from fairdedup.storage.marks import EXCLUDED, MARK, Marks
+from fairdedup.storage.run import Group, RunDirectory, ShardRecord, groups
+from fairdedup.storage.schemas import conform, merged_schema
+
+DROP, WHERE = 0, 1  # reasons, the stronger first
+STALE = 24 * 3600  # seconds after which marks are nobody's
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of the rows before they are decided; None is nothing.
+
+    Attributes
+    ----------
+    where : str or None
+        A condition on metadata columns: rows for which it is not true are excluded.
+    drop, always_keep : Path or None
+        Files of ids.
+    prefer : str or None
+        A column of numbers.
+    """
+
+    where: str | None = None
+    drop: Path | None = None
+    always_keep: Path | None = None
+    prefer: str | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one shard has of the rows and ids that are asked for; ids by their place in the file."""
+
+    excluded: NDArray[np.int64]
+    protected: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    lost: NDArray[np.int64]
+
+
+def curate_group(
+    root: Path, folder: Path, group: Group, where: Condition | None, prefer: str | None, schema: pa.Schema
+) -> _Found:
+    """Write the marks of consecutive shards, one after the other, and return what was found of them."""
+    run, number = RunDirectory(root), group.number
+    shards = [_curate_shard(run, folder, record, first, where, prefer, schema) for record, first in group.shards()]
+    marks = np.concatenate([own for own, _, _ in shards])
+    write_array(Marks(folder).excluded_path(number), np.concatenate([excluded for _, excluded, _ in shards]))
+    marks = marks[np.searchsorted(group.rows(), read_array(run.sorted("rows", number)))]
+    write_array(Marks(folder).path(number), marks)
+    bounds = np.load(run.sorted("offsets", number))
+    named = [np.concatenate([found[k] for _, _, found in shards]) for k in range(3)]
+    return _Found(_per_cluster(marks["excluded"], bounds), _per_cluster(marks["protected"], bounds), *named)
+
+
+def _curate_shard(
+    run: RunDirectory, folder: Path, record: ShardRecord, first: int, where: Condition | None, prefer: str | None,
+    schema: pa.Schema,
+) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[np.int64], ...]]:  # fmt: skip
+    """Return the marks of a shard by row, its excluded rows, and which ids were dropped, kept and lost."""
+    own = pq.read_schema(run.metadata(record.number)).names
+    metadata = conform(run.read_metadata(record, [n for n in schema.names if n in own]), schema)
+    ids = metadata.column("id")
+    unusable = pa.array([r[1] for r in record.rejected], pa.string())
+    rows = first + record.positions()
+    reason = np.full(len(rows), -1)
+    if where is not None:
+        reason[~holds(where, metadata.select(list(where.columns) or ["id"]))] = WHERE
+    dropped, named = find_ids(folder / "drop.parquet", ids)
+    reason[dropped] = DROP
+    kept, wanted = find_ids(folder / "always_keep.parquet", ids)
+    marks = np.zeros(len(rows), MARK)
+    marks["excluded"] = reason >= 0
+    marks["protected"] = kept & (reason < 0)
+    if prefer is not None:
+        marks["value"] = _values(metadata.column(prefer))
+    gone = np.flatnonzero(reason >= 0)
+    excluded = np.empty(len(gone), EXCLUDED)
+    excluded["row"], excluded["reason"] = rows[gone], reason[gone]
+    _, unusable_dropped = find_ids(folder / "drop.parquet", unusable)
+    _, unusable_wanted = find_ids(folder / "always_keep.parquet", unusable)
+    lost = find_ids(folder / "always_keep.parquet", ids.filter(pa.array(kept & (reason >= 0))))[1]
+    found = (
+        np.concatenate((named, unusable_dropped)), np.concatenate((wanted, unusable_wanted)),
+        np.concatenate((lost, unusable_wanted)),
+    )  # fmt: skip
+    return marks, excluded, found
+
+
+def _values(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return a column of numbers as integers in their order, nulls first."""
+    if not pa.types.is_integer(column.type):
+        column = column.cast(pa.float64())
+    missing = column.is_null().to_numpy().astype(bool)
+    return ordered(column.fill_null(0).to_numpy(), missing)
+
+
+def _per_cluster(marked: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.diff(np.concatenate(([0], np.cumsum(marked)))[bounds])
+
+
+def check_wishes(wishes: Wishes) -> None:
+    """Refuse early what would fail late: a text that is no condition, a file that is not there.
+
+    Raises
+    ------
+    UserError
+        In one line.
+    """
+    if wishes.where is not None:
+        parse(wishes.where)
+    for option, file in (("--drop", wishes.drop), ("--always-keep", wishes.always_keep)):
+        if file is not None:
+            check_ids(file, option)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can be preferred by."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+@contextmanager
+def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]]) -> Iterator[Marks]:
+    """Mark the rows of a clustered run, for as long as the block takes.
+
+    Raises
+    ------
+    UserError
+        If a column or an id is not there, or nothing is left.
+    """
+    if wishes == Wishes():
+        yield Marks()
+        return
+    _clear_stale(run)
+    folder = run.curated / secrets.token_hex(4)
+    try:
+        yield _curate(run, wishes, folder, submit)
+    finally:
+        clear(folder)
+        with suppress(OSError):
+            run.curated.rmdir()  # others may be at it
+
+
+def _clear_stale(run: RunDirectory) -> None:
+    """Remove what killed commands left; younger ones may still be at work."""
+    for left in run.curated.glob("*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                clear(left)
+
+
+def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..., list[Any]]) -> Marks:
+    records = run.records()
+    schema = merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
+    where = None if wishes.where is None else condition(wishes.where, schema)
+    if wishes.prefer is not None:
+        _check_number(wishes.prefer, schema)
+    read = {"id", wishes.prefer, *(where.columns if where else ())}
+    schema = pa.schema([f for f in schema if f.name in read])
+    named = {}
+    for option, file in (("drop", wishes.drop), ("always_keep", wishes.always_keep)):
+        if file is not None:
+            named[option] = read_ids(file, f"--{option.replace('_', '-')}")
+            write_ids(folder / f"{option}.parquet", named[option])
+    parts = groups(records)
+    found: list[_Found] = submit(
+        "curate", curate_group, [(run.root, folder, group, where, wishes.prefer, schema) for group in parts],
+        [group.input for group in parts], [group.name for group in parts],
+    )  # fmt: skip
+    excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
+    valid = sum(r.valid for r in records)
+    if np.sum(excluded) == valid:
+        raise UserError(f"--where and --drop leave none of {valid} rows: ask for less")
+    warnings = []
+    if "drop" in named:
+        warnings += unknown_ids(named["drop"], [f.dropped for f in found], f"--drop {wishes.drop}")
+    if "always_keep" in named:
+        what = f"--always-keep {wishes.always_keep}"
+        missing = unknown_ids(named["always_keep"], [f.kept for f in found], what)
+        if missing:
+            raise UserError(f"{missing[0]}; take out what is not in the run, or name another file")
+        lost = np.unique(np.concatenate([f.lost for f in found]))
+        if len(lost):
+            first = named["always_keep"][int(lost[0])].as_py()
+            warnings.append(f"{what}: {len(lost)} ids are of rejected rows and cannot be kept; the first is {first!r}")
+    reasons = (f"drop: {visible(wishes.drop.name) if wishes.drop else ''}", f"where: {visible(wishes.where or '')}")
+    return Marks(folder, excluded, protected, reasons, warnings)
+
+
+def _check_number(name: str, schema: pa.Schema) -> None:
+    if name not in schema.names:
+        raise UserError(f"--prefer {name!r}: the metadata has no such column, but {', '.join(schema.names)}")
+    if not is_number(schema.field(name).type):
+        numbers = ", ".join(f.name for f in schema if is_number(f.type)) or "none"
+        raise UserError(
+            f"--prefer {name!r} is {schema.field(name).type}, no number: the columns of numbers are {numbers}"
+        )

@@ -1,0 +1,171 @@
+"""A condition on metadata columns, in SQL as DuckDB has it; reads no file, sees no other table, and decides by row.
+
+The text comes from outside: DuckDB's own parser says that it is one expression before anything is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.errors import UserError
+
+EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
+LOCKED: dict[str, Any] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "threads": "1",
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that has been found to be one.
+
+    Attributes
+    ----------
+    text : str
+    columns : tuple of str
+        The columns that it reads.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+
+
+def parse(text: str) -> Any:
+    """Return the tree of one expression.
+
+    Raises
+    ------
+    UserError
+        If it is none, or more than that, or looks elsewhere than into the row.
+    """
+    if not text.strip():
+        raise UserError(f"--where is empty: {EXAMPLE}")
+    with _connect() as connection:
+        tree = _statement(connection, text)
+        plain = _statement(connection, "true")
+    expressions = tree.pop("select_list")
+    if tree != {name: part for name, part in plain.items() if name != "select_list"} or len(expressions) != 1:
+        raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
+    for node in _nodes(expressions):
+        if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR"):
+            raise UserError(f"--where {text!r} looks beyond its row ({node['class'].lower()}): {EXAMPLE}")
+        _check_lasting(text, node.get("function_name"))
+    return expressions
+
+
+def _check_lasting(text: str, name: str | None) -> None:
+    if name in _changing():
+        raise UserError(f"--where {text!r} calls {name}, which answers differently each time: leave it out")
+
+
+@cache
+def _changing() -> frozenset[str]:
+    """Return the functions whose answer is not one and the same for the same row."""
+    query = "SELECT function_name FROM duckdb_functions() WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+    with _connect() as connection:
+        return frozenset(name for (name,) in connection.execute(query).fetchall())
+
+
+def condition(text: str, schema: pa.Schema) -> Condition:
+    """Check a condition against the metadata's columns.
+
+    Raises
+    ------
+    UserError
+        Naming the column that is not there, or what else is wrong, in one line.
+    """
+    nodes = list(_nodes(parse(text)))
+    named = {part.lower() for node in nodes for part in node.get("column_names") or ()}
+    for name in named - {name.lower() for name in schema.names}:  # current_date is called without brackets
+        _check_lasting(text, name)
+    columns = tuple(name for name in schema.names if name.lower() in named)
+    found = Condition(text, columns)
+    empty = pa.schema([schema.field(name) for name in columns]).empty_table()
+    kind = _evaluate(found, empty, "WHERE", schema.names)
+    if kind != "BOOLEAN":
+        raise UserError(f"--where {text!r} is {kind}, neither true nor false: {EXAMPLE}")
+    return found
+
+
+def holds(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
+    """Return for which rows of a table (n rows) the condition is true; null is not.
+
+    Raises
+    ------
+    UserError
+        If a value cannot be read as the condition asks.
+    """
+    if not known.columns:  # the same for every row
+        table = pa.table({"": pa.nulls(table.num_rows)})
+    return _evaluate(known, table, "SELECT", table.column_names)
+
+
+def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -> Any:
+    """Return the type of the expression where it may stand in WHERE (which forbids aggregates), or its values."""
+    import duckdb
+
+    if not table.column_names:
+        table = pa.table({"": pa.nulls(0)})
+    expression = f"(\n{known.text}\n)"
+    with _connect() as connection:
+        try:
+            connection.register("metadata", table)
+            if how == "WHERE":
+                connection.execute(f"SELECT 1 FROM metadata WHERE {expression}")
+                return str(connection.execute(f"SELECT {expression} FROM metadata").description[0][1])
+            values = connection.execute(f"SELECT coalesce({expression}, false) AS holds FROM metadata").fetchnumpy()
+            return np.asarray(values["holds"]).astype(bool)
+        except duckdb.Error as error:
+            raise _refused(known.text, error, columns) from None
+
+
+def _refused(text: str, error: Exception, columns: list[str]) -> UserError:
+    message = str(error).strip().splitlines()[0]
+    missing = re.search(r'Referenced column "(.+)" not found', message)
+    if missing:
+        return UserError(f"--where {text!r} names column {missing[1]!r}: the metadata has {', '.join(columns)}")
+    mend = "use TRY_CAST, which gives null" if message.startswith("Conversion") else EXAMPLE
+    return UserError(f"--where {text!r} cannot be evaluated ({message}): {mend}")
+
+
+def _connect() -> Any:
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config=LOCKED)
+    connection.execute("SET python_enable_replacements = false")  # a name is a column, never a variable of ours
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _statement(connection: Any, text: str) -> dict[str, Any]:
+    query = f"SELECT (\n{text}\n)"
+    answer = json.loads(connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [query]).fetchone()[0])
+    if answer["error"]:
+        message = answer["error_message"].splitlines()[0]
+        raise UserError(f"--where {text!r} is no condition ({message}): {EXAMPLE}")
+    if len(answer["statements"]) != 1 or answer["statements"][0]["node"]["type"] != "SELECT_NODE":
+        raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
+    node: dict[str, Any] = answer["statements"][0]["node"]
+    return node
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _nodes(part)

@@ -1,0 +1,56 @@
+"""What curation writes for a decision: a mark for each row of a group of shards, in the order of its sorted vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.storage.files import read_array
+
+MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
+EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8")])
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a run, in sum.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where they lie; None where nothing was asked.
+    excluded, protected : ndarray of shape (k,), int64, or 0
+        Such rows of each cluster.
+    reasons : tuple of str
+        Why rows are excluded, by number.
+    warnings : list of str
+    """
+
+    folder: Path | None = None
+    excluded: NDArray[np.int64] | int = 0
+    protected: NDArray[np.int64] | int = 0
+    reasons: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    def path(self, number: int) -> Path:
+        """Return the path of a group's marks, by the order of its sorted rows."""
+        assert self.folder is not None
+        return self.folder / f"marks_{number}.npy"
+
+    def excluded_path(self, number: int) -> Path:
+        """Return the path of a group's excluded rows, ascending, with the number of the reason."""
+        assert self.folder is not None
+        return self.folder / f"excluded_{number}.npy"
+
+    def of_group(self, number: int) -> NDArray[Any]:
+        """Return a group's excluded rows with the number of the reason."""
+        return read_array(self.excluded_path(number)) if self.folder else np.zeros(0, EXCLUDED)
+
+    @property
+    def always_kept(self) -> int:
+        """Number of protected rows."""
+        return int(np.sum(self.protected))

@@ -1,0 +1,58 @@
+"""One schema for the metadata of all shards, whose tables may differ: numbers are widened, the rest becomes text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+REJECTED_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())]
+)
+DECISIONS_SCHEMA = pa.schema([
+    ("row", pa.int64()), ("id", pa.string()), ("cluster", pa.int64()), ("neighbourhood", pa.int64()),
+    ("kept", pa.bool_()), ("representative", pa.int64()), ("similarity", pa.float64()),
+    ("centroid_similarity", pa.float64()), ("readmitted", pa.bool_()),
+])  # fmt: skip
+
+
+def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
+    """Return one schema for all shards: numbers are widened; columns that do not agree become text."""
+    names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
+    fields = []
+    for name in names:
+        kinds = [pa.schema([schema.field(name).remove_metadata()]) for schema in schemas if name in schema.names]
+        try:
+            one = pa.unify_schemas(kinds, promote_options="permissive").field(0)
+            for kind in kinds:
+                pa.nulls(1, kind.field(0).type).cast(one.type)
+            fields.append(one)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            fields.append(pa.field(name, pa.string()))
+    return pa.schema(fields)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with the columns of the schema, each of its type; one that is missing is all null."""
+    columns = [
+        _as(table.column(f.name), f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+        for f in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if kind != pa.string():  # a whole number beyond 2**53 among floats: another shard has rounded it before
+            return column.cast(kind, safe=False)
+        return pa.array([None if v is None else _text(v) for v in column.to_pylist()], kind)
+
+
+def _text(value: Any) -> str:
+    """Return a value that no other column type holds as text: JSON, and bytes that are no text spelt out."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return json.dumps(value, default=str, ensure_ascii=False)
