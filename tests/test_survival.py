@@ -55,54 +55,81 @@ def at_work_on(run: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def asked(shards: Path, weights: Path) -> tuple[object, ...]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """Return a command over twenty shards of ready embeddings, large enough for every stage to take a while."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    (folder / "img_emb").mkdir()
+    for number in range(20):
+        x = rng.normal(size=(3000, 64)).astype(np.float16)
+        x[1500:] = x[:1500] + rng.uniform(0.01, 1, (1500, 1)) * x[1500:]
+        np.save(folder / "img_emb" / f"img_emb_{number}.npy", x)
+    np.savez(folder / "p.npz", **{f"tone/{k}": rng.normal(size=64) for k in range(3)})  # type: ignore[arg-type]
+    return ("run", folder, "--keep", 0.5, "--rule", "balanced", "--prototypes", folder / "p.npz", "--clusters", 30,
+            "--workers", 2)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def asked_of_images(shards: Path, weights: Path) -> tuple[object, ...]:
     return ("run", shards, "--keep", 0.5, "--rule", "balanced", "--model", "fairdedup-small", "--pretrained", weights,
             "--batch-size", 4, "--clusters", 3, "--workers", 2)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def undisturbed(asked: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """Return a run that nothing disturbed, and the seconds that it took."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    started = time.monotonic()
+def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, float]:
+    """Return a run that nothing disturbed, and the seconds that it took from its workers' start on."""
     process = start(*asked, "--out", "run", cwd=folder)
+    began = wait_for_workers(process)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    return folder / "run", time.monotonic() - started
+    return folder / "run", time.monotonic() - began
 
 
-def kill_at(moments: list[float], asked: tuple[object, ...], folder: Path, expected: Path) -> list[str]:
-    """Kill a run at each moment, in seconds from its start, go on, and demand the same bytes; return the stages."""
+def wait_for_workers(process: subprocess.Popen[str]) -> float:
+    """Return the time at which a command's workers have started: before that, nothing is at work."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "dashboard" in line:
+            return time.monotonic()
+    raise AssertionError("it has no workers")
+
+
+def kill_at(shares: list[float], asked: tuple[object, ...], folder: Path) -> dict[str, int]:
+    """Kill a run at each share of its time, go on, and demand the same bytes; return how often each stage was hit."""
+    expected, seconds = undisturbed(asked, folder)
     stages = []
-    for number, moment in enumerate(moments):
+    for number, share in enumerate(shares):
         out = folder / f"run{number}"
         process = start(*asked, "--out", out, cwd=folder)
-        time.sleep(moment)
+        wait_for_workers(process)
+        time.sleep(seconds * share)
         kill(process)
         stages.append(at_work_on(out))
         again = start(*asked, "--out", out, cwd=folder)
         _, err = again.communicate()
-        assert again.returncode == 0, (moment, stages[-1], err)
-        assert product(out) == product(expected), (moment, stages[-1])
-        assert not list(out.rglob("*.tmp")), (moment, stages[-1])
+        assert again.returncode == 0, (share, stages[-1], err)
+        assert product(out) == product(expected), (share, stages[-1])
+        assert not list(out.rglob("*.tmp")), (share, stages[-1])
         shutil.rmtree(out)
-    return stages
+    counts = {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
+    print(f"{len(shares)} kills within {seconds:.1f} s, while at work on: {counts}")
+    return counts
 
 
 @pytest.mark.timeout(300)
-def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, undisturbed, tmp_path):
-    expected, seconds = undisturbed
-    kill_at([seconds * share for share in (0.45, 0.7, 0.9)], asked, tmp_path, expected)
+def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, tmp_path):
+    kill_at([0.3, 0.6, 0.85], asked, tmp_path)
 
 
 @pytest.mark.soak
-def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, undisturbed, tmp_path):
-    expected, seconds = undisturbed
+def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, tmp_path):
     rng = random.Random(0)
-    stages = kill_at([rng.uniform(0.1, 1.0) * seconds for _ in range(KILLS)], asked, tmp_path, expected)
-    counts = {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
-    print(f"{KILLS} kills within {seconds:.1f} s, while at work on: {counts}")
-    assert {"embed", "cluster", "prune"} <= set(stages), counts
+    counts = kill_at([rng.uniform(0.05, 1.0) for _ in range(KILLS)], asked, tmp_path)
+    assert {"embed", "cluster", "prune"} <= set(counts)
+
+
+@pytest.mark.soak
+def test_a_run_over_images_that_was_killed_ends_with_the_same_bytes(asked_of_images, tmp_path):
+    kill_at([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95], asked_of_images, tmp_path)
 
 
 # Damage
