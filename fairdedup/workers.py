@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,6 +19,48 @@ from fairdedup.stages.embed import TOPIC
 
 RETRIES = 2  # a lost worker costs its own task
 ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
+FILES, LEAST_FILES = 4096, 256  # that may be open: asked for, and needed
+
+
+@contextmanager
+def held_back(ignored: bool = False) -> Iterator[None]:
+    """Hold an interrupt (Ctrl-C) back until the block has ended: half-made futures would complain of it.
+
+    Where it is `ignored` instead, processes that the block starts ignore it for good: the command alone decides when
+    they end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handler = signal.SIG_IGN if ignored else lambda number, _: held.append(number)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
+def allow_files() -> None:
+    """Let this process, and the workers that it starts, open enough files.
+
+    Raises
+    ------
+    UserError
+        If the machine does not let them: Dask would spin on it.
+    """
+    try:
+        import resource
+    except ImportError:  # no such limit on this system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < LEAST_FILES:
+        raise UserError(f"this process may open only {most} files: raise the limit, as by `ulimit -n {FILES}`")
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> Any:
@@ -65,6 +109,7 @@ class Workers:
         """Connect with the first task, so that a run that has nothing to do starts nothing."""
         from distributed import Client, LocalCluster
 
+        allow_files()
         for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.scheduler:
@@ -80,11 +125,12 @@ class Workers:
                 client.wait_for_workers(1)
             return client
         # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
-        self._cluster = LocalCluster(
-            n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=self.memory_limit,
-        )  # fmt: skip
-        client = Client(self._cluster, set_as_default=False)
+        with held_back(ignored=True):
+            self._cluster = LocalCluster(
+                n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+                local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=self.memory_limit,
+            )  # fmt: skip
+            self._client = client = Client(self._cluster, set_as_default=False)
         workers = "1 worker" if self.number == 1 else f"{self.number} workers"
         self.progress.say(f"{workers} on this machine; dashboard: {client.dashboard_link}")
         return client
@@ -133,10 +179,11 @@ class Workers:
         unit = "rows" if sizes is not None else "shards" if len(arguments) > 1 else "task"
         with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown, own) as reported:
             futures = {}
-            for k in order:
-                key = f"{stage}-{k}-{own}"
-                future = self._client.submit(outcome, function, *arguments[k], pure=False, retries=RETRIES, key=key)
-                futures[future] = k
+            with held_back():
+                for k in order:
+                    key = f"{stage}-{k}-{own}"
+                    future = self._client.submit(outcome, function, *arguments[k], pure=False, retries=RETRIES, key=key)
+                    futures[future] = k
             results: list[Any] = [None] * len(arguments)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
@@ -185,7 +232,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        with held_back():
+            if self._client is not None:
+                self._client.close()
+            if self._cluster is not None:
+                self._cluster.close()

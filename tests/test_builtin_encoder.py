@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
+from fairdedup import deduplicate
 from fairdedup.sample import write_sample
 from fairdedup.sample.draw import draw_scene
 from fairdedup.sample.people import GENDERS, OCCUPATIONS, another_shot, make_person, make_setting, pick
@@ -98,7 +99,7 @@ def held_out(encoder: Encoder) -> tuple[np.ndarray, list[dict[str, str]]]:
 
 @pytest.mark.parametrize(
     ("attribute", "floor"),
-    [("perceived gender presentation", 0.85), ("perceived age", 0.45), ("perceived skin tone", 0.75)],
+    [("perceived gender presentation", 0.9), ("perceived age", 0.48), ("perceived skin tone", 0.85)],
 )
 def test_zero_shot_accuracy_on_fresh_pictures(
     held_out: tuple[np.ndarray, list[dict[str, str]]],
@@ -129,8 +130,11 @@ def test_empty_rooms_look_absent(
     assert ((absent > people) == nobody).mean() >= 0.98
 
 
-def test_planted_copies_are_nearest_neighbours(encoder: Encoder, tmp_path: Path) -> None:
-    summary = write_sample(tmp_path, seed=11, n=900)
+@pytest.fixture(scope="module")
+def drawn(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], np.ndarray]:
+    """Return a sample, the ids of its readable pictures, and their embeddings."""
+    folder = tmp_path_factory.mktemp("drawn") / "sample"
+    summary = write_sample(folder)
     ids, images = [], []
     for shard in summary.shards:
         with tarfile.open(shard) as tar:
@@ -141,11 +145,32 @@ def test_planted_copies_are_nearest_neighbours(encoder: Encoder, tmp_path: Path)
                     assert stream is not None
                     ids.append(key)
                     images.append(Image.open(io.BytesIO(stream.read())).convert("RGB"))
-    embeddings = encoder.images(images)
+    return folder, ids, encoder.images(images)
+
+
+@pytest.mark.parametrize("rule", ["fairdedup", "balanced"])
+def test_the_rules_keep_more_of_the_rare_than_semdedup_at_the_same_count(rule, drawn, prototypes) -> None:
+    folder, ids, embeddings = drawn
+    labels = pd.read_parquet(folder / "labels.parquet").set_index("id").loc[ids]
+    people = (labels["skin_tone"] != "none").to_numpy()
+    gains = {"dark": 0.0, "older": 0.0}
+    for seed in range(4):
+        shares = {}
+        for each in ("semdedup", rule):
+            result = deduplicate(embeddings, keep=0.5, rule=each, prototypes=prototypes, seed=seed, clusters=2)
+            kept = labels[result.decisions["kept"].to_numpy() & people]
+            shares[each] = {"dark": (kept["skin_tone"] == "dark").mean(), "older": (kept["age"] == "older").mean()}
+        for group in gains:
+            gains[group] += shares[rule][group] - shares["semdedup"][group]
+    assert min(gains.values()) > 0, gains
+
+
+def test_planted_copies_are_nearest_neighbours(drawn: tuple[Path, list[str], np.ndarray]) -> None:
+    folder, ids, embeddings = drawn
     similar = embeddings @ embeddings.T
     np.fill_diagonal(similar, -1)
     row = {key: at for at, key in enumerate(ids)}
-    truth = pd.read_parquet(tmp_path / "truth.parquet")
+    truth = pd.read_parquet(folder / "truth.parquet")
     for kind, close in (("exact", 0.99999), ("recaption", 0.99999), ("jpeg", 0.98)):
         pairs = truth[truth.kind == kind]
         copies = [row[key] for key in pairs.id]

@@ -191,7 +191,7 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
 # Workers that go, tasks that fail
 
 
-def test_a_worker_killed_in_every_stage_costs_one_task_and_no_byte(
+def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
     processes, tmp_path, finished, embeddings, prototypes
 ):
     address = processes.scheduler()
@@ -207,7 +207,7 @@ def test_a_worker_killed_in_every_stage_costs_one_task_and_no_byte(
                 return super().submit(stage, function, arguments, *more)
             log = tmp_path / f"{stage}.log"
             again = [(str(log), k == 0, function, args) for k, args in enumerate(arguments)]
-            results = super().submit(stage, die_once, again, *more)
+            results = super().submit(stage, dying(), again, *more)
             begun = log.read_text().split()
             done_again[stage] = len(begun) - len(arguments)
             for process in [p for p in mortal if p.poll() is not None]:
@@ -222,18 +222,23 @@ def test_a_worker_killed_in_every_stage_costs_one_task_and_no_byte(
         pipeline.run(config, progress)
     assert product(config.out) == product(finished)
     assert {"embed", "train k-means", "assign", "search", "decide", "survey", "shares", "export"} <= set(done_again)
-    assert set(done_again.values()) == {1}, done_again
+    # The task that the worker was at, and of quick ones those whose results it still held.
+    assert min(done_again.values()) == 1 and done_again["embed"] == done_again["train k-means"] == 1, done_again
 
 
-def die_once(log: str, mortal: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Do a task, but let the process die in the middle of a mortal one, once."""
-    with open(log, "a") as file:
-        file.write("begun\n")
-    if mortal and not os.path.exists(log + ".died"):
-        with open(log + ".died", "w"):
-            pass
-        os.kill(os.getpid(), signal.SIGKILL)
-    return function(*args)
+def dying() -> Callable[..., Any]:
+    """Return what does a task, but dies in the middle of a mortal one, once; workers cannot import this module."""
+
+    def die_once(log: str, mortal: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        with open(log, "a") as file:
+            file.write("begun\n")
+        if mortal and not os.path.exists(log + ".died"):
+            with open(log + ".died", "w"):
+                pass
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args)
+
+    return die_once
 
 
 def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
@@ -243,7 +248,7 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
         def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
                    *more: Any) -> list[Any]:  # fmt: skip
             wrapped = [(stage == "embed" and k == 2, function, args) for k, args in enumerate(arguments)]
-            return super().submit(stage, break_down, wrapped, *more)
+            return super().submit(stage, breaking(), wrapped, *more)
 
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS,
                        out=tmp_path / "run", scheduler=scheduler)  # fmt: skip
@@ -260,10 +265,13 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
     assert product(config.out) == product(finished)
 
 
-def break_down(broken: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if broken:
-        raise RuntimeError("the device is on fire")
-    return function(*args)
+def breaking() -> Callable[..., Any]:
+    def break_down(broken: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if broken:
+            raise RuntimeError("the device is on fire")
+        return function(*args)
+
+    return break_down
 
 
 # A local cluster
@@ -360,12 +368,13 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 
 def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finished, monkeypatch):
     from fairdedup.stages import prune
+    from fairdedup.storage.marks import Marks
     from fairdedup.storage.run import RunDirectory
 
     shutil.copytree(finished, tmp_path / "run")
     sizes = np.r_[np.random.default_rng(0).integers(1, 500, 3000), 4000]
     (tmp_path / "run" / "clusters" / "sizes.json").write_text(json.dumps(sizes.tolist()))
-    parts, filled = prune.cluster_ranges(RunDirectory(tmp_path / "run"))
+    parts, filled = prune.cluster_ranges(RunDirectory(tmp_path / "run"), Marks())
     assert filled == 3001 and sum(p.rows for p in parts) == sizes.sum() and len(parts) <= prune.TASKS
     work = sorted(p.work for p in parts)
     share = (sizes.astype(float) ** 2).sum() / prune.TASKS

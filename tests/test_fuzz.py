@@ -25,10 +25,11 @@ from test_inputs import Colours
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
-from fairdedup.encoders import EncoderSpec
+from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
 from fairdedup.stages import embed
 from fairdedup.stages.export import merged_schema
+from fairdedup.storage.copies import Copies
 from fairdedup.storage.run import RunDirectory
 
 SPEC = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
@@ -141,7 +142,7 @@ class Bench:
                     for position, sample in enumerate(shard.read()):
                         assert sample.position == position
                         assert (sample.image is None) == (sample.error is not None)
-                    records.append(embed.embed_images(number, shard, self.run, SPEC, ""))
+                    records.append(embed.embed_images(number, shard, self.run, "", SPEC, Copies()))
                 else:
                     records.append(embed.embed_vectors(number, shard, self.run, ""))
         except UserError as error:
@@ -190,7 +191,7 @@ def decodes(examples: int, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "load_encoder", lambda _: Colours())
+    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
 
 
 @pytest.fixture(autouse=True)

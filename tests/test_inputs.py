@@ -55,10 +55,9 @@ from fairdedup import cli, pipeline
 from fairdedup.config import RunConfig
 from fairdedup.datasets import open_input
 from fairdedup.datasets import parquet as reader
-from fairdedup.encoders import EncoderSpec
+from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
-from fairdedup.stages import embed
 from fairdedup.storage.run import RunDirectory
 
 
@@ -345,14 +344,14 @@ class Here:
 
     progress = StageProgress(quiet=True)
 
-    def submit(self, stage: str, function: Callable[..., Any], arguments: Any, sizes: Any = None) -> list[Any]:
+    def submit(self, stage: str, function: Callable[..., Any], arguments: Any, *_: Any) -> list[Any]:
         return [function(*each) for each in arguments]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[..., dict[str, Any]]:
     """Run every stage over an input and return the manifest."""
-    monkeypatch.setattr(embed, "load_encoder", lambda _: Colours())
+    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
     spec = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
     monkeypatch.setattr(pipeline, "_image_encoder", lambda *_: spec)
     monkeypatch.setattr(pipeline, "_prototypes", lambda *_: None)  # it has no text tower
@@ -539,7 +538,7 @@ def test_nothing_of_the_data_reaches_a_terminal_unescaped(
         files |= {f"{name}.png": picture(10 * k), f"{name}.txt": HOSTILE}
         files[f"{name}.json"] = json.dumps({HOSTILE: HOSTILE})
     source = write(tmp_path / "hostile", {**files, f"bad{HOSTILE.replace('/', '')}.png": HTML})
-    cli._summary(run(source), Path(f"run{HOSTILE}"), quiet=False)
+    cli._summary(run(source), Path(f"run{HOSTILE}"), quiet=False, log_json=False)
     shutil.rmtree(tmp_path / "run")
     unknown = command("run", tmp_path / HOSTILE, "--keep", 1)
     downloads = downloaded(table={**STATUS, "error_message": [None, HOSTILE, None, HOSTILE]})

@@ -221,7 +221,7 @@ def test_a_limit_on_the_size_of_files_is_one_line_and_nothing_half_written_count
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, embeddings, scheduler):
+def test_a_full_disk_or_a_locked_one_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, embeddings, scheduler):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk], capture_output=True).returncode:
@@ -233,7 +233,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, em
         assert full.code == 1 and full.err.count("\n") == 1
         assert "cannot write" in full.err and "No space left on device" in full.err
         assert not (disk / "run" / "run.json").exists() and not list((disk / "run").rglob("*.tmp"))
-        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,size=4m,ro", disk], check=True)
+        locked = command(*asked)
+        assert locked.code == 1 and locked.err.count("\n") == 1 and "Read-only file system" in locked.err
+        subprocess.run(["mount", "-o", "remount,size=4m,rw", disk], check=True)
         done(*asked)
         assert manifest(disk / "run")["counts"]["kept"] == 119
     finally:
@@ -246,6 +249,21 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, embeddings, sche
     answer = command("run", embeddings, "--keep", 0.5, "--rule", "semdedup", "--out", tmp_path / "locked" / "run",
                      "--scheduler", scheduler, "--quiet")  # fmt: skip
     assert answer.code == 1 and answer.err.count("\n") == 1 and "Permission denied" in answer.err
+
+
+@pytest.mark.parametrize(("limit", "enough"), [("-Hn 100", False), ("-Sn 64", True)])
+def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_path, embeddings):
+    asked = f"run {embeddings} --keep 0.5 --rule semdedup --out run --workers 1 --quiet"
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit {limit.replace('-Hn', '-n')}; exec {sys.executable} -m fairdedup {asked}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if enough:
+        assert ended.returncode == 0, ended.stderr
+    else:
+        assert ended.returncode == 2 and ended.stderr == (
+            "fairdedup: error: this process may open only 100 files: raise the limit, as by `ulimit -n 4096`\n"
+        )
 
 
 def test_the_files_that_a_finished_run_vouches_for_are_all_there(finished):
