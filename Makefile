@@ -9,7 +9,7 @@ help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
 	@echo 'make test   install into .venv, then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
-	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and two benchmarks'
+	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
 	@echo 'make clean  remove .venv and caches; runs (fairdedup-run/) stay'
 
 run: $(INSTALLED)
@@ -29,6 +29,7 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak --timeout=0 || test $$? -eq 5
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/sample.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

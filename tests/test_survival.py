@@ -18,7 +18,7 @@ import pytest
 from runs import CLUSTERS, command, contents, done, manifest
 
 PRODUCT = ("kept", "decisions", "rejected")
-KILLS = 50  # in `make soak`
+KILLS = int(os.environ.get("KILLS", "50"))  # in `make soak`
 
 
 def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -75,61 +75,64 @@ def asked_of_images(shards: Path, weights: Path) -> tuple[object, ...]:
             "--batch-size", 4, "--clusters", 3, "--workers", 2)  # fmt: skip
 
 
-def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, float]:
-    """Return a run that nothing disturbed, and the seconds that it took from its workers' start on."""
-    process = start(*asked, "--out", "run", cwd=folder)
-    began = wait_for_workers(process)
+def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, int]:
+    """Return a run that nothing disturbed, and how many stages it went through."""
+    process = start(*asked, "--out", "run", "--log-json", cwd=folder)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    return folder / "run", time.monotonic() - began
+    return folder / "run", err.count('"event": "stage"')
 
 
-def wait_for_workers(process: subprocess.Popen[str]) -> float:
-    """Return the time at which a command's workers have started: before that, nothing is at work."""
+def wait_for_stages(process: subprocess.Popen[str], number: int) -> None:
+    """Wait until a command's workers have started and so many stages have ended, or all have."""
     assert process.stderr is not None
+    ended = -1
     for line in process.stderr:
-        if "dashboard" in line:
-            return time.monotonic()
-    raise AssertionError("it has no workers")
+        ended += "dashboard" in line or '"event": "stage"' in line
+        if ended >= number:
+            return
 
 
-def kill_at(shares: list[float], asked: tuple[object, ...], folder: Path) -> dict[str, int]:
-    """Kill a run at each share of its time, go on, and demand the same bytes; return how often each stage was hit."""
-    expected, seconds = undisturbed(asked, folder)
+def kill_at(moments: list[tuple[float, float]], asked: tuple[object, ...], folder: Path) -> dict[str, int]:
+    """Kill a run at each moment, go on, and demand the same bytes; return how often each stage was hit.
+
+    A moment is the share of the stages that have ended, and the seconds that have passed since.
+    """
+    expected, number = undisturbed(asked, folder)
     stages = []
-    for number, share in enumerate(shares):
-        out = folder / f"run{number}"
-        process = start(*asked, "--out", out, cwd=folder)
-        wait_for_workers(process)
-        time.sleep(seconds * share)
+    for k, (share, seconds) in enumerate(moments):
+        out = folder / f"run{k}"
+        process = start(*asked, "--out", out, "--log-json", cwd=folder)
+        wait_for_stages(process, int(share * number))
+        time.sleep(seconds)
         kill(process)
         stages.append(at_work_on(out))
         again = start(*asked, "--out", out, cwd=folder)
         _, err = again.communicate()
-        assert again.returncode == 0, (share, stages[-1], err)
-        assert product(out) == product(expected), (share, stages[-1])
-        assert not list(out.rglob("*.tmp")), (share, stages[-1])
+        assert again.returncode == 0, (share, seconds, stages[-1], err)
+        assert product(out) == product(expected), (share, seconds, stages[-1])
+        assert not list(out.rglob("*.tmp")), (share, seconds, stages[-1])
         shutil.rmtree(out)
-    counts = {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
-    print(f"{len(shares)} kills within {seconds:.1f} s, while at work on: {counts}")
+        counts = {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
+        print(f"{len(stages)} kills among {number} stages, while at work on: {counts}", flush=True)
     return counts
 
 
 @pytest.mark.timeout(300)
 def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, tmp_path):
-    kill_at([0.3, 0.6, 0.85], asked, tmp_path)
+    kill_at([(0.0, 0.3), (0.3, 0.1), (0.95, 0.01)], asked, tmp_path)
 
 
 @pytest.mark.soak
 def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, tmp_path):
     rng = random.Random(0)
-    counts = kill_at([rng.uniform(0.05, 1.0) for _ in range(KILLS)], asked, tmp_path)
+    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], asked, tmp_path)
     assert {"embed", "cluster", "prune"} <= set(counts)
 
 
 @pytest.mark.soak
 def test_a_run_over_images_that_was_killed_ends_with_the_same_bytes(asked_of_images, tmp_path):
-    kill_at([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95], asked_of_images, tmp_path)
+    kill_at([(k / 10, 0.1 * (k % 3)) for k in range(10)], asked_of_images, tmp_path)
 
 
 # Damage
