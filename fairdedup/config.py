@@ -15,7 +15,6 @@ DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # every two samples are duplicates
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
-RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 
 
 class RunConfig(BaseModel):

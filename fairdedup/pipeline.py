@@ -29,7 +29,7 @@ from fairdedup.captions import (
 )
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import search_eps
-from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps
+from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps, swept_target
 from fairdedup.core.kmeans import check_clusters
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
@@ -84,7 +84,8 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     finish(directory)  # a replacement that was stopped
     finished = manifest_of(directory)
     if finished is not None:
-        damaged = next((f for f, sealed in finished["files"].items() if not is_sealed(directory.root / f, sealed)), "")
+        files = finished.get("files", {directory.manifest.name: ""})  # a manifest without them vouches for nothing
+        damaged = next((f for f, sealed in files.items() if not is_sealed(directory.root / f, sealed)), "")
         if not damaged:
             progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
             return finished
@@ -101,7 +102,7 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     _check_input(directory, dataset)
     _begin(directory, "embed", _asked(config, "embed"))
     if not directory.input.is_file():
-        write_json(directory.input, {s.name: s.fingerprint() for s in dataset.shards})
+        write_json(directory.input, dataset.fingerprints)
     prints = fingerprints(dataset, spec)
     there = known_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in there]
@@ -192,9 +193,8 @@ def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: M
     for fraction in fractions:
         target = kept_target(fraction, valid)
         check_target(fraction, valid, clusters, marks.always_kept)
-        searched = target
-        if options.rule == "balanced" and target < valid:
-            searched = max(clusters + marks.always_kept, int(np.floor(target * (1 - options.reserve) + 0.5)))
+        reserve = options.reserve if options.rule == "balanced" else 0.0
+        searched = swept_target(target, valid, reserve, clusters + marks.always_kept)
         eps = search_eps(parts, plan, searched, valid, map_parts)
 
         swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
@@ -310,7 +310,7 @@ def _check_input(directory: RunDirectory, dataset: Dataset) -> None:
     known = read_json(directory.input)
     if known is None:
         return
-    now = {s.name: s.fingerprint() for s in dataset.shards}
+    now = dataset.fingerprints
     changes = [
         f"{name!r} {'has changed' if name in now else 'is gone'}" for name in known if now.get(name) != known[name]
     ]
@@ -380,7 +380,7 @@ def open_for_embedding(config: RunConfig, progress: StageProgress) -> Dataset:
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    return hashlib.sha256("\n".join(s.fingerprint() for s in dataset.shards).encode()).hexdigest()
+    return hashlib.sha256("\n".join(dataset.fingerprints.values()).encode()).hexdigest()
 
 
 def _image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:

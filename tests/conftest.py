@@ -6,9 +6,19 @@ import os
 
 import pytest
 from hypothesis import settings
-from runs import embeddings, finished, images_run, prototypes, scheduler, shards, weights
+from runs import again, embeddings, finished, images_run, prototypes, prune, scheduler, shards, weights
 
-__all__ = ["embeddings", "finished", "images_run", "prototypes", "scheduler", "shards", "weights"]  # fixtures
+__all__ = [
+    "again",
+    "embeddings",
+    "finished",
+    "images_run",
+    "prototypes",
+    "prune",
+    "scheduler",
+    "shards",
+    "weights",
+]  # fixtures
 
 # No clock and no saved examples: a test that passes once passes again.
 settings.register_profile("fairdedup", deadline=None, derandomize=True, database=None)

@@ -9,11 +9,12 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from PIL import Image
 
 from fairdedup import cli
 
+PRODUCT = ("kept", "decisions", "rejected")
 DIMENSION = 16
 CLUSTERS = 5
 UNUSABLE = {7: "nan", 101: "zero", 233: "inf"}  # rows of the embeddings that cannot be used
@@ -70,6 +72,19 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every file under a folder."""
     return {name: data for name, (data, _) in files(folder).items()}
+
+
+def product(run: Path) -> dict[str, dict[str, bytes]]:
+    """Return the bytes of what a run is made for."""
+    return {folder: contents(run / folder) for folder in PRODUCT}
+
+
+def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """Start a command in a folder as a process group of its own, with Dask workers of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fairdedup", *map(str, arguments)],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -266,6 +281,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory, scheduler: str, embedding
     done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", run,
          "--scheduler", scheduler, "--quiet")  # fmt: skip
     return run
+
+
+@pytest.fixture
+def again(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run, to be changed."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def prune(again: Path, scheduler: str, prototypes: Path) -> Callable[..., Decided]:
+    """Decide the copy anew with these flags, and return it."""
+
+    def decide(*flags: object) -> Decided:
+        done("prune", again, *flags, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+        assert not (again / "curated").exists()
+        return Decided(again)
+
+    return decide
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -35,6 +35,7 @@ from runs import (
 
 from fairdedup import __version__, cli
 from fairdedup.config import DEFAULT_FILE, RunConfig
+from fairdedup.core import rules
 from fairdedup.encoders import BUILTIN_WEIGHTS
 
 COMMANDS = sorted(cli.cli.commands)
@@ -244,13 +245,6 @@ def test_on_a_terminal_every_stage_has_a_bar_and_names_stay_tame(tmp_path, sched
 
 
 @pytest.fixture
-def again(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def asked(embeddings: Path, prototypes: Path, scheduler: str) -> list[object]:
     """Return the command of the finished run, but for --out."""
     return ["run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS,
@@ -332,6 +326,10 @@ def test_an_input_inside_the_run_is_refused(again, scheduler):
 def write_config(path: Path, **keys: Any) -> Path:
     path.write_text(yaml.safe_dump(keys), encoding="utf-8")
     return path
+
+
+def test_the_command_line_and_the_yaml_know_the_rules_that_there_are():
+    assert set(cli._RULES) == set(rules.RULES) == set(get_args(RunConfig.model_fields["rule"].annotation))
 
 
 def test_every_option_of_run_is_a_key_of_the_yaml():

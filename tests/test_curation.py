@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 import oracles
@@ -22,25 +20,6 @@ from fairdedup.errors import UserError
 from fairdedup.storage.condition import condition, holds, parse
 
 COMPARED = ("cluster", "kept", "representative", "similarity", "neighbourhood", "readmitted")
-
-
-@pytest.fixture
-def again(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def prune(again, scheduler, prototypes):
-    """Decide the copy anew with these flags, and return it."""
-
-    def decide(*flags: object) -> Decided:
-        done("prune", again, *flags, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
-        assert not (again / "curated").exists()
-        return Decided(again)
-
-    return decide
 
 
 def ids_of(*rows: int) -> str:

@@ -19,19 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client
-from runs import CLUSTERS, command, contents, done, manifest, table
+from runs import CLUSTERS, PRODUCT, command, contents, done, manifest, product, started, table
 
 from fairdedup import pipeline
 from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
 from fairdedup.workers import Workers
-
-PRODUCT = ("kept", "decisions", "rejected")
-
-
-def product(run: Path) -> dict[str, dict[str, bytes]]:
-    return {folder: contents(run / folder) for folder in PRODUCT}
 
 
 @dataclass
@@ -275,13 +269,6 @@ def breaking() -> Callable[..., Any]:
 
 
 # A local cluster
-
-
-def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fairdedup", *map(str, arguments)],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
 
 
 def test_a_local_cluster_tells_its_dashboard_and_keeps_to_its_memory(embeddings, tmp_path):

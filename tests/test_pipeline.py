@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import (
     CLUSTERS,
+    PRODUCT,
     UNUSABLE,
     Decided,
     command,
@@ -41,25 +42,6 @@ RULES = [
     ("semdedup", False), ("semdedup", True), ("fairdedup", False), ("fairdedup", True), ("balanced", False),
     ("balanced", True), ("random-neighbour", False), ("random-neighbour", True), ("semdedup-chain", False),
 ]  # fmt: skip
-PRODUCT = ("kept", "decisions", "rejected")
-
-
-@pytest.fixture
-def again(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def prune(again, scheduler, prototypes):
-    """Decide the copy anew with these flags, and return it."""
-
-    def decide(*flags: object) -> Decided:
-        done("prune", again, *flags, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
-        return Decided(again)
-
-    return decide
 
 
 def flags_of(rule: str, cover: bool) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import oracles
@@ -19,13 +18,6 @@ RULES = [
     ("semdedup", False), ("semdedup", True), ("fairdedup", False), ("balanced", True), ("semdedup-chain", False),
     ("random", False),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def again(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to be changed."""
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
 
 
 @pytest.fixture

@@ -15,19 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import CLUSTERS, command, contents, done, manifest
+from runs import CLUSTERS, PRODUCT, command, contents, done, manifest, product, started
 
-PRODUCT = ("kept", "decisions", "rejected")
 KILLS = int(os.environ.get("KILLS", "50"))  # in `make soak`
-
-
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a command as a process group of its own, with Dask workers of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fairdedup", *map(str, arguments)],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=os.environ | environment,
-    )  # fmt: skip
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -35,11 +25,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def product(run: Path) -> dict[str, dict[str, bytes]]:
-    """Return the bytes of what a run is made for."""
-    return {folder: contents(run / folder) for folder in PRODUCT}
 
 
 def at_work_on(run: Path) -> str:
@@ -77,7 +62,7 @@ def asked_of_images(shards: Path, weights: Path) -> tuple[object, ...]:
 
 def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, int]:
     """Return a run that nothing disturbed, and how many stages it went through."""
-    process = start(*asked, "--out", "run", "--log-json", cwd=folder)
+    process = started(folder, *asked, "--out", "run", "--log-json")
     _, err = process.communicate()
     assert process.returncode == 0, err
     return folder / "run", err.count('"event": "stage"')
@@ -102,12 +87,12 @@ def kill_at(moments: list[tuple[float, float]], asked: tuple[object, ...], folde
     stages = []
     for k, (share, seconds) in enumerate(moments):
         out = folder / f"run{k}"
-        process = start(*asked, "--out", out, "--log-json", cwd=folder)
+        process = started(folder, *asked, "--out", out, "--log-json")
         wait_for_stages(process, int(share * number))
         time.sleep(seconds)
         kill(process)
         stages.append(at_work_on(out))
-        again = start(*asked, "--out", out, cwd=folder)
+        again = started(folder, *asked, "--out", out)
         _, err = again.communicate()
         assert again.returncode == 0, (share, seconds, stages[-1], err)
         assert product(out) == product(expected), (share, seconds, stages[-1])
@@ -138,11 +123,6 @@ def test_a_run_over_images_that_was_killed_ends_with_the_same_bytes(asked_of_ima
 # Damage
 
 
-@pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
 def flip(path: Path) -> None:
     """Alter one bit in the middle of a file, leaving its size and time as they were."""
     stat = path.stat()
@@ -163,9 +143,9 @@ DAMAGED = {
 @pytest.mark.parametrize("file", DAMAGED)
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_a_damaged_file_is_made_again_by_the_same_command(
-    file, how, copied, finished, embeddings, prototypes, scheduler
+    file, how, again, finished, embeddings, prototypes, scheduler
 ):
-    path = copied / file
+    path = again / file
     if how == "flipped":
         flip(path)
     elif how == "cut":
@@ -173,30 +153,30 @@ def test_a_damaged_file_is_made_again_by_the_same_command(
     else:
         path.unlink()
     if DAMAGED[file] != "prune":
-        (copied / "run.json").unlink()  # a run that had not ended yet
+        (again / "run.json").unlink()  # a run that had not ended yet
     if file.endswith("record_2.json") and how == "flipped":
         path.write_text(path.read_text().replace('"valid": 79', '"valid": 78'))
-    done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", copied,
+    done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", again,
          "--scheduler", scheduler, "--quiet")  # fmt: skip
-    assert product(copied) == product(finished)
+    assert product(again) == product(finished)
     for folder in ("embeddings/img_emb", "embeddings/metadata", "clusters"):
-        assert contents(copied / folder) == contents(finished / folder)
+        assert contents(again / folder) == contents(finished / folder)
 
 
 @pytest.mark.parametrize(
     "file", ["clusters/vectors_0.npy", "clusters/rows_0.npy", "embeddings/metadata/metadata_0.parquet"]
 )
-def test_a_prune_of_damaged_files_names_them_and_decides_nothing(file, copied, scheduler):
-    before = contents(copied / "kept")
-    flip(copied / file)
-    answer = command("prune", copied, "--keep", 0.4, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
+def test_a_prune_of_damaged_files_names_them_and_decides_nothing(file, again, scheduler):
+    before = contents(again / "kept")
+    flip(again / file)
+    answer = command("prune", again, "--keep", 0.4, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
     folder, mend = ("clusters", "cluster") if file.startswith("clusters") else ("embeddings", "embed")
     assert answer.code == 2 and answer.err.count("\n") == 1
-    assert f"{copied / folder}" in answer.err and f"missing or damaged: run `fairdedup {mend}" in answer.err
+    assert f"{again / folder}" in answer.err and f"missing or damaged: run `fairdedup {mend}" in answer.err
     if folder == "clusters":
-        assert contents(copied / "kept") == before
+        assert contents(again / "kept") == before
     else:
-        assert not (copied / "run.json").exists(), "nothing half-written counts as a result"
+        assert not (again / "run.json").exists(), "nothing half-written counts as a result"
 
 
 # A disk that will not have it

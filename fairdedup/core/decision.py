@@ -157,9 +157,8 @@ def decide(
     searched = target
     if eps is None:
         assert target is not None
-        if options.rule == "balanced" and keep is not None and target < valid:
-            searched = max(least, int(np.floor(target * (1 - options.reserve) + 0.5)))
-        assert searched is not None
+        reserve = options.reserve if options.rule == "balanced" and keep is not None else 0.0
+        searched = kf.swept_target(target, valid, reserve, least)
         eps = search_eps(parts, plan, searched, valid, run)
     results = run("decide", decide_step, parts, eps, plan, None)
     _check_promises(options, results)

@@ -36,6 +36,11 @@ def kept_target(fraction: float, valid: int) -> int:
     return math.floor(float(fraction) * valid + 0.5)
 
 
+def swept_target(target: int, valid: int, reserve: float, least: int) -> int:
+    """Return how many of K samples the sweep is to keep: the seats of `balanced` are held back, never below `least`."""
+    return target if target >= valid or not reserve else max(least, math.floor(target * (1 - reserve) + 0.5))
+
+
 def smallest_fraction(least: int, valid: int) -> float:
     """Return the least fraction, to 6 decimals, that keeps so many rows: one of every cluster, and all protected."""
     steps = math.ceil((least - 0.5) / valid * 1e6)

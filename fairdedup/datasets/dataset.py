@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -94,3 +95,8 @@ class Dataset:
     format: str
     source: str
     shards: tuple[ImageShard, ...] | tuple[EmbeddingShard, ...]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Name and fingerprint of every shard; asked for once, since each may be a call to an object store."""
+        return {shard.name: shard.fingerprint() for shard in self.shards}

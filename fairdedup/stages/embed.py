@@ -33,9 +33,9 @@ COMMON_REASONS = 3
 TOPIC = "fairdedup-rows"  # where a task reports, to whoever listens, how many rows it has done
 
 
-def shard_fingerprint(shard: Any, encoder: dict[str, Any] | None) -> str:
-    """Return what an embedding shard depends on: the input's bytes and the encoder's identity, as a hash."""
-    known = {"shard": shard.fingerprint(), "encoder": encoder}
+def shard_fingerprint(shard: str, encoder: dict[str, Any] | None) -> str:
+    """Return what an embedding shard depends on: the input's fingerprint and the encoder's identity, as a hash."""
+    known = {"shard": shard, "encoder": encoder}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -165,12 +165,12 @@ def _write(
 def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
     """Return what each embedding shard depends on, as a hash."""
     encoder = spec.identity() if spec else None
-    return [shard_fingerprint(shard, encoder) for shard in dataset.shards]
+    return [shard_fingerprint(shard, encoder) for shard in dataset.fingerprints.values()]
 
 
 def known_shards(run: RunDirectory, prints: Sequence[str], submit: Callable[..., list[Any]]) -> dict[int, ShardRecord]:
     """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
-    before = [k for k in range(len(prints)) if run.read_record(k) is not None]
+    before = [k for k in range(len(prints)) if run.record(k).is_file()]
     found = submit("verify", known_shard, [(k, run.root, prints[k]) for k in before])
     return {record.number: record for record in found if record is not None}
 
