@@ -4,68 +4,24 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
+from contrastive import Codes, Pictures
 from PIL import Image
 
 from fairdedup.sample.captions import write_caption
 from fairdedup.sample.draw import draw_scene
 from fairdedup.sample.people import AGES, OCCUPATIONS, Scene, another_shot, make_person, make_setting
 
-PROTOTYPES = Path(__file__).resolve().parent.parent / "configs" / "prototypes" / "people.yaml"
 CAPTIONS = 6  # written for every training picture
 FACT_OF = {
     "perceived gender presentation": "gender",
     "perceived age": "age",
     "perceived skin tone": "skin tone",
 }
-
-
-@dataclass
-class Pictures:
-    """Pictures as the image tower sees them, what they show, and their captions."""
-
-    images: torch.Tensor  # (n, 3, 64, 64) uint8
-    facts: torch.Tensor  # (n, a) int64, a code for every attribute's value; 0 is none
-    tokens: torch.Tensor  # (n, CAPTIONS, t)
-    said: torch.Tensor  # (n, CAPTIONS, a) int64, 0 where the caption does not say
-
-
-@dataclass
-class Prompts:
-    """Every concept of people.yaml in all its words."""
-
-    tokens: list[torch.Tensor]  # per concept (captions, t)
-    said: torch.Tensor  # (concepts, a)
-
-
-@dataclass
-class Codes:
-    """Numbers for attribute values, so that what captions say can be compared in one go."""
-
-    attributes: list[str]
-    values: dict[tuple[str, str], int]
-
-    def encode(self, facts: dict[str, str]) -> list[int]:
-        """Code of each attribute, 0 where `facts` lacks it."""
-        row = []
-        for attribute in self.attributes:
-            if attribute in facts:
-                key = (attribute, facts[attribute])
-                row.append(self.values.setdefault(key, len(self.values) + 1))
-            else:
-                row.append(0)
-        return row
-
-    def fits(self, facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Whether what is said is true of the picture: facts (b, a), said (c, a) -> (b, c), 0 or 1."""
-        shown, named = facts[:, None, :], said[None, :, :]
-        return ((named == 0) | (shown == named)).all(2).float()
 
 
 def one_off(rng: np.random.Generator, balanced: bool) -> Scene:
@@ -114,19 +70,6 @@ def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[t
     return pixels.permute(0, 3, 1, 2).contiguous(), [scene for _, scenes in blocks for scene in scenes]
 
 
-def prompts() -> dict[str, dict[str, list[str]]]:
-    """people.yaml spelled out: attribute -> concept (or "absent") -> captions."""
-    config = yaml.safe_load(PROTOTYPES.read_text(encoding="utf-8"))
-    spelled = {}
-    for attribute, entry in config["attributes"].items():
-        templates = entry.get("templates", config["templates"])
-        spelled[attribute] = {
-            concept: [template.format(phrase) for template in templates for phrase in phrases]
-            for concept, phrases in entry["concepts"].items()
-        } | {"absent": list(entry.get("absent", []))}
-    return spelled
-
-
 def caption_pictures(
     images: torch.Tensor, scenes: list[Scene], codes: Codes, tokenizer: object, rng: np.random.Generator
 ) -> Pictures:
@@ -137,15 +80,3 @@ def caption_pictures(
     facts = torch.tensor([codes.encode(scene.facts()) for scene in scenes])
     shape = (len(scenes), CAPTIONS, -1)
     return Pictures(images, facts, tokens.reshape(shape), said.reshape(shape))
-
-
-def encode_words(codes: Codes, tokenizer: object) -> Prompts:
-    """Tokens of all prompts, concept by concept; those for nobody once."""
-    tokens, said = [], []
-    for attribute, concepts in prompts().items():
-        for concept, captions in concepts.items():
-            says = {FACT_OF[attribute]: concept} if concept != "absent" else {"people": "nobody"}
-            if codes.encode(says) not in said:
-                said.append(codes.encode(says))
-                tokens.append(tokenizer(captions))  # type: ignore[operator]
-    return Prompts(tokens, torch.tensor(said))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import platform
 import sys
 import time
@@ -21,18 +20,8 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from drawn_pictures import (
-    CAPTIONS,
-    FACT_OF,
-    Codes,
-    Pictures,
-    Prompts,
-    caption_pictures,
-    draw_pictures,
-    encode_words,
-    prompts,
-)
-from safetensors.torch import save_file
+from contrastive import Codes, encode_pictures, encode_prompts, encode_words, processor, save, train
+from drawn_pictures import FACT_OF, caption_pictures, draw_pictures
 from torch.nn import functional as F
 
 from fairdedup.sample.people import Scene
@@ -43,105 +32,6 @@ NAME = "fairdedup-small"
 TRAIN_SEED = 1_000_000  # added to --seed, and HELD_OUT_SEED likewise: far from what users type
 HELD_OUT_SEED = 2_000_000
 LEVEL_SEED = 3_000_000
-
-
-def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift, zoom and light every picture of the batch a little differently. (b, 3, s, s) in 0..1."""
-    b = len(images)
-    draw = torch.rand(b, 4, generator=generator) * 2 - 1
-    zoom = 1 - 0.05 * draw[:, 0]
-    theta = torch.zeros(b, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
-    theta[:, 0, 2], theta[:, 1, 2] = 0.06 * draw[:, 1], 0.06 * draw[:, 2]
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    keep = torch.rand(b, generator=generator) < 0.3  # some pictures just as they come
-    moved[keep] = images[keep]
-    return (moved * (1 + 0.05 * draw[:, 3])[:, None, None, None]).clamp(0, 1)
-
-
-def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, fits: torch.Tensor) -> torch.Tensor:
-    """CLIP's symmetric cross entropy, each target spread over all that `fits`: (pictures, texts)."""
-    logits = scale * image @ text.T
-    own = fits / fits.sum(0, keepdim=True).clamp_min(1e-6)  # chance that a text was written for each picture it fits
-    by_image = -(own / own.sum(1, keepdim=True) * F.log_softmax(logits, dim=1)).sum(1)
-    by_text = -(own * F.log_softmax(logits, dim=0)).sum(0)
-    return (by_image.mean() + by_text.mean()) / 2
-
-
-def train(
-    model: torch.nn.Module,
-    data: Pictures,
-    asked: Prompts,
-    codes: Codes,
-    preprocess: dict,
-    args: argparse.Namespace,
-) -> None:
-    """Train for `args.steps` steps of AdamW on a cosine."""
-    generator = torch.Generator().manual_seed(args.seed)
-    mean = torch.tensor(preprocess["mean"])[:, None, None]
-    std = torch.tensor(preprocess["std"])[:, None, None]
-    flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
-    groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
-    model.train().to(memory_format=torch.channels_last)
-    order = torch.empty(0, dtype=torch.int64)
-    started, running = time.perf_counter(), 0.0
-    for step in range(args.steps):
-        rate = args.lr * min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = max(rate, 1e-6)
-        if len(order) < args.batch:
-            order = torch.cat([order, torch.randperm(len(data.images), generator=generator)])
-        rows, order = order[: args.batch], order[args.batch :]
-        which = torch.randint(CAPTIONS, (args.batch,), generator=generator)
-        tokens, said = [data.tokens[rows, which]], [data.said[rows, which]]
-        for concept, words in enumerate(asked.tokens):
-            chosen = torch.randint(len(words), (2,), generator=generator)
-            tokens.append(words[chosen])
-            said.append(asked.said[[concept, concept]])
-        fits = codes.fits(data.facts[rows], torch.cat(said))
-        images = jitter(data.images[rows].float() / 255, generator)
-        images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-        image = F.normalize(model.encode_image(images), dim=-1)
-        text = F.normalize(model.encode_text(torch.cat(tokens)), dim=-1)
-        scale = model.logit_scale.exp()
-        captions, prompts = slice(None, args.batch), slice(args.batch, None)
-        loss = clip_loss(image, text[captions], scale, fits[:, captions])
-        loss = loss + clip_loss(image, text[prompts], scale, fits[:, prompts])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(50))
-        running += loss.item()
-        if (step + 1) % 50 == 0:
-            scale, seconds = model.logit_scale.exp(), time.perf_counter() - started
-            print(f"step {step + 1} loss {running / 50:.3f} scale {scale:.1f} {seconds:.0f} s", flush=True)
-            running = 0.0
-    model.eval()
-
-
-@torch.no_grad()
-def encode_prompts(model: torch.nn.Module, tokenizer: object) -> dict[str, dict[str, torch.Tensor]]:
-    """Prototypes of people.yaml: attribute -> concept -> (256,), and "absent" -> (m, 256)."""
-    prototypes: dict[str, dict[str, torch.Tensor]] = {}
-    for attribute, concepts in prompts().items():
-        prototypes[attribute] = {}
-        for concept, captions in concepts.items():
-            units = F.normalize(model.encode_text(tokenizer(captions)), dim=-1)  # type: ignore[operator]
-            prototypes[attribute][concept] = units if concept == "absent" else F.normalize(units.mean(0), dim=-1)
-    return prototypes
-
-
-@torch.no_grad()
-def encode_pictures(model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict) -> torch.Tensor:
-    """Embeddings (n, 256), not scaled, of pixels (n, 3, 64, 64)."""
-    mean = torch.tensor(preprocess["mean"])[:, None, None]
-    std = torch.tensor(preprocess["std"])[:, None, None]
-    return torch.cat([model.encode_image((part.float() / 255 - mean) / std) for part in pixels.split(256)])
 
 
 def differences(vectors: torch.Tensor) -> torch.Tensor:
@@ -247,17 +137,6 @@ def zero_shot(
     return figures
 
 
-def save(model: torch.nn.Module, path: Path) -> None:
-    """Write the weights as safetensors: float16, but float32 for the statistics of batch normalisation."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        half = tensor.is_floating_point() and "running_" not in name
-        state[name] = (tensor.half() if half else tensor).contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone
-
-
 def main() -> None:
     """Draw, train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -274,6 +153,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=BUILTIN / f"{NAME}.safetensors")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "builtin_encoder.json")
+    parser.set_defaults(flip=False)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -291,7 +171,7 @@ def main() -> None:
         data = caption_pictures(pixels, scenes, codes, tokenizer, np.random.default_rng(TRAIN_SEED + args.seed))
         drawn = time.perf_counter()
         print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
-        train(model, data, encode_words(codes, tokenizer), codes, preprocess, args)
+        train(model, data, encode_words(codes, tokenizer, FACT_OF), codes, preprocess, args)
         some = slice(0, 3000)
         own = encode_pictures(model, pixels[some], preprocess)
         shrink_groups(model, tokenizer, own, scenes[some], args.group_weight)
@@ -340,14 +220,6 @@ def main() -> None:
     args.results.parent.mkdir(parents=True, exist_ok=True)
     args.results.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results["zero-shot"], indent=2))
-
-
-def processor() -> str:
-    """Name of the processor, as Linux tells it."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":
