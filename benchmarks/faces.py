@@ -7,16 +7,22 @@ ages were; these are repaired, and any other unknown value is refused.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import decode
+from fairdedup.encoders import EncoderSpec, check_model, load_encoder
 from fairdedup.errors import UserError
 
 VALUES = {
@@ -114,8 +120,96 @@ def table_of(labels: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of a draw in which one race makes up about 60 % and one gender about 70 %, as web data may."""
-    keep_race = 0.6 / 0.4 * (labels["race"] != race).sum() / max(1, (labels["race"] == race).sum())
-    chance = np.where(labels["race"] == race, 1.0, min(1.0, 1 / keep_race))
-    chance = chance * np.where(labels["gender"] == gender, 1.0, 3 / 7)
-    return np.flatnonzero(rng.random(len(labels)) < chance)
+    """Return the rows of a draw in which one race makes up about 60 % and one gender about 70 %, as web data may.
+
+    The other races, and all ages, keep their shares among each other. Every face that is wanted most is in every draw.
+    """
+    chance = np.ones(len(labels))
+    for column, value, share in (("race", race, 0.6), ("gender", gender, 0.7)):
+        own = (labels[column] == value).to_numpy()
+        chance *= np.where(own, share / own.mean(), (1 - share) / (1 - own.mean()))
+    return np.flatnonzero(rng.random(len(labels)) < chance / chance.max())
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Faces as they are pruned: (n, d) vectors, and what only the measures look at."""
+
+    vectors: np.ndarray
+    labels: pd.DataFrame
+    digests: list[str]
+    names: list[str]
+
+    def take(self, rows: np.ndarray) -> Faces:
+        """Return some of them."""
+        return Faces(
+            self.vectors[rows],
+            self.labels.iloc[rows].reset_index(drop=True),
+            [self.digests[k] for k in rows],
+            [self.names[k] for k in rows],
+        )
+
+
+def encoder_of(text: str) -> EncoderSpec:
+    """Read ``MODEL:WEIGHTS`` (a tag or a file), or ``local-dir:FOLDER`` or ``hf-hub:NAME``, which bring their own."""
+    model, _, weights = (text, "", "") if text.startswith(("local-dir:", "hf-hub:")) else text.partition(":")
+    check_model(model, weights or None)
+    return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
+
+
+def embed(sources: list[str], labels: Path | None, spec: EncoderSpec) -> Faces:
+    """Embed the faces of all sources, in order."""
+    encoder = load_encoder(spec)
+    vectors, waiting, found = [], [], []
+    started = time.monotonic()
+    for source in sources:
+        for face in faces(source, labels):
+            waiting.append(face.picture)
+            found.append(face)
+            if len(waiting) == 512:
+                vectors.append(encoder.encode_images(waiting))
+                waiting = []
+                print(f"{len(found)} faces, {len(found) / (time.monotonic() - started):.0f} a second", file=sys.stderr)
+    if waiting:
+        vectors.append(encoder.encode_images(waiting))
+    unlabelled = table_of([face.labels for face in found])
+    return Faces(np.concatenate(vectors), unlabelled, [f.digest for f in found], [f.name for f in found])
+
+
+def write_embeddings(known: Faces, folder: Path) -> None:
+    """Write vectors and labels in clip-retrieval's layout."""
+    for name in ("img_emb", "metadata"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    np.save(folder / "img_emb" / "img_emb_0.npy", known.vectors)
+    table = known.labels.astype(str).assign(id=known.names, sha256=known.digests)
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), folder / "metadata" / "metadata_0.parquet")
+
+
+def read_embeddings(folder: Path) -> Faces:
+    """Read what `write_embeddings` wrote, or ready embeddings whose metadata has id, race, gender and age."""
+    table = pq.read_table(folder / "metadata" / "metadata_0.parquet").to_pandas()
+    lines: list[dict[str, str]] = table[list(VALUES)].to_dict("records")
+    digests = table["sha256"].tolist() if "sha256" in table else [""] * len(table)
+    return Faces(np.load(folder / "img_emb" / "img_emb_0.npy"), table_of(lines), digests, table["id"].tolist())
+
+
+def refuse_known_faces(known: Faces, weights: str | None, allowed: bool) -> int:
+    """Return how many of the faces the encoder was trained on.
+
+    Raises
+    ------
+    UserError
+        If there are any and that is not allowed: an encoder tells such faces apart better than it would strangers.
+    """
+    listed = Path(weights).with_suffix(".faces.txt") if weights else Path()
+    if not listed.is_file():
+        print(f"what {weights or 'this encoder'} was trained on is not known: no list of faces beside it")
+        return 0
+    trained = set(listed.read_text().split())
+    seen = [name for name, digest in zip(known.names, known.digests, strict=True) if digest in trained]
+    if seen and not allowed:
+        raise UserError(
+            f"{weights} was trained on {len(seen)} of these faces ({seen[0]} is one): prune others, or say --same-faces"
+        )
+    print(f"{weights} was trained on {len(seen)} of these {len(known.names)} faces")
+    return len(seen)

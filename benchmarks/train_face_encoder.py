@@ -132,6 +132,9 @@ def main() -> None:
     held_out, other = seen_by(transform, args.held_out) if args.held_out else ([], torch.empty(0))
     known = set(digests)
     new = [k for k, face in enumerate(held_out) if face.digest not in known]
+    figures = {}
+    if new:
+        figures = accuracy(kept, tokenizer, [held_out[k] for k in new], encode_pictures(kept, other[new], preprocess))
     report = {
         "what": "zero-shot accuracy of a small CLIP trained on FairFace with captions made from its perceived labels, "
         "on held-out faces: argmax over the prototypes of configs/prototypes/fairface.yaml",
@@ -140,9 +143,7 @@ def main() -> None:
         "seed": args.seed,
         "trained on": {"faces": len(seen), "distinct files": len(digests)},
         "held out": {"faces": len(new), "left out as trained on": len(held_out) - len(new)},
-        "zero-shot": accuracy(kept, tokenizer, [held_out[k] for k in new], encode_pictures(kept, other[new], preprocess))
-        if new
-        else {},
+        "zero-shot": figures,
         "weights": {"sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(), "bytes": args.out.stat().st_size},
         "training": {"steps": args.steps, "batch": args.batch, "seconds": round(trained - started, 1)},
         "hardware": {"processor": processor(), "threads": args.threads},
