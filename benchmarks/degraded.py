@@ -1,0 +1,72 @@
+"""What is left of each rule's gain on FairFace when the prototypes are bad: swapped, noisy, offset, or all alike.
+
+    python benchmarks/degraded.py fairface/val --encoder fairdedup-small:face-encoder.safetensors --skew
+
+- swapped: each concept's prototype turns into that of the next concept; at 1 every label is wrong
+- noisy: a random direction is added, `level` times as long as what tells the concept from the attribute's others
+- offset: each concept's similarity to every face is shifted, by `level` times the spread of true similarities
+- scaled: prototypes draw together until a face's similarities to an attribute's concepts lie within `level`
+
+Whether a run would warn that memberships say nothing is noted beside each figure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faces import VALUES, Faces
+from fairface import BASE, RULES, ROOT, compare, draws, figures_header, load, parser_of, report_of
+
+from fairdedup.core.prototypes import Attribute, Prototypes
+from fairdedup.errors import UserError
+
+COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1")
+LEVELS: dict[str, tuple[float, ...]] = {
+    "swapped": (0.25, 0.5, 0.75, 1.0),
+    "noisy": (0.5, 1.0, 2.0, 4.0),
+    "offset": (0.5, 1.0, 2.0, 4.0),
+    "scaled": (0.1, 0.03, 0.01, 0.001),
+}
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def spread(vectors: np.ndarray, faces: np.ndarray) -> float:
+    """Return the median over faces of the largest minus the smallest similarity to the concepts."""
+    similarity = faces @ unit(vectors).T
+    return float(np.median(np.ptp(similarity, axis=1)))
+
+
+def degrade(attribute: Attribute, how: str, level: float, faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return worse prototypes (c, d) of one attribute; `faces` are unit embeddings (n, d)."""
+    p = unit(attribute.vectors.astype(np.float64))
+    apart = p - p.mean(0)
+    if how == "swapped":
+        return unit((1 - level) * p + level * np.roll(p, 1, axis=0))
+    if how == "noisy":
+        noise = unit(rng.standard_normal(p.shape))
+        return unit(p + level * np.linalg.norm(apart, axis=1, keepdims=True) * noise)
+    if how == "offset":
+        common = unit(faces.mean(0))
+        shift = level * np.std(faces @ p.T) * rng.standard_normal((len(p), 1))
+        return unit(p + shift * common / float((faces @ common).mean()))
+    if how == "scaled":
+        low, high = 0.0, 1.0
+        for _ in range(40):  # the spread grows with the scale
+            middle = (low + high) / 2
+            low, high = (middle, high) if spread(p.mean(0) + middle * apart, faces) < level else (low, middle)
+        return unit(p.mean(0) + high * apart)
+    raise UserError(f"{how!r} is no way to degrade prototypes: choose among {', '.join(LEVELS)}")
+
+
+def degraded(prototypes: Prototypes, how: str, level: float, known: Faces, seed: int) -> dict[str, Any]:
+    rng, faces = np.random.default_rng(seed), unit(known.vectors.astype(np.float64))
+    return {
+        a.name: dict(zip(a.concepts, degrade(a, how, level, faces, rng), strict=True)) for a in prototypes.attributes
+    }
