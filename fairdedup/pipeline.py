@@ -143,7 +143,9 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
     }
     with curated(directory, _wishes(config), workers.submit) as marks:
         decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks)
-        shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
+        shares, doubts = [], []
+        if prototypes:
+            shares, doubts = group_shares(parts, options, prototypes, decision.readmitted, workers.submit)
         _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
         counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit, marks)
     state, sizes = _state(directory), read_json(directory.sizes)
@@ -160,7 +162,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
         "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
-        "warnings": [*marks.warnings, *decision.warnings],
+        "warnings": [*marks.warnings, *decision.warnings, *doubts],
         "shares": shares,
         "stages": _stages(state, workers.progress),
         "files": seals,
@@ -266,6 +268,7 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
 def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
+    directory.drop_audit()
     clear(directory.replaced)
     for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
         stale.unlink(missing_ok=True)
