@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fairdedup.audit import Asked, audit
 from fairdedup.captions import (
     check_vectors,
     default_prototypes,
@@ -38,6 +39,7 @@ from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids
+from fairdedup.datasets.labels import read_labels
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
@@ -143,7 +145,8 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
     }
     with curated(directory, _wishes(config), workers.submit) as marks:
         decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks)
-        shares, doubts = [], []
+        shares: list[dict[str, Any]] = []
+        doubts: list[str] = []
         if prototypes:
             shares, doubts = group_shares(parts, options, prototypes, decision.readmitted, workers.submit)
         _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
@@ -217,6 +220,28 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
         manifest["shares"] = _shares_by_label(directory)
         write_json(directory.manifest, manifest)
     return manifest
+
+
+def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
+    """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
+    directory = RunDirectory(config.out.absolute())
+    finish(directory)
+    manifest = manifest_of(directory)
+    if manifest is None:
+        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
+    prototypes = None
+    if labels is None or asked.suggest:
+        decided = manifest["config"]["prune"]  # the prototypes that it was decided by, where no others are named
+        file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
+        config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
+        prototypes = _prototypes(config, directory, workers)
+        if prototypes is None:
+            raise UserError(
+                f"{directory.root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
+                "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
+            )
+    return audit(directory, manifest, asked, labels, prototypes, workers.submit)
 
 
 def clear_run(directory: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""Who is kept and who is lost, by group: rates, shares, distances, intervals over clusters, a test, and where it happens.
+"""Who is kept and who is lost, by group: rates, shares, distances, intervals over clusters, a test, and where.
 
 Retention skew after Geyik et al. 2019 (arXiv 1905.01989); keep rates and their ratio by fairlearn's MetricFrame. Counts
 are matrices over clusters and groups: nothing here holds a row, but for the sums that one part of a data set gives.
@@ -275,7 +275,9 @@ def random_test(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
     from scipy.stats import fisher_exact
 
     rows, kept = int(before.sum()), int(after.sum())
-    tables = [[[k, n - k], [kept - k, rows - n - kept + k]] for n, k in zip(before.tolist(), after.tolist(), strict=True)]
+    tables = [
+        [[k, n - k], [kept - k, rows - n - kept + k]] for n, k in zip(before.tolist(), after.tolist(), strict=True)
+    ]
     return np.array([min(1.0, float(fisher_exact(t).pvalue)) for t in tables])
 
 

@@ -1,6 +1,6 @@
 """How little memberships say: of a whole attribute, and of single rows, so that the rows worth a label can be chosen.
 
-Least confidence, margin and entropy are those of active learning (Settles 2009, section 3.1). Nothing here knows labels.
+Least confidence, margin and entropy are those of active learning (Settles 2009, section 3.1); no label is known here.
 """
 
 from __future__ import annotations

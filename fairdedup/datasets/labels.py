@@ -1,4 +1,4 @@
-"""A file of labels: an id a line and a column for each attribute, as CSV or Parquet. Nothing in it is more than text."""
+"""A file of labels: an id a line and a column for each attribute, as CSV or Parquet; all of it is text."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def _of_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
         yield header
         for line in lines:
             if len(line) > len(header):
-                raise UserError(f"{what}: line {lines.line_num} has {len(line)} values for {len(header)} columns; mend it")
+                raise UserError(
+                    f"{what}: line {lines.line_num} has {len(line)} values for {len(header)} columns; mend it"
+                )
             if line:
                 yield line + [None] * (len(header) - len(line))
 

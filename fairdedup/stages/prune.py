@@ -186,8 +186,8 @@ def group_shares(
 ) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
     """Return each concept's share of the valid and of the kept samples, by soft membership, and warnings.
 
-    Whatever the rule is, the memberships are those that `balanced` would use. Where the rule goes by concepts, a warning
-    names each attribute whose memberships say nothing.
+    Whatever the rule is, the memberships are those that `balanced` would use. Where the rule goes by concepts, a
+    warning names each attribute whose memberships say nothing.
     """
     run_parts = run_over(submit)
     plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts)
