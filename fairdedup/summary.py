@@ -172,7 +172,7 @@ def _print_losses(found: dict[str, Any], console: Console) -> None:
     for _, name, group in sorted(losers, key=lambda x: (-x[0], x[1]))[:_WORST]:
         loss = group["loss"]
         clusters = sorted((*loss["clusters_between"], *loss["clusters_within"]), key=lambda c: -c["cost"])
-        costliest = ", ".join(dict.fromkeys(str(c["cluster"]) for c in clusters))
+        costliest = ", ".join(list(dict.fromkeys(str(c["cluster"]) for c in clusters))[:_CLUSTERS])
         table.add_row(f"{_plain(name)}: {_plain(group['group'])}", f"{loss['whole']:.1f}", f"{loss['between']:+.1f}",
                       f"{loss['within']:+.1f}", costliest)  # fmt: skip
     console.print()
@@ -180,6 +180,7 @@ def _print_losses(found: dict[str, Any], console: Console) -> None:
 
 
 _WORST = 12  # lines of a list
+_CLUSTERS = 5
 _LEAST = 0.05  # samples
 
 

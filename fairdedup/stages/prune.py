@@ -200,10 +200,10 @@ def group_shares(
     if options.rule not in NEEDS_PROTOTYPES:
         return lines, []
     return lines, [
-        f"attribute {a.name!r}: its memberships say next to nothing (the largest of {len(a.concepts)} is "
-        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}), and so does rule "
-        f"{options.rule!r} about it: name a model that knows these concepts (--model), or prototypes of labelled "
-        "examples (--prototypes FILE)"
+        f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
+        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them against "
+        "labels (fairdedup audit RUN --labels FILE), or bring prototypes of labelled examples (--prototypes FILE) or a "
+        "model that knows these concepts (--model)"
         for a, m in zip(prototypes.attributes, plan.memberships, strict=True)
         if says_nothing(m)
     ]
