@@ -112,8 +112,8 @@ def print_audit(found: dict[str, Any], out: Path, console: Console) -> None:
             )  # fmt: skip
     _print_losses(found, console)
     console.print(
-        f"\n! under four fifths of the best rate   [] {found['confidence']:.0%} interval, whole clusters resampled   "
-        "p against `random`, after Holm", markup=False, soft_wrap=True,
+        f"\n! under four fifths of the best rate   [] {found['confidence']:.0%} interval over whole clusters   "
+        "p against `random`, Holm", markup=False, soft_wrap=True,
     )  # fmt: skip
     for note in found["notes"]:
         console.print(f"[yellow]note:[/] {_plain(note)}", soft_wrap=True)

@@ -77,6 +77,8 @@ class Asked:
         return None if self.attributes is None else tuple(dict.fromkeys([*self.attributes, *crossed]))
 
     def __post_init__(self) -> None:
+        if self.suggestions is not None and self.suggestions.is_dir():
+            raise UserError(f"--out {str(self.suggestions)!r} is a folder: name a file, as labels.csv")
         for pair in self.intersections or ():
             if len(set(pair)) < 2 or len(set(pair)) < len(pair):
                 raise UserError(
@@ -206,6 +208,8 @@ def _layout(named: Sequence[tuple[str, tuple[str, ...]]], asked: Asked) -> tuple
     for name in (*wanted, *(n for pair in asked.intersections or () for n in pair)):
         if name not in names:
             raise UserError(f"no attribute {name!r}: there are {', '.join(names)}")
+    if asked.suggestions is not None and not asked.suggest:
+        notes.append("--out names where --suggest-labels N would write; none was asked for")
     crossed = combinations(wanted, 2) if asked.intersections is None else asked.intersections
     found: list[Attribute] = []
     start = 0

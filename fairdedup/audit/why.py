@@ -14,6 +14,7 @@ from fairdedup.core.representation import decompose
 from fairdedup.stages.audit import Source, Weights, rows_in
 from fairdedup.storage.files import read_json
 from fairdedup.storage.run import RunDirectory
+from fairdedup.storage.schemas import DECISIONS_SCHEMA
 
 MOST_ROWS = 1 << 22  # of the clusters that are looked into
 NAMED = 5  # lost members that are named
@@ -81,10 +82,11 @@ class _Looked:
     def __init__(self, found: list[tuple[pa.Table, Weights]], unit: int) -> None:
         self.unit = unit
         tables = [table for table, _ in found]
-        table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({n: [] for n in _COLUMNS})
+        table = pa.concat_tables(tables).combine_chunks() if tables else DECISIONS_SCHEMA.empty_table()
         self.ids = table.column("id")
+        names = ("row", "cluster", "neighbourhood", "kept", "representative", "similarity")
         self.row, self.cluster, self.neighbourhood, self.kept, self.representative, self.similarity = (
-            table.column(name).to_numpy() for name in _COLUMNS if name != "id"
+            table.column(name).to_numpy() for name in names
         )
         self.weights = [np.concatenate(own) for own in zip(*(w for _, w in found), strict=True)]
         self.order = np.argsort(self.cluster, kind="stable")
@@ -151,9 +153,6 @@ class _Looked:
                     "lost": self.lost(places[of == s], held),
                 }))  # fmt: skip
         return [line for _, _, line in sorted(found, key=lambda f: f[:2])[:top]]
-
-
-_COLUMNS = ("row", "id", "cluster", "neighbourhood", "kept", "representative", "similarity")
 
 
 def _cluster(

@@ -201,7 +201,7 @@ def group_shares(
         return lines, []
     return lines, [
         f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
-        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them against "
+        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them by "
         "labels (fairdedup audit RUN --labels FILE), or bring prototypes of labelled examples (--prototypes FILE) or a "
         "model that knows these concepts (--model)"
         for a, m in zip(prototypes.attributes, plan.memberships, strict=True)
