@@ -413,9 +413,11 @@ def test_deciding_again_removes_the_audit_of_the_old_decisions(again, labelled, 
          "--suggest-labels", 3)  # fmt: skip
     (again / "report" / "index.html").write_text("other")
     assert all((again / "report" / name).is_file() for name in AUDIT_FILES)
+    work = (again / "report" / "suggested-labels.csv").read_bytes()  # somebody may have filled it in
     prune("--keep", 0.3)
     assert not any((again / "report" / name).exists() for name in AUDIT_FILES)
     assert (again / "report" / "index.html").exists()
+    assert (again / "report" / "suggested-labels.csv").read_bytes() == work
 
 
 def test_a_replacement_removes_it_too(again, labelled, scheduler, tmp_path):

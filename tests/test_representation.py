@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairdedup.core import representation as rp
+from fairdedup.core.cells import Cells, count_by_cluster
 from fairdedup.core.moments import MembershipMoments
 from fairdedup.core.uncertain import says_nothing, spread, uncertainty
 
@@ -139,8 +140,8 @@ def test_counts_by_cluster_are_those_of_loops_over_rows(given_rows, unit):
     rng = np.random.default_rng(len(rows))
     first = rng.integers(0, unit + 1, (len(rows), groups))
     second = rng.integers(0, unit + 1, (len(rows), 2))
-    cells = [rp.Cells((0,), tuple((g,) for g in range(groups))), rp.Cells((0, 1), ((0, 0), (groups - 1, 1)))]
-    clusters, before, after = rp.count_by_cluster(
+    cells = [Cells((0,), tuple((g,) for g in range(groups))), Cells((0, 1), ((0, 0), (groups - 1, 1)))]
+    clusters, before, after = count_by_cluster(
         np.array([r[0] for r in rows]), np.array([r[2] for r in rows]), [first, second], unit, cells
     )
     expected = {c: np.zeros((2, groups + 2), int) for c in sorted({r[0] for r in rows})}
@@ -156,8 +157,8 @@ def test_counts_by_cluster_are_those_of_loops_over_rows(given_rows, unit):
 
 
 def test_no_rows_count_nothing():
-    clusters, before, after = rp.count_by_cluster(
-        np.zeros(0, np.int64), np.zeros(0, bool), [np.zeros((0, 2))], 1, [rp.Cells((0,), ((0,), (1,)))]
+    clusters, before, after = count_by_cluster(
+        np.zeros(0, np.int64), np.zeros(0, bool), [np.zeros((0, 2))], 1, [Cells((0,), ((0,), (1,)))]
     )
     assert len(clusters) == 0 and before.shape == after.shape == (0, 2)
 
@@ -288,5 +289,5 @@ def test_all_seats_are_given(clusters, number):
 def test_intersections_multiply_memberships():
     unit = 10**9
     q = [np.array([[unit // 2, unit // 4]]), np.array([[unit // 5, unit]])]
-    cells = rp.Cells((0, 1), tuple(product(range(2), range(2))))
+    cells = Cells((0, 1), tuple(product(range(2), range(2))))
     assert [int(cells.column(q, unit, g)[0]) for g in range(4)] == [unit // 10, unit // 2, unit // 20, unit // 4]

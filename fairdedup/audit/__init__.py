@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from fairdedup.audit.measure import Attribute, measured, number
 from fairdedup.audit.suggest import suggest
 from fairdedup.audit.why import explain
+from fairdedup.core.cells import Cells
 from fairdedup.core.prototypes import Prototypes, auto_temperature
-from fairdedup.core.representation import CONFIDENCE, Cells
+from fairdedup.core.representation import CONFIDENCE
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.stages.audit import ByLabel, BySoftMembership, Part, Source, count, gaps_of

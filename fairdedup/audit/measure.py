@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.cells import Cells
 from fairdedup.core.representation import (
     FOUR_FIFTHS,
-    Cells,
     Measures,
     decompose,
     holm,

@@ -1,12 +1,11 @@
 """Who is kept and who is lost, by group: rates, shares, distances, intervals over clusters, a test, and where.
 
 Retention skew after Geyik et al. 2019 (arXiv 1905.01989); keep rates and their ratio by fairlearn's MetricFrame. Counts
-are matrices over clusters and groups: nothing here holds a row, but for the sums that one part of a data set gives.
+are matrices over clusters and groups: nothing here holds a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,77 +18,6 @@ MOST_MISSING = 0.05  # of the draws may lack a group before it has no interval
 _BLOCK = 1 << 22  # clusters that are drawn at once
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The groups of one attribute, or of the intersection of several.
-
-    Attributes
-    ----------
-    attributes : tuple of int
-        Which attributes.
-    groups : tuple of tuple of int
-        Of each group, its concept of each of these attributes.
-    """
-
-    attributes: tuple[int, ...]
-    groups: tuple[tuple[int, ...], ...]
-
-    def column(self, weights: Sequence[NDArray[Any]], unit: int, group: int) -> NDArray[np.int64]:
-        """Return how much of each row belongs to a group: the product of its memberships.
-
-        Parameters
-        ----------
-        weights : sequence of ndarray of shape (n, c)
-            Of every attribute, 0 to `unit`.
-        unit : int
-            What counts as one row.
-        group : int
-
-        Returns
-        -------
-        ndarray of shape (n,), int64, 0 to `unit`
-        """
-        first, *others = zip(self.attributes, self.groups[group], strict=True)
-        column = weights[first[0]][:, first[1]].astype(np.int64)
-        for attribute, concept in others:
-            column = (column * weights[attribute][:, concept] + unit // 2) // unit
-        return column
-
-
-def count_by_cluster(
-    cluster: NDArray[np.int64], kept: NDArray[np.bool_], weights: Sequence[NDArray[Any]], unit: int,
-    cells: Sequence[Cells],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Add up, in each cluster, what belongs to each group: in all, and of what is kept.
-
-    Parameters
-    ----------
-    cluster : ndarray of shape (n,), int64
-    kept : ndarray of shape (n,), bool
-    weights : sequence of ndarray of shape (n, c)
-        Of every attribute, 0 to `unit`.
-    unit : int
-    cells : sequence of Cells, of g groups together
-
-    Returns
-    -------
-    clusters : ndarray of shape (u,), int64, ascending
-        Those that there are.
-    before, after : ndarray of shape (u, g), int64
-    """
-    order = np.argsort(cluster, kind="stable")
-    clusters, starts = np.unique(cluster[order], return_index=True)
-    stays, ordered = kept[order], [w[order] for w in weights]
-    before = np.zeros((len(clusters), sum(len(c.groups) for c in cells)), np.int64)
-    after = np.zeros_like(before)
-    columns = ((c, k) for c in cells for k in range(len(c.groups)))
-    for g, (own, k) in enumerate(columns if len(order) else ()):
-        column = own.column(ordered, unit, k)
-        before[:, g] = np.add.reduceat(column, starts)
-        after[:, g] = np.add.reduceat(column * stays, starts)
-    return clusters, before, after
 
 
 @dataclass(frozen=True)

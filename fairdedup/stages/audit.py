@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fairdedup.core.cells import Cells, count_by_cluster
 from fairdedup.core.prototypes import MEMBERSHIP_UNIT, Prototypes, gap, membership
-from fairdedup.core.representation import Cells, count_by_cluster
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertain import uncertainty
 from fairdedup.datasets.labels import Labels

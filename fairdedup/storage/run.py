@@ -16,7 +16,7 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.files import is_sealed, is_whole, read_json, seal, write_json
 
 GROUP_ROWS = 1 << 18  # rows of consecutive shards that are sorted into one file, and exported as one part
-AUDIT_FILES = ("audit.json", "audit.parquet", "suggested-labels.csv")
+AUDIT_FILES = ("audit.json", "audit.parquet")
 Rejection = tuple[int, str, str, str]  # position in the shard, id, source, reason
 
 
@@ -148,7 +148,7 @@ class RunDirectory:
         return self.root / "report" / name
 
     def drop_audit(self) -> None:
-        """Remove what an audit wrote: it is of decisions that are about to change."""
+        """Remove an audit of decisions that are about to change; a file that somebody may be filling in stays."""
         for name in AUDIT_FILES:
             self.report(name).unlink(missing_ok=True)
 
