@@ -245,6 +245,61 @@ def sweep(
         print_sweep(lines, _console())
 
 
+@cli.command(cls=_Examples, examples="""
+    fairdedup audit my-run --labels labels.csv
+    fairdedup audit my-run --labels labels.csv --attributes gender,age --intersections gender,age
+    fairdedup audit my-run --suggest-labels 500
+""")  # fmt: skip
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE",
+              help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]")  # fmt: skip
+@click.option("--attributes", metavar="A,B", help="Which attributes.  [default: all]")
+@click.option("--intersections", metavar="A,B", multiple=True,
+              help="Which to cross, once for each intersection; none for none.  [default: all pairs]")  # fmt: skip
+@click.option("--min-count", type=click.IntRange(1), default=30, show_default=True,
+              help="A group with fewer samples is insufficient.")  # fmt: skip
+@click.option("--target", "aim", type=click.Choice(("uniform", "data")),
+              help="Shares to measure the distance to.  [default: that of `balanced`, else uniform]")  # fmt: skip
+@click.option("--top", type=click.IntRange(0), default=5, show_default=True,
+              help="How many of the costliest clusters and neighbourhoods to name.")  # fmt: skip
+@click.option("--suggest-labels", type=click.IntRange(1), metavar="N",
+              help="Write the N samples whose labels would say most, as CSV.")  # fmt: skip
+@click.option("--out", "csv_out", type=click.Path(path_type=Path), metavar="FILE",
+              help="Of --suggest-labels.  [default: RUN/report/suggested-labels.csv]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print report/audit.json in place of tables.")
+@_options("prototypes", "seed", "model", "pretrained", *_DASK)
+def audit(
+    run_: Path | None, labels: Path | None, attributes: str | None, intersections: tuple[str, ...], min_count: int,
+    aim: str | None, top: int, suggest_labels: int | None, csv_out: Path | None, as_json: bool,
+    quiet: bool, log_json: bool, config_file: Path | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Who of RUN (./fairdedup-run) was kept and who was lost, by group, with intervals, and where.
+
+    By the labels of FILE, else by soft membership. Writes report/audit.json and report/audit.parquet into RUN.
+    """
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
+    from fairdedup.audit import Asked
+
+    crossed = None
+    if intersections:
+        crossed = tuple(tuple(_names(text, "--intersections")) for text in intersections if text != "none")
+    named = None if attributes is None else tuple(_names(attributes, "--attributes"))
+    asked = Asked(labels, named, crossed, min_count, aim, top, suggest_labels or 0, csv_out, config.seed)
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+        found = pipeline.audit_run(config, asked, workers)
+    report = config.out / "report" / "audit.json"
+    if as_json and not quiet:
+        click.echo(report.read_text(encoding="utf-8"), nl=False)
+    elif log_json:
+        told = {name: found[name] for name in ("source", "counts", "notes")}
+        progress.log("finished", run=str(config.out), report=str(report), **told)
+    elif not quiet:
+        from fairdedup.summary import print_audit
+
+        print_audit(found, config.out, _console())
+
+
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -261,6 +316,13 @@ def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
     except OSError as error:
         raise UserError(f"DIR {str(folder)!r} cannot be written ({error.strerror}): choose another folder") from None
     _say(quiet, visible(f"{drawn.pictures:,} pictures, {drawn.copies:,} of them copies, in {drawn.directory}"))
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} {text!r} is no list of names: write them with commas between, as gender,age")
+    return names
 
 
 def _config(file: Path | None, flags: dict[str, Any]) -> Any:

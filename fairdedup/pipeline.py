@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fairdedup.audit import Asked, audit
 from fairdedup.captions import (
     check_vectors,
     default_prototypes,
@@ -38,6 +39,7 @@ from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids
+from fairdedup.datasets.labels import read_labels
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
@@ -143,7 +145,10 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
     }
     with curated(directory, _wishes(config), workers.submit) as marks:
         decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks)
-        shares = group_shares(parts, options, prototypes, decision.readmitted, workers.submit) if prototypes else []
+        shares: list[dict[str, Any]] = []
+        doubts: list[str] = []
+        if prototypes:
+            shares, doubts = group_shares(parts, options, prototypes, decision.readmitted, workers.submit)
         _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
         counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit, marks)
     state, sizes = _state(directory), read_json(directory.sizes)
@@ -160,7 +165,7 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
         "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
-        "warnings": [*marks.warnings, *decision.warnings],
+        "warnings": [*marks.warnings, *decision.warnings, *doubts],
         "shares": shares,
         "stages": _stages(state, workers.progress),
         "files": seals,
@@ -217,6 +222,28 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     return manifest
 
 
+def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
+    """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
+    directory = RunDirectory(config.out.absolute())
+    finish(directory)
+    manifest = manifest_of(directory)
+    if manifest is None:
+        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
+    prototypes = None
+    if labels is None or asked.suggest:
+        decided = manifest["config"]["prune"]  # the prototypes that it was decided by, where no others are named
+        file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
+        config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
+        prototypes = _prototypes(config, directory, workers)
+        if prototypes is None:
+            raise UserError(
+                f"{directory.root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
+                "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
+            )
+    return audit(directory, manifest, asked, labels, prototypes, workers.submit)
+
+
 def clear_run(directory: RunDirectory) -> None:
     """Remove what a run wrote into its directory, and nothing else."""
     directory.manifest.unlink(missing_ok=True)
@@ -266,6 +293,7 @@ def _state(directory: RunDirectory) -> dict[str, Any]:
 def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
+    directory.drop_audit()
     clear(directory.replaced)
     for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
         stale.unlink(missing_ok=True)

@@ -120,7 +120,9 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
     for k in range(400):
         Path("photos", f"{k}.png").write_bytes(picture(5 * k, side=16))
     ran = []
-    for name in ("run", "cluster", "prune", "sweep", "sample"):
+    lines = [f"{k}.png,{('woman', 'man')[k % 2]},{('young', 'older')[k % 3 == 0]}" for k in range(400)]
+    Path("labels.csv").write_text("\n".join(["id,gender,age", *lines]))
+    for name in ("run", "cluster", "prune", "sweep", "audit", "sample"):
         for example in examples_of(done(name, "--help").out):
             if NEEDS_A_HUB in example or example == "fairdedup run --keep 0.5":
                 continue

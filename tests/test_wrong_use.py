@@ -98,6 +98,41 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "replace by a file of another kind": ("replace $RUN --gone x.npy", ("--gone 'x.npy' is of no known kind",)),
     "replace by a table without ids": ("replace $RUN --gone columns.parquet",
                                        ("--gone 'columns.parquet' has columns a", "one named id")),
+    # Audit
+    "audit no run": ("audit images", ("images holds no finished run", "run `fairdedup prune")),
+    "audit by no file": ("audit $RUN --labels gone.csv", ("--labels 'gone.csv': no such file", "a column id")),
+    "audit by a file of another kind": ("audit $RUN --labels x.npy", ("--labels 'x.npy' is of no known kind",)),
+    "audit by a table without ids": ("audit $RUN --labels columns.parquet",
+                                     ("--labels 'columns.parquet' has columns a", "one named id, uid or key")),
+    "labels that are no table": ("audit $RUN --labels broken.parquet", ("'broken.parquet' cannot be read",)),
+    "labels that are no text": ("audit $RUN --labels bytes.csv", ("'bytes.csv' cannot be read", "write it anew")),
+    "labels of nothing": ("audit $RUN --labels ids.csv", ("has no column beside 'id'", "add one for each attribute")),
+    "labels without a line": ("audit $RUN --labels header.csv", ("'header.csv' has no lines",)),
+    "labels in an empty file": ("audit $RUN --labels none.csv", ("'none.csv' is empty",)),
+    "a label twice": ("audit $RUN --labels twice.csv",
+                      ("id 'k1\\x1b[31m' stands twice, again in line 3", "one line for each")),
+    "a label of nobody": ("audit $RUN --labels noid.csv", ("line 3 has no id", "take the line out")),
+    "a column twice": ("audit $RUN --labels columns.csv", ("column 'age' stands twice",)),
+    "a line that is too long": ("audit $RUN --labels long.csv", ("line 2 has 3 values for 2 columns",)),
+    "labels of other people": ("audit $RUN --labels others.csv",
+                               ("none of its 1 ids is in the run; the first is 'nobody'", "check the column id")),
+    "a column of captions": ("audit $RUN --labels wide.csv",
+                             ("column 'age' has more than 50 different values", "--attributes a,b")),
+    "an attribute that is none": ("audit $RUN --labels one.csv --attributes age,size",
+                                  ("no attribute 'size'", "its columns of labels are age")),
+    "attributes of nothing": ("audit $RUN --labels one.csv --attributes age,",
+                              ("--attributes 'age,' is no list of names", "as gender,age")),
+    "an intersection of one": ("audit $RUN --labels one.csv --intersections age",
+                               ("--intersections 'age' crosses nothing", "give two attributes")),
+    "an intersection with itself": ("audit $RUN --labels one.csv --intersections age,age", ("crosses nothing",)),
+    "an intersection of nobody": ("audit $RUN --labels one.csv --intersections age,size",
+                                  ("no attribute 'size': there are age",)),
+    "a minimum of none": ("audit $RUN --labels one.csv --min-count 0", ("'--min-count'", "0 is not in the range")),
+    "no suggestions": ("audit $RUN --suggest-labels 0", ("'--suggest-labels'", "0 is not in the range")),
+    "suggestions into a folder": ("audit $RUN --suggest-labels 3 --out empty",
+                                  ("--out 'empty' is a folder", "name a file")),
+    "an audit with captions and no model": ("audit $RUN --prototypes blank2.yaml",
+                                            ("ready embeddings of a model that is not named", "give --labels FILE")),
     # Clusters, seed, workers
     "no clusters": ("run x.npy --keep 0.5 --clusters 0", ("--clusters 0", "greater than or equal to 1")),
     "a negative number of clusters": ("run x.npy --keep 0.5 --clusters -1", ("--clusters -1",)),
@@ -242,9 +277,17 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
 
 YAML = {
     "bad": "keep: [0.5", "blank": "{templates: [a photo], attributes: {a: {concepts: {x: [cat]}}}}",
+    "blank2": "{templates: ['a {}'], attributes: {a: {concepts: {x: [cat], y: [dog]}}}}",
     "target": "{keep: 0.5, rule: balanced, prototypes: square.npz, target: {size: {big: 1}}}", "list": "- a\n- b",
     "tab": "keep:\n\t- 1", "month": "keep: 2024-13-45", "key": "kepe: 0.5", "value": "keep: half",
     "two": "{keep: 0.5, eps: 0.1}", "clusters": "{keep: 0.5, clusters: true}", "input": "{keep: 0.5, input: [a, b]}",
+}  # fmt: skip
+
+LABELS = {
+    "ids": "id\nk1\n", "header": "id,age\n", "none": "", "twice": "id,age\nk1\x1b[31m,x\nk1\x1b[31m,y\n",
+    "noid": "id,age\nk1,x\n,y\n", "columns": "id,age,age\nk1,x,y\n", "long": "id,age\nk1,x,y\n",
+    "others": "id,age\nnobody,x\n", "wide": "id,age\n" + "".join(f"k{n},{n}\n" for n in range(51)),
+    "one": "id,age\nk1,x\n",
 }  # fmt: skip
 
 
@@ -279,7 +322,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table(exemplars), here / "exemplars.parquet")
     for name, text in YAML.items():
         (here / f"{name}.yaml").write_text(text)
-    for name in ("bytes.yaml", "bytes.txt"):
+    for name, text in LABELS.items():
+        (here / f"{name}.csv").write_text(text)
+    for name in ("bytes.yaml", "bytes.txt", "bytes.csv"):
         (here / name).write_bytes(b"\xff\xfe\x00\x01")
     (here / "broken.parquet").write_text("no table")
     return here
@@ -307,7 +352,7 @@ def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
         arguments = [str(finished) if word == "$RUN" else word for word in arguments]
         if arguments[0] in ("run", "embed") and "--out" not in arguments:
             arguments += ["--out", str(tmp_path / "run")]
-        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace"):
+        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace", "audit"):
             arguments.append("--quiet")
         if arguments[-2:] == ["--keep", "--quiet"]:
             arguments.pop()

@@ -135,6 +135,7 @@ class MembershipMoments:
     count: int
     sums: tuple[int, ...]  # c, in units of 1e-9
     products: tuple[tuple[int, ...], ...]  # c x c, in units of 1e-18
+    largest: int = 0  # each row's largest, added up, in units of 1e-9
 
     @classmethod
     def of(cls, q: NDArray[np.int64]) -> MembershipMoments:
@@ -147,7 +148,8 @@ class MembershipMoments:
                 for b in range(a, c):
                     products[a][b] += _sum_of_products(limbs[a], limbs[b])
                     products[b][a] = products[a][b]
-        return cls(len(q), tuple(q.sum(axis=0).tolist()), tuple(map(tuple, products)))
+        largest = int(q.max(axis=1, initial=0).sum())
+        return cls(len(q), tuple(q.sum(axis=0).tolist()), tuple(map(tuple, products)), largest)
 
     def __add__(self, other: MembershipMoments) -> MembershipMoments:
         return MembershipMoments(
@@ -157,7 +159,14 @@ class MembershipMoments:
                 tuple(a + b for a, b in zip(mine, theirs, strict=True))
                 for mine, theirs in zip(self.products, other.products, strict=True)
             ),
+            self.largest + other.largest,
         )
+
+    @property
+    def mean_largest(self) -> Fraction:
+        """Each row's largest membership, in the mean over what is not absent; 0 where all is."""
+        total = sum(self.sums)
+        return Fraction(self.largest, total) if total else Fraction(0)
 
     @property
     def centre(self) -> tuple[int, ...]:

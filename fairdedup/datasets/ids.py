@@ -54,7 +54,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
                 names = [line.rstrip("\r\n") for line in file]
             else:
                 lines = csv.DictReader(file)
-                column = _one_of(lines.fieldnames or (), path, option)
+                column = id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
@@ -64,14 +64,21 @@ def read_ids(path: Path, option: str) -> pa.Array:
 
 
 def _column(path: Path, option: str) -> pa.Array:
-    column = _one_of(pq.read_schema(path).names, path, option)
+    column = id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
     ids = pq.read_table(path, columns=[column]).column(column).cast(pa.string())
     return pc.unique(ids).drop_null()
 
 
-def _one_of(names: Sequence[str], path: Path, option: str) -> str:
+def id_column(names: Sequence[str], what: str) -> str:
+    """Return which of these columns holds the ids; `what` names the file, for the message.
+
+    Raises
+    ------
+    UserError
+        If none does.
+    """
     for column in COLUMNS:
         if column in names:
             return column
     there = ", ".join(names) or "none"
-    raise UserError(f"{option} {str(path)!r} has columns {there}: give one named id, uid or key")
+    raise UserError(f"{what} has columns {there}: give one named id, uid or key")

@@ -18,8 +18,10 @@ from fairdedup.core import kmeans
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.moments import shares
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules import NEEDS_PROTOTYPES
 from fairdedup.core.steps import COLUMNS, Decided, decide_part
 from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
+from fairdedup.core.uncertain import SAYS_LITTLE, says_nothing
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
 from fairdedup.storage.marks import Marks
@@ -181,10 +183,11 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
 def group_shares(
     parts: list[ClusterRange], options: Options, prototypes: Prototypes, readmitted: NDArray[np.int64],
     submit: Callable[..., list[Any]],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Return each concept's share of the valid and of the kept samples, by soft membership.
+) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+    """Return each concept's share of the valid and of the kept samples, by soft membership, and warnings.
 
-    Whatever the rule is, the memberships are those that `balanced` would use.
+    Whatever the rule is, the memberships are those that `balanced` would use. Where the rule goes by concepts, a
+    warning names each attribute whose memberships say nothing.
     """
     run_parts = run_over(submit)
     plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts)
@@ -194,7 +197,16 @@ def group_shares(
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
         for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
             lines.append({"attribute": attribute.name, "group": concept, "input": float(x), "kept": float(y)})
-    return lines
+    if options.rule not in NEEDS_PROTOTYPES:
+        return lines, []
+    return lines, [
+        f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
+        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them by "
+        "labels (fairdedup audit RUN --labels FILE), or bring prototypes of labelled examples (--prototypes FILE) or a "
+        "model that knows these concepts (--model)"
+        for a, m in zip(prototypes.attributes, plan.memberships, strict=True)
+        if says_nothing(m)
+    ]
 
 
 def run_over(submit: Callable[..., list[Any]]) -> Callable[..., list[Any]]:

@@ -24,6 +24,7 @@ from fairdedup.storage.files import clear, read_array, read_json, seal, write_ar
 from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.schemas import conform, merged_schema
+from fairdedup.storage.vectors import vectors_of_rows
 
 FOLDERS = ("decisions", "kept", "rejected")
 Rows = NDArray[np.int64]
@@ -49,14 +50,7 @@ class _Shards:
 
     def unit(self, rows: Rows) -> NDArray[np.float16]:
         """Return the vectors of some rows of these shards, in the order of the rows."""
-        out = np.zeros((0, 0), np.float16)
-        for record, first in self.group.shards():
-            own = np.flatnonzero((rows >= first) & (rows < first + record.input))
-            if len(own):
-                vectors = read_array(self.run.vectors(record.number))
-                out = out if out.size else np.empty((len(rows), vectors.shape[1]), np.float16)
-                out[own] = vectors[np.searchsorted(first + record.positions(), rows[own])]
-        return out
+        return vectors_of_rows(self.run, self.group, rows)
 
 
 @dataclass(frozen=True)
@@ -332,6 +326,7 @@ def finish(run: RunDirectory) -> dict[str, Any] | None:
     manifest: dict[str, Any] | None = read_json(run.replaced / "run.json")
     if manifest is not None:
         run.manifest.unlink(missing_ok=True)
+        run.drop_audit()
         for folder in FOLDERS:
             for part in sorted((run.replaced / folder).glob("part-*.parquet")):
                 os.replace(part, run.root / folder / part.name)

@@ -16,6 +16,7 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.files import is_sealed, is_whole, read_json, seal, write_json
 
 GROUP_ROWS = 1 << 18  # rows of consecutive shards that are sorted into one file, and exported as one part
+AUDIT_FILES = ("audit.json", "audit.parquet")
 Rejection = tuple[int, str, str, str]  # position in the shard, id, source, reason
 
 
@@ -141,6 +142,15 @@ class RunDirectory:
     def replaced(self) -> Path:
         """New parts of a replacement, until they are in their places."""
         return self.root / "replaced"
+
+    def report(self, name: str) -> Path:
+        """Return the path of a report on the decisions."""
+        return self.root / "report" / name
+
+    def drop_audit(self) -> None:
+        """Remove an audit of decisions that are about to change; a file that somebody may be filling in stays."""
+        for name in AUDIT_FILES:
+            self.report(name).unlink(missing_ok=True)
 
     def decided(self, number: int) -> Path:
         """Return the decisions of one prune task, by row."""
