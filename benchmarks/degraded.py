@@ -70,3 +70,63 @@ def degraded(prototypes: Prototypes, how: str, level: float, known: Faces, seed:
     return {
         a.name: dict(zip(a.concepts, degrade(a, how, level, faces, rng), strict=True)) for a in prototypes.attributes
     }
+
+
+def plot(table: list[dict[str, Any]], file: Path, title: str) -> None:
+    """Draw the gain of each rule, averaged over the attributes, as the prototypes get worse."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fairdedup"
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(LEVELS), figsize=(13, 4), sharey=True, layout="constrained")
+    for panel, how in zip(panels, LEVELS, strict=True):
+        lines = [line for line in table if line["how"] in ("not at all", how)]
+        for rule in COMPARED:
+            gains = [np.mean([line["rules"][rule][f"share {a}"][f"over {BASE}"]["mean"] for a in VALUES]) for line in lines]
+            panel.plot(range(len(lines)), gains, marker="o", label=rule)
+        panel.set_xticks(range(len(lines)), ["none", *(f"{line['level']:g}" for line in lines[1:])])
+        panel.axhline(0, color="black", linewidth=0.5)
+        panel.set_title(how)
+        for k, line in enumerate(lines):
+            if line["warned of"]:
+                panel.axvspan(k - 0.3, k + 0.3, color="orange", alpha=0.2, label="the run warns" if k == 1 else None)
+    panels[0].set_ylabel("share of non-majority groups, mean of\nthree attributes, points over semdedup")
+    panels[-1].legend(fontsize=7)
+    figure.suptitle(title)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "degraded.json")
+    args = parser.parse_args()
+    known, prototypes, trained_on = load(args)
+    sets = draws(known, args)
+    rules = {name: RULES[name] for name in (BASE, *COMPARED)}
+    table: list[dict[str, Any]] = []
+    for how, level in (("not at all", 0.0), *((how, level) for how, levels in LEVELS.items() for level in levels)):
+        worse = prototypes if how == "not at all" else Prototypes.of(degraded(prototypes, how, level, known, args.seed))
+        report = report_of(compare(sets, rules, worse, args))
+        warned = vague(known, worse)
+        table.append({"how": how, "level": level, "warned of": warned, "rules": report})
+        gains = "  ".join(
+            f"{rule} " + " / ".join(f"{report[rule][f'share {a}'][f'over {BASE}']['mean']:+.2f}" for a in VALUES)
+            for rule in COMPARED
+        )
+        print(f"{how} {level:g}: {gains}{'  warned of ' + ', '.join(warned) if warned else ''}", flush=True)
+    header = {
+        "what": "points over semdedup at the same kept count when the prototypes are made worse; `warned of` names the "
+        "attributes whose memberships, the run would warn, say nothing",
+        **figures_header(args, sets, trained_on),
+    }
+    args.out.write_text(json.dumps({**header, "table": table}, indent=1) + "\n", encoding="utf-8")
+    plot(table, args.out.with_suffix(".svg"), f"FairFace, {header['setting']}: prototypes degraded")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
