@@ -168,8 +168,10 @@ class _Walk:
 def _of_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
     walk = _Walk(frozenset(wanted))
     missing = None  # behind the place where a tar is damaged nothing is wanted, else all must be there
-    with shard.fs.open(shard.path, "rb") as raw:
-        if isinstance(shard.fs, LocalFileSystem) and is_plain_tar(raw):
+    local = isinstance(shard.fs, LocalFileSystem)
+    position, id_, key = -1, "", ""
+    with open(shard.path, "rb", buffering=0) if local else shard.fs.open(shard.path, "rb") as raw:
+        if local and is_plain_tar(raw):
             found: Iterator[tuple[str, Any]] = ranges(raw, shard.fs.size(shard.path), walk)
         else:
             found = members(raw, lambda name: MAX_IMAGE_BYTES if walk(name) else -1)
@@ -182,9 +184,11 @@ def _of_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
                 if data is None:
                     missing = name
                     continue
-                id_ = plain_text(shard.id_of(str(walk.key)))
+                if walk.position != position:
+                    position, id_ = walk.position, plain_text(shard.id_of(str(walk.key)))
+                    key = key_of(id_)
                 data = Piece(shard.path, *data) if isinstance(data, tuple) else data
-                yield Member(walk.position, id_, key_of(id_), walk.suffix, data)
+                yield Member(position, id_, key, walk.suffix, data)
             if missing is not None:
                 raise UserError(
                     f"{shard.name}/{plain_text(missing)} has holes, or over {MAX_IMAGE_BYTES >> 20} MiB in a tar that "

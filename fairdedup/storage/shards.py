@@ -61,9 +61,8 @@ class ShardWriter:
 
     def add(self, name: str, data: bytes) -> None:
         """Write a member."""
-        self._put(header(name, len(data)))
-        self._put(data)
-        self._pad(len(data))
+        self._put(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+        self.members += 1
 
     def copy(self, name: str, path: str, offset: int, size: int) -> None:
         """Write a member whose bytes stand in a local file.
@@ -73,17 +72,17 @@ class ShardWriter:
         FairdedupError
             If the file ends before.
         """
-        self._put(header(name, size))
-        file, end = self._open(path), offset + size
-        while offset < end:
+        file, end, first = self._open(path), offset + size, header(name, size)
+        while first or offset < end:
             data = os.pread(file, min(AT_ONCE, end - offset), offset)
-            if not data:
+            if not data and offset < end:
                 raise FairdedupError(
                     f"{path} has become shorter while it was read: leave the input alone, and try again"
                 )
-            self._put(data)
             offset += len(data)
-        self._pad(size)
+            self._put(b"".join((first, data, bytes(-size % BLOCK) if offset == end else b"")))
+            first = b""
+        self.members += 1
 
     def seal(self) -> str:
         """Write the end of the tar and return its seal, the one that `storage.files.seal` has for it."""
@@ -102,11 +101,6 @@ class ShardWriter:
         if self._source is not None:
             os.close(self._source[1])
         self._source = None
-
-    def _pad(self, size: int) -> None:
-        if size % BLOCK:
-            self._put(bytes(-size % BLOCK))
-        self.members += 1
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
