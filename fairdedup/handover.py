@@ -135,7 +135,8 @@ def _write_ids(wanted: Wanted, directory: RunDirectory, parts: list[Group], expe
             raise FairdedupError(f"{count:,} ids, not {expected:,}, are {wanted.what}: nothing is written; report this")
         if place.exists() and not is_sealed(place, seal(aside)):
             raise UserError(f"{wanted.shown} is there, and is another file: choose another, or remove it")
-        os.replace(aside, place)
+        if not place.exists():
+            os.replace(aside, place)
     finally:
         aside.unlink(missing_ok=True)
     return {"path": str(place), "samples": count}

@@ -1,4 +1,4 @@
-"""What a finished run hands over: shards of its samples, byte for byte, and files of IDs; read back by who reads them."""
+"""What a finished run hands over: shards of its samples, byte for byte, and files of IDs, read back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from runs import CLUSTERS, command, contents, done, files, manifest, picture, raw_vectors, sample, started, table, write_tar
+from runs import (
+    CLUSTERS,
+    command,
+    contents,
+    done,
+    files,
+    manifest,
+    picture,
+    raw_vectors,
+    sample,
+    started,
+    table,
+    write_tar,
+)
 
 from fairdedup.datasets.originals import image_kind, key_of
 from fairdedup.datasets.tar import DamagedTar, is_plain_tar, ranges
@@ -97,9 +108,10 @@ def run_of(tmp_path: Path, scheduler: str, weights: Path) -> Callable[..., Path]
     """Return a maker of finished runs over images."""
 
     def make(source: Path, *flags: object, name: str = "run") -> Path:
-        done("run", source, "--keep", 0.5, "--model", "fairdedup-small", "--pretrained", weights, "--out",
-             tmp_path / name, "--batch-size", 4, "--clusters", 2, "--scheduler", scheduler, "--quiet", *flags)  # fmt: skip
-        return tmp_path / name
+        out = tmp_path / name
+        done("run", source, "--keep", 0.5, "--model", "fairdedup-small", "--pretrained", weights, "--out", out,
+             "--batch-size", 4, "--clusters", 2, "--scheduler", scheduler, "--quiet", *flags)  # fmt: skip
+        return out
 
     return make
 
@@ -142,7 +154,9 @@ def test_kept_and_removed_shards_share_out_the_valid_rows(shards, images_run, ex
 def test_rows_that_take_no_part_are_neither_kept_nor_removed(shards, images_run, export, tmp_path, scheduler):
     run = shutil.copytree(images_run, tmp_path / "run")
     done("prune", run, "--keep", 0.5, "--where", "half >= 5", "--scheduler", scheduler, "--quiet")
-    both = [line for what in ("kept", "removed") for line in export(run, "txt", what=what, name=what).read_text().split()]
+    both = [
+        line for what in ("kept", "removed") for line in export(run, "txt", what=what, name=what).read_text().split()
+    ]
     assert sorted(both) == [f"{k:04d}" for k in range(10, 39) if k != 30]
 
 
@@ -199,7 +213,7 @@ def keyed(found: dict[str, str]) -> str:
 
 def in_folder(id_: str) -> str:
     stem, _, ending = id_.rpartition(".")
-    if stem.startswith("twins/") or "." in stem or "%" in stem:
+    if stem.startswith("twins/") or "." in stem.rpartition("/")[2] or "%" in stem:
         return id_.replace("%", "%25").replace(".", "%2E")
     return stem
 
@@ -364,11 +378,16 @@ def test_a_tar_read_in_places_is_the_tar_read_from_end_to_end(data):
     form = data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT]))
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for k in range(data.draw(st.integers(0, 5))):
-            info = tarfile.TarInfo(f"{k}" * data.draw(st.sampled_from([1, 97, 98])) + data.draw(st.sampled_from(["", "/", ".a"])))
+            info = tarfile.TarInfo(
+                f"{k}" * data.draw(st.sampled_from([1, 97, 98])) + data.draw(st.sampled_from(["", "/", ".a"]))
+            )
             info.size = data.draw(st.sampled_from([0, 1, 511, 512, 513]))
-            info.type = data.draw(st.sampled_from([tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE]))
+            info.type = data.draw(
+                st.sampled_from([tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+            )
             info.mtime = data.draw(st.sampled_from([0, 0.5]))
-            if form == tarfile.USTAR_FORMAT: info.mtime = 0
+            if form == tarfile.USTAR_FORMAT:
+                info.mtime = 0
             archive.addfile(info, io.BytesIO(bytes([k]) * info.size) if info.isreg() else None)
     whole = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(0, 2))):
@@ -391,3 +410,228 @@ def test_a_tar_read_in_places_is_the_tar_read_from_end_to_end(data):
 
     (one, _), (other, damaged) = all_of(by_place()), all_of(members_of_tar(io.BytesIO(tar), lambda _: 1 << 40))
     assert one == other or (damaged and not is_plain_tar(io.BytesIO(tar)))
+
+
+# Stopped, asked again, asked otherwise
+
+
+def test_an_export_that_was_killed_ends_with_the_same_bytes(images_run, export, tmp_path):
+    expected = contents(export(images_run, "webdataset", "--shard-size", 1, name="undisturbed"))
+    out = tmp_path / "killed"
+    asked = ("export", images_run, "--to", "webdataset", "--shard-size", 1, "--dest", out, "--workers", 2)
+    process = started(tmp_path, *asked)
+    while process.poll() is None and len(shards_of(out)) < 3:
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "manifest.json").exists(), "it was killed too late to show anything"
+    (out / ".shard-00000.tar.0123.tmp").write_bytes(b"half")  # as a killed worker may leave it
+    (out / shards_of(out)[1].name).write_bytes(b"cut")
+    before = files(out)
+    again = started(tmp_path, *asked)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert contents(out) == expected
+    first = shards_of(out)[0].name
+    assert files(out)[first] == before[first], "a finished shard was written again"
+
+
+def test_the_same_export_again_writes_no_shard_again(images_run, export):
+    out = export(images_run, "webdataset")
+    before = {name: known for name, known in files(out).items() if name.endswith(".tar")}
+    export(images_run, "webdataset")
+    assert {name: known for name, known in files(out).items() if name.endswith(".tar")} == before
+
+
+def test_the_manifest_counts_and_seals_every_shard(images_run, export):
+    out = export(images_run, "webdataset", "--shard-size", 8)
+    told = json.loads((out / "manifest.json").read_text())
+    assert told["samples"] == manifest(images_run)["counts"]["kept"] == sum(one["samples"] for one in told["shards"])
+    assert [(one["name"], one["seal"]) for one in told["shards"]] == [(p.name, seal(p)) for p in shards_of(out)]
+    assert [one["members"] for one in told["shards"]] == [len(members(p)) for p in shards_of(out)]
+
+
+def test_shards_of_a_size_have_no_more_bytes_than_that(images_run, export):
+    whole = export(images_run, "webdataset", name="whole")
+    sizes = [3 * 512 + sum(-(-len(whole_of[f"{i}.{s}"]) // 512) * 512 for s in ("png", "txt", "json"))
+             for whole_of in [all_members(whole)] for i in ids(images_run, True)]  # fmt: skip
+    most = 12_000
+    out = export(images_run, "webdataset", "--shard-bytes", "12kB", name="cut")
+    assert list(all_members(out).items()) == list(all_members(whole).items())
+    filled, expected = 0, [0]
+    for size in sizes:
+        if filled and filled + size > most:
+            filled = 0
+            expected.append(0)
+        filled += size
+        expected[-1] += 1
+    assert [len(hashed(members(path))) for path in shards_of(out)] == expected and len(expected) > 2
+
+
+MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no form": ("export $IMAGES", ("Missing option '--to'",)),
+    "a form of nobody": ("export $IMAGES --to zip", ("'--to'", "'zip' is not one of 'webdataset', 'uids', 'txt'")),
+    "no run": ("export nowhere --to txt", ("nowhere holds no finished run", "fairdedup prune")),
+    "an unfinished run": ("export $STOPPED --to txt", ("holds no finished run",)),
+    "a damaged run": ("export $DAMAGED --to txt", ("part-00000.parquet is missing or damaged", "fairdedup prune")),
+    "images of embeddings": ("export $RUN --to webdataset", ("there are no images to write", "--to txt")),
+    "uids that are none": ("export $RUN --to uids --dest x.npy", ("is not of 32 hex digits", "id 'k", "--to txt")),
+    "a URL": ("export $IMAGES --to webdataset --dest s3://bucket/kept", ("'s3://bucket/kept' is a URL", "local path")),
+    "into the run": ("export $IMAGES --to webdataset --dest $IMAGES/out", ("lies in the run directory",)),
+    "into the input": ("export $IMAGES --to webdataset --dest $SHARDS/out", ("lies in the input",)),
+    "into other files": ("export $IMAGES --to webdataset --dest full", ("'full' holds other files ('a')",)),
+    "into a file": ("export $IMAGES --to webdataset --dest full/a", ("'full/a' is a file", "choose a folder")),
+    "below a file": ("export $IMAGES --to webdataset --dest full/a/b", ("lies below a file",)),
+    "ids into a folder": ("export $IMAGES --to txt --dest full", ("'full' is a folder", "--dest kept.txt")),
+    "over another file": ("export $IMAGES --to txt --dest full/a", ("'full/a' is there, and is another file",)),
+    "no samples in a shard": ("export $IMAGES --to webdataset --shard-size 0", ("'--shard-size'", "x>=1")),
+    "no size": ("export $IMAGES --to webdataset --shard-bytes big", ("--shard-bytes 'big' is no amount", "1GB")),
+    "size and samples": ("export $IMAGES --to webdataset --shard-bytes 1GB --shard-size 5", ("exclude each other",)),
+    "an input that has gone": ("export $IMAGES --to webdataset --input gone/", ("'gone/'", "with --input")),
+    "another input": ("export $IMAGES --to webdataset --input other", ("'other' is not the input that", "cp -a")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_writes_nothing(case, images_run, finished, shards, tmp_path, scheduler, monkeypatch):
+    words, fragments = MISTAKES[case]
+    here = tmp_path / "here"
+    (here / "full").mkdir(parents=True)
+    (here / "full" / "a").write_text("mine")
+    write_tar(here / "other" / "data-00000.tar", sample("0000", 0))
+    if "$STOPPED" in words or "$DAMAGED" in words:
+        shutil.copytree(finished, here / "run")
+        part = here / "run" / ("run.json" if "$STOPPED" in words else "decisions/part-00000.parquet")
+        part.write_bytes(part.read_bytes()[:-9])
+    places = {
+        "$IMAGES": images_run,
+        "$RUN": finished,
+        "$SHARDS": shards,
+        "$STOPPED": here / "run",
+        "$DAMAGED": here / "run",
+    }
+    for name, place in places.items():
+        words = words.replace(name, str(place))
+    monkeypatch.chdir(here)
+    before = [files(folder) for folder in (here, images_run, finished, shards)]
+    shown = command(*words.split(), "--quiet", *(() if "Missing" in fragments[0] else ("--scheduler", scheduler)))
+    assert shown.code == 2, shown
+    assert shown.err.startswith("fairdedup: error: ") and shown.err.count("\n") == 1 and shown.out == ""
+    for fragment in fragments:
+        assert fragment in shown.err, shown.err
+    assert [files(folder) for folder in (here, images_run, finished, shards)] == before
+
+
+def test_another_export_into_the_same_folder_is_refused(images_run, export, scheduler):
+    out = export(images_run, "webdataset")
+    before = files(out)
+    for flags in (("--shard-size", 3), ("--what", "removed")):
+        shown = command("export", images_run, "--to", "webdataset", "--dest", out, *flags, "--scheduler", scheduler)
+        assert shown.code == 2 and "holds another export" in shown.err
+    assert files(out) == before
+
+
+def test_an_input_that_has_moved_is_named_and_one_that_has_changed_is_refused(
+    shards, images_run, export, tmp_path, scheduler
+):
+    moved = tmp_path / "moved"
+    shutil.copytree(shards, moved)  # with the times of the files
+    here = export(images_run, "webdataset")
+    assert contents(export(images_run, "webdataset", "--input", moved, name="from there")) == contents(here)
+    os.utime(moved / "data-00001.tar", (0, 0))
+    shown = command("export", images_run, "--to", "webdataset", "--input", moved, "--dest", tmp_path / "new",
+                    "--scheduler", scheduler, "--quiet")  # fmt: skip
+    assert shown.code == 2 and "('data-00001.tar' has changed)" in shown.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sample_that_is_another_one_now_is_named(shards, images_run, tmp_path, scheduler):
+    """Names, sizes and times are those of before, and the keys are not."""
+    moved = tmp_path / "moved"
+    shutil.copytree(shards, moved)
+    tar = moved / "data-00000.tar"
+    stat = tar.stat()
+    kept = next(i for i in ids(images_run, True) if int(i) < 13)
+    with tarfile.open(tar) as archive:
+        renamed = {f"9{n[1:]}" if n.startswith(kept) else n: archive.extractfile(n).read() for n in archive.getnames()}  # type: ignore[union-attr]
+    write_tar(tar, renamed)
+    os.utime(tar, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert tar.stat().st_size == stat.st_size
+    shown = command("export", images_run, "--to", "webdataset", "--input", moved, "--dest", tmp_path / "new",
+                    "--scheduler", scheduler, "--quiet")  # fmt: skip
+    assert shown.code == 2 and f"is '9{kept[1:]}', and was '{kept}'" in shown.err
+    assert not (tmp_path / "new" / "manifest.json").exists() and not list((tmp_path / "new").glob("**/*.tmp"))
+
+
+# Files of IDs
+
+
+@pytest.fixture(scope="module")
+def uids(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
+    """Return a finished run whose ids are DataComp's."""
+    folder = tmp_path_factory.mktemp("uids")
+    np.save(folder / "x.npy", raw_vectors())
+    names = [hashlib.md5(str(k).encode()).hexdigest() for k in range(240)]
+    names[3], names[4] = "0" * 32, "F" * 32
+    (folder / "x.ids.txt").write_text("\n".join(names) + "\n")
+    done("run", folder / "x.npy", "--keep", 0.5, "--rule", "semdedup", "--clusters", CLUSTERS, "--out", folder / "run",
+         "--scheduler", scheduler, "--quiet")  # fmt: skip
+    return folder / "run"
+
+
+@pytest.mark.parametrize("what", ["kept", "removed"])
+def test_uids_are_the_sorted_pairs_that_datacomp_reads(what, uids, export):
+    found = np.load(export(uids, "uids", what=what, name="u.npy"))
+    wanted = [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in ids(uids, what == "kept")]
+    expected = np.sort(np.array(wanted, np.dtype("u8,u8")))
+    assert found.dtype == expected.dtype == np.dtype("u8,u8") and len(found) > 100
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_first_id_that_is_no_uid_is_named(finished, export, scheduler, tmp_path):
+    first = ids(finished, True)[0]
+    shown = command("export", finished, "--to", "uids", "--dest", tmp_path / "u.npy", "--scheduler", scheduler)
+    assert shown.code == 2 and f"id {first!r} is not of 32 hex digits" in shown.err
+    assert os.listdir(tmp_path) == []
+
+
+def test_removed_ids_as_text_are_what_another_prune_can_drop(again, export, scheduler, prototypes):
+    removed, kept = ids(again, False), ids(again, True)
+    file = export(again, "txt", what="removed", name="removed.txt")
+    assert file.read_text(encoding="utf-8") == "".join(f"{i}\n" for i in removed)
+    assert export(again, "txt", name="kept.txt").read_text().splitlines() == kept
+    done("prune", again, "--keep", 1, "--rule", "semdedup", "--drop", file, "--scheduler", scheduler, "--quiet")
+    assert manifest(again)["warnings"] == [] and manifest(again)["counts"]["excluded"] == len(removed)
+    assert ids(again, True) == kept
+
+
+def test_ids_that_no_line_holds_are_refused_and_all_others_read_back(tmp_path, scheduler, export):
+    odd = ["a b ", " \u00e9", "x\x0by\x85z\u2028", "\x1b[31m", "'\"", "tab\t", "a\ufeff", "%"]
+    x = raw_vectors(40)
+    pq.write_table(pa.table({"id": odd + [f"{k}" for k in range(32)], "embedding": list(x)}), tmp_path / "x.parquet")
+    asked = ("--keep", 1, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
+    done("run", tmp_path / "x.parquet", *asked, "--out", tmp_path / "run")
+    file = export(tmp_path / "run", "txt", name="kept.txt")
+    from fairdedup.datasets.ids import read_ids
+
+    assert read_ids(file, "--drop").to_pylist() == ids(tmp_path / "run", True)
+    for bad in ("a\nb", "a\rb", "\ufeffa"):
+        table_ = pa.table({"id": [bad, *(f"{k}" for k in range(39))], "embedding": list(x)})
+        pq.write_table(table_, tmp_path / "bad.parquet")
+        done("run", tmp_path / "bad.parquet", *asked, "--out", tmp_path / "bad", "--restart")
+        shown = command("export", tmp_path / "bad", "--to", "txt", "--dest", tmp_path / "bad.txt", "--quiet")
+        assert shown.code == 2 and "cannot be a line of a text file" in shown.err and shown.err.count("\n") == 1
+        assert not (tmp_path / "bad.txt").exists()
+
+
+def test_without_a_place_it_is_written_beside_the_run(again, scheduler):
+    shown = done("export", again, "--to", "txt")
+    place = again.with_name("run-kept.txt")
+    assert f"kept: {len(ids(again, True))} samples: {place}" in shown.out
+    before = files(place.parent)
+    done("export", again, "--to", "txt")
+    assert place.read_text().splitlines() == ids(again, True) and files(place.parent) == before
+    logged = command("export", again, "--to", "txt", "--log-json")
+    event = json.loads(logged.err.splitlines()[-1])
+    assert (event["event"], event["samples"], event["path"]) == ("finished", len(ids(again, True)), str(place))
