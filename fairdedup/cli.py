@@ -274,14 +274,17 @@ def export(
 
     if shard_size is not None and shard_bytes is not None:
         raise UserError("--shard-size and --shard-bytes exclude each other: give one of them")
+    for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
+        if form != "webdataset" and value is not None:
+            raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
     most = None if shard_bytes is None else parse_size(shard_bytes)
     wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
     with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
         told = hand_over(wanted, workers)
     if log_json:
         progress.log("finished", run=str(config.out), **told)
-    shards = f" in {told['shards']:,} shards, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
-    _say(quiet or log_json, visible(f"{what}: {told['samples']:,} samples{shards}: {told['path']}"))
+    shards = f", {told["shards"]:,} tar, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
+    _say(quiet or log_json, visible(f"{what} samples: {told['samples']:,}{shards}, in {told['path']}"))
 
 
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")

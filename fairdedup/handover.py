@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
+from tarfile import BLOCKSIZE, RECORDSIZE
 from typing import Any, Literal
 
 import numpy as np
@@ -101,7 +102,7 @@ def _finished(directory: RunDirectory) -> tuple[dict[str, Any], list[Group]]:
     parts = groups(directory.records())
     for part in parts:
         path = directory.part("decisions", part.number)
-        if not is_sealed(path, manifest["files"].get(str(path.relative_to(root)), "")):
+        if not is_sealed(path, manifest.get("files", {}).get(str(path.relative_to(root)), "")):
             raise UserError(f"{path} is missing or damaged: run `fairdedup prune {root}` again")
     return manifest, parts
 
@@ -219,8 +220,9 @@ def _begin(wanted: Wanted, plan: Plan) -> None:
 
 
 def _cuts(sizes: NDArray[np.int64], most: int) -> Iterator[int]:
-    """Yield how many samples go into each shard, so that none but one of a single sample has more bytes."""
+    """Yield how many samples go into each shard, so that none but one of a single sample is a larger file."""
     ends, first = np.cumsum(sizes), 0
+    most = most // RECORDSIZE * RECORDSIZE - 2 * BLOCKSIZE  # a tar ends with two blocks, and with a full record
     while first < len(sizes):
         before = ends[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
