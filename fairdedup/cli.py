@@ -283,7 +283,7 @@ def export(
         told = hand_over(wanted, workers)
     if log_json:
         progress.log("finished", run=str(config.out), **told)
-    shards = f", {told["shards"]:,} tar, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
+    shards = f", {told['shards']:,} tar, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
     _say(quiet or log_json, visible(f"{what} samples: {told['samples']:,}{shards}, in {told['path']}"))
 
 
