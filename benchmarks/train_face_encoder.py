@@ -140,7 +140,9 @@ def main() -> None:
         "seed": args.seed,
         "trained on": {"faces": len(seen), "distinct files": len(digests)},
         "held out": {"faces": len(new), "left out as trained on": len(held_out) - len(new)},
-        "zero-shot": accuracy(kept, tokenizer, [held_out[k] for k in new], encode_pictures(kept, other[new], preprocess))
+        "zero-shot": accuracy(
+            kept, tokenizer, [held_out[k] for k in new], encode_pictures(kept, other[new], preprocess)
+        )
         if new
         else {},
         "weights": {"sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(), "bytes": args.out.stat().st_size},
