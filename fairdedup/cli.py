@@ -300,6 +300,48 @@ def audit(
         print_audit(found, config.out, _console())
 
 
+@cli.command(cls=_Examples, examples="""
+    fairdedup export my-run --to webdataset --dest kept/
+    fairdedup export my-run --to txt --what removed --dest removed.txt
+    fairdedup export my-run --to uids --dest kept.npy
+""")  # fmt: skip
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--to", "form", required=True, type=click.Choice(("webdataset", "uids", "txt")),
+    help="Tar shards of the samples, DataComp's array of uids (.npy), or a line an ID.",
+)  # fmt: skip
+@click.option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
+@click.option("--dest", help="Local folder, or file, to write.  [default: beside RUN, as RUN-kept.txt]")
+@click.option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
+@click.option("--shard-bytes", metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
+@click.option("--input", "source", help="webdataset: where the input of RUN is now, if it has moved.")
+@_options(*_DASK)
+def export(
+    run_: Path | None, form: Any, what: Any, dest: str | None, shard_size: int | None, shard_bytes: str | None,
+    source: str | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Hand the finished RUN (./fairdedup-run) over: its samples as WebDataset shards, or their IDs as a file.
+
+    The files of a sample are copied out of the input byte for byte.
+    """
+    config = _config(config_file, {"out": run_, **flags})
+    from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over, parse_size
+
+    if shard_size is not None and shard_bytes is not None:
+        raise UserError("--shard-size and --shard-bytes exclude each other: give one of them")
+    for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
+        if form != "webdataset" and value is not None:
+            raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
+    most = None if shard_bytes is None else parse_size(shard_bytes)
+    wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+        told = hand_over(wanted, workers)
+    if log_json:
+        progress.log("finished", run=str(config.out), **told)
+    shards = f", {told['shards']:,} tar, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
+    _say(quiet or log_json, visible(f"{what} samples: {told['samples']:,}{shards}, in {told['path']}"))
+
+
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True)

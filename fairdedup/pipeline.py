@@ -335,14 +335,7 @@ def _check_clustered(directory: RunDirectory, workers: Workers | None) -> None:
 
 def _check_input(directory: RunDirectory, dataset: Dataset) -> None:
     """Refuse an input that is another than the one that the run was begun with."""
-    known = read_json(directory.input)
-    if known is None:
-        return
-    now = dataset.fingerprints
-    changes = [
-        f"{name!r} {'has changed' if name in now else 'is gone'}" for name in known if now.get(name) != known[name]
-    ]
-    changes += [f"{name!r} is new" for name in now if name not in known]
+    changes = directory.changes(dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(

@@ -122,9 +122,9 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
     ran = []
     lines = [f"{k}.png,{('woman', 'man')[k % 2]},{('young', 'older')[k % 3 == 0]}" for k in range(400)]
     Path("labels.csv").write_text("\n".join(["id,gender,age", *lines]))
-    for name in ("run", "cluster", "prune", "sweep", "audit", "sample"):
+    for name in ("run", "cluster", "prune", "sweep", "audit", "export", "sample"):
         for example in examples_of(done(name, "--help").out):
-            if NEEDS_A_HUB in example or example == "fairdedup run --keep 0.5":
+            if NEEDS_A_HUB in example or "--to uids" in example or example == "fairdedup run --keep 0.5":
                 continue
             shutil.rmtree("fairdedup-run", ignore_errors=True)
             for part in example.split("&&"):
@@ -137,7 +137,7 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
                 shown = done(*words, *flags)
                 assert shown.out, part
                 ran.append(part.strip())
-    assert len(ran) >= 7, ran
+    assert len(ran) >= 9, ran
     assert manifest(Path("my-run"))["config"]["prune"]["keep"] == 0.3
 
 
@@ -154,6 +154,8 @@ def test_the_first_command_of_the_help_runs_on_the_sample_that_it_draws(here, sc
         "drawn perceived gender", "drawn age", "drawn skin tone"
     }  # fmt: skip
     assert "groups as they were drawn" in shown.out and "rejected" in shown.out
+    shown = done("export", "--to", "webdataset", "--scheduler", scheduler)
+    assert "kept samples: 150, 1 tar, " in shown.out and (here / "fairdedup-run-kept" / "shard-00000.tar").is_file()
     assert set(table(here / "fairdedup-run" / "kept")["id"]) <= set(
         pq.read_table(here / "fairdedup-run" / "sample" / "labels.parquet")["id"].to_pylist()
     )

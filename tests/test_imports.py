@@ -30,6 +30,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "captions": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
     "workers": {"stages", "storage", "progress", "errors"},
+    "handover": {"stages", "datasets", "storage", "workers", "errors"},
     "arrays": {"errors"},
     "api": {"arrays", "core", "errors"},
     "__init__": {"api", "errors"},

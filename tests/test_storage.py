@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_place(tmp_path, monkeypat
         aside.write_text("new")
     assert not isinstance(caught.value, UserError)
     assert str(caught.value) == (
-        f"cannot write {tmp_path / 'x'}: No space left on device; free some space or choose another --out"
+        f"cannot write {tmp_path / 'x'}: No space left on device; free some space or choose another place"
     )
     assert (tmp_path / "x").read_text() == "old" and there(tmp_path) == ["x"]
 
@@ -97,7 +97,7 @@ def test_a_file_that_may_not_grow_leaves_nothing(tmp_path, what, limit):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FairdedupError, match=r"cannot write .*file/x: .*; .*another --out"):
+    with pytest.raises(FairdedupError, match=r"cannot write .*file/x: .*; .*another place"):
         write_json(tmp_path / "file" / "x", {})
 
 

@@ -6,7 +6,7 @@ A shard is a file, or a run of whole row groups of a large one; its rows are str
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -74,8 +74,8 @@ class _Rows:
 class ParquetImageShard(_Rows):
     """Rows with an image, or with the path of one."""
 
-    def read(self) -> Iterator[Sample]:
-        """Yield every row as a sample; rows that cannot be read are rejected ones."""
+    def read(self, wanted: Container[int] | None = None) -> Iterator[Sample]:
+        """Yield every row as a sample, or those at wanted positions; rows that cannot be read are rejected ones."""
         first = self.start
         size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
         for count, batch in stream(self.fs, self.path, self.start, self.stop, size):
@@ -85,6 +85,8 @@ class ParquetImageShard(_Rows):
             for k in range(count):
                 source = f"{plain_text(posixpath.basename(self.path))}[{first + k}]"
                 position = first + k - self.start
+                if wanted is not None and position not in wanted:
+                    continue
                 if batch is None or faults[k] is not None:
                     yield Sample(position, ids[k], None, source=source, error=faults[k])
                     continue

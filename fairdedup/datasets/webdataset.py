@@ -78,7 +78,7 @@ class _Group:
         """Tell whether this is the first image, or the first plain one (``.jpg``) after a ``.mask.png``."""
         if self.image_member is None:
             return True
-        held = _split(self.image_member)
+        held = split_name(self.image_member)
         return held is not None and "." in held[1] and "." not in suffix
 
 
@@ -106,7 +106,7 @@ class TarShard:
             keys.add(sample.id)
             yield sample
         for key, why in downloads(self.fs, self.table) if self.table is not None else ():
-            name = self.name if key is None else plain_text(self._id(key))
+            name = self.name if key is None else plain_text(self.id_of(key))
             if name not in keys:
                 why = why or "img2dataset has it as a success, but the tar does not hold it"
                 source = plain_text(self.name if key is None else f"{self.name}/{key}")
@@ -121,7 +121,7 @@ class TarShard:
         with self.fs.open(self.path, "rb") as raw:
             try:
                 for name, data in members(raw, _limit):
-                    parts = _split(name)
+                    parts = split_name(name)
                     if parts is None:
                         continue
                     key, suffix = parts
@@ -141,7 +141,7 @@ class TarShard:
         if damage is not None:  # a key that the damage cost its image gives its name to the rejected row
             yield Sample(
                 position=position,
-                id=plain_text(self.name if group is None else self._id(group.key)),
+                id=plain_text(self.name if group is None else self.id_of(group.key)),
                 image=None,
                 source=plain_text(self.name if group is None else f"{self.name}/{group.key}"),
                 error=damage,
@@ -153,7 +153,7 @@ class TarShard:
         error = group.error()
         return Sample(
             position=position,
-            id=plain_text(self._id(group.key)),
+            id=plain_text(self.id_of(group.key)),
             image=group.image if error is None else None,
             caption=caption,
             metadata=metadata | group.notes,
@@ -161,7 +161,8 @@ class TarShard:
             error=error,
         )
 
-    def _id(self, key: str) -> str:
+    def id_of(self, key: str) -> str:
+        """Return the id of a key."""
         return f"{shard_stem(self.name)}/{key}" if self.id_from == "shard/key" else key
 
     def fingerprint(self) -> str:
@@ -177,7 +178,8 @@ def _limit(name: str) -> int:
     return MAX_TEXT_BYTES if extension(name) in ("txt", "json") else 0
 
 
-def _split(name: str) -> tuple[str, str] | None:
+def split_name(name: str) -> tuple[str, str] | None:
+    """Return the key and the suffix of a member, or None where it belongs to no sample."""
     match = _MEMBER.fullmatch(name)
     return (match[1], match[2]) if match else None
 

@@ -40,7 +40,7 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     except OSError as error:
         raise FairdedupError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
         ) from error
     finally:
         with suppress(OSError):

@@ -202,6 +202,11 @@ class RunDirectory:
             return None
         return record if _undamaged(self.sorted_files(number), record.seals, verify=True) else None
 
+    def changes(self, now: dict[str, str]) -> list[str]:
+        """Return in words how these fingerprints differ from those of the input that the run was begun with."""
+        known = read_json(self.input)
+        return [] if known is None else _changes(known, now)
+
     def drop_shards_from(self, number: int) -> None:
         """Remove embedding shards from this number on: an input that has shrunk leaves none behind."""
         while (record := self.record(number)).is_file():
@@ -237,6 +242,13 @@ class RunDirectory:
                     f"{self.vectors(number)} is missing or damaged: run `fairdedup embed` with --out {self.root} again"
                 )
         return [r for r in records if r is not None]
+
+
+def _changes(known: dict[str, str], now: dict[str, str]) -> list[str]:
+    changes = [
+        f"{name!r} {'has changed' if name in now else 'is gone'}" for name in known if now.get(name) != known[name]
+    ]
+    return changes + [f"{name!r} is new" for name in now if name not in known]
 
 
 def _undamaged(files: dict[str, Path], seals: dict[str, str], verify: bool) -> bool:

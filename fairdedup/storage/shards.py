@@ -1,0 +1,114 @@
+"""Writes a tar whose bytes are a matter of its members' names and bytes alone: no time, owner or mode of a machine."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from types import TracebackType
+
+import xxhash
+
+from fairdedup.errors import FairdedupError
+
+BLOCK = tarfile.BLOCKSIZE
+AT_ONCE = 1 << 22  # bytes copied
+_NAME, _SIZE, _SUM = 100, 12, 8  # bytes of these fields of a header
+_LEAST = tarfile.TarInfo("").tobuf(tarfile.GNU_FORMAT)
+
+
+def header(name: str, size: int) -> bytes:
+    """Return a member's header, what tarfile makes of this name and size, in a tenth of the time."""
+    field = name.encode("utf-8", "surrogateescape")
+    if len(field) > _NAME or size >= 8 ** (_SIZE - 1):
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    digits = b"%011o" % size
+    total = _BARE + sum(field) + sum(digits)
+    return b"".join((
+        field, bytes(_NAME - len(field)), _LEAST[_NAME : _NAME + 24], digits, _LEAST[_NAME + 35 : _NAME + 48],
+        b"%06o\0 " % total, _LEAST[_NAME + 56 :],
+    ))  # fmt: skip
+
+
+# The sum of a header without name, size and sum; the sum counts as blanks.
+_BARE = sum(_LEAST) - sum(_LEAST[_NAME + 24 : _NAME + 35]) - sum(_LEAST[_NAME + 48 : _NAME + 56]) + _SUM * ord(" ")
+
+
+class ShardWriter:
+    """A context that writes one tar, and sums up its bytes on the way.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    members : int
+        Written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb", buffering=AT_ONCE)  # noqa: SIM115
+        self._checksum = xxhash.xxh3_128()
+        self._size = 0
+        self._source: tuple[str, int] | None = None
+        self.members = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def add(self, name: str, data: bytes) -> None:
+        """Write a member."""
+        self._put(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+        self.members += 1
+
+    def copy(self, name: str, path: str, offset: int, size: int) -> None:
+        """Write a member whose bytes stand in a local file.
+
+        Raises
+        ------
+        FairdedupError
+            If the file ends before.
+        """
+        file, end, first = self._open(path), offset + size, header(name, size)
+        while first or offset < end:
+            data = os.pread(file, min(AT_ONCE, end - offset), offset)
+            if not data and offset < end:
+                raise FairdedupError(
+                    f"{path} has become shorter while it was read: leave the input alone, and try again"
+                )
+            offset += len(data)
+            self._put(b"".join((first, data, bytes(-size % BLOCK) if offset == end else b"")))
+            first = b""
+        self.members += 1
+
+    def seal(self) -> str:
+        """Write the end of the tar and return its seal, the one that `storage.files.seal` has for it."""
+        self._put(bytes(2 * BLOCK))
+        self._put(bytes(-self._size % tarfile.RECORDSIZE))
+        self._file.close()
+        return f"{self._size}-{self._checksum.hexdigest()}"
+
+    def _open(self, path: str) -> int:
+        if self._source is None or self._source[0] != path:
+            self._leave()
+            self._source = path, os.open(path, os.O_RDONLY)
+        return self._source[1]
+
+    def _leave(self) -> None:
+        if self._source is not None:
+            os.close(self._source[1])
+        self._source = None
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._checksum.update(data)
+        self._size += len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        self._file.close()
