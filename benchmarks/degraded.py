@@ -13,18 +13,20 @@ Whether a run would warn that memberships say nothing is noted beside each figur
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faces import VALUES, Faces
-from fairface import BASE, RULES, ROOT, compare, draws, figures_header, load, parser_of, report_of
+from fairface import BASE, ROOT, RULES, compare, draws, figures_header, load, parser_of, report_of
 
-from fairdedup.core.prototypes import Attribute, Prototypes
+from fairdedup.core.moments import MembershipMoments
+from fairdedup.core.prototypes import Attribute, Prototypes, gap, membership, temperatures_of
+from fairdedup.core.similarity import Vectors, unit_float16
+from fairdedup.core.uncertain import says_nothing
 from fairdedup.errors import UserError
 
-COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1")
+COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1", "balanced cover reserve 0.2")
 LEVELS: dict[str, tuple[float, ...]] = {
     "swapped": (0.25, 0.5, 0.75, 1.0),
     "noisy": (0.5, 1.0, 2.0, 4.0),
@@ -72,6 +74,21 @@ def degraded(prototypes: Prototypes, how: str, level: float, known: Faces, seed:
     }
 
 
+def vague(known: Faces, prototypes: Prototypes) -> list[str]:
+    """Return the attributes of which a run on all these faces would warn that memberships say nothing."""
+    similarity = prototypes.similarity(Vectors.of(unit_float16(known.vectors)[0]), absent=True)
+    temperatures = temperatures_of(prototypes, "auto", lambda: [gap(s) for s in similarity])
+    return [
+        a.name
+        for a, s, t in zip(prototypes.attributes, similarity, temperatures, strict=True)
+        if says_nothing(MembershipMoments.of(membership(s, t, len(a.concepts))))
+    ]
+
+
+def gain_of(line: dict[str, Any], rule: str, attribute: str) -> float:
+    return float(line["rules"][rule][f"share {attribute}"][f"over {BASE}"]["mean"])
+
+
 def plot(table: list[dict[str, Any]], file: Path, title: str) -> None:
     """Draw the gain of each rule, averaged over the attributes, as the prototypes get worse."""
     import matplotlib
@@ -84,7 +101,9 @@ def plot(table: list[dict[str, Any]], file: Path, title: str) -> None:
     for panel, how in zip(panels, LEVELS, strict=True):
         lines = [line for line in table if line["how"] in ("not at all", how)]
         for rule in COMPARED:
-            gains = [np.mean([line["rules"][rule][f"share {a}"][f"over {BASE}"]["mean"] for a in VALUES]) for line in lines]
+            gains = [
+                np.mean([line["rules"][rule][f"share {a}"][f"over {BASE}"]["mean"] for a in VALUES]) for line in lines
+            ]
             panel.plot(range(len(lines)), gains, marker="o", label=rule)
         panel.set_xticks(range(len(lines)), ["none", *(f"{line['level']:g}" for line in lines[1:])])
         panel.axhline(0, color="black", linewidth=0.5)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -157,13 +158,13 @@ def encoder_of(text: str) -> EncoderSpec:
     return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
 
 
-def embed(sources: list[str], labels: Path | None, spec: EncoderSpec) -> Faces:
-    """Embed the faces of all sources, in order."""
+def embed(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int | None = None) -> Faces:
+    """Embed the faces of all sources, in order; the first of them if only so many are wanted."""
     encoder = load_encoder(spec)
     vectors, waiting, found = [], [], []
     started = time.monotonic()
     for source in sources:
-        for face in faces(source, labels):
+        for face in islice(faces(source, labels), most):
             waiting.append(face.picture)
             found.append(face)
             if len(waiting) == 512:

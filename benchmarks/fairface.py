@@ -27,6 +27,7 @@ from scipy import stats
 import fairdedup
 from fairdedup import deduplicate
 from fairdedup.captions import embed_captions, needs_text_tower, read_captions
+from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
 
@@ -42,8 +43,12 @@ RULES: dict[str, dict[str, Any]] = {
     "fairdedup zscore": {"rule": "fairdedup", "calibrate": "zscore"},
     "fairdedup cover": {"rule": "fairdedup", "cover": True},
     **{f"balanced reserve {r:g}": {"rule": "balanced", "reserve": r} for r in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)},
+    **{
+        f"balanced cover reserve {r:g}": {"rule": "balanced", "reserve": r, "cover": True}
+        for r in (0.0, 0.1, 0.15, 0.2, 0.25, 0.3)
+    },
 }
-SHOWN = tuple(name for name in RULES if name not in {f"balanced reserve {r:g}" for r in (0.05, 0.15, 0.25, 0.3)})
+SHOWN = tuple(name for name in RULES if not name.endswith(("0.05", "0.15", "0.25", "0.3")))
 ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
 
 
@@ -148,6 +153,9 @@ def figures_header(args: argparse.Namespace, sets: list[Faces], trained_on: int)
         "clusters": args.clusters,
         "faces": [len(one.names) for one in sets],
         "encoder trained on": f"{trained_on} of these faces",
+        "prototypes": f"calibrated by {args.calibrate_labels} labels of other faces"
+        if args.calibrate_on
+        else "captions",
         "hardware": {"processor": processor(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
     }
@@ -176,6 +184,10 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--skew", action="store_true", help="make one race and one gender the majority, as on the web")
     parser.add_argument("--race", default="White", choices=VALUES["race"])
     parser.add_argument("--gender", default="Male", choices=VALUES["gender"])
+    parser.add_argument(
+        "--calibrate-on", help="labelled faces, never those that are pruned, to calibrate prototypes by"
+    )
+    parser.add_argument("--calibrate-labels", type=int, default=500, help="how many of them")
     parser.add_argument("--same-faces", action="store_true", help="prune faces that the encoder was trained on")
     return parser
 
@@ -197,7 +209,31 @@ def load(args: argparse.Namespace) -> tuple[Faces, Any, int]:
         prototypes = Prototypes.of(embed_captions(read_captions(args.prototypes), spec))
     else:
         prototypes = Prototypes.of(dict_of(args.prototypes))
-    return known, prototypes, refuse_known_faces(known, spec.pretrained if spec else None, args.same_faces)
+    trained_on = refuse_known_faces(known, spec.pretrained if spec else None, args.same_faces)
+    if args.calibrate_on:
+        if spec is None:
+            raise UserError(f"--calibrate-on {args.calibrate_on!r}: name the --encoder of these faces")
+        own = embed([args.calibrate_on], None, spec, args.calibrate_labels)
+        both = set(own.digests) & set(known.digests)
+        if both:
+            raise UserError(f"--calibrate-on {args.calibrate_on!r} has {len(both)} of the faces that are pruned")
+        prototypes = calibrated(prototypes, own)
+    return known, prototypes, trained_on
+
+
+def calibrated(prototypes: Prototypes, own: Faces) -> Prototypes:
+    """Return the prototypes as `fairdedup calibrate` would write them with the labels of these faces."""
+    unit = own.vectors / np.linalg.norm(own.vectors, axis=1, keepdims=True)
+    fits = []
+    for attribute in prototypes.attributes:
+        labels = own.labels[attribute.name.removeprefix("perceived ")]
+        if tuple(labels.cat.categories) != attribute.concepts:
+            raise UserError(f"the prototypes of {attribute.name!r} are not FairFace's groups: use fairface.yaml")
+        vectors = attribute.vectors.astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        fits.append((attribute, calibrate(unit.astype(np.float64), labels.cat.codes.to_numpy(), vectors)))
+    found = Prototypes.of({a.name: dict(zip(a.concepts, f.vectors, strict=True)) for a, f in fits})
+    return found.at({a.name: f.temperature for a, f in fits})
 
 
 def dict_of(file: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -219,19 +255,20 @@ def plot(report: dict[str, Any], file: Path, title: str) -> None:
 
     figure, panels = plt.subplots(1, len(VALUES), figsize=(13, 4.4), sharex=True, layout="constrained")
     for panel, attribute in zip(panels, VALUES, strict=True):
-        curve = []
+        curves: dict[str, list[tuple[float, float]]] = {}
         for number, (rule, own) in enumerate(report.items()):
             if rule == "full":
                 continue
             gain = own[f"share {attribute}"][f"over {BASE}"]
             cost = own["coverage first percentile"][f"over {BASE}"]["mean"]
             if rule.startswith("balanced"):
-                curve.append((cost, gain["mean"]))
+                curves.setdefault(rule.rpartition(" ")[0], []).append((cost, gain["mean"]))
             if rule in SHOWN:
                 low, high = (gain[k] if gain[k] is not None else gain["mean"] for k in ("low", "high"))
                 error = [[gain["mean"] - low], [high - gain["mean"]]]
                 panel.errorbar(cost, gain["mean"], yerr=error, fmt="o", capsize=3, color=f"C{number % 10}", label=rule)
-        panel.plot(*zip(*sorted(curve), strict=True), color="grey", linewidth=1, zorder=0)
+        for curve in curves.values():
+            panel.plot(*zip(*sorted(curve), strict=True), color="grey", linewidth=1, zorder=0)
         panel.axhline(0, color="black", linewidth=0.5)
         panel.set_title(f"perceived {attribute}")
         panel.set_xlabel("coverage: first percentile of the cosine\nto the nearest kept face, points over semdedup")

@@ -126,7 +126,7 @@ def deduplicate(
     start: str = "cluster",
     calibrate: str = "none",
     target: str | Mapping[str, Mapping[str, float]] = "uniform",
-    temperature: float | str = "auto",
+    temperature: float | str | Mapping[str, float] = "auto",
     reserve: float = 0.1,
     prefer: Any = None,
     always_keep: Any = None,
@@ -164,7 +164,7 @@ def deduplicate(
         `fairdedup`: standardise the similarity to each concept over the data set first.
     target : {"uniform", "data"} or mapping attribute -> {concept: share}
         `balanced`: the shares to aim at.
-    temperature : float or "auto"
+    temperature : float, "auto" or mapping attribute -> float
         `balanced`: of the softmax over an attribute's concepts.
     reserve : float
         `balanced`: share of the kept count that is held back for rare rows of all clusters; 0 to 0.3.

@@ -118,8 +118,8 @@ def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
     """Read prototypes that are vectors, or means over labelled exemplars of the run.
 
     ``.npy`` holds (c, d); ``.npz`` an array (d,) for each ``attribute/concept``, and (a, d) for ``attribute/absent``;
-    Parquet either attribute, concept and vector, or id, attribute and concept: then a concept's prototype is the mean
-    of the unit embeddings of the samples with those IDs.
+    Parquet either attribute, concept and vector (and temperature, one for each attribute), or id, attribute and
+    concept: then a concept's prototype is the mean of the unit embeddings of the samples with those IDs.
 
     Raises
     ------
@@ -182,20 +182,30 @@ def _from_table(table: pa.Table, file: Path) -> Any:
     if "vector" not in names:
         return table
     out: dict[str, dict[str, Any]] = {}
+    temperatures: dict[str, float] = {}
     for line in table.to_pylist():
         attribute, concept = line["attribute"], line["concept"]
+        if (
+            line.get("temperature") is not None
+            and temperatures.setdefault(attribute, line["temperature"]) != (line["temperature"])
+        ):
+            raise UserError(f"prototypes {str(file)!r}: {attribute} has several temperatures; give it one")
         own = out.setdefault(attribute, {})
         if concept in own and concept != ABSENT:
             raise UserError(f"prototypes {str(file)!r}: {attribute}, {concept} stands twice; give one vector of each")
         vector = np.asarray(line["vector"], np.float64)
         own[concept] = np.vstack((own[concept], vector)) if concept in own else vector
-    return out
+    return Prototypes.of(out).at(temperatures)
 
 
-def write_vectors(file: Path, vectors: dict[str, dict[str, NDArray[np.float64]]]) -> None:
-    """Write prototypes as `read_vectors` reads them."""
+def write_vectors(
+    file: Path, vectors: dict[str, dict[str, NDArray[np.float64]]], temperatures: dict[str, float] | None = None
+) -> None:
+    """Write prototypes as `read_vectors` reads them, with the temperature of each attribute that has one."""
+    known = temperatures or {}
     lines = [
         {"attribute": attribute, "concept": concept, "vector": vector}
+        | ({"temperature": known.get(attribute)} if known else {})
         for attribute, concepts in vectors.items()
         for concept, own in concepts.items()
         for vector in np.atleast_2d(own).tolist()

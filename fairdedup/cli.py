@@ -301,6 +301,37 @@ def audit(
 
 
 @cli.command(cls=_Examples, examples="""
+    fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet
+    fairdedup prune my-run --keep 0.5 --rule balanced --cover --reserve 0.2 --prototypes calibrated.parquet
+""")  # fmt: skip
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--labels", required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="CSV or Parquet: a column id, and one for each attribute; some hundred samples.")  # fmt: skip
+@click.option("--out", "file", type=click.Path(path_type=Path), metavar="FILE", default="calibrated.parquet",
+              show_default=True, help="Prototypes to write, for prune --prototypes.")  # fmt: skip
+@_options("prototypes", "model", "pretrained", *_DASK)
+def calibrate(
+    run_: Path | None, labels: Path, file: Path, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
+) -> None:
+    """Fit the prototypes of RUN (./fairdedup-run) to a few hundred labels, so that memberships are probabilities."""
+    config = _config(config_file, {"out": run_, **flags})
+    if file.suffix != ".parquet":
+        raise UserError(f"--out {str(file)!r}: prototypes with a temperature are Parquet; name it .parquet")
+    from fairdedup import pipeline
+
+    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+        told = pipeline.calibrate_run(config, labels, file, workers)
+    if log_json:
+        progress.log("finished", run=str(config.out), prototypes=str(file), attributes=told)
+    for line in told:
+        _say(quiet or log_json, visible(
+            f"{line['attribute']}: {line['labels']:,} labels, temperature {line['temperature']:g}; cross entropy of "
+            f"labels not seen {line['after']:.3f}, {line['before']:.3f} before, {line['by chance']:.3f} by chance"
+        ))  # fmt: skip
+    _say(quiet or log_json, visible(f"prototypes: {file}"))
+
+
+@cli.command(cls=_Examples, examples="""
     fairdedup export my-run --to webdataset --dest kept/
     fairdedup export my-run --to txt --what removed --dest removed.txt
     fairdedup export my-run --to uids --dest kept.npy

@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
     target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
-    temperature: float | Literal["auto"] = "auto"
+    temperature: float | Literal["auto"] | dict[str, float] = "auto"
     reserve: float = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
     where: str | None = None

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from fairdedup.audit import Asked, audit
+from fairdedup.calibrated import calibrate_prototypes
 from fairdedup.captions import (
     check_vectors,
     default_prototypes,
@@ -232,16 +233,32 @@ def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, An
     labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
     prototypes = None
     if labels is None or asked.suggest:
-        decided = manifest["config"]["prune"]  # the prototypes that it was decided by, where no others are named
-        file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
-        config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
-        prototypes = _prototypes(config, directory, workers)
-        if prototypes is None:
-            raise UserError(
-                f"{directory.root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
-                "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
-            )
+        prototypes = _prototypes_of_run(config, directory, manifest["config"].get("prune", {}), workers)
     return audit(directory, manifest, asked, labels, prototypes, workers.submit)
+
+
+def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[dict[str, Any]]:
+    """Fit the prototypes of an embedded run to labels of its samples, write them, and tell what that gained."""
+    directory = RunDirectory(config.out.absolute())
+    directory.records()  # says which stage is missing
+    decided = _state(directory)["asked"].get("prune", {})
+    known = read_labels(labels, None)
+    return calibrate_prototypes(directory, _prototypes_of_run(config, directory, decided, workers), known, out)
+
+
+def _prototypes_of_run(
+    config: RunConfig, directory: RunDirectory, decided: dict[str, Any], workers: Workers
+) -> Prototypes:
+    """Return the prototypes that are named, else those that the run was decided by."""
+    file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
+    config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
+    prototypes = _prototypes(config, directory, workers)
+    if prototypes is None:
+        raise UserError(
+            f"{directory.root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
+            "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
+        )
+    return prototypes
 
 
 def clear_run(directory: RunDirectory) -> None:

@@ -401,13 +401,14 @@ class Problem:
             found[attribute] = (names, cosine_matrix(self.x16, unit16(np.stack(stacked))))
         return found
 
-    def _set_price(self, prototypes: Any, target: Any, temperature: float | str) -> None:
+    def _set_price(self, prototypes: Any, target: Any, temperature: Any) -> None:
         self.temperatures: dict[str, float] = {}
         self.q: dict[str, Array] = {}
         self.targets: dict[str, list[Fraction]] = {}
         total = [Decimal(0)] * self.n
         for attribute, (names, similarity) in self._similarities(prototypes).items():
-            warmth = temperature_of(similarity) if temperature == "auto" else float(temperature)
+            asked = temperature.get(attribute, "auto") if isinstance(temperature, Mapping) else temperature
+            warmth = temperature_of(similarity) if asked == "auto" else float(asked)
             q = membership(similarity, len(names), warmth)
             self.temperatures[attribute], self.q[attribute] = warmth, q
             self.targets[attribute] = target_shares(target, attribute, names, q)

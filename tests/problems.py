@@ -109,11 +109,14 @@ def random_options(rng: np.random.Generator, prototypes: dict[str, dict[str, Any
             names = [name for name in concepts if name != "absent"]
             parts = rng.multinomial(1000, np.full(len(names), 1 / len(names)))
             target[attribute] = {name: int(part) / 1000 for name, part in zip(names, parts, strict=True)}
+    temperature: Any = "auto" if rng.random() < 0.7 else float(10 ** rng.uniform(-4, 0))
+    if temperature != "auto" and rng.random() < 0.5:  # some attributes have their own
+        temperature = {name: float(10 ** rng.uniform(-4, 0)) for name in prototypes if rng.random() < 0.7}
     return {
         "start": ("cluster", "zero")[rng.integers(2)],
         "calibrate": ("none", "zscore")[rng.integers(2)],
         "target": target,
-        "temperature": "auto" if rng.random() < 0.7 else float(10 ** rng.uniform(-4, 0)),
+        "temperature": temperature,
         "reserve": (0.0, 0.1, 0.3)[rng.integers(3)],
     }
 

@@ -20,7 +20,7 @@ from fairdedup.audit.measure import Attribute, measured, number
 from fairdedup.audit.suggest import suggest
 from fairdedup.audit.why import explain
 from fairdedup.core.cells import Cells
-from fairdedup.core.prototypes import Prototypes, auto_temperature
+from fairdedup.core.prototypes import Prototypes, temperatures_of
 from fairdedup.core.representation import CONFIDENCE
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
@@ -106,12 +106,14 @@ def parts_of(run: RunDirectory, manifest: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def soft_source(parts: list[Part], prototypes: Prototypes, temperature: float | str, submit: Submit) -> Source:
+def soft_source(parts: list[Part], prototypes: Prototypes, temperature: Any, submit: Submit) -> Source:
     """Return memberships as the rule `balanced` has them over the rows that were decided."""
-    if temperature != "auto":
-        return BySoftMembership(prototypes, (float(temperature),) * len(prototypes.attributes))
-    found = submit("survey", gaps_of, [(part, prototypes) for part in parts], [part.group.input for part in parts])
-    return BySoftMembership(prototypes, tuple(auto_temperature(np.concatenate(g)) for g in zip(*found, strict=True)))
+
+    def gaps() -> list[NDArray[np.float64]]:
+        found = submit("survey", gaps_of, [(part, prototypes) for part in parts], [part.group.input for part in parts])
+        return [np.concatenate(g) for g in zip(*found, strict=True)]
+
+    return BySoftMembership(prototypes, temperatures_of(prototypes, temperature, gaps))
 
 
 def audit(

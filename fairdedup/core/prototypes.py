@@ -7,9 +7,10 @@ is computed so that it is the same on any machine: fixed order, no library expon
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numba as nb
@@ -39,12 +40,15 @@ class Attribute:
         A prototype for each concept.
     absent : ndarray of shape (a, d), float16
         Prototypes of pictures that the attribute does not apply to; a may be 0.
+    temperature : float or None
+        Of the membership softmax, where a calibration has found it; None: as the options say.
     """
 
     name: str
     concepts: tuple[str, ...]
     vectors: NDArray[np.float16]
     absent: NDArray[np.float16]
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,24 @@ class Prototypes:
         if len(dimensions) > 1:
             raise UserError(f"prototypes have {sorted(dimensions)} dimensions: all must come from one model")
         return cls(tuple(attributes))
+
+    def at(self, temperatures: Mapping[str, float]) -> Prototypes:
+        """Return these prototypes with the temperatures of the attributes that are named.
+
+        Raises
+        ------
+        UserError
+            If there is no such attribute, or a temperature is no number above 0.
+        """
+        names = [a.name for a in self.attributes]
+        for name, value in temperatures.items():
+            if name not in names:
+                raise UserError(f"temperature names attribute {name!r}: the prototypes have {', '.join(names)}")
+            if not (isinstance(value, Real) and 0 < float(value) < math.inf):
+                raise UserError(f"temperature[{name!r}] is {value!r}: give a number above 0")
+        return Prototypes(
+            tuple(replace(a, temperature=temperatures.get(a.name, a.temperature)) for a in self.attributes)
+        )
 
     def similarity(self, vectors: Vectors, absent: bool) -> list[NDArray[np.float64]]:
         """Return each attribute's cosines (n, c), or (n, c + a) with the absent prototypes behind."""
@@ -171,6 +193,29 @@ def gap(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
 def auto_temperature(gaps: NDArray[np.float64]) -> float:
     """Return a third of the median gap, to 4 decimals and at least 0.0001."""
     return max(float(np.rint(np.median(gaps) / 3 * 1e4)) / 1e4, LEAST_TEMPERATURE)
+
+
+def temperatures_of(
+    prototypes: Prototypes, asked: Any, gaps: Callable[[], Sequence[NDArray[np.float64]]]
+) -> tuple[float, ...]:
+    """Return each attribute's temperature: the one that is asked for, else its own, else the automatic one.
+
+    Parameters
+    ----------
+    prototypes : Prototypes
+    asked : float, "auto" or mapping attribute -> float
+        A mapping is for the attributes that it names, "auto" for the others.
+    gaps : callable
+        Gives the gaps of each attribute; called only if one needs them.
+    """
+    if isinstance(asked, Mapping):
+        prototypes, asked = prototypes.at(asked), "auto"
+    if asked != "auto":
+        return (float(asked),) * len(prototypes.attributes)
+    own = [a.temperature for a in prototypes.attributes]
+    if None not in own:
+        return tuple(float(t) for t in own if t is not None)
+    return tuple(auto_temperature(g) if t is None else float(t) for t, g in zip(own, gaps(), strict=True))
 
 
 def membership(similarity: NDArray[np.float64], temperature: float, concepts: int) -> NDArray[np.int64]:

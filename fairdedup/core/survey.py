@@ -6,6 +6,7 @@ Dask cluster: only `Run`, which maps, differs. A part gives clusters one at a ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -41,7 +42,7 @@ class Options:
     start: str = "cluster"
     calibrate: str = "none"
     target: Any = "uniform"
-    temperature: float | str = "auto"
+    temperature: Any = "auto"  # a number, or attribute -> number
     reserve: float = 0.1
     protected: bool = False  # there are rows that are kept whatever the rule is
 
@@ -62,9 +63,8 @@ class Options:
                 raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
         if not isinstance(self.target, Mapping) and self.target not in ("uniform", "data"):
             raise UserError(f"target {self.target!r} is unknown: choose uniform, data or {{attribute: shares}}")
-        if self.temperature != "auto" and not (
-            isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")
-        ):
+        given = self.temperature == "auto" or isinstance(self.temperature, Mapping)
+        if not given and not (isinstance(self.temperature, Real) and 0 < float(self.temperature) < math.inf):
             raise UserError(f"temperature {self.temperature!r} is no number above 0: give one, or auto")
         if not 0 <= self.reserve <= 0.3:
             raise UserError(f"reserve {self.reserve:g} is out of range: give 0 to 0.3")
@@ -218,12 +218,11 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
     if options.rule != "balanced":
         return plan
     assert prototypes is not None
-    if options.temperature == "auto":
-        gaps = run("survey", survey_gaps, parts, plan)
-        temperatures = tuple(pt.auto_temperature(np.concatenate(g)) for g in zip(*gaps, strict=True))
-    else:
-        temperatures = (float(options.temperature),) * len(prototypes.attributes)
-    plan = replace(plan, temperatures=temperatures)
+
+    def gaps() -> list[NDArray[np.float64]]:
+        return [np.concatenate(g) for g in zip(*run("survey", survey_gaps, parts, plan), strict=True)]
+
+    plan = replace(plan, temperatures=pt.temperatures_of(prototypes, options.temperature, gaps))
     found = run("survey", survey_memberships, parts, plan)
     moments = tuple(reduce(add, m) for m in zip(*found, strict=True))
     _check_target(options.target, prototypes)

@@ -1,0 +1,129 @@
+"""Prototypes and a temperature fitted to a few hundred labels: what a softmax over captions says becomes a probability.
+
+Captions of a contrastive model favour some concepts, and are too sure or not sure enough (Guo et al. 2017).
+Here the prototypes lean, within the unit sphere, towards what the labels say, held back to where the captions put them.
+Never used without labels; the result is saved, since the floats of this fit may differ between machines.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.prototypes import LEAST_TEMPERATURE
+from fairdedup.errors import UserError
+
+RIDGE = 1.0  # how strongly prototypes are held to where they were; mean cross entropy is the other term
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Calibrated prototypes of one attribute.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (c, d), float64, unit rows
+    temperature : float
+        To 4 decimals.
+    """
+
+    vectors: NDArray[np.float64]
+    temperature: float
+
+    def log_probabilities(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logarithm of each concept's probability for unit rows (n, d): (n, c)."""
+        return _log_softmax(vectors @ self.vectors.T / self.temperature)
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def calibrate(
+    vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64], ridge: float = RIDGE
+) -> Fit:
+    """Fit the prototypes of one attribute and their temperature to labelled samples.
+
+    Minimises the mean cross entropy of softmax(x @ p / temperature) plus ridge times the squared distance of the
+    prototypes to those that are given, by L-BFGS from these.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, d), unit rows
+    labels : ndarray of shape (n,), integers 0 to c - 1
+    prototypes : ndarray of shape (c, d), unit rows
+    ridge : float
+
+    Raises
+    ------
+    UserError
+        If there are fewer than two concepts, or one has no label.
+    """
+    from scipy.optimize import minimize
+
+    c, d = prototypes.shape
+    if c < 2:
+        raise UserError("one concept alone has nothing to be told from: calibrate attributes with two or more")
+    lacking = sorted(set(range(c)) - set(labels.tolist()))
+    if lacking:
+        raise UserError(f"concept {lacking[0]} has no label: label some samples of each concept")
+    n = len(labels)
+    true = np.zeros((n, c))
+    true[np.arange(n), labels] = 1
+
+    def loss(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w, scale = x[:-1].reshape(c, d), math.exp(x[-1])
+        length = np.linalg.norm(w, axis=1, keepdims=True)
+        p = w / length
+        similarity = vectors @ p.T
+        logp = _log_softmax(scale * similarity)
+        miss = (np.exp(logp) - true) / n
+        by_p = scale * miss.T @ vectors
+        by_w = (by_p - (by_p * p).sum(axis=1, keepdims=True) * p) / length + 2 * ridge * (w - prototypes)
+        value = -float(logp[np.arange(n), labels].mean()) + ridge * float(((w - prototypes) ** 2).sum())
+        return value, np.append(by_w, scale * float((miss * similarity).sum()))
+
+    start = np.append(prototypes, math.log(1 / _first_temperature(vectors, labels, prototypes)))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    w = found[:-1].reshape(c, d)
+    temperature = max(round(math.exp(-found[-1]), 4), LEAST_TEMPERATURE)
+    return Fit(w / np.linalg.norm(w, axis=1, keepdims=True), temperature)
+
+
+def _first_temperature(
+    vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64]
+) -> float:
+    """Return the likeliest of a range of temperatures."""
+    grid = np.geomspace(LEAST_TEMPERATURE, 1.0, 40)
+    return float(min(grid, key=lambda t: cross_entropy(Fit(prototypes, t), vectors, labels)))
+
+
+def cross_entropy(fit: Fit, vectors: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """Return the mean cross entropy of labelled samples, in nats."""
+    return -float(fit.log_probabilities(vectors)[np.arange(len(labels)), labels].mean())
+
+
+def held_out_entropy(
+    vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64], seed: int = 0
+) -> float:
+    """Return the mean cross entropy of samples that a calibration has not seen: `FOLDS`-fold cross-validation.
+
+    A concept without a label in some fold keeps its prototype there.
+    """
+    fold = np.random.default_rng(seed).permutation(len(labels)) % FOLDS
+    total = 0.0
+    for k in range(FOLDS):
+        seen, unseen = fold != k, fold == k
+        there = np.unique(labels[seen])
+        own = prototypes.copy()
+        temperature = _first_temperature(vectors[seen], labels[seen], prototypes)
+        if len(there) > 1:
+            fit = calibrate(vectors[seen], np.searchsorted(there, labels[seen]), prototypes[there])
+            own[there], temperature = fit.vectors, fit.temperature
+        total += cross_entropy(Fit(own, temperature), vectors[unseen], labels[unseen]) * np.count_nonzero(unseen)
+    return total / len(labels)
