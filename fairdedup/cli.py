@@ -93,6 +93,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "always_keep": click.option(
         "--always-keep", type=click.Path(path_type=Path), help="File of IDs that are kept whatever the rule."
     ),
+    "against": click.option(
+        "--against",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Finished run: what it kept stays, and new rows are decided beside it.",
+    ),
     "model": click.option(
         "--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"
     ),
@@ -121,7 +127,7 @@ _AMOUNT = ("keep", "at_most", "eps")
 _CURATE = ("prefer", "where", "drop", "always_keep")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *_CURATE)
 _EMBED = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
-_CLUSTER = ("clusters", "seed")
+_CLUSTER = ("clusters", "seed", "against")
 _DASK = ("scheduler", "workers", "memory_limit", "config", "log_json", "quiet")
 
 
@@ -139,6 +145,7 @@ def cli() -> None:
     fairdedup run photos/ --keep 0.5 --rule balanced --out my-run
     fairdedup run 'data-{00000..00014}.tar' --keep 0.5 --model ViT-B-16 --pretrained openai
     fairdedup run embeddings/ --keep 0.5 --rule semdedup --cover
+    fairdedup run new-photos/ --against my-run --out day-2
 """)  # fmt: skip
 @click.argument("input_", metavar="[INPUT]", required=False)
 @_options(*_AMOUNT, "out", *_PRUNE, *_EMBED, *_CLUSTER, *_DASK)
@@ -159,7 +166,7 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
 
 @cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
 @click.argument("input_", metavar="[INPUT]", required=False)
-@_options("out", *_EMBED, *_DASK)
+@_options("out", *_EMBED, "against", *_DASK)
 def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """First stage: images to embeddings, or ready embeddings taken in."""
     config = _config(config_file, {"input": input_, **flags})
@@ -167,7 +174,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     from fairdedup.storage.run import RunDirectory
 
     with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
-        dataset = pipeline.open_for_embedding(config, progress)
+        config, dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
     _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
 
@@ -266,6 +273,7 @@ def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
 def _config(file: Path | None, flags: dict[str, Any]) -> Any:
     from fairdedup.config import load_config
 
+    flags["against"] = flags.get("against") or None  # click gives an empty tuple where it is not given
     for name in ("clusters", "temperature"):
         text = flags.get(name)
         if text is not None and text != "auto":

@@ -44,6 +44,18 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
         facts.add_row("gone", f"{known['gone']:,}", f"{known['gone_kept']:,} kept ones, {known['promoted']:,} promoted")
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
+    if "against" in manifest:
+        before = manifest["against"]
+        facts.add_row(
+            "against", f"{len(before):,}", f"earlier {'runs' if len(before) > 1 else 'run'}, whose kept samples stay"
+        )
+        drift = manifest["drift"]
+        if drift:
+            facts.add_row(
+                "drift", f"{drift['psi']:.3f}",
+                f"stability index of the clusters, by chance {drift['psi_by_chance']:.3f}; "
+                f"mean similarity {drift['mean_similarity']:.3f}, before {drift['mean_similarity_before']:.3f}"
+            )  # fmt: skip
     console.print()
     console.print(facts)
     rule = manifest["config"]["prune"]

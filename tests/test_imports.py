@@ -28,6 +28,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "summary": {"errors"},
     "stages": STAGES_USE,
     "captions": STAGES_USE,
+    "increments": STAGES_USE | {"config", "stages"},
     "workers": {"stages", "storage", "progress", "errors"},
     "arrays": {"errors"},
     "api": {"arrays", "core", "errors"},

@@ -33,6 +33,10 @@ COLUMNS = (
     "row", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
 )  # fmt: skip
 EARLIER = "earlier"  # a column beside them: who of the earlier runs represents a row, -1 is none of them
+RECORD = np.dtype([
+    ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
+    ("similarity", "<f8"), ("centroid_similarity", "<f8"), (EARLIER, "<i8"),
+])  # fmt: skip
 
 
 @dataclass

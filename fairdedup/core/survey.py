@@ -274,7 +274,7 @@ def survey(
         temperatures = (float(options.temperature),) * len(prototypes.attributes)
     plan = replace(plan, temperatures=temperatures)
     found = run("survey", survey_memberships, parts, plan)
-    earlier = () if inherited is None else (inherited.memberships,)
+    earlier = (inherited.memberships,) if inherited is not None and inherited.memberships else ()
     moments = tuple(reduce(add, m) for m in zip(*earlier, *found, strict=True))
     _check_target(options.target, prototypes)
     targets = tuple(

@@ -26,7 +26,7 @@ from fairdedup.errors import UserError
 __all__ = ["Dataset", "EmbeddingShard", "ImageShard", "Sample", "open_input"]
 
 
-def open_input(source: str, *, id_from: str = "key", column: str | None = None) -> Dataset:
+def open_input(source: str, *, id_from: str = "key", column: str | None = None, may_be_empty: bool = False) -> Dataset:
     """Recognise an input by looking at it and list its shards in natural name order.
 
     Parameters
@@ -39,6 +39,8 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None) 
         is its relative path in both cases.
     column : str or None
         Of Parquet files, the column of images, paths or vectors; None: it is recognised.
+    may_be_empty : bool
+        Whether an input of no rows will do.
 
     Raises
     ------
@@ -50,6 +52,8 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None) 
     dataset = _open(os.fspath(source), id_from, column)
     if column is not None and dataset.format != "parquet":
         raise UserError(f"--column {column!r} is for Parquet files, and {source!r} is not of them: leave it out")
+    if not may_be_empty and all(shard.rows == 0 for shard in dataset.shards):
+        raise UserError(f"{source!r} has no rows: give one of at least one sample")
     return dataset
 
 

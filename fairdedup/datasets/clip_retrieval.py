@@ -92,8 +92,6 @@ def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from:
                     f"{shards[0].id_column!r}: name it alike in every file"
                 )
         shards.append(ClipRetrievalShard(fs, path, number, rows, table, column, id_from))
-    if not any(shard.rows for shard in shards):
-        raise UserError(f"{source!r} has no rows: give embeddings of at least one sample")
     return Dataset(kind="embeddings", format="clip-retrieval", source=source, shards=tuple(shards))
 
 

@@ -45,12 +45,15 @@ class Wishes:
         Files of ids.
     prefer : str or None
         A column of numbers.
+    may_leave_none : bool
+        Whether no row at all may be left: where new rows are decided beside earlier ones.
     """
 
     where: str | None = None
     drop: Path | None = None
     always_keep: Path | None = None
     prefer: str | None = None
+    may_leave_none: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]])
     UserError
         If a column or an id is not there, or nothing is left.
     """
-    if wishes == Wishes():
+    if wishes == Wishes(may_leave_none=wishes.may_leave_none):
         yield Marks()
         return
     _clear_stale(run)
@@ -195,7 +198,7 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
     )  # fmt: skip
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = sum(r.valid for r in records)
-    if np.sum(excluded) == valid:
+    if np.sum(excluded) == valid and not wishes.may_leave_none:
         raise UserError(f"--where and --drop leave none of {valid} rows: ask for less")
     warnings = []
     if "drop" in named:
