@@ -164,6 +164,25 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
     _summary(manifest, config.out, quiet, log_json)
 
 
+@cli.command(cls=_Examples, examples="fairdedup refit day-30 --keep 0.5 --out new-line")
+@click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=click.Path(path_type=Path))
+@_options(*_AMOUNT, "out", *_PRUNE, "model", "pretrained", "id", "max_rejected", "threads", "clusters", "seed", *_DASK)
+@click.option("--restart", is_flag=True, help="Clear the run directory first.")
+def refit(
+    runs: tuple[Path, ...], restart: bool, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
+) -> None:
+    """Cluster and decide anew all samples of RUN and of the runs before it, with no re-embedding.
+
+    The result begins a new line: later runs go --against it. Rule, prototypes and model are RUN's unless given.
+    """
+    config = _config(config_file, flags)
+    from fairdedup import pipeline
+
+    with _progress(quiet, log_json) as progress:
+        manifest = pipeline.refit(config, list(runs), progress, restart)
+    _summary(manifest, config.out, quiet, log_json)
+
+
 @cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
 @click.argument("input_", metavar="[INPUT]", required=False)
 @_options("out", *_EMBED, "against", *_DASK)

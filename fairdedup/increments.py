@@ -7,6 +7,8 @@ increments.md the use. Nothing here reads an input or decides a row.
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,15 +88,16 @@ def _memberships(known: dict[str, Any]) -> MembershipMoments:
     return MembershipMoments(known["count"], tuple(known["sums"]), tuple(map(tuple, known["products"])))
 
 
-def ground_of(config: RunConfig) -> Ground | None:
-    """Read the states of the runs of --against; None without any.
+def sources_of(config: RunConfig) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
+    """Return the runs that are named with their states, and the seals of these.
 
     Raises
     ------
     UserError
-        If one is not finished or damaged, or they are of different lines.
+        If one is not finished or damaged.
     """
-    sources, seals = [], []
+    sources: list[tuple[Path, dict[str, Any]]] = []
+    seals: list[str] = []
     for folder in config.against:
         root = folder.absolute()
         if root == config.out.absolute():
@@ -105,6 +108,18 @@ def ground_of(config: RunConfig) -> Ground | None:
         sealed = manifest.get("files", {}).get(SEAL_OF_STATE)
         sources.append((root, read_state(root, sealed)))
         seals.append(str(sealed))
+    return sources, seals
+
+
+def ground_of(config: RunConfig) -> Ground | None:
+    """Read the states of the runs of --against; None without any.
+
+    Raises
+    ------
+    UserError
+        If one is not finished or damaged, or they are of different lines.
+    """
+    sources, seals = sources_of(config)
     if not sources:
         return None
     first = sources[0][1]
@@ -177,6 +192,46 @@ def _hash(file: Path) -> str:
     import hashlib
 
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
+    """Return the configuration of a run that clusters and decides anew what all runs of some lines have embedded.
+
+    Rule, prototypes and model are those of the first, unless they are given.
+
+    Raises
+    ------
+    UserError
+        If a run has no state, or a run of its line is not where it was made.
+    """
+    named = config.model_copy(update={"against": tuple(runs)})
+    sources = sources_of(named)[0]
+    known = sources[0][1]
+    days = list(dict.fromkeys(run["run"] for _, state in sources for run in state["runs"][:-1]))
+    days = list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
+    for day in days:
+        if not (Path(day) / "embeddings" / "img_emb").is_dir():
+            raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
+    folders = [f"{day}/embeddings" for day in days]
+    if len(folders) > 1:
+        common, *rest = (re.sub(r"([{},\\])", r"\\\1", f) for f in _apart(folders))
+        folders = [os.path.join(common, f"{{{','.join(rest)}}}")]
+    given, options = config.model_fields_set, known["options"]
+    update: dict[str, Any] = {"input": folders[0]}
+    if "rule" not in given:
+        update |= {n: options[n] for n in ("rule", "prefer") if n not in given}
+    update |= {n: options[n] for n in ("cover", "target", *FROM_RUN) if n not in given}
+    if config.model is None and known["named"]:
+        update |= known["named"]
+    if config.prototypes is None and known["prototypes"]:
+        update["prototypes"] = StateDirectory(sources[0][0]).prototypes
+    return config.model_copy(update=update)
+
+
+def _apart(folders: list[str]) -> list[str]:
+    """Return what paths have in common, and then the rest of each."""
+    common = os.path.commonpath(folders)
+    return [common, *(os.path.relpath(folder, common) for folder in folders)]
 
 
 def check_encoder(kind: str, named: bool, spec: EncoderSpec | None, ground: Ground) -> None:
@@ -425,13 +480,12 @@ def _cells(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int6
     return cells
 
 
-def warnings_of(found: dict[str, Any] | None, root: Path, line: Sequence[dict[str, Any]]) -> list[str]:
+def warnings_of(found: dict[str, Any] | None, root: Path) -> list[str]:
     """Return a line that says that clustering anew is due, if it is."""
     if not found or not found["refit"]:
         return []
-    days = " ".join(run["run"] for run in line)
     return [
         f"new rows have drifted from the clusters (stability index {found['psi']:.2f}, by chance "
         f"{found['psi_by_chance']:.2f}; mean centroid similarity {found['mean_similarity']:.3f} after "
-        f"{found['mean_similarity_before']:.3f}): a new clustering is due, `fairdedup refit {days} {root}`"
+        f"{found['mean_similarity_before']:.3f}): a new clustering is due: `fairdedup refit {root}`"
     ]

@@ -104,6 +104,11 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
         return prune_stage(config, directory, workers, verified=True, ground=ground)
 
 
+def refit(config: RunConfig, runs: list[Path], progress: StageProgress, restart: bool = False) -> dict[str, Any]:
+    """Cluster and decide anew all that the lines of some runs have embedded, as a run of its own; as `run`."""
+    return run(increments.refitted(config, runs), progress, restart)
+
+
 def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
     """Write embeddings/: float16 vectors and metadata of every shard of the input."""
     spec = _image_encoder(config, directory, workers) if dataset.kind == "images" else None
@@ -193,7 +198,7 @@ def prune_stage(
         "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
-        "warnings": [*marks.warnings, *decision.warnings, *increments.warnings_of(drift, directory.root, line.runs)],
+        "warnings": [*marks.warnings, *decision.warnings, *increments.warnings_of(drift, directory.root)],
         "shares": shares,
         "stages": _stages(state, workers.progress),
         "files": {**seals, **sealed},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,7 @@ from fairdedup.core.steps import COLUMNS, EARLIER
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
 from fairdedup.errors import UserError
 from fairdedup.increments import stability
+from fairdedup.storage.files import seal
 
 SWEEPING = [
     (rule, cover) for rule in ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
@@ -558,6 +560,39 @@ def test_a_night_that_was_killed_goes_on_to_the_same_bytes(days, line, tmp_path,
     assert {n: b for n, b in again.items() if n != "state.json"} == {
         n: b for n, b in state.items() if n != "state.json"
     }
+
+
+# Refitting
+
+
+def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line, tmp_path, scheduler, prototypes):
+    dask = ("--scheduler", scheduler, "--quiet")
+    done("refit", line[2], "--keep", 0.4, "--clusters", 5, "--out", tmp_path / "refit", *dask)
+    known = manifest(tmp_path / "refit")
+    assert known["counts"]["input"] == sum(manifest(run)["counts"]["valid"] for run in line) == 204
+    assert known["config"]["prune"]["cover"] and known["clusters"] == 5
+    (tmp_path / "all" / "img_emb").mkdir(parents=True)
+    (tmp_path / "all" / "metadata").mkdir()
+    for k, run in enumerate(line):
+        for what, name in (("img_emb", "img_emb_{}.npy"), ("metadata", "metadata_{}.parquet")):
+            shutil.copy(run / "embeddings" / what / name.format(0), tmp_path / "all" / what / name.format(k))
+    done("run", tmp_path / "all", "--keep", 0.4, "--clusters", 5, "--cover", "--prototypes",
+         line[0] / "state" / "prototypes.parquet", "--out", tmp_path / "plain", *dask)  # fmt: skip
+    assert product(tmp_path / "refit") == product(tmp_path / "plain")
+    after = night(days, 3, tmp_path / "after", scheduler, "--against", tmp_path / "refit")
+    assert manifest(after)["against"] == [str(tmp_path / "refit")]
+
+
+def test_refitting_names_a_run_that_is_not_where_it_was_made(line, tmp_path):
+    for k, run in enumerate(line[:2]):
+        shutil.copytree(run, tmp_path / f"a{k}")
+    state = tmp_path / "a1" / "state" / "state.json"
+    state.write_text(state.read_text().replace(str(line[0]), str(tmp_path / "gone")))
+    known = manifest(tmp_path / "a1")
+    known["files"]["state/state.json"] = seal(state)
+    (tmp_path / "a1" / "run.json").write_text(json.dumps(known))
+    shown = command("refit", tmp_path / "a1", "--keep", 0.5, "--out", tmp_path / "new", "--quiet")
+    assert shown.code == 2 and "bring that run back" in shown.err
 
 
 # Drift

@@ -10,7 +10,7 @@ import posixpath
 
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.clip_retrieval import open_clip_retrieval
+from fairdedup.datasets.clip_retrieval import open_clip_retrieval, open_several
 from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Sample
 from fairdedup.datasets.files import entries, extension, locate
 from fairdedup.datasets.folder import open_folder
@@ -18,7 +18,7 @@ from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.npy import open_npy
 from fairdedup.datasets.parquet import open_parquet
-from fairdedup.datasets.patterns import is_pattern, named_by
+from fairdedup.datasets.patterns import folders_named_by, is_pattern, named_by
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.webdataset import is_tar, open_shards
 from fairdedup.errors import UserError
@@ -33,7 +33,8 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None, 
     ----------
     source : str
         A folder of images, of tar shards, of Parquet files or of clip-retrieval's embeddings; a tar shard or a
-        Parquet file, a brace pattern or a glob of them; one .npy file. A local path or a URL that fsspec knows.
+        Parquet file, a brace pattern or a glob of them; braces that name several folders of embeddings; one .npy
+        file. A local path or a URL that fsspec knows.
     id_from : {"key", "shard/key"}
         Whether a sample's id is its own key or has its shard's name before it. The id of a file in a folder
         is its relative path in both cases.
@@ -75,6 +76,9 @@ def _open(source: str, id_from: str, column: str | None) -> Dataset:
             "an .npy file of embeddings, or a folder of images, tar shards, Parquet files or img_emb/"
         )
     if is_pattern(path):
+        folders = folders_named_by(fs, path, source)
+        if folders:
+            return open_several(fs, folders, source, id_from)
         paths = named_by(fs, path, source)
         if is_parquet(paths[0]):
             return open_parquet(fs, paths, source, id_from, column)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.moments import Moments
-from fairdedup.core.prototypes import Attribute, Prototypes
+from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.storage.files import read_array, seal, write_array, write_table
 from fairdedup.storage.run import Group, RunDirectory, groups
@@ -87,25 +87,25 @@ def write_segments(
 
 
 def write_prototypes(path: Path, prototypes: Prototypes) -> None:
-    """Write prototypes as they are used: unit vectors of float16 values."""
+    """Write prototypes as they are used, unit vectors of float16 values; it is a prototypes file as any."""
     lines = [
         {"attribute": a.name, "concept": concept, "vector": vector.astype(np.float32).tolist()}
         for a in prototypes.attributes
-        for concept, vector in [*zip(a.concepts, a.vectors, strict=True), *((None, v) for v in a.absent)]
+        for concept, vector in [*zip(a.concepts, a.vectors, strict=True), *((ABSENT, v) for v in a.absent)]
     ]
     kinds = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(pa.float32()))]
     write_table(path, pa.Table.from_pylist(lines, pa.schema(kinds)))
 
 
 def read_prototypes(path: Path) -> Prototypes:
-    """Read them; a line without a concept is an absent prototype."""
-    own: dict[str, list[tuple[str | None, NDArray[np.float16]]]] = {}
+    """Read them, the very vectors: to scale them again would round them again."""
+    own: dict[str, list[tuple[str, NDArray[np.float16]]]] = {}
     for line in pq.read_table(path).to_pylist():
         own.setdefault(line["attribute"], []).append((line["concept"], np.array(line["vector"], np.float16)))
     attributes = []
     for name, lines in own.items():
-        named = [(c, v) for c, v in lines if c is not None]
-        absent = [v for c, v in lines if c is None]
+        named = [(c, v) for c, v in lines if c != ABSENT]
+        absent = [v for c, v in lines if c == ABSENT]
         vectors = np.stack([v for _, v in named])
         none = np.zeros((0, vectors.shape[1]), np.float16)
         attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, np.stack(absent) if absent else none))
