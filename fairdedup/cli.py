@@ -93,6 +93,14 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "always_keep": click.option(
         "--always-keep", type=click.Path(path_type=Path), help="File of IDs that are kept whatever the rule."
     ),
+    "exclude_near": click.option(
+        "--exclude-near",
+        metavar="EVAL",
+        help="Images, embeddings or a run: rows too near to any of them are left out.",
+    ),
+    "exclude_near_eps": click.option(
+        "--exclude-near-eps", type=float, help="Too near: cosine above 1 - this.  [default: eps]"
+    ),
     "against": click.option(
         "--against",
         multiple=True,
@@ -124,7 +132,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 _AMOUNT = ("keep", "at_most", "eps")
-_CURATE = ("prefer", "where", "drop", "always_keep")
+_CURATE = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *_CURATE)
 _EMBED = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
 _CLUSTER = ("clusters", "seed", "against")

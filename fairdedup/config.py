@@ -53,6 +53,8 @@ class RunConfig(BaseModel):
     drop: Path | None = None
     always_keep: Path | None = None
     against: tuple[Path, ...] = ()
+    exclude_near: str | None = None
+    exclude_near_eps: float | None = None
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
     memory_limit: str = "auto"
@@ -94,7 +96,8 @@ STAGE_KEYS = {
     "cluster": ("clusters", "seed", "against"),
     "prune": (
         "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",
-        "reserve", "seed", "prefer", "where", "drop", "always_keep",
+        "reserve", "seed", "prefer", "where", "drop", "always_keep", "exclude_near",
+        "exclude_near_eps",
     ),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import platform
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
+from dataclasses import replace as replace_field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from fairdedup.increments import Ground, Settled
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import ClusterOptions, check_sorted, cluster
 from fairdedup.stages.copies import share_copies
-from fairdedup.stages.curate import Wishes, check_wishes, curated
+from fairdedup.stages.curate import Evaluation, Wishes, check_wishes, curated
 from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
@@ -58,7 +59,8 @@ from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.storage.state import StateDirectory
 from fairdedup.workers import Workers
 
-OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample", "state")
+OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample", "state",
+       "evaluation")  # fmt: skip
 OWN_FILES = ("run.json", "prototypes.parquet")
 FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs to the configuration
 PACKAGES = (
@@ -165,7 +167,8 @@ def prune_stage(
         "at_most": config.at_most,
         "eps": None if config.eps is None else parse_eps(config.eps),
     }
-    with curated(directory, _wishes(config), workers.submit) as marks:
+    evaluation = _evaluation(config, directory, ground, workers)
+    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
         line = increments.begin(directory, ground) if ground else increments.Line([])
         decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks, line.inherited)
         shares, temperatures, memberships = (
@@ -222,7 +225,8 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
     check_wishes(_wishes(config))
-    with curated(directory, _wishes(config), workers.submit) as marks:
+    evaluation = _evaluation(config, directory, None, workers)
+    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
         return _sweep(config, fractions, workers, marks)
 
 
@@ -314,6 +318,64 @@ def _ground_of_clusters(config: RunConfig, directory: RunDirectory) -> tuple[Run
     return config, ground
 
 
+def _evaluation(
+    config: RunConfig, directory: RunDirectory, ground: Ground | None, workers: Workers
+) -> Evaluation | None:
+    """Return the samples of --exclude-near; those of no run are embedded into evaluation/ as the run itself was."""
+    if config.exclude_near is None:
+        return None
+    eps = _near_eps(config, None if ground is None else ground.known["eps"])
+    theirs = RunDirectory(Path(config.exclude_near).absolute())
+    if not theirs.input.is_file():  # it is no run
+        theirs = RunDirectory(directory.root / "evaluation")
+        own = _encoders(config, directory)[1]
+        asked: dict[str, Any] = {"input": config.exclude_near, "out": theirs.root, "against": ()}
+        dataset = open_input(config.exclude_near, id_from=config.id)
+        if dataset.kind == "images" and own is None:
+            raise UserError(
+                f"--exclude-near {config.exclude_near!r} holds images, and this run's embeddings were ready-made: give "
+                "embeddings of the same model"
+            )
+        if own is not None:
+            asked |= asdict(own)
+        rows, seconds = workers.progress.rows.get("embed", 0), workers.progress.seconds.get("embed")
+        known = read_json(theirs.input)
+        if known is not None and known != dataset.fingerprints:
+            clear(theirs.root)
+        embed_stage(config.model_copy(update=asked), theirs, dataset, workers)
+        workers.progress.rows["embed"] = rows  # these rows are not the run's
+        if seconds is not None:
+            workers.progress.seconds["embed"] = seconds
+        else:
+            workers.progress.seconds.pop("embed", None)
+    encoders = [increments.encoder_identity(_encoders(config, d)[2]) for d in (theirs, directory)]
+    if None not in encoders and encoders[0] != encoders[1]:
+        raise UserError(
+            f"--exclude-near {config.exclude_near!r} was embedded by {encoders[0]} and this run by {encoders[1]}: both "
+            "must come from one model"
+        )
+    width, own_width = _dimension(theirs), _dimension(directory)
+    if width is not None and own_width is not None and width != own_width:
+        raise UserError(
+            f"--exclude-near {config.exclude_near!r} has {width} dimensions and the embeddings {own_width}: both must "
+            "come from one model"
+        )
+    return Evaluation(theirs.root, config.exclude_near, eps)
+
+
+def _near_eps(config: RunConfig, inherited: int | None) -> int:
+    """Return how near --exclude-near is: what is given, else eps, where that is known beforehand."""
+    if config.exclude_near_eps is not None:
+        return parse_eps(config.exclude_near_eps)
+    if config.eps is not None:
+        return parse_eps(config.eps)
+    if inherited is None:
+        raise UserError(
+            "--exclude-near needs to know how near is too near, and eps is found after it: add --exclude-near-eps 0.05"
+        )
+    return inherited
+
+
 def _prototypes_key(config: RunConfig, ground: Ground | None) -> str | None:
     """Return the hash of the prototypes' file."""
     if ground is not None:
@@ -348,6 +410,10 @@ def _check_amount(config: RunConfig) -> None:
         raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
     _options(config)
     check_wishes(_wishes(config))
+    if config.exclude_near is not None:
+        _near_eps(config, 0 if config.against else None)
+    elif config.exclude_near_eps is not None:
+        raise UserError("--exclude-near-eps without --exclude-near: name the evaluation samples too")
     if config.eps is not None:
         parse_eps(config.eps)
         if config.rule == "random":
@@ -372,6 +438,13 @@ def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
         file = getattr(config, name)
         if file is not None and file.is_file():
             asked[f"{name}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    if asked.get("exclude_near"):
+        own = RunDirectory(Path(config.exclude_near or "")).input
+        asked["exclude_near_fingerprint"] = (
+            hashlib.sha256(own.read_bytes()).hexdigest()
+            if own.is_file()
+            else _fingerprint(open_input(config.exclude_near or "", id_from=config.id))
+        )
     if asked.get("against"):
         asked["against"] = [str(folder.absolute()) for folder in config.against]
         asked["against_state"] = increments.seals_of(config)

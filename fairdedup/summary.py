@@ -34,7 +34,12 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row("input", f"{counts['input']:,}", f"{manifest['clusters']:,} clusters")
     facts.add_row("kept", f"{counts['kept']:,}", f"{counts['kept'] / valid:.1%} of the valid rows{again}")
     facts.add_row("removed", f"{counts['removed']:,}", "")
-    asked = f", {counts['excluded']:,} of them by --where and --drop" if counts.get("excluded") else ""
+    by = (
+        "--where, --drop and --exclude-near"
+        if manifest["config"]["prune"].get("exclude_near")
+        else "--where and --drop"
+    )
+    asked = f", {counts['excluded']:,} of them by {by}" if counts.get("excluded") else ""
     facts.add_row(
         "rejected",
         f"{counts['rejected']:,}",

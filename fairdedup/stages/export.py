@@ -64,8 +64,8 @@ def export_group(
             if len(out):
                 names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
                 rejected += [
-                    (row, name, f"{record.name}[{row - first}]", marks.reasons[why])
-                    for (row, why), name in zip(out.tolist(), names, strict=True)
+                    (row, name, f"{record.name}[{row - first}]", text)
+                    for row, name, text in zip(out["row"].tolist(), names, marks.texts(out), strict=True)
                 ]
                 metadata = metadata.filter(pa.array(stays))
             table = _decisions(own, metadata.column("id"), kept, again)
