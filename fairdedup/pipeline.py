@@ -156,6 +156,8 @@ def prune_stage(
     config: RunConfig, directory: RunDirectory, workers: Workers, verified: bool = False, ground: Ground | None = None
 ) -> dict[str, Any]:
     """Write decisions/, kept/, rejected/ and, last, run.json; return it. `verified`: the clusters are known whole."""
+    if ground is None and not _recorded_against(directory):
+        _check_amount(config)
     _check_clustered(directory, None if verified else workers)
     if ground is None:
         config, ground = _ground_of_clusters(config, directory)
