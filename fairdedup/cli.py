@@ -93,6 +93,20 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "always_keep": click.option(
         "--always-keep", type=click.Path(path_type=Path), help="File of IDs that are kept whatever the rule."
     ),
+    "exclude_near": click.option(
+        "--exclude-near",
+        metavar="EVAL",
+        help="Images, embeddings or a run: rows too near to any of them are left out.",
+    ),
+    "exclude_near_eps": click.option(
+        "--exclude-near-eps", type=float, help="Too near: cosine above 1 - this.  [default: eps]"
+    ),
+    "against": click.option(
+        "--against",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Finished run: what it kept stays, and new rows are decided beside it.",
+    ),
     "model": click.option(
         "--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the built-in small one]"
     ),
@@ -118,10 +132,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 _AMOUNT = ("keep", "at_most", "eps")
-_CURATE = ("prefer", "where", "drop", "always_keep")
+_CURATE = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
 _PRUNE = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *_CURATE)
 _EMBED = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
-_CLUSTER = ("clusters", "seed")
+_CLUSTER = ("clusters", "seed", "against")
 _DASK = ("scheduler", "workers", "memory_limit", "config", "log_json", "quiet")
 
 
@@ -139,6 +153,7 @@ def cli() -> None:
     fairdedup run photos/ --keep 0.5 --rule balanced --out my-run
     fairdedup run 'data-{00000..00014}.tar' --keep 0.5 --model ViT-B-16 --pretrained openai
     fairdedup run embeddings/ --keep 0.5 --rule semdedup --cover
+    fairdedup run new-photos/ --against my-run --out day-2
 """)  # fmt: skip
 @click.argument("input_", metavar="[INPUT]", required=False)
 @_options(*_AMOUNT, "out", *_PRUNE, *_EMBED, *_CLUSTER, *_DASK)
@@ -157,9 +172,28 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
     _summary(manifest, config.out, quiet, log_json)
 
 
+@cli.command(cls=_Examples, examples="fairdedup refit day-30 --keep 0.5 --out new-line")
+@click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=click.Path(path_type=Path))
+@_options(*_AMOUNT, "out", *_PRUNE, "model", "pretrained", "id", "max_rejected", "threads", "clusters", "seed", *_DASK)
+@click.option("--restart", is_flag=True, help="Clear the run directory first.")
+def refit(
+    runs: tuple[Path, ...], restart: bool, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
+) -> None:
+    """Cluster and decide anew all samples of RUN and of the runs before it, with no re-embedding.
+
+    The result begins a new line: later runs go --against it. Rule, prototypes and model are RUN's unless given.
+    """
+    config = _config(config_file, flags)
+    from fairdedup import pipeline
+
+    with _progress(quiet, log_json) as progress:
+        manifest = pipeline.refit(config, list(runs), progress, restart)
+    _summary(manifest, config.out, quiet, log_json)
+
+
 @cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
 @click.argument("input_", metavar="[INPUT]", required=False)
-@_options("out", *_EMBED, *_DASK)
+@_options("out", *_EMBED, "against", *_DASK)
 def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """First stage: images to embeddings, or ready embeddings taken in."""
     config = _config(config_file, {"input": input_, **flags})
@@ -167,7 +201,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     from fairdedup.storage.run import RunDirectory
 
     with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
-        dataset = pipeline.open_for_embedding(config, progress)
+        config, dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
     _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
 
@@ -401,6 +435,7 @@ def _names(text: str, option: str) -> list[str]:
 def _config(file: Path | None, flags: dict[str, Any]) -> Any:
     from fairdedup.config import load_config
 
+    flags["against"] = flags.get("against") or None  # click gives an empty tuple where it is not given
     for name in ("clusters", "temperature"):
         text = flags.get(name)
         if text is not None and text != "auto":

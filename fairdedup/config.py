@@ -52,6 +52,9 @@ class RunConfig(BaseModel):
     where: str | None = None
     drop: Path | None = None
     always_keep: Path | None = None
+    against: tuple[Path, ...] = ()
+    exclude_near: str | None = None
+    exclude_near_eps: float | None = None
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
     memory_limit: str = "auto"
@@ -90,10 +93,11 @@ class RunConfig(BaseModel):
 
 STAGE_KEYS = {
     "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
-    "cluster": ("clusters", "seed"),
+    "cluster": ("clusters", "seed", "against"),
     "prune": (
         "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",
-        "reserve", "seed", "prefer", "where", "drop", "always_keep",
+        "reserve", "seed", "prefer", "where", "drop", "always_keep", "exclude_near",
+        "exclude_near_eps",
     ),
 }  # fmt: skip
 

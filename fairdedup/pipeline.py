@@ -9,7 +9,9 @@ import hashlib
 import json
 import platform
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
+from dataclasses import replace as replace_field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fairdedup import increments
 from fairdedup.audit import Asked, audit
 from fairdedup.calibrated import calibrate_prototypes
 from fairdedup.captions import (
@@ -43,21 +46,24 @@ from fairdedup.datasets.ids import check_ids
 from fairdedup.datasets.labels import read_labels
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
+from fairdedup.increments import Ground, Settled
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import ClusterOptions, check_sorted, cluster
 from fairdedup.stages.copies import share_copies
-from fairdedup.stages.curate import Wishes, check_wishes, curated
+from fairdedup.stages.curate import Evaluation, Wishes, check_wishes, curated
 from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
-from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
+from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over, vague_attributes
 from fairdedup.stages.replace import finish, replace
 from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, seal, write_json
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
+from fairdedup.storage.state import StateDirectory
 from fairdedup.workers import Workers
 
-OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample")
+OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample", "state",
+       "evaluation")  # fmt: skip
 OWN_FILES = ("run.json", "prototypes.parquet")
 FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs to the configuration
 PACKAGES = (
@@ -74,6 +80,8 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
         If the configuration does not fit the input, or differs from what the run directory was begun with.
     """
     directory = RunDirectory(config.out.absolute())
+    named = config.model is not None
+    config, ground = _grounded(config)
     _check_amount(config)
     if restart and directory.config.is_file():  # a folder that is no run is refused below, never cleared
         kind = "images" if config.input is None else _open(config, directory, progress).kind
@@ -83,8 +91,10 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     _check_directory(directory, asked)
     dataset = _open(config, directory, progress)
     _check_prototypes(config, dataset.kind, _state(directory))
+    if ground is not None:
+        increments.check_encoder(dataset.kind, named, _named_spec(config, {}), ground)
     _check_input(directory, dataset)
-    finish(directory)  # a replacement that was stopped
+    _finish_replacement(config, directory, progress)
     finished = manifest_of(directory)
     if finished is not None:
         files = finished.get("files", {directory.manifest.name: ""})  # a manifest without them vouches for nothing
@@ -95,8 +105,13 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
         progress.say(f"{directory.root / damaged} is missing or damaged: it is made again")
     with Workers(progress, config.scheduler, config.workers) as workers:
         embed_stage(config, directory, dataset, workers)
-        cluster_stage(config, directory, workers)
-        return prune_stage(config, directory, workers, verified=True)
+        cluster_stage(config, directory, workers, ground)
+        return prune_stage(config, directory, workers, verified=True, ground=ground)
+
+
+def refit(config: RunConfig, runs: list[Path], progress: StageProgress, restart: bool = False) -> dict[str, Any]:
+    """Cluster and decide anew all that the lines of some runs have embedded, as a run of its own; as `run`."""
+    return run(increments.refitted(config, runs), progress, restart)
 
 
 def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
@@ -114,7 +129,8 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
         copies, saved = share_copies(dataset, directory, spec, prints, todo, workers.submit)
         if saved:
             workers.progress.say(f"{saved:,} images are exact copies of others: as many forward passes are saved")
-    records = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit)
+    empty = bool(config.against)
+    records = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit, empty)
     workers.progress.rows["embed"] = sum(r.input for r in records)  # a tar is counted by reading it
     known = {
         "source": dataset.source, "format": dataset.format, "kind": dataset.kind, "fingerprint": _fingerprint(dataset),
@@ -124,34 +140,59 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
     _finish(directory, "embed", len(records), workers.progress, input=known, encoder=encoder, named_model=named)
 
 
-def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers) -> None:
+def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ground: Ground | None = None) -> None:
     """Write clusters/: the centroids, and the embeddings sorted by cluster; what is there undamaged stays."""
     records = directory.records()
-    check_clusters(config.clusters, max(1, sum(r.valid for r in records)))  # a mistake must not cost the old clusters
+    ground = ground or increments.ground_of(config)
+    if ground is not None:
+        increments.check_dimension(_dimension(directory), ground)
+    else:
+        # A mistake must not cost the old clusters.
+        check_clusters(config.clusters, max(1, sum(r.valid for r in records)))
     _begin(directory, "cluster", _asked(config, "cluster"))
-    cluster(directory, ClusterOptions(config.clusters, config.seed, config.threads), workers.submit)
+    frozen = None if ground is None else ground.centroids
+    cluster(directory, ClusterOptions(config.clusters, config.seed, config.threads), workers.submit, frozen)
     _finish(directory, "cluster", _embedded(records), workers.progress)
 
 
-def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, verified: bool = False) -> dict[str, Any]:
+def prune_stage(
+    config: RunConfig, directory: RunDirectory, workers: Workers, verified: bool = False, ground: Ground | None = None
+) -> dict[str, Any]:
     """Write decisions/, kept/, rejected/ and, last, run.json; return it. `verified`: the clusters are known whole."""
-    _check_amount(config)
+    if ground is None and not _recorded_against(directory):
+        _check_amount(config)
     _check_clustered(directory, None if verified else workers)
+    if ground is None:
+        config, ground = _ground_of_clusters(config, directory)
+    _check_amount(config)
     options = _options(config)
-    prototypes = _prototypes(config, directory, workers)
+    prototypes = _prototypes(config, directory, workers) if ground is None else ground.prototypes()
     amount = {
         "keep": config.keep,
         "at_most": config.at_most,
         "eps": None if config.eps is None else parse_eps(config.eps),
     }
-    with curated(directory, _wishes(config), workers.submit) as marks:
-        decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks)
-        shares: list[dict[str, Any]] = []
-        doubts: list[str] = []
-        if prototypes:
-            shares, doubts = group_shares(parts, options, prototypes, decision.readmitted, workers.submit)
+    evaluation = _evaluation(config, directory, ground, workers)
+    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
+        line = increments.begin(directory, ground) if ground else increments.Line([])
+        decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks, line.inherited)
+        shares, temperatures, memberships = (
+            group_shares(parts, options, prototypes, decision.readmitted, workers.submit, line.inherited)
+            if prototypes
+            else ([], (), ())
+        )
+        doubts = vague_attributes(options, prototypes, memberships) if prototypes else []
         _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
-        counts, seals = export(directory, [p.number for p in parts], decision.readmitted, workers.submit, marks)
+        counts, seals = export(
+            directory, [p.number for p in parts], decision.readmitted, workers.submit, marks, ground is not None
+        )
+    moments = line.inherited.moments if line.inherited else decision.plan.moments if decision.plan else None
+    settled = Settled(
+        line.inherited.eps if line.inherited else decision.eps, options, config.prefer, prototypes,
+        _prototypes_key(config, ground), temperatures, memberships, moments, *_encoders(config, directory),
+    )  # fmt: skip
+    known, sealed = increments.write_state(directory, line, settled, workers.submit)
+    drift = increments.drift(directory, known)
     state, sizes = _state(directory), read_json(directory.sizes)
     if state["input"]["format"] == "sample":
         shares = _shares_by_label(directory)
@@ -166,11 +207,18 @@ def prune_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ve
         "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
         "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
         "guarantees": decision.guarantees,
-        "warnings": [*marks.warnings, *decision.warnings, *doubts],
+        "warnings": [
+            *marks.warnings,
+            *decision.warnings,
+            *doubts,
+            *increments.warnings_of(drift, directory.root),
+        ],
         "shares": shares,
         "stages": _stages(state, workers.progress),
-        "files": seals,
+        "files": {**seals, **sealed},
     }
+    if ground is not None:
+        manifest |= {"against": [run["run"] for run in line.runs], "drift": drift}
     write_json(directory.manifest, manifest)
     return manifest
 
@@ -179,11 +227,17 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
     directory = RunDirectory(config.out.absolute())
     _check_clustered(directory, workers)
+    if _recorded_against(directory):
+        raise UserError(
+            f"{directory.root} was made --against other runs, whose eps it has: nothing to sweep; cap it by "
+            f"`fairdedup prune {directory.root} --at-most F`"
+        )
     options = _options(config)
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
     check_wishes(_wishes(config))
-    with curated(directory, _wishes(config), workers.submit) as marks:
+    evaluation = _evaluation(config, directory, None, workers)
+    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
         return _sweep(config, fractions, workers, marks)
 
 
@@ -212,11 +266,12 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     """Take gone samples out of a finished run, promote who takes their place, and return the new manifest."""
     directory = RunDirectory(config.out.absolute())
     check_ids(gone, "--gone")
-    finish(directory)
+    _finish_replacement(config, directory, workers.progress, workers)
     manifest = manifest_of(directory)
     if manifest is None:
         raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
     manifest = replace(directory, manifest, gone, workers.submit)
+    manifest |= increments.renew_state(directory, workers.submit)
     if manifest["input"]["format"] == "sample":
         manifest["shares"] = _shares_by_label(directory)
         write_json(directory.manifest, manifest)
@@ -261,6 +316,17 @@ def _prototypes_of_run(
     return prototypes
 
 
+def _finish_replacement(
+    config: RunConfig, directory: RunDirectory, progress: StageProgress, workers: Workers | None = None
+) -> None:
+    """Finish a replacement that was stopped, the state that later runs go on from among it."""
+    finish(directory)
+    if StateDirectory(directory.root).stale.is_file() and manifest_of(directory):
+        own = Workers(progress, config.scheduler, config.workers, config.memory_limit)
+        with nullcontext(workers) if workers else own as chosen:
+            increments.renew_state(directory, chosen.submit)
+
+
 def clear_run(directory: RunDirectory) -> None:
     """Remove what a run wrote into its directory, and nothing else."""
     directory.manifest.unlink(missing_ok=True)
@@ -271,11 +337,132 @@ def clear_run(directory: RunDirectory) -> None:
     write_json(directory.config, {"asked": {}, "done": {}})  # last: it says that all this was ours, and still is
 
 
+def _grounded(config: RunConfig) -> tuple[RunConfig, Ground | None]:
+    """Return the earlier runs of --against, and the configuration with what comes from them."""
+    ground = increments.ground_of(config)
+    return (config, None) if ground is None else (increments.inherit(config, ground), ground)
+
+
+def _recorded_against(directory: RunDirectory) -> list[str]:
+    """Return the earlier runs whose centroids these clusters have."""
+    known: list[str] = _state(directory)["asked"].get("cluster", {}).get("against", [])
+    return known
+
+
+def _ground_of_clusters(config: RunConfig, directory: RunDirectory) -> tuple[RunConfig, Ground | None]:
+    """Return the earlier runs that this run was clustered against, as `_grounded` does, if they are still the same."""
+    recorded = _recorded_against(directory)
+    against = [str(folder.absolute()) for folder in config.against]
+    if against and against != recorded:
+        raise UserError(
+            f"{directory.root} was not clustered --against {', '.join(against)}: cluster it so, or choose another --out"
+        )
+    if not recorded:
+        return config, None
+    config, ground = _grounded(config.model_copy(update={"against": tuple(map(Path, recorded))}))
+    if _asked(config, "cluster").get("against_state") != _state(directory)["asked"]["cluster"].get("against_state"):
+        raise UserError(
+            f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): --restart it"
+        )
+    return config, ground
+
+
+def _evaluation(
+    config: RunConfig, directory: RunDirectory, ground: Ground | None, workers: Workers
+) -> Evaluation | None:
+    """Return the samples of --exclude-near; those of no run are embedded into evaluation/ as the run itself was."""
+    if config.exclude_near is None:
+        return None
+    eps = _near_eps(config, None if ground is None else ground.known["eps"])
+    theirs = RunDirectory(Path(config.exclude_near).absolute())
+    if not theirs.input.is_file():  # it is no run
+        theirs = RunDirectory(directory.root / "evaluation")
+        own = _encoders(config, directory)[1]
+        asked: dict[str, Any] = {"input": config.exclude_near, "out": theirs.root, "against": ()}
+        dataset = open_input(config.exclude_near, id_from=config.id)
+        if dataset.kind == "images" and own is None:
+            raise UserError(
+                f"--exclude-near {config.exclude_near!r} holds images, and this run's embeddings were ready-made: give "
+                "embeddings of the same model"
+            )
+        if own is not None:
+            asked |= asdict(own)
+        rows, seconds = workers.progress.rows.get("embed", 0), workers.progress.seconds.get("embed")
+        known = read_json(theirs.input)
+        if known is not None and known != dataset.fingerprints:
+            clear(theirs.root)
+        embed_stage(config.model_copy(update=asked), theirs, dataset, workers)
+        workers.progress.rows["embed"] = rows  # these rows are not the run's
+        if seconds is not None:
+            workers.progress.seconds["embed"] = seconds
+        else:
+            workers.progress.seconds.pop("embed", None)
+    encoders = [increments.encoder_identity(_encoders(config, d)[2]) for d in (theirs, directory)]
+    if None not in encoders and encoders[0] != encoders[1]:
+        raise UserError(
+            f"--exclude-near {config.exclude_near!r} was embedded by {encoders[0]} and this run by {encoders[1]}: both "
+            "must come from one model"
+        )
+    width, own_width = _dimension(theirs), _dimension(directory)
+    if width is not None and own_width is not None and width != own_width:
+        raise UserError(
+            f"--exclude-near {config.exclude_near!r} has {width} dimensions and the embeddings {own_width}: both must "
+            "come from one model"
+        )
+    return Evaluation(theirs.root, config.exclude_near, eps)
+
+
+def _near_eps(config: RunConfig, inherited: int | None) -> int:
+    """Return how near --exclude-near is: what is given, else eps, where that is known beforehand."""
+    if config.exclude_near_eps is not None:
+        return parse_eps(config.exclude_near_eps)
+    if config.eps is not None:
+        return parse_eps(config.eps)
+    if inherited is None:
+        raise UserError(
+            "--exclude-near needs to know how near is too near, and eps is found after it: add --exclude-near-eps 0.05"
+        )
+    return inherited
+
+
+def _prototypes_key(config: RunConfig, ground: Ground | None) -> str | None:
+    """Return the hash of the prototypes' file."""
+    if ground is not None:
+        return (ground.known["prototypes"] or {}).get("file")
+    file = config.prototypes or default_prototypes()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _encoders(config: RunConfig, directory: RunDirectory) -> tuple[str, EncoderSpec | None, EncoderSpec | None]:
+    """Return the kind of the input, what embedded its images, and that or what made its embeddings, if it is known."""
+    state = _state(directory)
+    own = EncoderSpec(**state["encoder"]) if state.get("encoder") else None
+    return state["input"]["kind"], own, own or _named_spec(config, state)
+
+
+def _named_spec(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | None:
+    """Return the model that is named, now or when the embeddings were taken in."""
+    model, pretrained = _named_model(config, state)
+    return None if model is None else _spec(config, model, pretrained, "cpu")
+
+
+def _dimension(directory: RunDirectory) -> int | None:
+    """Return the length of the vectors, if there are any."""
+    for record in directory.records():
+        if record.valid:
+            return int(np.load(directory.vectors(record.number), mmap_mode="r").shape[1])
+    return None
+
+
 def _check_amount(config: RunConfig) -> None:
-    if config.keep is None and config.at_most is None and config.eps is None:
+    if config.keep is None and config.at_most is None and config.eps is None and not config.against:
         raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
     _options(config)
     check_wishes(_wishes(config))
+    if config.exclude_near is not None:
+        _near_eps(config, 0 if config.against else None)
+    elif config.exclude_near_eps is not None:
+        raise UserError("--exclude-near-eps without --exclude-near: name the evaluation samples too")
     if config.eps is not None:
         parse_eps(config.eps)
         if config.rule == "random":
@@ -290,7 +477,7 @@ def _options(config: RunConfig) -> Options:
 
 
 def _wishes(config: RunConfig) -> Wishes:
-    return Wishes(config.where, config.drop, config.always_keep, config.prefer)
+    return Wishes(config.where, config.drop, config.always_keep, config.prefer, bool(config.against))
 
 
 def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
@@ -300,6 +487,16 @@ def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
         file = getattr(config, name)
         if file is not None and file.is_file():
             asked[f"{name}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    if asked.get("exclude_near"):
+        own = RunDirectory(Path(config.exclude_near or "")).input
+        asked["exclude_near_fingerprint"] = (
+            hashlib.sha256(own.read_bytes()).hexdigest()
+            if own.is_file()
+            else _fingerprint(open_input(config.exclude_near or "", id_from=config.id))
+        )
+    if asked.get("against"):
+        asked["against"] = [str(folder.absolute()) for folder in config.against]
+        asked["against_state"] = increments.seals_of(config)
     return asked
 
 
@@ -311,6 +508,7 @@ def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
     directory.manifest.unlink(missing_ok=True)
     directory.drop_audit()
+    StateDirectory(directory.root).file.unlink(missing_ok=True)
     clear(directory.replaced)
     for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
         stale.unlink(missing_ok=True)
@@ -394,7 +592,7 @@ def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -
     if config.input is not None:
         if Path(config.input).absolute().is_relative_to(directory.root):
             raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
-        return open_input(config.input, id_from=config.id, column=config.column)
+        return open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
     from fairdedup.sample import write_sample
 
     folder = directory.root / "sample"
@@ -408,13 +606,18 @@ def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -
     return Dataset(opened.kind, "sample", opened.source, opened.shards)
 
 
-def open_for_embedding(config: RunConfig, progress: StageProgress) -> Dataset:
-    """Open the input of `fairdedup embed`, and check it against what the directory was begun with."""
+def open_for_embedding(config: RunConfig, progress: StageProgress) -> tuple[RunConfig, Dataset]:
+    """Open the input of `fairdedup embed`, check it, and fill in what comes from earlier runs."""
     directory = RunDirectory(config.out.absolute())
+    named = config.model is not None
+    config, ground = _grounded(config)
     known = _state(directory)["asked"].get("embed")
     _check_directory(directory, {**{s: _state(directory)["asked"].get(s, {}) for s in STAGE_KEYS},
                                  "embed": _asked(config, "embed") if known else {}})  # fmt: skip
-    return _open(config, directory, progress)
+    dataset = _open(config, directory, progress)
+    if ground is not None:
+        increments.check_encoder(dataset.kind, named, _named_spec(config, {}), ground)
+    return config, dataset
 
 
 def _fingerprint(dataset: Dataset) -> str:
@@ -477,6 +680,8 @@ def _check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> No
     file = config.prototypes or default_prototypes()
     if config.prototypes is not None and not file.is_file():
         raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
+    if config.against:
+        return  # they come from the earlier runs
     if config.rule in NEEDS_PROTOTYPES and kind == "embeddings" and _named_model(config, state)[0] is None:
         if config.prototypes is None:
             raise UserError(
@@ -533,8 +738,7 @@ def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | Non
 
 
 def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Prototypes:
-    record = next(r for r in directory.records() if r.valid)
-    dimension = np.load(directory.vectors(record.number), mmap_mode="r").shape[1]
+    dimension = _dimension(directory)
     if prototypes.dimension != dimension:
         raise UserError(
             f"prototypes {str(file)!r} have {prototypes.dimension} dimensions and the embeddings {dimension}: "

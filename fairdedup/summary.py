@@ -34,7 +34,12 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
     facts.add_row("input", f"{counts['input']:,}", f"{manifest['clusters']:,} clusters")
     facts.add_row("kept", f"{counts['kept']:,}", f"{counts['kept'] / valid:.1%} of the valid rows{again}")
     facts.add_row("removed", f"{counts['removed']:,}", "")
-    asked = f", {counts['excluded']:,} of them by --where and --drop" if counts.get("excluded") else ""
+    by = (
+        "--where, --drop and --exclude-near"
+        if manifest["config"]["prune"].get("exclude_near")
+        else "--where and --drop"
+    )
+    asked = f", {counts['excluded']:,} of them by {by}" if counts.get("excluded") else ""
     facts.add_row(
         "rejected",
         f"{counts['rejected']:,}",
@@ -44,6 +49,18 @@ def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None
         facts.add_row("gone", f"{known['gone']:,}", f"{known['gone_kept']:,} kept ones, {known['promoted']:,} promoted")
     if manifest["eps"] is not None:
         facts.add_row("eps", f"{manifest['eps']:.4f}", f"duplicates have a cosine above {1 - manifest['eps']:.4f}")
+    if "against" in manifest:
+        before = manifest["against"]
+        facts.add_row(
+            "against", f"{len(before):,}", f"earlier {'runs' if len(before) > 1 else 'run'}, whose kept samples stay"
+        )
+        drift = manifest["drift"]
+        if drift:
+            facts.add_row(
+                "drift", f"{drift['psi']:.3f}",
+                f"stability index of the clusters, by chance {drift['psi_by_chance']:.3f}; "
+                f"mean similarity {drift['mean_similarity']:.3f}, before {drift['mean_similarity_before']:.3f}"
+            )  # fmt: skip
     console.print()
     console.print(facts)
     rule = manifest["config"]["prune"]

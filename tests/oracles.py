@@ -95,13 +95,28 @@ class Step(NamedTuple):
     visited: list[int]  # the kept one and all that it now represents
 
 
+class Day(NamedTuple):
+    """An earlier run, as rules.md ("New rows beside earlier runs") sees it: all its valid rows, and whom it kept."""
+
+    x16: Array
+    labels: Array
+    kept: Array  # (n,) bool
+
+
 def sweep(
-    cosines: Array, order: Sequence[int], e: int, pick: Pick, cover: bool = False, protected: Sequence[int] = ()
+    cosines: Array,
+    order: Sequence[int],
+    e: int,
+    pick: Pick,
+    cover: bool = False,
+    protected: Sequence[int] = (),
+    old: Array | None = None,
 ) -> list[Step]:
     """Sweep one cluster of cosines (m, m).
 
     `protected` positions are kept first: each other row goes to the protected row most like it (ties: the lowest
-    row), if they are duplicates; the rest is swept as ever.
+    row), if they are duplicates; the rest is swept as ever. `old` are the cosines (m, o) with what earlier runs kept
+    here, in their order: these are kept first too, ties go to them, and in a step the i-th of them is -1 - i.
 
     Ruling on cover: the leader's neighbourhood offers the members and the rule picks one; that one and every
     unvisited row within its own reach become visited, also outside the leader's neighbourhood; the rest of
@@ -115,15 +130,23 @@ def sweep(
     near = duplicates(cosines, e)
     unvisited = np.ones(len(cosines), dtype=bool)
     steps = []
-    taken: dict[int, list[int]] = {i: [i] for i in sorted(protected)}
+    olds = 0 if old is None else old.shape[1]
+    taken: dict[int, list[int]] = {-1 - i: [] for i in range(olds)} | {i: [i] for i in sorted(protected)}
     for j in range(len(cosines)):
-        if taken and j not in taken:
-            nearest = min(taken, key=lambda i: (-cosines[j, i], i))
-            if near[j, nearest]:
+        if j not in taken:
+            best = -2.0
+            nearest = None
+            for i in taken:  # the old ones first, in their order; then the protected, lowest first
+                assert old is not None or i >= 0
+                cosine = cosines[j, i] if i >= 0 or old is None else old[j, -1 - i]
+                if cosine > best:
+                    best, nearest = cosine, i
+            if nearest is not None and duplicates(np.array(best), e):
                 taken[nearest].append(j)
     for i, visited in taken.items():
         unvisited[visited] = False
-        steps.append(Step(i, [i], i, sorted(visited)))
+        if visited:
+            steps.append(Step(i, [i] if i >= 0 else [], i, sorted(visited)))
 
     def reach(i: int) -> list[int]:
         return [j for j in np.flatnonzero(unvisited).tolist() if j == i or near[i, j]]
@@ -168,17 +191,25 @@ def pick_prefer(values: Sequence[float]) -> Pick:
     )
 
 
-def pick_fairdedup(p: Array, start: str = "cluster", protected: Sequence[int] = ()) -> Pick:
+def pick_fairdedup(
+    p: Array,
+    start: str = "cluster",
+    protected: Sequence[int] = (),
+    first: Array | None = None,
+    kept_before: Array | None = None,
+) -> Pick:
     """Algorithm 1 over one cluster, p (m, c) integers of every concept of every attribute in listed order.
 
     Ruling: the starting sum is the exact mean of p over the cluster, rounded half to even; `start="zero"`: 0. Protected
-    rows are kept first, and their p is added.
+    rows are kept first, and their p is added. Of a cluster that is not new, `first` is the p of its rows in the first
+    run that had any, which the mean is taken over, and `kept_before` the p of what all earlier runs kept, added too.
     """
     table = p.tolist()
-    means = [Fraction(sum(column), len(table)) for column in zip(*table, strict=True)]
+    begun = table if first is None else first.tolist()
+    means = [Fraction(sum(column), len(begun)) for column in zip(*begun, strict=True)]
     sums = [round(mean) if start == "cluster" else 0 for mean in means]
-    for i in protected:
-        sums = [s + value for s, value in zip(sums, table[i], strict=True)]
+    for own in [table[i] for i in protected] + ([] if kept_before is None else kept_before.tolist()):
+        sums = [s + value for s, value in zip(sums, own, strict=True)]
 
     def pick(leader: int, members: list[int]) -> int:
         concept = sums.index(min(sums))
@@ -220,18 +251,21 @@ def root_spread(values: Sequence[int]) -> Decimal:
         return Decimal(n * sum(v * v for v in values) - total * total).sqrt()
 
 
-def standardised(values: Sequence[int]) -> list[Decimal]:
-    """(value - mean) / population standard deviation.
+def standardised(values: Sequence[int], first: int | None = None) -> list[Decimal]:
+    """(value - mean) / population standard deviation, of the first so many values or of all.
 
     Ruling: all 0 where all values are equal, judged exactly.
     """
-    n, total, spread = len(values), sum(values), root_spread(values)
+    over = values[:first]
+    n, total, spread = len(over), sum(over), root_spread(over)
     with localcontext(PRECISE):
         return [Decimal(n * v - total) / spread if spread else Decimal(0) for v in values]
 
 
-def zscores(similarity: Array) -> Array:
+def zscores(similarity: Array, first: int | None = None) -> Array:
     """`calibrate: zscore`: float64 similarities (n, c) standardised per concept over the data set, quantised.
+
+    `first`: the mean and the deviation are those of so many rows from the front, the first run's.
 
     Ruling: population standard deviation; a concept with no spread gives 0.
     """
@@ -241,7 +275,7 @@ def zscores(similarity: Array) -> Array:
         common = max(denominator for _, denominator in ratios)  # all are powers of two
         exact = [numerator * (common // denominator) for numerator, denominator in ratios]
         with localcontext(PRECISE):
-            columns.append([round(z * 10**6) for z in standardised(exact)])
+            columns.append([round(z * 10**6) for z in standardised(exact, first)])
     return np.array(columns, dtype=np.int64).T
 
 
@@ -349,6 +383,7 @@ class Problem:
         That of a step's leader is what the step kept, so the choices can be replayed and the rest derived.
     values : (n,) numbers, for "prefer"
     protected : (n,) bool, rows that are kept first
+    earlier : runs before this one, in order; the clusters and their centroids are the first one's
     """
 
     def __init__(
@@ -368,6 +403,7 @@ class Problem:
         chosen: ArrayLike | None = None,
         values: ArrayLike | None = None,
         protected: ArrayLike | None = None,
+        earlier: Sequence[Day] = (),
     ) -> None:
         self.x16, self.labels, self.rule, self.cover = x16, np.asarray(labels), rule, cover
         self.start, self.reserve = start, reserve
@@ -376,6 +412,11 @@ class Problem:
         self.values = None if values is None else np.asarray(values).tolist()
         self.protected = np.zeros(self.n, bool) if protected is None else np.asarray(protected)
         self.clusters = {int(k): np.flatnonzero(self.labels == k) for k in np.unique(self.labels)}
+        self.earlier = list(earlier)
+        self.before = sum(len(day.x16) for day in self.earlier)  # rows of earlier runs stand before the new ones
+        self.all16 = np.concatenate([*(day.x16 for day in self.earlier), x16])
+        self.all_labels = np.concatenate([*(day.labels for day in self.earlier), self.labels])
+        self.all_kept = np.concatenate([*(day.kept for day in self.earlier), np.zeros(self.n, bool)])
         centroids = centroids_of_labels(x16, self.labels) if centroids16 is None else centroids16
         self.cosines = {k: cosine_matrix(x16[rows], x16[rows]) for k, rows in self.clusters.items()}
         self.centroid_similarity = np.zeros(self.n)
@@ -384,7 +425,9 @@ class Problem:
         if rule == "fairdedup":
             found = self._similarities(prototypes).values()
             concepts = np.hstack([similarity[:, : len(names)] for names, similarity in found])
-            self.p = zscores(concepts) if calibrate == "zscore" else quantised(concepts)
+            first = len(self.earlier[0].x16) if self.earlier else None
+            self.all_p = zscores(concepts, first) if calibrate == "zscore" else quantised(concepts)
+            self.p = self.all_p[self.before :]
         if rule == "balanced":
             self._set_price(prototypes, target, temperature)
 
@@ -398,17 +441,18 @@ class Problem:
             stacked = [np.asarray(vectors[name], dtype=np.float64) for name in names]
             if "absent" in vectors:
                 stacked += list(np.atleast_2d(np.asarray(vectors["absent"], dtype=np.float64)))
-            found[attribute] = (names, cosine_matrix(self.x16, unit16(np.stack(stacked))))
+            found[attribute] = (names, cosine_matrix(self.all16, unit16(np.stack(stacked))))
         return found
 
     def _set_price(self, prototypes: Any, target: Any, temperature: Any) -> None:
         self.temperatures: dict[str, float] = {}
         self.q: dict[str, Array] = {}
         self.targets: dict[str, list[Fraction]] = {}
-        total = [Decimal(0)] * self.n
+        total = [Decimal(0)] * len(self.all16)
+        first = len(self.earlier[0].x16) if self.earlier else None
         for attribute, (names, similarity) in self._similarities(prototypes).items():
             asked = temperature.get(attribute, "auto") if isinstance(temperature, Mapping) else temperature
-            warmth = temperature_of(similarity) if asked == "auto" else float(asked)
+            warmth = temperature_of(similarity[:first]) if asked == "auto" else float(asked)
             q = membership(similarity, len(names), warmth)
             self.temperatures[attribute], self.q[attribute] = warmth, q
             self.targets[attribute] = target_shares(target, attribute, names, q)
@@ -416,18 +460,27 @@ class Problem:
             with localcontext(PRECISE):
                 total = [t + z for t, z in zip(total, standardised(u), strict=True)]
         with localcontext(PRECISE):
-            self.price = [round(t * 10**6) for t in total]  # (n,) millionths
+            self.price = [round(t * 10**6) for t in total[self.before :]]  # (n,) millionths
 
     @property
     def least(self) -> int:
-        """Rows that every eps leaves: the protected ones, and one of each cluster that has none."""
-        return sum(max(1, int(self.protected[rows].sum())) for rows in self.clusters.values())
+        """Rows that every eps leaves: the protected ones, and one of each cluster where nothing is kept before."""
+        return sum(
+            max(not self.all_kept[self.all_labels == k].any(), int(self.protected[rows].sum()))
+            for k, rows in self.clusters.items()
+        )
 
     def _pick(self, rows: Array) -> Pick:
         if self.rule == "semdedup":
             return pick_semdedup
         if self.rule == "fairdedup":
-            return pick_fairdedup(self.p[rows], self.start, np.flatnonzero(self.protected[rows]).tolist())
+            mine = self.all_labels == self.labels[rows[0]]
+            day = np.repeat(np.arange(len(self.earlier) + 1), [*(len(d.x16) for d in self.earlier), self.n])
+            first = mine & (day == day[mine].min())
+            return pick_fairdedup(
+                self.p[rows], self.start, np.flatnonzero(self.protected[rows]).tolist(), self.all_p[first],
+                self.all_p[mine & self.all_kept],
+            )  # fmt: skip
         if self.rule == "balanced":
             return pick_balanced([self.price[row] for row in rows], self.x16[rows])
         if self.rule == "prefer":
@@ -448,6 +501,7 @@ class Problem:
         """
         representative = np.arange(self.n)
         neighbourhood = np.arange(self.n)
+        by_earlier = np.full(self.n, -1)
         similarity = np.ones(self.n)
         for k, rows in self.clusters.items():
             cosines, order = self.cosines[k], visiting_order(self.centroid_similarity[rows])
@@ -455,10 +509,17 @@ class Problem:
                 pairs = [(i, r) for i, r in enumerate(chain(cosines, order, e)) if r is not None]
             else:
                 first = np.flatnonzero(self.protected[rows]).tolist()
-                steps = sweep(cosines, order, e, self._pick(rows), self.cover, first)
-                pairs = [(i, step.kept) for step in steps for i in step.visited if i != step.kept]
+                old = np.flatnonzero((self.all_labels == k) & self.all_kept)
+                old_cosines = cosine_matrix(self.x16[rows], self.all16[old])
+                steps = sweep(cosines, order, e, self._pick(rows), self.cover, first, old_cosines)
+                pairs = [(i, s.kept) for s in steps for i in s.visited if i != s.kept >= 0]
                 for step in steps:
-                    neighbourhood[rows[step.visited]] = rows[step.leader]
+                    mine = rows[step.visited]
+                    neighbourhood[mine] = rows[step.leader] if step.leader >= 0 else -1
+                    if step.kept < 0:
+                        i = -1 - step.kept
+                        representative[mine], by_earlier[mine] = -1, old[i]
+                        similarity[mine] = old_cosines[step.visited, i]
             for i, r in pairs:
                 representative[rows[i]], similarity[rows[i]] = rows[r], cosines[i, r]
         decision = {
@@ -469,6 +530,8 @@ class Problem:
             "centroid_similarity": self.centroid_similarity,
             "readmitted": np.zeros(self.n, dtype=bool),
         }
+        if self.earlier:
+            decision["earlier"] = by_earlier  # position among the rows of all earlier runs, one after the other
         return decision if self.rule == "semdedup-chain" else {**decision, "neighbourhood": neighbourhood}
 
     def count(self, e: int) -> int:

@@ -209,7 +209,7 @@ def test_run_json_says_how_the_run_was_made(finished, embeddings, prototypes):
 
 def test_a_run_leaves_nothing_but_what_the_contract_names(finished):
     assert {p.name for p in finished.iterdir()} == {
-        "run.json", "config.json", "embeddings", "clusters", "decisions", "kept", "rejected"
+        "run.json", "config.json", "embeddings", "clusters", "decisions", "kept", "rejected", "state"
     }  # fmt: skip
     for folder in PRODUCT:
         assert sorted(contents(finished / folder)) == ["part-00000.parquet"]

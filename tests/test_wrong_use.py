@@ -22,6 +22,11 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "INPUT twice": ("run x.npy x.npy --keep 0.5", ("extra argument", "x.npy", "run --help")),
     "no amount": ("run x.npy", ("nothing says how much to keep", "--keep 0.5, --at-most 0.5 or --eps 0.05")),
     "no amount to prune": ("prune no-run", ("nothing says how much to keep",)),
+    "against nothing": ("run x.npy --against nowhere", ("--against 'nowhere' holds no finished run", "finish it")),
+    "keep against a run": ("run x.npy --against $RUN --keep 0.5", ("--keep 0.5 does not go with --against",
+                                                                  "--at-most 0.5")),
+    "refit nothing": ("refit nowhere --keep 0.5 --out new", ("--against 'nowhere' holds no finished run",)),
+    "near what, how near": ("run x.npy --keep 0.5 --rule semdedup --exclude-near x.npy", ("add --exclude-near-eps",)),
     # How much
     "keep 0": ("run x.npy --keep 0", ("--keep 0 is no fraction", "above 0 and up to 1")),
     "keep 1.5": ("run x.npy --keep 1.5", ("--keep 1.5 is no fraction", "up to 1, as 0.5")),
@@ -352,7 +357,7 @@ def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
         arguments = [str(finished) if word == "$RUN" else word for word in arguments]
         if arguments[0] in ("run", "embed") and "--out" not in arguments:
             arguments += ["--out", str(tmp_path / "run")]
-        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace", "audit"):
+        if arguments[0] in ("run", "embed", "sweep", "cluster", "prune", "replace", "audit", "refit"):
             arguments.append("--quiet")
         if arguments[-2:] == ["--keep", "--quiet"]:
             arguments.pop()

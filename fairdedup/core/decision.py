@@ -18,7 +18,7 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import row_hash
 from fairdedup.core.similarity import MAX_EPS
 from fairdedup.core.steps import Decided, count_kept, decide_part, list_rows
-from fairdedup.core.survey import Options, Part, Plan, Run, survey
+from fairdedup.core.survey import Inherited, Options, Part, Plan, Run, survey
 from fairdedup.errors import FairdedupError, UserError
 
 SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
@@ -103,6 +103,7 @@ def decide(
     eps: int | None = None,
     decide_step: Callable[..., Any] = decide_part,
     protected: int = 0,
+    inherited: Inherited | None = None,
 ) -> Decision:
     """Decide which rows are kept.
 
@@ -110,7 +111,7 @@ def decide(
     ----------
     parts : sequence of Part
     clusters : int
-        Number of clusters that are not empty and hold no protected row.
+        Number of clusters that are not empty and hold neither a protected row nor what earlier runs kept.
     options : Options
     prototypes : Prototypes or None
     run : Run
@@ -122,6 +123,9 @@ def decide(
         `decide_part`, or a wrapper of it that stores the columns and returns the rest.
     protected : int
         Rows that are kept beforehand.
+    inherited : Inherited, optional
+        From the earlier runs whose kept samples the clusters bring: then eps is theirs or, for `at_most`, the smallest
+        from there on that keeps no more; `keep` and `eps` are not given.
 
     Returns
     -------
@@ -133,6 +137,8 @@ def decide(
         If the options do not fit each other or the data.
     """
     given = [v for v in (keep, at_most, eps) if v is not None]
+    if inherited is not None:
+        return _decide_further(parts, clusters, protected, options, prototypes, run, at_most, decide_step, inherited)
     if len(given) != 1:
         raise UserError(f"{len(given)} of keep, at-most and eps are given: give one, as in --keep 0.5")
     valid = sum(p.rows for p in parts)
@@ -184,6 +190,40 @@ def decide(
     checked = (all(r.distinct for r in results), bool(np.isin(orphans, readmitted).all()))
     guarantees = dict(zip(GUARANTEES, checked, strict=True))
     return Decision(eps, results, readmitted, kept, guarantees, warnings, plan)
+
+
+def _decide_further(
+    parts: Sequence[Part],
+    clusters: int,
+    protected: int,
+    options: Options,
+    prototypes: Prototypes | None,
+    run: Run,
+    at_most: float | None,
+    decide_step: Callable[..., Any],
+    inherited: Inherited,
+) -> Decision:
+    """Decide the rows of clusters in which earlier runs have kept samples; no row at all is as good as many."""
+    valid = sum(p.rows for p in parts)
+    eps = inherited.eps
+    if not valid:
+        return Decision(eps, [], np.empty(0, np.int64), 0, dict.fromkeys(GUARANTEES, True))
+    plan = survey(parts, options, prototypes, run, inherited)
+    if at_most is not None:
+        most = kf.kept_target(at_most, valid)
+        least = clusters + protected
+        if most < least:
+            raise UserError(
+                f"at most {at_most:g} of {valid} new rows is {most}, and no eps keeps fewer than {least}: those always "
+                "kept, and one for each cluster in which earlier runs kept nothing: allow at least "
+                f"{kf.smallest_fraction(least, valid):g}"
+            )
+        eps = kf.smallest_eps(partial(_total, parts, plan=plan, run=run, step="search"), most, eps)
+    results = run("decide", decide_step, parts, eps, plan, None)
+    _check_promises(options, results)
+    kept = valid - sum(len(r.removed) for r in results)
+    checked = (all(r.distinct for r in results), not any(len(r.orphans) for r in results))
+    return Decision(eps, results, np.empty(0, np.int64), kept, dict(zip(GUARANTEES, checked, strict=True)), plan=plan)
 
 
 def _seats(

@@ -142,6 +142,25 @@ def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | N
     return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
 
 
+def smallest_eps(counts: Callable[[list[int]], Sequence[int]], most: int, first: int) -> int:
+    """Return the smallest eps from `first` on that keeps at most so many rows; the largest eps of all has to.
+
+    Parameters
+    ----------
+    counts : callable
+        Kept counts at up to 64 ascending values of eps, in ten-thousandths.
+    most : int
+    first : int
+        Most often the answer, so it is looked at alone.
+    """
+    values = [first]
+    while True:
+        for e, kept in zip(values, counts(values), strict=True):
+            if kept <= most:
+                return e
+        values = list(range(values[-1] + 1, min(values[-1] + MAX_WINDOW, MAX_EPS) + 1))
+
+
 def parse_eps(eps: float) -> int:
     """Return eps as an integer number of ten-thousandths.
 

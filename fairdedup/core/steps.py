@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import prototypes as pt
-from fairdedup.core.beforehand import Beforehand, beforehand
+from fairdedup.core.beforehand import Beforehand, beforehand, spans
 from fairdedup.core.chain import most_similar_earlier
 from fairdedup.core.cover import closest_kept_pair_is_distinct, cover_sweep, graph
 from fairdedup.core.rules import Balanced, FairDeDup, Prefer, Preference, RandomNeighbour, Rule, SemDeDup, choose
@@ -32,6 +32,11 @@ from fairdedup.core.sweep import Sweep, sweep, visiting_order
 COLUMNS = (
     "row", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
 )  # fmt: skip
+EARLIER = "earlier"  # a column beside them: who of the earlier runs represents a row, -1 is none of them
+RECORD = np.dtype([
+    ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
+    ("similarity", "<f8"), ("centroid_similarity", "<f8"), (EARLIER, "<i8"),
+])  # fmt: skip
 
 
 @dataclass
@@ -41,8 +46,9 @@ class Decided:
     Attributes
     ----------
     columns : dict of ndarrays of shape (n,)
-        Those of `COLUMNS`; empty where they have been stored. `representative` is -1 and `similarity` NaN where a
-        removed row has no representative (`random`); a kept row is its own, with similarity 1.
+        Those of `COLUMNS`, and `EARLIER`; empty where they have been stored. `representative` is -1 and `similarity`
+        NaN where a removed row has no representative (`random`); a kept row is its own, with similarity 1. Where an
+        earlier run's sample represents it, `representative` and `neighbourhood` are -1 and `EARLIER` is its name.
     removed : ndarray of shape (r,), int64
         The removed rows.
     similarity : ndarray of shape (r,), float64
@@ -85,8 +91,8 @@ def _arrange(cluster: Cluster, memo: dict[Any, Any]) -> _Arranged:
     before = memo.get(("before", cluster.number))
     if before is None:
         protected = np.zeros(len(rows), np.bool_) if cluster.protected is None else cluster.protected[order]
-        before = beforehand(vectors, rows, protected)
-        if protected.any():
+        before = beforehand(vectors, rows, protected, None if cluster.earlier is None else cluster.earlier.unit)
+        if protected.any() or cluster.earlier is not None:
             memo["before", cluster.number] = before
     values = None if cluster.values is None else cluster.values[order]
     return _Arranged(cluster, order, rows, vectors, similarity[order], before, values)
@@ -117,8 +123,11 @@ def _preference(part: Part, arranged: _Arranged, plan: Plan) -> Preference:
     if plan.options.rule == "prefer":
         assert arranged.values is not None
         return Prefer(arranged.values).preference(arranged.rows)
-    found = _rule(part, arranged, plan).preference(arranged.rows)
-    return replace(found, sums=found.sums + found.similarity[arranged.before.kept].sum(axis=0))
+    found, earlier = _rule(part, arranged, plan).preference(arranged.rows), arranged.cluster.earlier
+    sums = found.sums
+    if len(sums) and earlier is not None and earlier.sums is not None:
+        sums = earlier.sums
+    return replace(found, sums=sums + found.similarity[arranged.before.kept].sum(axis=0))
 
 
 def list_rows(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -162,7 +171,7 @@ def _chain(arranged: _Arranged) -> tuple[NDArray[np.int32], NDArray[np.float64],
 
 def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
     """Decide every row of a part at one eps; `random` brings the rows that it keeps instead."""
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*COLUMNS, EARLIER)}
     removed, similarities, soft, orphans = [], [], [], []
     distinct = True
     for cluster in part.clusters():
@@ -171,21 +180,32 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         leader, keeper = _represent(part, arranged, eps, plan, kept_rows)
         kept = keeper == places
         gone = np.flatnonzero(~kept)
-        known = gone[keeper[gone] >= 0]
+        old = keeper >= len(rows)
+        known = gone[(keeper[gone] >= 0) & ~old[gone]]
         similarity = np.where(kept, 1.0, np.nan)
         similarity[known] = cosine_of_pairs(vectors.x, vectors.squares, known, keeper[known])
-        near = known[(similarity[known] > 1.0 - eps / EPS_UNIT) & kept[keeper[known]]]
-        judged, first = np.flatnonzero(kept & ~arranged.before.kept), np.flatnonzero(arranged.before.kept)
-        own_rows = vectors.take(np.concatenate((judged, first)))
-        distinct = distinct and closest_kept_pair_is_distinct(own_rows, eps, len(judged))
+        known = known[kept[keeper[known]]]
+        names = np.full(len(rows), -1, np.int64)
+        if old.any():
+            assert cluster.earlier is not None
+            of = keeper[old] - len(rows)
+            similarity[old] = _cosines(cluster.unit[arranged.order[old]], cluster.earlier.unit[of])
+            names[old] = cluster.earlier.names[of]
+            known = np.concatenate((known, np.flatnonzero(old)))
+        near = known[similarity[known] > 1.0 - eps / EPS_UNIT]
+        distinct = distinct and _distinct(arranged, kept, eps)
         orphans.append(rows[np.setdiff1d(gone, near, assume_unique=True)])
         removed.append(rows[gone])
         similarities.append(similarity[gone])
         soft.append([q[gone] for q in _soft(part, arranged, plan)] if plan.options.rule == "balanced" else [])
         number = np.full(len(rows), cluster.number, np.int64)
-        representative = np.where(keeper >= 0, rows[keeper], -1)
-        values = (rows, number, rows[leader], kept, representative, similarity, arranged.centroid_similarity)
-        for name, value in zip(COLUMNS, values, strict=True):
+        own = np.where(old, -1, keeper)
+        representative = np.where(own >= 0, rows[own], -1)
+        neighbourhood = np.where(old, -1, rows[np.where(old, 0, leader)])
+        values = (
+            rows, number, neighbourhood, kept, representative, similarity, arranged.centroid_similarity, names,
+        )  # fmt: skip
+        for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
     return Decided(
         {name: np.concatenate(values) for name, values in columns.items()},
@@ -194,6 +214,26 @@ def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] |
         [np.concatenate(q) for q in zip(*soft, strict=True)],
         np.concatenate(orphans),
         distinct,
+    )
+
+
+def _cosines(a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.float64]:
+    """Return the cosine of each row of a (n, d) with the row of b (n, d) beside it."""
+    both, places = Vectors.of(np.concatenate((a, b))), np.arange(len(a))
+    return cosine_of_pairs(both.x, both.squares, places, len(a) + places)
+
+
+def _distinct(arranged: _Arranged, kept: NDArray[np.bool_], eps: int) -> bool:
+    """Tell whether no two kept samples of a cluster are duplicates, those of earlier runs among them."""
+    judged, first = np.flatnonzero(kept & ~arranged.before.kept), np.flatnonzero(arranged.before.kept)
+    if not closest_kept_pair_is_distinct(arranged.vectors.take(np.concatenate((judged, first))), eps, len(judged)):
+        return False
+    if arranged.cluster.earlier is None or not len(judged):
+        return True
+    own, earlier = arranged.cluster.unit[arranged.order[judged]], arranged.cluster.earlier.unit
+    return all(
+        closest_kept_pair_is_distinct(Vectors.of(np.concatenate((own, earlier[a:b]))), eps, len(judged))
+        for a, b in spans(earlier)
     )
 
 

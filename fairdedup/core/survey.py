@@ -71,6 +71,47 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What earlier runs kept of one cluster: samples that stay kept, and take their duplicates among the rows first.
+
+    Attributes
+    ----------
+    unit : ndarray of shape (m, d), float16
+        In the order that ties go by: by run, then by row.
+    names : ndarray of shape (m,), int64, 0 or more
+        What the decisions call them.
+    sums : ndarray of shape (c,), int64, or None
+        Where each concept's sum stands (`fairdedup`); None where no earlier run had a row in the cluster.
+    """
+
+    unit: NDArray[np.float16]
+    names: NDArray[np.int64]
+    sums: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a decision takes over from earlier runs.
+
+    Attributes
+    ----------
+    eps : int
+        Ten-thousandths; the least that is decided at.
+    temperatures : tuple of float
+        Of each attribute's memberships.
+    memberships : tuple of MembershipMoments
+        Of each attribute, over the rows of the earlier runs.
+    moments : Moments or None
+        Of the similarity to each concept (`calibrate: zscore`).
+    """
+
+    eps: int
+    temperatures: tuple[float, ...] = ()
+    memberships: tuple[MembershipMoments, ...] = ()
+    moments: Moments | None = None
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The rows of one cluster.
 
@@ -85,6 +126,8 @@ class Cluster:
         Rows that are kept whatever the rule is.
     values : ndarray of shape (n,), int64, optional
         What the rule `prefer` goes by, as `rules.ordered` gives it.
+    earlier : Earlier, optional
+        What earlier runs kept of it.
     """
 
     number: int
@@ -93,6 +136,7 @@ class Cluster:
     centroid: NDArray[np.float16]
     protected: NDArray[np.bool_] | None = None
     values: NDArray[np.int64] | None = None
+    earlier: Earlier | None = None
 
 
 class Part(Protocol):
@@ -205,8 +249,10 @@ def survey_moments(part: Part, plan: Plan) -> Moments:
     ))  # fmt: skip
 
 
-def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | None, run: Run) -> Plan:
-    """Collect what the rule needs to know of the whole data set."""
+def survey(
+    parts: Sequence[Part], options: Options, prototypes: Prototypes | None, run: Run, inherited: Inherited | None = None
+) -> Plan:
+    """Collect what the rule needs to know of the whole data set, that of earlier runs included."""
     plan = Plan(options, prototypes if options.rule in NEEDS_PROTOTYPES else None)
     if options.rule in NEEDS_PROTOTYPES and prototypes is None:
         raise UserError(
@@ -214,7 +260,8 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
             "(--model), bring prototype vectors (--prototypes), or use a rule that needs none (--rule semdedup)"
         )
     if options.rule == "fairdedup" and options.calibrate == "zscore":
-        return replace(plan, moments=reduce(add, run("survey", survey_moments, parts, plan)))
+        known = None if inherited is None else inherited.moments
+        return replace(plan, moments=known or reduce(add, run("survey", survey_moments, parts, plan)))
     if options.rule != "balanced":
         return plan
     assert prototypes is not None
@@ -222,9 +269,14 @@ def survey(parts: Sequence[Part], options: Options, prototypes: Prototypes | Non
     def gaps() -> list[NDArray[np.float64]]:
         return [np.concatenate(g) for g in zip(*run("survey", survey_gaps, parts, plan), strict=True)]
 
-    plan = replace(plan, temperatures=pt.temperatures_of(prototypes, options.temperature, gaps))
+    if inherited is not None:  # sums of memberships of one temperature can be added
+        temperatures = inherited.temperatures
+    else:
+        temperatures = pt.temperatures_of(prototypes, options.temperature, gaps)
+    plan = replace(plan, temperatures=temperatures)
     found = run("survey", survey_memberships, parts, plan)
-    moments = tuple(reduce(add, m) for m in zip(*found, strict=True))
+    earlier = (inherited.memberships,) if inherited is not None and inherited.memberships else ()
+    moments = tuple(reduce(add, m) for m in zip(*earlier, *found, strict=True))
     _check_target(options.target, prototypes)
     targets = tuple(
         pt.target_shares(options.target, a, m.sums) for a, m in zip(prototypes.attributes, moments, strict=True)

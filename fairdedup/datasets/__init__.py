@@ -10,7 +10,7 @@ import posixpath
 
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.clip_retrieval import open_clip_retrieval
+from fairdedup.datasets.clip_retrieval import open_clip_retrieval, open_several
 from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Sample
 from fairdedup.datasets.files import entries, extension, locate
 from fairdedup.datasets.folder import open_folder
@@ -18,7 +18,7 @@ from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.npy import open_npy
 from fairdedup.datasets.parquet import open_parquet
-from fairdedup.datasets.patterns import is_pattern, named_by
+from fairdedup.datasets.patterns import folders_named_by, is_pattern, named_by
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.webdataset import is_tar, open_shards
 from fairdedup.errors import UserError
@@ -26,19 +26,22 @@ from fairdedup.errors import UserError
 __all__ = ["Dataset", "EmbeddingShard", "ImageShard", "Sample", "open_input"]
 
 
-def open_input(source: str, *, id_from: str = "key", column: str | None = None) -> Dataset:
+def open_input(source: str, *, id_from: str = "key", column: str | None = None, may_be_empty: bool = False) -> Dataset:
     """Recognise an input by looking at it and list its shards in natural name order.
 
     Parameters
     ----------
     source : str
         A folder of images, of tar shards, of Parquet files or of clip-retrieval's embeddings; a tar shard or a
-        Parquet file, a brace pattern or a glob of them; one .npy file. A local path or a URL that fsspec knows.
+        Parquet file, a brace pattern or a glob of them; braces that name several folders of embeddings; one .npy
+        file. A local path or a URL that fsspec knows.
     id_from : {"key", "shard/key"}
         Whether a sample's id is its own key or has its shard's name before it. The id of a file in a folder
         is its relative path in both cases.
     column : str or None
         Of Parquet files, the column of images, paths or vectors; None: it is recognised.
+    may_be_empty : bool
+        Whether an input of no rows will do.
 
     Raises
     ------
@@ -50,6 +53,8 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None) 
     dataset = _open(os.fspath(source), id_from, column)
     if column is not None and dataset.format != "parquet":
         raise UserError(f"--column {column!r} is for Parquet files, and {source!r} is not of them: leave it out")
+    if not may_be_empty and all(shard.rows == 0 for shard in dataset.shards):
+        raise UserError(f"{source!r} has no rows: give one of at least one sample")
     return dataset
 
 
@@ -71,6 +76,9 @@ def _open(source: str, id_from: str, column: str | None) -> Dataset:
             "an .npy file of embeddings, or a folder of images, tar shards, Parquet files or img_emb/"
         )
     if is_pattern(path):
+        folders = folders_named_by(fs, path, source)
+        if folders:
+            return open_several(fs, folders, source, id_from)
         paths = named_by(fs, path, source)
         if is_parquet(paths[0]):
             return open_parquet(fs, paths, source, id_from, column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +28,12 @@ class ClipRetrievalShard:
     table: str | None = None
     id_column: str | None = None
     id_from: str = "key"
+    label: str = ""  # tells the folders of several apart
 
     @property
     def name(self) -> str:
-        """The file's name."""
-        return f"img_emb_{self.number}.npy"
+        """The file's name, behind that of its folder where there are several."""
+        return f"{self.label}img_emb_{self.number}.npy"
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) array."""
@@ -45,7 +46,7 @@ class ClipRetrievalShard:
         else:
             table = read_rows(self.fs, self.table, 0, self.rows)
         ids = self.id_column or [f"{self.number}-{row}" for row in range(self.rows)]
-        prefix = f"img_emb_{self.number}/" if self.id_from == "shard/key" else ""
+        prefix = f"{self.label}img_emb_{self.number}/" if self.id_from == "shard/key" else ""
         return with_ids(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
@@ -92,8 +93,23 @@ def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from:
                     f"{shards[0].id_column!r}: name it alike in every file"
                 )
         shards.append(ClipRetrievalShard(fs, path, number, rows, table, column, id_from))
-    if not any(shard.rows for shard in shards):
-        raise UserError(f"{source!r} has no rows: give embeddings of at least one sample")
+    return Dataset(kind="embeddings", format="clip-retrieval", source=source, shards=tuple(shards))
+
+
+def open_several(fs: AbstractFileSystem, roots: list[str], source: str, id_from: str) -> Dataset:
+    """Make one data set of several such folders, in the order given.
+
+    Raises
+    ------
+    UserError
+        As `open_clip_retrieval`, of any of them.
+    """
+    common = posixpath.commonpath(roots)
+    shards = []
+    for root in roots:
+        own = open_clip_retrieval(fs, root, root, id_from).shards
+        label = posixpath.relpath(root, common) + "/"
+        shards += [replace(s, label=label) for s in own if isinstance(s, ClipRetrievalShard)]
     return Dataset(kind="embeddings", format="clip-retrieval", source=source, shards=tuple(shards))
 
 

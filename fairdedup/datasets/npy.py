@@ -148,13 +148,11 @@ def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Da
         If the array or a file of ids beside it is not usable, or their lengths differ.
     """
     count, _ = read_shape(fs, path)
-    if count == 0:
-        raise UserError(f"{source!r} has no rows: give embeddings of at least one sample")
     stem = path[: -len(".npy")]
     ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
     table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
     column = None
-    starts = [0] * -(-count // SHARD_ROWS)
+    starts = [0] * max(1, -(-count // SHARD_ROWS))
     if ids is not None and ids.endswith(".npy"):
         listed = _count_ids(fs, ids)
         _expect(count, path, listed, ids)
@@ -177,7 +175,7 @@ def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Da
             table=table,
             id_column=column,
         )
-        for start, offset in zip(range(0, count, SHARD_ROWS), starts, strict=True)
+        for start, offset in zip(range(0, max(1, count), SHARD_ROWS), starts or [0], strict=True)
     )
     return Dataset(kind="embeddings", format="npy", source=source, shards=shards)
 

@@ -238,11 +238,9 @@ def open_parquet(
             name = labels[path] + (f"-{number:05d}" if len(ranges) > 1 else "")
             prefix = f"{plain_text(stem)}/" if id_from == "shard/key" else ""
             shards.append(kind(fs, path, name, plain_text(stem), start, stop, columns, prefix, **extra))
-    if not rows:
-        raise UserError(f"{source!r} has no rows: give Parquet files of at least one sample")
     assert first is not None
     if first[1].role == "vectors":
-        if not width:
+        if not width and rows:
             raise UserError(f"column {first[1].sample!r} of {source!r} holds no vectors: name another with --column")
         known = [_with_width(shard, width) for shard in shards]  # the first files may have had none to tell it by
         return Dataset("embeddings", "parquet", source, tuple(known))

@@ -60,6 +60,12 @@ def named_by(fs: AbstractFileSystem, pattern: str, source: str) -> list[str]:
     return _of_one_kind(paths, source)
 
 
+def folders_named_by(fs: AbstractFileSystem, pattern: str, source: str) -> list[str]:
+    """Return the folders of clip-retrieval's layout that braces name, if all that they name are such."""
+    paths = _expand(pattern, source)
+    return paths if all(fs.isdir(posixpath.join(path, "img_emb")) for path in paths) else []
+
+
 def _is_shard(name: str) -> bool:
     return is_tar(name) or is_parquet(name)
 

@@ -65,6 +65,15 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
     return seal(run.centroids)
 
 
+def take_centroids(run: RunDirectory, frozen: Path) -> str:
+    """Copy the centroids of an earlier run, and return their seal."""
+    made_of = hash_of("frozen", seal(frozen))
+    if not is_made(run.centroids, made_of):
+        write_array(run.centroids, np.load(frozen, allow_pickle=False))
+        mark_made(run.centroids, made_of)
+    return seal(run.centroids)
+
+
 def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
     """Return the rows of an embedding shard's vectors."""
     return first + record.positions()
@@ -136,8 +145,18 @@ def check_sorted(root: Path, number: int) -> None:
         )
 
 
-def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]]) -> NDArray[np.int64]:
+def cluster(
+    run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]], frozen: Path | None = None
+) -> NDArray[np.int64]:
     """Cluster the embeddings of a run; what is done and undamaged is not done again.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    options : ClusterOptions
+    submit : callable
+    frozen : Path, optional
+        Centroids of an earlier run: nothing is trained then, and there may be no row at all.
 
     Returns
     -------
@@ -151,11 +170,14 @@ def cluster(run: RunDirectory, options: ClusterOptions, submit: Callable[..., li
     """
     records = run.records()
     valid = sum(r.valid for r in records)
-    if not valid:
+    if frozen is not None:
+        centroids = take_centroids(run, frozen)
+    elif not valid:
         raise UserError(f"{run.root} holds no valid embedding: see {run.root / 'rejected'} for the reasons")
-    number = kmeans.check_clusters(options.clusters, valid)
-    trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
-    (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
+    else:
+        number = kmeans.check_clusters(options.clusters, valid)
+        trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
+        (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
     parts = groups(records)
     counts = submit(
         "assign", sort_group, [(run.root, group, centroids) for group in parts], [group.input for group in parts],

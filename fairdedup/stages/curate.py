@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.rules import ordered
+from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
 from fairdedup.storage.condition import Condition, condition, holds, parse
@@ -29,8 +30,28 @@ from fairdedup.storage.marks import EXCLUDED, MARK, Marks
 from fairdedup.storage.run import Group, RunDirectory, ShardRecord, groups
 from fairdedup.storage.schemas import conform, merged_schema
 
-DROP, WHERE = 0, 1  # reasons, the stronger first
+DROP, WHERE, NEAR = 0, 1, 2  # reasons; the last that applies to a row is told, except that drop is stronger than where
+AT_ONCE = 1 << 14  # rows, and evaluation samples, that are compared at a time
 STALE = 24 * 3600  # seconds after which marks are nobody's
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Samples that no row may be too near to.
+
+    Attributes
+    ----------
+    root : Path
+        The run directory that has them embedded.
+    name : str
+        What they are called.
+    eps : int
+        Ten-thousandths: too near is a cosine above 1 - eps, whatever the clusters.
+    """
+
+    root: Path
+    name: str
+    eps: int
 
 
 @dataclass(frozen=True)
@@ -45,12 +66,17 @@ class Wishes:
         Files of ids.
     prefer : str or None
         A column of numbers.
+    may_leave_none : bool
+        Whether no row at all may be left: where new rows are decided beside earlier ones.
+    evaluation : Evaluation or None
     """
 
     where: str | None = None
     drop: Path | None = None
     always_keep: Path | None = None
     prefer: str | None = None
+    may_leave_none: bool = False
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -62,26 +88,32 @@ class _Found:
     dropped: NDArray[np.int64]
     kept: NDArray[np.int64]
     lost: NDArray[np.int64]
+    near: NDArray[np.bool_]
 
 
 def curate_group(
-    root: Path, folder: Path, group: Group, where: Condition | None, prefer: str | None, schema: pa.Schema
-) -> _Found:
+    root: Path, folder: Path, group: Group, where: Condition | None, prefer: str | None, schema: pa.Schema,
+    evaluation: Evaluation | None,
+) -> _Found:  # fmt: skip
     """Write the marks of consecutive shards, one after the other, and return what was found of them."""
     run, number = RunDirectory(root), group.number
-    shards = [_curate_shard(run, folder, record, first, where, prefer, schema) for record, first in group.shards()]
+    shards = [
+        _curate_shard(run, folder, record, first, where, prefer, schema, evaluation) for record, first in group.shards()
+    ]
     marks = np.concatenate([own for own, _, _ in shards])
     write_array(Marks(folder).excluded_path(number), np.concatenate([excluded for _, excluded, _ in shards]))
     marks = marks[np.searchsorted(group.rows(), read_array(run.sorted("rows", number)))]
     write_array(Marks(folder).path(number), marks)
     bounds = np.load(run.sorted("offsets", number))
     named = [np.concatenate([found[k] for _, _, found in shards]) for k in range(3)]
-    return _Found(_per_cluster(marks["excluded"], bounds), _per_cluster(marks["protected"], bounds), *named)
+    near = np.concatenate([excluded["near"] >= 0 for _, excluded, _ in shards])
+    per_cluster = _per_cluster(marks["excluded"], bounds), _per_cluster(marks["protected"], bounds)
+    return _Found(*per_cluster, named[0], named[1], named[2], near)
 
 
 def _curate_shard(
     run: RunDirectory, folder: Path, record: ShardRecord, first: int, where: Condition | None, prefer: str | None,
-    schema: pa.Schema,
+    schema: pa.Schema, evaluation: Evaluation | None,
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[np.int64], ...]]:  # fmt: skip
     """Return the marks of a shard by row, its excluded rows, and which ids were dropped, kept and lost."""
     own = pq.read_schema(run.metadata(record.number)).names
@@ -94,6 +126,10 @@ def _curate_shard(
         reason[~holds(where, metadata.select(list(where.columns) or ["id"]))] = WHERE
     dropped, named = find_ids(folder / "drop.parquet", ids)
     reason[dropped] = DROP
+    nearest = np.full(len(rows), -1)
+    if evaluation is not None and len(rows):
+        nearest = too_near(read_array(run.vectors(record.number)), evaluation)
+        reason[nearest >= 0] = NEAR
     kept, wanted = find_ids(folder / "always_keep.parquet", ids)
     marks = np.zeros(len(rows), MARK)
     marks["excluded"] = reason >= 0
@@ -102,7 +138,7 @@ def _curate_shard(
         marks["value"] = _values(metadata.column(prefer))
     gone = np.flatnonzero(reason >= 0)
     excluded = np.empty(len(gone), EXCLUDED)
-    excluded["row"], excluded["reason"] = rows[gone], reason[gone]
+    excluded["row"], excluded["reason"], excluded["near"] = rows[gone], reason[gone], nearest[gone]
     _, unusable_dropped = find_ids(folder / "drop.parquet", unusable)
     _, unusable_wanted = find_ids(folder / "always_keep.parquet", unusable)
     lost = find_ids(folder / "always_keep.parquet", ids.filter(pa.array(kept & (reason >= 0))))[1]
@@ -111,6 +147,32 @@ def _curate_shard(
         np.concatenate((lost, unusable_wanted)),
     )  # fmt: skip
     return marks, excluded, found
+
+
+def too_near(unit: NDArray[np.float16], evaluation: Evaluation) -> NDArray[np.int64]:
+    """Return the evaluation sample that each vector is too near to, the most similar one (ties: the first); else -1.
+
+    Parameters
+    ----------
+    unit : ndarray of shape (n, d), float16
+    evaluation : Evaluation
+    """
+    theirs = RunDirectory(evaluation.root)
+    found = np.full(len(unit), -1)
+    for start in range(0, len(unit), AT_ONCE):
+        own = Vectors.of(unit[start : start + AT_ONCE])
+        best, place = np.full(len(own), -2.0), np.full(len(own), -1)
+        before = 0
+        for record in theirs.records():
+            others = read_array(theirs.vectors(record.number))
+            for first in range(0, record.valid, AT_ONCE):
+                nearest, similarity = most_similar(own, Vectors.of(others[first : first + AT_ONCE]))
+                more = similarity > best
+                best[more], place[more] = similarity[more], before + first + nearest[more]
+            before += record.valid
+        near = best > 1.0 - evaluation.eps / EPS_UNIT
+        found[start : start + AT_ONCE][near] = place[near]
+    return found
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -154,7 +216,7 @@ def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]])
     UserError
         If a column or an id is not there, or nothing is left.
     """
-    if wishes == Wishes():
+    if wishes == Wishes(may_leave_none=wishes.may_leave_none):
         yield Marks()
         return
     _clear_stale(run)
@@ -190,13 +252,15 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
             write_ids(folder / f"{option}.parquet", named[option])
     parts = groups(records)
     found: list[_Found] = submit(
-        "curate", curate_group, [(run.root, folder, group, where, wishes.prefer, schema) for group in parts],
+        "curate", curate_group,
+        [(run.root, folder, group, where, wishes.prefer, schema, wishes.evaluation) for group in parts],
         [group.input for group in parts], [group.name for group in parts],
     )  # fmt: skip
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = sum(r.valid for r in records)
-    if np.sum(excluded) == valid:
-        raise UserError(f"--where and --drop leave none of {valid} rows: ask for less")
+    if np.sum(excluded) == valid and not wishes.may_leave_none:
+        near = ", --exclude-near" if wishes.evaluation else ""
+        raise UserError(f"--where{near} and --drop leave none of {valid} rows: ask for less")
     warnings = []
     if "drop" in named:
         warnings += unknown_ids(named["drop"], [f.dropped for f in found], f"--drop {wishes.drop}")
@@ -209,7 +273,19 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
         if len(lost):
             first = named["always_keep"][int(lost[0])].as_py()
             warnings.append(f"{what}: {len(lost)} ids are of rejected rows and cannot be kept; the first is {first!r}")
-    reasons = (f"drop: {visible(wishes.drop.name) if wishes.drop else ''}", f"where: {visible(wishes.where or '')}")
+    reasons = (
+        f"drop: {visible(wishes.drop.name) if wishes.drop else ''}", f"where: {visible(wishes.where or '')}",
+        "too near evaluation sample",
+    )  # fmt: skip
+    if wishes.evaluation is not None:
+        theirs = RunDirectory(wishes.evaluation.root)
+        ids = [theirs.read_metadata(r, ["id"]).column("id") for r in theirs.records()]
+        write_ids(
+            Marks(folder).evaluation,
+            pa.concat_arrays([pa.array([], pa.string()), *(chunk for c in ids for chunk in c.chunks)]),
+        )
+        number = int(sum(np.count_nonzero(f.near) for f in found))
+        warnings.append(f"--exclude-near {wishes.evaluation.name}: {number:,} rows are too near and left out")
     return Marks(folder, excluded, protected, reasons, warnings)
 
 

@@ -184,6 +184,7 @@ def embed(
     copies: Sequence[Copies],
     max_rejected: float,
     submit: Callable[..., list[Any]],
+    may_be_empty: bool = False,
 ) -> list[ShardRecord]:
     """Embed every shard that is not known yet.
 
@@ -203,6 +204,8 @@ def embed(
         Largest share of the input that may be rejected.
     submit : callable
         ``submit(stage, function, list of argument tuples, sizes, names)`` gives the results in order.
+    may_be_empty : bool
+        Whether an input without any sample will do.
 
     Returns
     -------
@@ -228,7 +231,8 @@ def embed(
     known = known | {record.number: record for record in embedded}
     done = [known[k] for k in range(len(prints))]
     run.drop_shards_from(len(done))
-    _check_rejected(done, max_rejected)
+    if any(r.input for r in done) or not may_be_empty:
+        _check_rejected(done, max_rejected)
     _check_dimension(done, run)
     _check_ids(done, run)
     return done

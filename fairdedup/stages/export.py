@@ -12,20 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.core.steps import COLUMNS
+from fairdedup.core.steps import COLUMNS, EARLIER, RECORD
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.files import clear, read_array, seal, writing
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import Group, RunDirectory, groups
-from fairdedup.storage.schemas import DECISIONS_SCHEMA, REJECTED_SCHEMA, conform, merged_schema
+from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform, merged_schema
+from fairdedup.storage.state import named
 
 COUNTS = ("input", "valid", "kept", "removed", "rejected", "readmitted", "excluded")
 FOLDERS = ("decisions", "kept", "rejected")
 
 
 def export_group(
-    root: Path, group: Group, tasks: list[int], readmitted: NDArray[np.int64], schema: pa.Schema, marks: Marks
-) -> tuple[dict[str, int], dict[str, str]]:
+    root: Path, group: Group, tasks: list[int], readmitted: NDArray[np.int64], schema: pa.Schema, marks: Marks,
+    beside: bool,
+) -> tuple[dict[str, int], dict[str, str]]:  # fmt: skip
     """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
 
     Raises
@@ -41,7 +43,7 @@ def export_group(
     counts = dict.fromkeys(COUNTS, 0)
     paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
     with (
-        writing(paths["decisions"], DECISIONS_SCHEMA) as decisions,
+        writing(paths["decisions"], BESIDE_SCHEMA if beside else DECISIONS_SCHEMA) as decisions,
         writing(paths["kept"], schema) as kept_rows,
         writing(paths["rejected"], REJECTED_SCHEMA) as rejected_rows,
     ):
@@ -62,11 +64,15 @@ def export_group(
             if len(out):
                 names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
                 rejected += [
-                    (row, name, f"{record.name}[{row - first}]", marks.reasons[why])
-                    for (row, why), name in zip(out.tolist(), names, strict=True)
+                    (row, name, f"{record.name}[{row - first}]", text)
+                    for row, name, text in zip(out["row"].tolist(), names, marks.texts(out), strict=True)
                 ]
                 metadata = metadata.filter(pa.array(stays))
-            decisions.write_table(_decisions(own, metadata.column("id"), kept, again))
+            table = _decisions(own, metadata.column("id"), kept, again)
+            if beside:
+                for name, values in zip(BESIDE_SCHEMA.names[-2:], named(root, own[EARLIER]), strict=True):
+                    table = table.append_column(name, pa.array(values, pa.string()))
+            decisions.write_table(table)
             kept_rows.write_table(conform(metadata.filter(pa.array(kept)), schema))
             columns = list(zip(*sorted(rejected), strict=True)) or [()] * len(REJECTED_SCHEMA)
             rejected_rows.write_table(
@@ -83,7 +89,7 @@ def export_group(
 def _decided(run: RunDirectory, tasks: list[int], first: int, last: int) -> NDArray[Any]:
     """Return the decisions of the rows from first to before last, of all tasks, by row."""
     slices = [np.asarray(_between(read_array(run.decided(task)), first, last)) for task in tasks]
-    decided = np.concatenate(slices)
+    decided = np.concatenate([np.zeros(0, RECORD), *slices])
     return decided[np.argsort(decided["row"])]
 
 
@@ -105,8 +111,9 @@ def export(
     readmitted: NDArray[np.int64],
     submit: Callable[..., list[Any]],
     marks: Marks,
+    beside: bool = False,
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the product of a run and return its counts, and the seal of every file.
+    """Write the product of a run and return its counts, and the seal of every file; `beside` earlier runs or alone.
 
     Raises
     ------
@@ -122,7 +129,7 @@ def export(
     parts, arguments = groups(records), []
     for group in parts:
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
-        arguments.append((run.root, group, tasks, readmitted[low:high], schema, marks))
+        arguments.append((run.root, group, tasks, readmitted[low:high], schema, marks, beside))
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     seals: dict[str, str] = {}
     for each, sealed in submit("export", export_group, arguments, [g.input for g in parts], [g.name for g in parts]):

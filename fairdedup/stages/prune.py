@@ -5,7 +5,7 @@ Decisions go to disk task by task; what travels back is small statistics and, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,23 +16,20 @@ from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
 from fairdedup.core.decision import Decision, decide
-from fairdedup.core.moments import shares
+from fairdedup.core.moments import MembershipMoments, shares
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
-from fairdedup.core.steps import COLUMNS, Decided, decide_part
-from fairdedup.core.survey import Cluster, Options, Plan, memberships, survey
+from fairdedup.core.steps import RECORD, Decided, decide_part
+from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, memberships, survey
 from fairdedup.core.uncertain import SAYS_LITTLE, says_nothing
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_array, read_json, write_array
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, groups
+from fairdedup.storage.state import EarlierSamples, kept_per_cluster
 
 TASKS = 64  # at least, where there are so many clusters
 ROWS_A_TASK = 1 << 18  # on average, in a large data set
-RECORD = np.dtype([
-    ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
-    ("similarity", "<f8"), ("centroid_similarity", "<f8"),
-])  # fmt: skip
 
 
 @dataclass
@@ -47,6 +44,7 @@ class ClusterRange:
     rows: int
     work: float
     marks: Path | None = None
+    beside: bool = False  # what earlier runs kept
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def clusters(self) -> Iterator[Cluster]:
@@ -58,6 +56,7 @@ class ClusterRange:
             for k in range(self.files)
         ]
         marks = [read_array(Marks(self.marks).path(k)) for k in range(self.files)] if self.marks else []
+        beside = EarlierSamples(self.root, self.first, self.last) if self.beside else None
         for number in range(self.first, self.last):
             # Groups stand in row order and are sorted stably, so the rows of a cluster come out ascending.
             slices = [
@@ -74,6 +73,8 @@ class ClusterRange:
                     own = [m[int(o[number]) : int(o[number + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
                     cluster = _curated(cluster, np.concatenate(own))
                 if len(cluster.rows):
+                    if beside is not None:
+                        cluster = replace(cluster, earlier=Earlier(*beside.cluster(number, cluster.unit.shape[1])))
                     yield cluster
 
 
@@ -91,16 +92,16 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArra
     decided = decide_part(part, eps, plan, kept_rows)
     order = np.argsort(decided.columns["row"])
     records = np.empty(len(order), RECORD)
-    for name in COLUMNS:
+    for name in RECORD.names or ():
         records[name] = decided.columns[name][order]
     write_array(RunDirectory(part.root).decided(part.number), records)
     return replace(decided, columns={})
 
 
-def cluster_ranges(run: RunDirectory, marks: Marks) -> tuple[list[ClusterRange], int]:
+def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tuple[list[ClusterRange], int]:
     """Split the clusters into ranges of about equal n^2; return them and how many clusters a sweep keeps a row of.
 
-    These hold a row that is not excluded, and no protected one.
+    These hold a row that is not excluded, no protected one and, `beside` earlier runs, nothing that they kept.
 
     Raises
     ------
@@ -119,10 +120,11 @@ def cluster_ranges(run: RunDirectory, marks: Marks) -> tuple[list[ClusterRange],
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
     parts = [
-        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()), marks.folder)
+        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()), marks.folder, beside)
         for k, (a, b) in enumerate(spans)
     ]
-    return parts, int(np.count_nonzero((sizes > 0) & (np.asarray(marks.protected) == 0)))
+    held = np.asarray(marks.protected) + (kept_per_cluster(run.root, len(sizes)) if beside else 0)
+    return parts, int(np.count_nonzero((sizes > 0) & (held == 0)))
 
 
 def prune(
@@ -132,6 +134,7 @@ def prune(
     amount: dict[str, Any],
     submit: Callable[..., list[Any]],
     marks: Marks,
+    inherited: Inherited | None = None,
 ) -> tuple[Decision, list[ClusterRange]]:
     """Decide which rows of a clustered run are kept.
 
@@ -141,6 +144,8 @@ def prune(
         One of keep, at_most (fractions) and eps (ten-thousandths).
     marks : Marks
         Which rows take no part, and which are always kept.
+    inherited : Inherited, optional
+        From earlier runs, whose kept samples state/ holds.
 
     Returns
     -------
@@ -148,11 +153,11 @@ def prune(
     parts : list of ClusterRange
         Those whose decisions lie in ``decisions/tasks``.
     """
-    parts, clusters = cluster_ranges(run, marks)
+    parts, clusters = cluster_ranges(run, marks, inherited is not None)
     map_parts = run_over(submit)
     decision = decide(
         parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store,
-        protected=marks.always_kept,
+        protected=marks.always_kept, inherited=inherited,
     )  # fmt: skip
     return decision, parts
 
@@ -182,30 +187,45 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
 
 def group_shares(
     parts: list[ClusterRange], options: Options, prototypes: Prototypes, readmitted: NDArray[np.int64],
-    submit: Callable[..., list[Any]],
-) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
-    """Return each concept's share of the valid and of the kept samples, by soft membership, and warnings.
+    submit: Callable[..., list[Any]], inherited: Inherited | None = None,
+) -> tuple[list[dict[str, Any]], tuple[float, ...], tuple[MembershipMoments, ...]]:  # fmt: skip
+    """Return each concept's share of the valid and of the kept samples, by soft membership, and what these rest on.
 
-    Whatever the rule is, the memberships are those that `balanced` would use. Where the rule goes by concepts, a
-    warning names each attribute whose memberships say nothing.
+    Whatever the rule is, the memberships are those that `balanced` would use; earlier runs give the temperatures.
+
+    Returns
+    -------
+    lines : list of dict
+    temperatures : tuple of float
+    moments : tuple of MembershipMoments
+        Of each attribute, over the valid rows.
     """
     run_parts = run_over(submit)
-    plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts)
+    known = None if inherited is None else replace(inherited, memberships=())
+    if not parts:
+        none = [MembershipMoments.of(np.zeros((0, len(a.concepts)), np.int64)) for a in prototypes.attributes]
+        return [], () if known is None else known.temperatures, tuple(none)
+    plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts, known)
     kept = run_parts("shares", kept_memberships, parts, plan, readmitted)
     lines = []
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
         for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
             lines.append({"attribute": attribute.name, "group": concept, "input": float(x), "kept": float(y)})
+    return lines, plan.temperatures, plan.memberships
+
+
+def vague_attributes(options: Options, prototypes: Prototypes, moments: Sequence[MembershipMoments]) -> list[str]:
+    """Return a warning for each attribute whose memberships say nothing, where the rule goes by concepts."""
     if options.rule not in NEEDS_PROTOTYPES:
-        return lines, []
-    return lines, [
+        return []
+    return [
         f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
         f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them by "
-        "labels (fairdedup audit RUN --labels FILE), or bring prototypes of labelled examples (--prototypes FILE) or a "
-        "model that knows these concepts (--model)"
-        for a, m in zip(prototypes.attributes, plan.memberships, strict=True)
-        if says_nothing(m)
+        "labels (fairdedup audit RUN --labels FILE), fit them to some hundred labels (fairdedup calibrate RUN --labels "
+        "FILE), or name a model that knows these concepts (--model)"
+        for a, m in zip(prototypes.attributes, moments, strict=True)
+        if m.count and says_nothing(m)
     ]
 
 

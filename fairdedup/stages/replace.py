@@ -24,6 +24,7 @@ from fairdedup.storage.files import clear, read_array, read_json, seal, write_ar
 from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.schemas import conform, merged_schema
+from fairdedup.storage.state import StateDirectory
 from fairdedup.storage.vectors import vectors_of_rows
 
 FOLDERS = ("decisions", "kept", "rejected")
@@ -327,6 +328,10 @@ def finish(run: RunDirectory) -> dict[str, Any] | None:
     if manifest is not None:
         run.manifest.unlink(missing_ok=True)
         run.drop_audit()
+        state = StateDirectory(run.root)
+        if state.file.is_file():  # it is of before; whoever replaces makes it anew
+            os.replace(state.file, state.stale)
+        manifest["files"] = {n: s for n, s in manifest["files"].items() if not n.startswith("state/")}
         for folder in FOLDERS:
             for part in sorted((run.replaced / folder).glob("part-*.parquet")):
                 os.replace(part, run.root / folder / part.name)

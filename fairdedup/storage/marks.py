@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fairdedup.errors import visible
 from fairdedup.storage.files import read_array
 
 MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
-EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8")])
+EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # near: an evaluation sample, or -1
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ class Marks:
         """Return the path of a group's excluded rows, ascending, with the number of the reason."""
         assert self.folder is not None
         return self.folder / f"excluded_{number}.npy"
+
+    @property
+    def evaluation(self) -> Path:
+        """Return the path of the ids of evaluation samples, in the order in which `near` counts them."""
+        assert self.folder is not None
+        return self.folder / "evaluation.parquet"
+
+    def texts(self, excluded: NDArray[Any]) -> list[str]:
+        """Return why each of some excluded rows is excluded."""
+        if not (excluded["near"] >= 0).any():
+            return [self.reasons[why] for why in excluded["reason"].tolist()]
+        ids = pq.read_table(self.evaluation, columns=["id"]).column("id")
+        return [
+            self.reasons[why] + (f" {visible(ids[near].as_py())!r}" if near >= 0 else "")
+            for _, why, near in excluded.tolist()
+        ]
 
     def of_group(self, number: int) -> NDArray[Any]:
         """Return a group's excluded rows with the number of the reason."""

@@ -16,6 +16,8 @@ DECISIONS_SCHEMA = pa.schema([
     ("centroid_similarity", pa.float64()), ("readmitted", pa.bool_()),
 ])  # fmt: skip
 
+BESIDE_SCHEMA = pa.schema([*DECISIONS_SCHEMA, ("representative_run", pa.string()), ("representative_id", pa.string())])
+
 
 def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
     """Return one schema for all shards: numbers are widened; columns that do not agree become text."""
