@@ -194,8 +194,8 @@ def read_embeddings(folder: Path) -> Faces:
     return Faces(np.load(folder / "img_emb" / "img_emb_0.npy"), table_of(lines), digests, table["id"].tolist())
 
 
-def refuse_known_faces(known: Faces, weights: str | None, allowed: bool) -> int:
-    """Return how many of the faces the encoder was trained on.
+def refuse_known_faces(known: Faces, weights: str | None, allowed: bool, left_out: bool) -> tuple[Faces, int]:
+    """Return the faces, without those that the encoder was trained on if so asked, and how many of these are left.
 
     Raises
     ------
@@ -205,12 +205,17 @@ def refuse_known_faces(known: Faces, weights: str | None, allowed: bool) -> int:
     listed = Path(weights).with_suffix(".faces.txt") if weights else Path()
     if not listed.is_file():
         print(f"what {weights or 'this encoder'} was trained on is not known: no list of faces beside it")
-        return 0
+        return known, 0
     trained = set(listed.read_text().split())
-    seen = [name for name, digest in zip(known.names, known.digests, strict=True) if digest in trained]
+    new = np.array([digest not in trained for digest in known.digests])
+    seen = [name for name, is_new in zip(known.names, new, strict=True) if not is_new]
+    if seen and left_out:
+        print(f"{weights} was trained on {len(seen)} of these {len(known.names)} faces: they are left out")
+        return known.take(np.flatnonzero(new)), 0
     if seen and not allowed:
         raise UserError(
-            f"{weights} was trained on {len(seen)} of these faces ({seen[0]} is one): prune others, or say --same-faces"
+            f"{weights} was trained on {len(seen)} of these faces ({seen[0]} is one): say --without-known-faces, or "
+            "--same-faces to prune them all the same"
         )
     print(f"{weights} was trained on {len(seen)} of these {len(known.names)} faces")
-    return len(seen)
+    return known, len(seen)

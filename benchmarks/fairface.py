@@ -188,6 +188,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         "--calibrate-on", help="labelled faces, never those that are pruned, to calibrate prototypes by"
     )
     parser.add_argument("--calibrate-labels", type=int, default=500, help="how many of them")
+    parser.add_argument("--without-known-faces", action="store_true", help="leave out faces that the encoder knows")
     parser.add_argument("--same-faces", action="store_true", help="prune faces that the encoder was trained on")
     return parser
 
@@ -209,7 +210,8 @@ def load(args: argparse.Namespace) -> tuple[Faces, Any, int]:
         prototypes = Prototypes.of(embed_captions(read_captions(args.prototypes), spec))
     else:
         prototypes = Prototypes.of(dict_of(args.prototypes))
-    trained_on = refuse_known_faces(known, spec.pretrained if spec else None, args.same_faces)
+    weights = spec.pretrained if spec else None
+    known, trained_on = refuse_known_faces(known, weights, args.same_faces, args.without_known_faces)
     if args.calibrate_on:
         if spec is None:
             raise UserError(f"--calibrate-on {args.calibrate_on!r}: name the --encoder of these faces")

@@ -144,6 +144,8 @@ def test_an_encoder_that_was_trained_on_these_faces_is_refused_unless_allowed(of
     assert refused.returncode == 1
     assert "was trained on 1 of these faces (9.jpg is one)" in refused.stderr
     assert not (tmp_path / "f.json").exists()
+    assert run(*words, "--without-known-faces").returncode == 0
+    assert json.loads((tmp_path / "f.json").read_text())["faces"] == [89]
     assert run(*words, "--same-faces").returncode == 0
     assert json.loads((tmp_path / "f.json").read_text())["encoder trained on"] == "1 of these faces"
 

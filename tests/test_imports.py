@@ -29,6 +29,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "stages": STAGES_USE,
     "captions": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
+    "calibrated": {"captions", "core", "datasets", "storage", "errors"},
     "increments": STAGES_USE | {"config", "stages"},
     "workers": {"stages", "storage", "progress", "errors"},
     "handover": {"stages", "datasets", "storage", "workers", "errors"},
