@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import sys
 import time
@@ -139,7 +138,8 @@ def main() -> None:
         "what": "zero-shot accuracy of a small CLIP trained on FairFace with captions made from its perceived labels, "
         "on held-out faces: argmax over the prototypes of configs/prototypes/fairface.yaml",
         "data": "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0",
-        "command": " ".join(["python", "benchmarks/train_face_encoder.py", *map(os.path.relpath, sys.argv[1:2])]),
+        "command": "python benchmarks/train_face_encoder.py "
+        + " ".join("/".join(Path(word).parts[-2:]) if "/" in word else word for word in sys.argv[1:]),
         "seed": args.seed,
         "trained on": {"faces": len(seen), "distinct files": len(digests)},
         "held out": {"faces": len(new), "left out as trained on": len(held_out) - len(new)},

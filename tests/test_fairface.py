@@ -156,3 +156,11 @@ def test_fairface_itself_is_read():
     assert set(table["age"]) == set(ff.VALUES["age"])
     some = next(ff.faces(str(FAIRFACE / "train96-00014.tar")))
     assert set(some.labels) == set(ff.VALUES)
+
+
+def test_the_page_says_what_the_committed_results_say():
+    from tables import PAGE, PLACE, filled
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert len(PLACE.findall(page)) >= 4
+    assert filled(page) == page
