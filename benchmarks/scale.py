@@ -77,7 +77,7 @@ def measured(*words: object) -> dict[str, Any]:
                 root = psutil.Process(process.pid)
                 for each in (root, *root.children(recursive=True)):
                     role = "conductor" if each.pid == process.pid else "worker"
-                    own = each.memory_info()  # files that are mapped count only as far as they are held: rss - shared
+                    own = each.memory_info()
                     most[role] = max(most.get(role, 0), own.rss / MIB)
             except psutil.Error:
                 pass
@@ -98,7 +98,7 @@ def measured(*words: object) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 1),
         "stages": stages,
         "most resident MiB": {role: round(value) for role, value in most.items()},
-        "finished": next((e for e in events if e["event"] == "finished"), None),
+        "counts": next((e["counts"] for e in events if "counts" in e), None),
     }
 
 
@@ -144,7 +144,8 @@ def main() -> None:
     report: dict[str, Any] = {
         "what": "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
         "resident set of any one process, mapped files included",
-        "command": "python " + " ".join(sys.argv),
+        "command": f"python benchmarks/scale.py --rows {args.rows} --dim {args.dim} --shards {args.shards} "
+        f"--giant {args.giant} --tiny-shards {args.tiny_shards} --rule {args.rule} --workers {args.workers}",
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
         "seed": args.seed,

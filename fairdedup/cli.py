@@ -336,7 +336,6 @@ def audit(
 
 @cli.command(cls=_Examples, examples="""
     fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet
-    fairdedup prune my-run --keep 0.5 --rule balanced --cover --reserve 0.2 --prototypes calibrated.parquet
 """)  # fmt: skip
 @click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--labels", required=True, type=click.Path(path_type=Path), metavar="FILE",
@@ -347,7 +346,10 @@ def audit(
 def calibrate(
     run_: Path | None, labels: Path, file: Path, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
 ) -> None:
-    """Fit the prototypes of RUN (./fairdedup-run) to a few hundred labels, so that memberships are probabilities."""
+    """Fit the prototypes of RUN (./fairdedup-run) to a few hundred labels, so that memberships are probabilities.
+
+    Decide by them with `fairdedup prune RUN --keep 0.5 --rule balanced --cover --reserve 0.2 --prototypes FILE`.
+    """
     config = _config(config_file, {"out": run_, **flags})
     if file.suffix != ".parquet":
         raise UserError(f"--out {str(file)!r}: prototypes with a temperature are Parquet; name it .parquet")

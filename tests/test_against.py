@@ -208,10 +208,10 @@ def promises(problem: oracles.Problem, decision: oracles.Decision, e: int) -> tu
     return bool(distinct), represented
 
 
-@pytest.mark.parametrize(("rule", "cover"), SWEEPING)
-def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
+def check_nights(seeds: range, rule: str, cover: bool) -> None:
+    """Check random nights against the oracle, a third of them with a cap too."""
     taken = capped = 0
-    for seed in range(220):
+    for seed in seeds:
         night = random_night(seed)
         with naming(f"random_night({seed})"):
             found = check(night, rule, cover)
@@ -222,7 +222,18 @@ def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, co
                 if fraction > 0:
                     check(night, rule, cover, at_most=fraction)
                     capped += 1
-    assert taken > 1000 and capped > 50
+    assert taken > 4 * len(seeds) and capped > len(seeds) / 5
+
+
+@pytest.mark.parametrize(("rule", "cover"), SWEEPING)
+def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
+    check_nights(range(60), rule, cover)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("rule", "cover"), SWEEPING)
+def test_hundreds_of_random_nights_are_decided_as_by_the_oracle(rule: str, cover: bool) -> None:
+    check_nights(range(60, 600), rule, cover)
 
 
 def test_a_cap_below_what_every_eps_leaves_names_the_smallest_that_works() -> None:

@@ -469,7 +469,7 @@ def test_a_run_by_concepts_warns_of_memberships_that_say_nothing(again, schedule
         found = [w for w in manifest(again)["warnings"] if w.startswith("attribute 'tone'")]
         assert len(found) == number, rule
         if found:
-            assert "the largest of 3 is 0.33 in the mean, under 0.50" in found[0] and "--prototypes" in found[0]
+            assert "the largest of 3 is 0.33 in the mean, under 0.50" in found[0] and "fairdedup calibrate" in found[0]
 
 
 def test_the_audit_of_the_planted_pairs_of_attributes_has_every_pair(again, tmp_path):

@@ -421,23 +421,27 @@ def test_an_export_that_was_killed_ends_with_the_same_bytes(images_run, export, 
     expected = contents(export(images_run, "webdataset", "--shard-size", 1, name="undisturbed"))
     out = tmp_path / "killed"
     asked = ("export", images_run, "--to", "webdataset", "--shard-size", 1, "--dest", out, "--workers", 2)
-    process = started(tmp_path, *asked)
-    while process.poll() is None and len(shards_of(out)) < 3:
-        time.sleep(0.001)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    _, err = process.communicate()
-    assert shards_of(out), err
+    for _ in range(10):  # the export is quick, and may end before it is killed
+        process = started(tmp_path, *asked)
+        while process.poll() is None and len(shards_of(out)) < 2:
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        _, err = process.communicate()
+        assert len(shards_of(out)) >= 2, err
+        if not (out / "manifest.json").exists():
+            break
+        shutil.rmtree(out)
     assert not (out / "manifest.json").exists(), "it was killed too late to show anything"
     (out / ".shard-00000.tar.0123.tmp").write_bytes(b"half")  # as a killed worker may leave it
-    (out / shards_of(out)[1].name).write_bytes(b"cut")
+    finished, cut = (shard.name for shard in shards_of(out)[:2])  # which they are is up to the two workers
+    (out / cut).write_bytes(b"cut")
     before = files(out)
     again = started(tmp_path, *asked)
     _, err = again.communicate()
     assert again.returncode == 0, err
     assert contents(out) == expected
-    first = shards_of(out)[0].name
-    assert files(out)[first] == before[first], "a finished shard was written again"
+    assert files(out)[finished] == before[finished], "a finished shard was written again"
 
 
 def test_the_same_export_again_writes_no_shard_again(images_run, export):

@@ -251,4 +251,5 @@ def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_
 
 def test_the_files_that_a_finished_run_vouches_for_are_all_there(finished):
     named = manifest(finished)["files"]
-    assert set(named) == {f"{folder}/{name}" for folder in PRODUCT for name in contents(finished / folder)}
+    vouched = (*PRODUCT, "state")
+    assert set(named) == {f"{folder}/{name}" for folder in vouched for name in contents(finished / folder)}

@@ -23,12 +23,13 @@ from fairdedup.core.steps import RECORD, Decided, decide_part
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, memberships, survey
 from fairdedup.core.uncertain import SAYS_LITTLE, says_nothing
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_array, read_json, write_array
+from fairdedup.storage.files import read_array, read_json, release, write_array
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, groups
 from fairdedup.storage.state import EarlierSamples, kept_per_cluster
 
 TASKS = 64  # at least, where there are so many clusters
+LARGE = 1 << 25  # bytes of a cluster
 ROWS_A_TASK = 1 << 18  # on average, in a large data set
 
 
@@ -69,6 +70,9 @@ class ClusterRange:
                     np.concatenate([v[s] for v, _, s in slices]),
                     centroids[number - self.first],
                 )
+                if cluster.unit.nbytes > LARGE:  # it is a copy: what was read for it need not be held beside it
+                    for vectors, _, _ in files:
+                        release(vectors)
                 if marks:
                     own = [m[int(o[number]) : int(o[number + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
                     cluster = _curated(cluster, np.concatenate(own))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -98,6 +99,13 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 def read_array(path: Path) -> NDArray[Any]:
     """Map an .npy file into memory, read-only; a file of no rows is read whole."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let go of the pages of a mapped file that this process has read; they stay in the system's cache."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
