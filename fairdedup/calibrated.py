@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.captions import write_vectors
-from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy
+from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
@@ -58,7 +58,8 @@ def calibrate_prototypes(run: RunDirectory, prototypes: Prototypes, labels: Labe
             _check_numbers(attribute, codes[known])
             x, y = vectors[known], codes[known]
             fit = calibrate(x, y, unit)
-            before, after = _best_entropy(unit, x, y), held_out_entropy(x, y, unit)
+            before = cross_entropy(Fit(unit, likeliest_temperature(x, y, unit)), x, y)
+            after = held_out_entropy(x, y, unit)
             told.append({
                 "attribute": attribute.name, "labels": len(y), "temperature": fit.temperature, "before": before,
                 "after": after, "by chance": float(np.log(len(unit))),
@@ -135,7 +136,3 @@ def _check_numbers(attribute: Attribute, codes: NDArray[np.int64]) -> None:
         if number < LEAST_LABELS:
             what = f"{attribute.name}={concept} has {number} labels"
             raise UserError(f"--labels: {what}: give at least {LEAST_LABELS} of each concept")
-
-
-def _best_entropy(unit: NDArray[np.float64], vectors: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    return min(cross_entropy(Fit(unit, float(t)), vectors, codes) for t in np.geomspace(0.0001, 1, 80))

@@ -185,10 +185,8 @@ def _from_table(table: pa.Table, file: Path) -> Any:
     temperatures: dict[str, float] = {}
     for line in table.to_pylist():
         attribute, concept = line["attribute"], line["concept"]
-        if (
-            line.get("temperature") is not None
-            and temperatures.setdefault(attribute, line["temperature"]) != (line["temperature"])
-        ):
+        temperature = line.get("temperature")
+        if temperature is not None and temperatures.setdefault(attribute, temperature) != temperature:
             raise UserError(f"prototypes {str(file)!r}: {attribute} has several temperatures; give it one")
         own = out.setdefault(attribute, {})
         if concept in own and concept != ABSENT:

@@ -27,7 +27,7 @@ from fairdedup.core.survey import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.stages.state import read_prototypes, write_prototypes, write_segments
-from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, write_array, write_json
+from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, sha256_of, write_array, write_json
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.storage.state import StateDirectory, listed, read_state, take_over, write_earlier
 
@@ -76,16 +76,19 @@ class Ground:
         """Return what the decision of new rows takes over."""
         runs = {run["identity"]: run for _, known in self.sources for run in known["runs"]}
         sums = [[_memberships(m) for m in run["memberships"]] for run in runs.values() if run["memberships"]]
-        moments = self.known["moments"]
         return Inherited(
             self.known["eps"], tuple(self.known["temperatures"]),
             tuple(sum(own[1:], own[0]) for own in zip(*sums, strict=True)),
-            None if moments is None else Moments(moments["count"], tuple(moments["sums"]), tuple(moments["squares"])),
+            _moments(self.known["moments"]),
         )  # fmt: skip
 
 
 def _memberships(known: dict[str, Any]) -> MembershipMoments:
     return MembershipMoments(known["count"], tuple(known["sums"]), tuple(map(tuple, known["products"])))
+
+
+def _moments(known: dict[str, Any] | None) -> Moments | None:
+    return None if known is None else Moments(known["count"], tuple(known["sums"]), tuple(known["squares"]))
 
 
 def sources_of(config: RunConfig) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
@@ -177,7 +180,8 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
         raise UserError(f"rule {rule!r} does not go with --against: choose one of {', '.join(SWEEPING)}")
     if rule in NEEDS_PROTOTYPES and known["prototypes"] is None:
         raise UserError(f"rule {rule!r} needs prototypes and {name!r} has none: choose a rule that needs none")
-    if config.prototypes is not None and _hash(config.prototypes) != (known["prototypes"] or {}).get("file"):
+    prototypes = known["prototypes"] or {}
+    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != prototypes.get("file"):
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
     clusters = known["clusters"]
     if config.clusters not in ("auto", clusters):
@@ -186,12 +190,6 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
         update |= {n: known["named"][n] for n in ("model", "pretrained") if known["named"]}
         update |= {n: known["spec"][n] for n in ("batch_size", "dtype", "threads") if known["spec"] and n not in given}
     return config.model_copy(update=update)
-
-
-def _hash(file: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
@@ -409,12 +407,10 @@ def renew_state(directory: RunDirectory, submit: Callable[..., list[Any]]) -> di
     if known is None or manifest is None:
         return {}
     *runs, own = known["runs"]
-    moments = known["moments"]
     again = write_segments(
         directory, len(runs), known["clusters"],
         read_prototypes(target.prototypes) if known["prototypes"] else None,
-        None if moments is None else Moments(moments["count"], tuple(moments["sums"]), tuple(moments["squares"])),
-        submit,
+        _moments(known["moments"]), submit,
     )  # fmt: skip
     known["runs"] = [*runs, {**again, "run": own["run"], "memberships": own["memberships"]}]
     write_json(target.file, known)

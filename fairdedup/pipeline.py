@@ -55,8 +55,9 @@ from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over, vague_attributes
 from fairdedup.stages.replace import finish, replace
+from fairdedup.stages.state import read_prototypes
 from fairdedup.storage.copies import Copies
-from fairdedup.storage.files import clear, is_sealed, read_json, seal, write_json
+from fairdedup.storage.files import clear, is_sealed, read_json, seal, sha256_of, write_json
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.storage.state import StateDirectory
@@ -267,10 +268,7 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     directory = RunDirectory(config.out.absolute())
     check_ids(gone, "--gone")
     _finish_replacement(config, directory, workers.progress, workers)
-    manifest = manifest_of(directory)
-    if manifest is None:
-        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
-    manifest = replace(directory, manifest, gone, workers.submit)
+    manifest = replace(directory, _finished(directory), gone, workers.submit)
     manifest |= increments.renew_state(directory, workers.submit)
     if manifest["input"]["format"] == "sample":
         manifest["shares"] = _shares_by_label(directory)
@@ -278,13 +276,19 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     return manifest
 
 
+def _finished(directory: RunDirectory) -> dict[str, Any]:
+    """Return the manifest of a finished run."""
+    manifest = manifest_of(directory)
+    if manifest is None:
+        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    return manifest
+
+
 def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
     """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
     directory = RunDirectory(config.out.absolute())
     finish(directory)
-    manifest = manifest_of(directory)
-    if manifest is None:
-        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
+    manifest = _finished(directory)
     labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
     prototypes = None
     if labels is None or asked.suggest:
@@ -305,6 +309,9 @@ def _prototypes_of_run(
     config: RunConfig, directory: RunDirectory, decided: dict[str, Any], workers: Workers
 ) -> Prototypes:
     """Return the prototypes that are named, else those that the run was decided by."""
+    left = StateDirectory(directory.root)
+    if config.prototypes is None and config.model is None and (read_json(left.file) or {}).get("prototypes"):
+        return read_prototypes(left.prototypes)
     file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
     config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
     prototypes = _prototypes(config, directory, workers)
@@ -430,7 +437,7 @@ def _prototypes_key(config: RunConfig, ground: Ground | None) -> str | None:
     if ground is not None:
         return (ground.known["prototypes"] or {}).get("file")
     file = config.prototypes or default_prototypes()
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return sha256_of(file)
 
 
 def _encoders(config: RunConfig, directory: RunDirectory) -> tuple[str, EncoderSpec | None, EncoderSpec | None]:
@@ -486,13 +493,11 @@ def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
     for name in FILES if stage == "prune" else ():
         file = getattr(config, name)
         if file is not None and file.is_file():
-            asked[f"{name}_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            asked[f"{name}_sha256"] = sha256_of(file)
     if asked.get("exclude_near"):
         own = RunDirectory(Path(config.exclude_near or "")).input
-        asked["exclude_near_fingerprint"] = (
-            hashlib.sha256(own.read_bytes()).hexdigest()
-            if own.is_file()
-            else _fingerprint(open_input(config.exclude_near or "", id_from=config.id))
+        asked["exclude_near_fingerprint"] = sha256_of(own) or _fingerprint(
+            open_input(config.exclude_near or "", id_from=config.id)
         )
     if asked.get("against"):
         asked["against"] = [str(folder.absolute()) for folder in config.against]

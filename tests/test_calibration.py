@@ -15,6 +15,7 @@ from fairdedup.captions import read_vectors
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy
 from fairdedup.core.prototypes import Prototypes, temperatures_of
 from fairdedup.errors import UserError
+from fairdedup.stages.state import read_prototypes, write_prototypes
 from fairdedup.storage.run import RunDirectory
 
 
@@ -185,3 +186,14 @@ def test_labels_that_do_not_fit_the_run_are_one_line(again, prototypes, schedule
     assert failed.code == 2, failed.err
     assert words in failed.err.splitlines()[-1]
     assert not (tmp_path / "c.parquet").exists()
+
+
+def test_what_a_later_run_takes_over_has_the_calibrated_temperatures(finished, tmp_path):
+    known = Prototypes.of(prototype_vectors()).at({"age": 0.2})
+    write_prototypes(tmp_path / "p.parquet", known)
+    for read in (read_prototypes(tmp_path / "p.parquet"), read_vectors(tmp_path / "p.parquet", RunDirectory(finished))):
+        assert {a.name: a.temperature for a in read.attributes} == {"tone": None, "age": 0.2}
+    again = read_prototypes(tmp_path / "p.parquet")
+    for own, kept in zip(known.attributes, again.attributes, strict=True):
+        np.testing.assert_array_equal(own.vectors, kept.vectors)
+        np.testing.assert_array_equal(own.absent, kept.absent)

@@ -88,14 +88,14 @@ def calibrate(
         value = -float(logp[np.arange(n), labels].mean()) + ridge * float(((w - prototypes) ** 2).sum())
         return value, np.append(by_w, scale * float((miss * similarity).sum()))
 
-    start = np.append(prototypes, math.log(1 / _first_temperature(vectors, labels, prototypes)))
+    start = np.append(prototypes, math.log(1 / likeliest_temperature(vectors, labels, prototypes)))
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
     w = found[:-1].reshape(c, d)
     temperature = max(round(math.exp(-found[-1]), 4), LEAST_TEMPERATURE)
     return Fit(w / np.linalg.norm(w, axis=1, keepdims=True), temperature)
 
 
-def _first_temperature(
+def likeliest_temperature(
     vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64]
 ) -> float:
     """Return the likeliest of a range of temperatures."""
@@ -121,7 +121,7 @@ def held_out_entropy(
         seen, unseen = fold != k, fold == k
         there = np.unique(labels[seen])
         own = prototypes.copy()
-        temperature = _first_temperature(vectors[seen], labels[seen], prototypes)
+        temperature = likeliest_temperature(vectors[seen], labels[seen], prototypes)
         if len(there) > 1:
             fit = calibrate(vectors[seen], np.searchsorted(there, labels[seen]), prototypes[there])
             own[there], temperature = fit.vectors, fit.temperature

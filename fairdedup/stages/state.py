@@ -89,24 +89,32 @@ def write_segments(
 def write_prototypes(path: Path, prototypes: Prototypes) -> None:
     """Write prototypes as they are used, unit vectors of float16 values; it is a prototypes file as any."""
     lines = [
-        {"attribute": a.name, "concept": concept, "vector": vector.astype(np.float32).tolist()}
+        {
+            "attribute": a.name,
+            "concept": concept,
+            "vector": vector.astype(np.float32).tolist(),
+            "temperature": a.temperature,
+        }
         for a in prototypes.attributes
         for concept, vector in [*zip(a.concepts, a.vectors, strict=True), *((ABSENT, v) for v in a.absent)]
     ]
-    kinds = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(pa.float32()))]
+    kinds = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(pa.float32())),
+             ("temperature", pa.float64())]  # fmt: skip
     write_table(path, pa.Table.from_pylist(lines, pa.schema(kinds)))
 
 
 def read_prototypes(path: Path) -> Prototypes:
     """Read them, the very vectors: to scale them again would round them again."""
     own: dict[str, list[tuple[str, NDArray[np.float16]]]] = {}
+    temperatures: dict[str, float | None] = {}
     for line in pq.read_table(path).to_pylist():
+        temperatures[line["attribute"]] = line["temperature"]
         own.setdefault(line["attribute"], []).append((line["concept"], np.array(line["vector"], np.float16)))
     attributes = []
     for name, lines in own.items():
         named = [(c, v) for c, v in lines if c != ABSENT]
         absent = [v for c, v in lines if c == ABSENT]
         vectors = np.stack([v for _, v in named])
-        none = np.zeros((0, vectors.shape[1]), np.float16)
-        attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, np.stack(absent) if absent else none))
+        missing = np.stack(absent) if absent else np.zeros((0, vectors.shape[1]), np.float16)
+        attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, missing, temperatures[name]))
     return Prototypes(tuple(attributes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -99,6 +100,11 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 def read_array(path: Path) -> NDArray[Any]:
     """Map an .npy file into memory, read-only; a file of no rows is read whole."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def release(array: NDArray[Any]) -> None:
