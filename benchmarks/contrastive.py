@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,11 +196,3 @@ def save(model: torch.nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
     path.chmod(0o644)  # safetensors writes for the owner alone
-
-
-def processor() -> str:
-    """Name of the processor, as Linux tells it."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()

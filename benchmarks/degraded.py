@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faces import VALUES, Faces
-from fairface import BASE, ROOT, RULES, compare, draws, figures_header, load, parser_of, report_of
+from faces import VALUES, Faces, unit
+from fairface import BASE, ROOT, RULES, compare, draws, figures_header, load, panels_of, parser_of, report_of
 
 from fairdedup.core.moments import MembershipMoments
 from fairdedup.core.prototypes import Attribute, Prototypes, gap, membership, temperatures_of
@@ -33,10 +33,6 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "offset": (0.5, 1.0, 2.0, 4.0),
     "scaled": (0.1, 0.03, 0.01, 0.001),
 }
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def spread(vectors: np.ndarray, faces: np.ndarray) -> float:
@@ -91,19 +87,11 @@ def gain_of(line: dict[str, Any], rule: str, attribute: str) -> float:
 
 def plot(table: list[dict[str, Any]], file: Path, title: str) -> None:
     """Draw the gain of each rule, averaged over the attributes, as the prototypes get worse."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fairdedup"
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(LEVELS), figsize=(13, 4), sharey=True, layout="constrained")
+    figure, panels = panels_of(len(LEVELS), 4, sharey=True)
     for panel, how in zip(panels, LEVELS, strict=True):
         lines = [line for line in table if line["how"] in ("not at all", how)]
         for rule in COMPARED:
-            gains = [
-                np.mean([line["rules"][rule][f"share {a}"][f"over {BASE}"]["mean"] for a in VALUES]) for line in lines
-            ]
+            gains = [np.mean([gain_of(line, rule, a) for a in VALUES]) for line in lines]
             panel.plot(range(len(lines)), gains, marker="o", label=rule)
         panel.set_xticks(range(len(lines)), ["none", *(f"{line['level']:g}" for line in lines[1:])])
         panel.axhline(0, color="black", linewidth=0.5)
@@ -131,8 +119,7 @@ def main() -> None:
         warned = vague(known, worse)
         table.append({"how": how, "level": level, "warned of": warned, "rules": report})
         gains = "  ".join(
-            f"{rule} " + " / ".join(f"{report[rule][f'share {a}'][f'over {BASE}']['mean']:+.2f}" for a in VALUES)
-            for rule in COMPARED
+            f"{rule} " + " / ".join(f"{gain_of(table[-1], rule, a):+.2f}" for a in VALUES) for rule in COMPARED
         )
         print(f"{how} {level:g}: {gains}{'  warned of ' + ', '.join(warned) if warned else ''}", flush=True)
     header = {

@@ -177,6 +177,11 @@ def embed(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int 
     return Faces(np.concatenate(vectors), unlabelled, [f.digest for f in found], [f.name for f in found])
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale each row to unit length."""
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
 def write_embeddings(known: Faces, folder: Path) -> None:
     """Write vectors and labels in clip-retrieval's layout."""
     for name in ("img_emb", "metadata"):

@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-from contrastive import processor
-from faces import VALUES, Faces, embed, encoder_of, read_embeddings, refuse_known_faces, skewed, write_embeddings
+from faces import VALUES, Faces, embed, encoder_of, read_embeddings, refuse_known_faces, skewed, unit, write_embeddings
 from scipy import stats
+from sweep import cpu_model
 
 import fairdedup
 from fairdedup import deduplicate
-from fairdedup.captions import embed_captions, needs_text_tower, read_captions
+from fairdedup.captions import embed_captions, needs_text_tower, read_captions, read_vectors
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
+from fairdedup.storage.run import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTYPES = ROOT / "configs" / "prototypes" / "fairface.yaml"
@@ -60,8 +60,8 @@ def measure(known: Faces, kept: np.ndarray) -> dict[str, float]:
         after = labels[kept].value_counts(normalize=True, sort=False).to_numpy()
         out[f"share {attribute}"] = 100 * float(1 - after[before.argmax()])
         out[f"distance {attribute}"] = 50 * float(np.abs(after - 1 / len(after)).sum())
-    unit = known.vectors / np.linalg.norm(known.vectors, axis=1, keepdims=True)
-    nearest = np.concatenate([(block @ unit[kept].T).max(axis=1) for block in np.array_split(unit, 8)])
+    x = unit(known.vectors)
+    nearest = np.concatenate([(block @ x[kept].T).max(axis=1) for block in np.array_split(x, 8)])
     out["coverage mean"] = 100 * float(nearest.mean())
     out["coverage first percentile"] = 100 * float(np.percentile(nearest, 1))
     return out
@@ -156,7 +156,7 @@ def figures_header(args: argparse.Namespace, sets: list[Faces], trained_on: int)
         "prototypes": f"calibrated by {args.calibrate_labels} labels of other faces"
         if args.calibrate_on
         else "captions",
-        "hardware": {"processor": processor(), "cores": os.cpu_count()},
+        "hardware": {"processor": cpu_model(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
     }
 
@@ -209,7 +209,7 @@ def load(args: argparse.Namespace) -> tuple[Faces, Any, int]:
             raise UserError(f"--prototypes {str(args.prototypes)!r} holds captions: name the --encoder of these faces")
         prototypes = Prototypes.of(embed_captions(read_captions(args.prototypes), spec))
     else:
-        prototypes = Prototypes.of(dict_of(args.prototypes))
+        prototypes = read_vectors(args.prototypes, RunDirectory(Path()))  # no exemplars: there is no run
     weights = spec.pretrained if spec else None
     known, trained_on = refuse_known_faces(known, weights, args.same_faces, args.without_known_faces)
     if args.calibrate_on:
@@ -225,37 +225,31 @@ def load(args: argparse.Namespace) -> tuple[Faces, Any, int]:
 
 def calibrated(prototypes: Prototypes, own: Faces) -> Prototypes:
     """Return the prototypes as `fairdedup calibrate` would write them with the labels of these faces."""
-    unit = own.vectors / np.linalg.norm(own.vectors, axis=1, keepdims=True)
     fits = []
     for attribute in prototypes.attributes:
         labels = own.labels[attribute.name.removeprefix("perceived ")]
         if tuple(labels.cat.categories) != attribute.concepts:
             raise UserError(f"the prototypes of {attribute.name!r} are not FairFace's groups: use fairface.yaml")
-        vectors = attribute.vectors.astype(np.float64)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        fits.append((attribute, calibrate(unit.astype(np.float64), labels.cat.codes.to_numpy(), vectors)))
+        x, vectors = unit(own.vectors).astype(np.float64), unit(attribute.vectors.astype(np.float64))
+        fits.append((attribute, calibrate(x, labels.cat.codes.to_numpy(), vectors)))
     found = Prototypes.of({a.name: dict(zip(a.concepts, f.vectors, strict=True)) for a, f in fits})
     return found.at({a.name: f.temperature for a, f in fits})
 
 
-def dict_of(file: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Read prototypes that are vectors: Parquet of attribute, concept and vector."""
-    lines = pq.read_table(file).to_pylist()
-    out: dict[str, dict[str, np.ndarray]] = {}
-    for line in lines:
-        out.setdefault(line["attribute"], {})[line["concept"]] = np.asarray(line["vector"])
-    return out
+def panels_of(number: int, height: float, **shared: bool) -> tuple[Any, Any]:
+    """Return a figure with panels side by side; the same figures make the same SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fairdedup"
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, number, figsize=(13, height), layout="constrained", **shared)
 
 
 def plot(report: dict[str, Any], file: Path, title: str) -> None:
     """Draw each attribute's gain in the share of non-majority groups against what it costs in coverage."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fairdedup"  # the same figures make the same file
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(VALUES), figsize=(13, 4.4), sharex=True, layout="constrained")
+    figure, panels = panels_of(len(VALUES), 4.4, sharex=True)
     for panel, attribute in zip(panels, VALUES, strict=True):
         curves: dict[str, list[tuple[float, float]]] = {}
         for number, (rule, own) in enumerate(report.items()):

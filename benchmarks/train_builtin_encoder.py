@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from contrastive import Codes, encode_pictures, encode_prompts, encode_words, processor, save, train
+from contrastive import Codes, encode_pictures, encode_prompts, encode_words, save, train
 from drawn_pictures import FACT_OF, caption_pictures, draw_pictures
+from sweep import cpu_model
 from torch.nn import functional as F
 
 from fairdedup.sample.people import Scene
@@ -209,7 +210,7 @@ def main() -> None:
             "seconds drawing": round(drawn - started, 1),
             "seconds training": round(trained - drawn, 1),
         },
-        "hardware": {"machine": platform.machine(), "threads": args.threads, "processor": processor()},
+        "hardware": {"machine": platform.machine(), "threads": args.threads, "processor": cpu_model()},
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

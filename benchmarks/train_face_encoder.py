@@ -21,8 +21,9 @@ import numpy as np
 import open_clip
 import torch
 import yaml
-from contrastive import Codes, Pictures, encode_pictures, encode_prompts, encode_words, processor, save, train
+from contrastive import Codes, Pictures, encode_pictures, encode_prompts, encode_words, save, train
 from faces import VALUES, Face, faces
+from sweep import cpu_model
 from torch.nn import functional as F
 from torchvision import transforms
 
@@ -146,7 +147,7 @@ def main() -> None:
         "zero-shot": figures,
         "weights": {"sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(), "bytes": args.out.stat().st_size},
         "training": {"steps": args.steps, "batch": args.batch, "seconds": round(trained - started, 1)},
-        "hardware": {"processor": processor(), "threads": args.threads},
+        "hardware": {"processor": cpu_model(), "threads": args.threads},
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "open_clip": open_clip.__version__,
         },
