@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
 MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
+BLOCK = 1 << 14  # rows that are widened at a time
 QUANTUM = 1_000_000  # quantised: the integer nearest to a million times the value
 
 REASON_NOT_FINITE = "vector has a value that is not finite"
@@ -122,9 +123,14 @@ class Vectors:
     squares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, unit: NDArray[np.float16]) -> Vectors:
-        """Widen unit float16 vectors of shape (n, d)."""
-        x = np.ascontiguousarray(unit, dtype=np.float32)
+    def of(cls, unit: NDArray[np.float16], order: NDArray[np.integer] | None = None) -> Vectors:
+        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no copy beside the result."""
+        if order is None:
+            x = np.ascontiguousarray(unit, dtype=np.float32)
+        else:
+            x = np.empty((len(order), unit.shape[1]), np.float32)
+            for start in range(0, len(order), BLOCK):
+                x[start : start + BLOCK] = unit[order[start : start + BLOCK]]
         return cls(x, squared_lengths(x))
 
     def __len__(self) -> int:

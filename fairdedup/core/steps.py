@@ -18,6 +18,7 @@ from fairdedup.core.chain import most_similar_earlier
 from fairdedup.core.cover import closest_kept_pair_is_distinct, cover_sweep, graph
 from fairdedup.core.rules import Balanced, FairDeDup, Prefer, Preference, RandomNeighbour, Rule, SemDeDup, choose
 from fairdedup.core.similarity import (
+    BLOCK,
     EPS_UNIT,
     MAX_EPS,
     Vectors,
@@ -83,11 +84,9 @@ class _Arranged:
 
 
 def _arrange(cluster: Cluster, memo: dict[Any, Any]) -> _Arranged:
-    vectors = Vectors.of(cluster.unit)
-    centroid = Vectors.of(cluster.centroid[None])
-    similarity = cosine_to_one(vectors.x, vectors.squares, centroid.x[0], centroid.squares[0])
+    similarity = _to_centroid(cluster)
     order = visiting_order(similarity, cluster.rows)
-    rows, vectors = cluster.rows[order], vectors.take(order)
+    rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
     before = memo.get(("before", cluster.number))
     if before is None:
         protected = np.zeros(len(rows), np.bool_) if cluster.protected is None else cluster.protected[order]
@@ -96,6 +95,15 @@ def _arrange(cluster: Cluster, memo: dict[Any, Any]) -> _Arranged:
             memo["before", cluster.number] = before
     values = None if cluster.values is None else cluster.values[order]
     return _Arranged(cluster, order, rows, vectors, similarity[order], before, values)
+
+
+def _to_centroid(cluster: Cluster) -> NDArray[np.float64]:
+    """Return the cosine of each row to the centroid (n,); a large cluster is never widened twice at once."""
+    centroid, similarity = Vectors.of(cluster.centroid[None]), np.empty(len(cluster.rows), np.float64)
+    for start in range(0, len(similarity), BLOCK):
+        block = Vectors.of(cluster.unit[start : start + BLOCK])
+        similarity[start : start + BLOCK] = cosine_to_one(block.x, block.squares, centroid.x[0], centroid.squares[0])
+    return similarity
 
 
 def _soft(part: Part, arranged: _Arranged, plan: Plan) -> list[NDArray[np.int64]]:
