@@ -486,12 +486,12 @@ def main() -> None:
     sys.exit(call(sys.argv[1:]))
 
 
-def call(arguments: list[str]) -> int:
+def call(arguments: list[str], command: click.Command = cli, name: str = "fairdedup") -> int:
     """Run the command line with these arguments and return the exit code: 0, 2 (the user's mistake) or 1."""
     fail = partial(_fail, as_json="--log-json" in arguments)
     try:
         # Without standalone mode a command returns what --help and --version exit with.
-        return int(cli.main(arguments or ["--help"], prog_name="fairdedup", standalone_mode=False) or 0)
+        return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
     except UserError as error:
         return fail(str(error), EXIT_USER)
     except click.UsageError as error:

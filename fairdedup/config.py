@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fairdedup.errors import UserError
 
@@ -15,6 +16,25 @@ DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # every two samples are duplicates
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
+
+
+def amount_of_memory(value: Any) -> str:
+    """Check an amount of memory, as "4GiB", and return it without blanks."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise ValueError("it is no amount of memory: give one such as 4GiB")
+    return match[1] + match[2]
+
+
+def _memory_or_auto(value: Any) -> str:
+    try:
+        return "auto" if value == "auto" else amount_of_memory(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
+Memory = Annotated[str, BeforeValidator(amount_of_memory)]
+MemoryOrAuto = Annotated[str, BeforeValidator(_memory_or_auto)]
 
 
 class RunConfig(BaseModel):
@@ -57,17 +77,7 @@ class RunConfig(BaseModel):
     exclude_near_eps: float | None = None
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
-    memory_limit: str = "auto"
-
-    @field_validator("memory_limit", mode="before")
-    @classmethod
-    def _check_memory(cls, value: Any) -> str:
-        if value == "auto":
-            return "auto"
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
-        if not match or not float(match[1]):
-            raise ValueError("it is no amount of memory: give one such as 4GiB, or auto")
-        return match[1] + match[2]
+    memory_limit: MemoryOrAuto = "auto"
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:
@@ -120,7 +130,7 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     known: dict[str, Any] = {}
     place = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
     if place is not None:
-        known = _read_yaml(place)
+        known = read_yaml(place)
     given = {name: value for name, value in flags.items() if value is not None}
     for names in EXCLUSIVE:  # a flag beats the file, also where it says the same in another way
         if names & set(given):
@@ -134,10 +144,17 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:
-        raise UserError(_first(error, place, given)) from None
+        raise UserError(first_error(error, place, given)) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the keys of a YAML file, with underscores.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is no YAML of keys.
+    """
     try:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -151,8 +168,23 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in known.items()}
 
 
-def _first(error: ValidationError, place: Path | None, given: dict[str, Any]) -> str:
-    """Return the first error of a validation as one line."""
+def first_error(
+    error: ValidationError, place: Path | None, given: Collection[str] = (), model: type[BaseModel] = RunConfig,
+    seen: str = "fairdedup run --help",
+) -> str:  # fmt: skip
+    """Return the first error of a validation as one line.
+
+    Parameters
+    ----------
+    error : ValidationError
+    place : Path or None
+        The file that the values come from, but for those in `given`, which are flags.
+    given : collection of str
+    model : type
+        What they were read as.
+    seen : str
+        Where all its keys are to be seen.
+    """
     found = error.errors()[0]
     if not found["loc"]:
         return str(found["msg"]).removeprefix("Value error, ")
@@ -161,8 +193,10 @@ def _first(error: ValidationError, place: Path | None, given: dict[str, Any]) ->
     if found["type"] == "extra_forbidden":
         import difflib
 
-        near = difflib.get_close_matches(name, list(RunConfig.model_fields), 1)
-        return f"{source} is no option: {'did you mean ' + near[0] if near else 'see fairdedup run --help'}"
+        near = difflib.get_close_matches(name, list(model.model_fields), 1)
+        return f"{source} is no option: {'did you mean ' + near[0] if near else 'see ' + seen}"
+    if found["type"] == "missing":
+        return f"{source} is missing: add a line `{name}: ...`"
     value = found["input"]
     if found["type"] == "value_error":
         return f"{source} {value!r}: {str(found['msg']).removeprefix('Value error, ')}"

@@ -18,6 +18,9 @@ from fairdedup.progress import Stage, StageProgress
 from fairdedup.stages.embed import TOPIC
 
 RETRIES = 2  # a lost worker costs its own task
+WORKER_THREADS = 1  # what an encoder computes may depend on its threads, never on the number of workers
+PRELOAD = "fairdedup.workers"  # what `dask worker --preload` is given, wherever workers are started: see `dask_setup`
+DASHBOARD = "127.0.0.1:0"  # for this machine alone, at any free port
 ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
 FILES, LEAST_FILES = 4096, 256  # that may be open: asked for, and needed
 
@@ -61,6 +64,11 @@ def allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < LEAST_FILES:
         raise UserError(f"this process may open only {most} files: raise the limit, as by `ulimit -n {FILES}`")
+
+
+def dask_setup(worker: Any) -> None:
+    """Let a worker open enough files: what a preloaded module does before the first task, wherever its machine is."""
+    allow_files()
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> Any:
@@ -124,10 +132,9 @@ class Workers:
                 self.progress.say(f"waiting for a worker of {self.scheduler}: start `dask worker {self.scheduler}`")
                 client.wait_for_workers(1)
             return client
-        # One thread a process: what an encoder computes may depend on its threads, never on the number of workers.
         with held_back(ignored=True):
             self._cluster = LocalCluster(
-                n_workers=self.number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+                n_workers=self.number, threads_per_worker=WORKER_THREADS, processes=True, dashboard_address=DASHBOARD,
                 local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=self.memory_limit,
             )  # fmt: skip
             self._client = client = Client(self._cluster, set_as_default=False)
