@@ -194,6 +194,12 @@ class Workers:
             results: list[Any] = [None] * len(arguments)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
+                if future.cancelled():  # nobody here has: the scheduler is gone, and what it knew with it
+                    where = self.scheduler or "of this machine"
+                    raise FairdedupError(
+                        f"the scheduler {where} was lost during {stage}: start another; "
+                        "the same command goes on from here"
+                    )
                 error = future.exception()
                 if error is not None:
                     self._client.cancel(list(futures))

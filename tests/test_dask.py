@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from fairdedup import pipeline
 from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
+from fairdedup.storage.run import RunDirectory
 from fairdedup.workers import Workers
 
 
@@ -317,6 +319,39 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, 
     again = started(tmp_path, *asked)
     assert again.communicate(timeout=120) and again.returncode == 0
     assert product(tmp_path / "run") == product(finished)
+
+
+def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp_path, finished, prototypes):
+    class Cut(Workers):
+        def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
+                   *more: Any) -> list[Any]:  # fmt: skip
+            if stage == "decide":
+                threading.Timer(1, processes.running[0].kill).start()
+                function, arguments = slowly(), [(function, args) for args in arguments]
+            return super().submit(stage, function, arguments, *more)
+
+    shutil.copytree(finished, tmp_path / "run")
+    config = RunConfig(keep=0.5, rule="semdedup", out=tmp_path / "run")
+    with (
+        StageProgress(quiet=True) as progress,
+        Cut(progress, address := processes.scheduler()) as workers,
+        pytest.raises(FairdedupError, match="the same command goes on from here") as lost,
+    ):
+        processes.worker()
+        pipeline.prune_stage(config, RunDirectory(tmp_path / "run"), workers)
+    assert address in str(lost.value)
+    assert "\n" not in str(lost.value)
+    assert manifest(tmp_path / "run") == manifest(finished)  # the old decisions stand until there are new ones
+    done("prune", tmp_path / "run", "--keep", 0.5, "--rule", "semdedup", "--workers", 1, "--quiet")
+    assert manifest(tmp_path / "run")["config"]["prune"]["rule"] == "semdedup"
+
+
+def slowly() -> Callable[..., Any]:
+    def wait(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        time.sleep(3)
+        return function(*args)
+
+    return wait
 
 
 def test_log_json_tells_progress_result_and_error_a_line_each(embeddings, scheduler, tmp_path):
