@@ -311,7 +311,8 @@ def test_a_day_of_another_kind_drifts_and_goes_on_from_the_refitted_line(line):
     assert "no connection 'nobody': a local Dask cluster" in log and "'--workers', '1'" in log
     assert re.search(r"embed: 1/1 task, 80 rows, [\d.,]+ rows/s", log)  # it took over a second to start
     assert made.publications == before
-    conf = {"keep": 0.4, "min_retention": 0.3}
+    (made.home / "refit.yaml").write_text("id: shard/key")  # the days draw the same IDs
+    conf = {"keep": 0.4, "min_retention": 0.3, "config": str(made.home / "refit.yaml")}
     made.call("airflow", "dags", "test", "fairdedup_refit", "-c", json.dumps(conf))
     refitted = made.publications[-1]
     assert made.publications[:-1] == before and refitted["begins"] and refitted["name"].startswith("refit-")
