@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 
 help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
-	@echo 'make test   install into .venv, then run the tests with coverage'
+	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
 	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
 	@echo 'make clean  remove .venv, .airflow-venv and caches; runs (fairdedup-run/) stay'

@@ -53,7 +53,7 @@ PARAMS = {
     "runs": Param(f"{HOME}/runs", "Run directories, one a day, which all Dask workers can write.", type="string"),
     "published": Param(f"{HOME}/published", "Kept IDs, and publications.json.", type="string"),
     "config": Param(None, "fairdedup's YAML: model, rule, prototypes ...", type=["null", "string"]),
-    "keep": Param(0.5, "Fraction that the first run keeps.", **FRACTION),
+    "keep": Param(0.5, "Fraction that the first run keeps.", **FRACTION | {"exclusiveMinimum": 0}),
     "labels": Param(None, "File of labels for the audit; none: soft membership.", type=["null", "string"]),
     "intersections": Param("none", "Attributes that the audit crosses, as gender,age; empty: all.", type="string"),
     "max_rejected": Param(0.05, "Gate: largest share of rejected rows.", **FRACTION),
@@ -156,21 +156,22 @@ class PublishOperator(FairdedupOperator):
     def execute(self, context: Any) -> str:
         """Publish, unless that has been done; return the path of the IDs."""
         run, folder = self.arguments[0], Path(self.published)
-        known = publications(folder)
-        mine = next((p for p in known if p["run"] == run), None)
+        mine = next((p for p in publications(folder) if p["run"] == run), None)
         if mine is None:
-            last = known[-1]["run"] if known else ""
-            if last != self.before:
-                raise AirflowFailException(
-                    f"{run} was decided against {self.before or 'nothing'}, and {last} has been published since: clear "
-                    "this DAG run from its first task, so that it is decided against that"
-                )
             folder.mkdir(parents=True, exist_ok=True)
             ids, aside = folder / f"{self.name}.txt", folder / f".{self.name}.txt"
             aside.unlink(missing_ok=True)
             self.run_command("export", [run], {"to": "txt", "dest": str(aside)}, context)
-            os.replace(aside, ids)
             done = json.loads((ObjectStoragePath(run) / "run.json").read_text())
+            known = publications(folder)
+            last = known[-1]["run"] if known else ""
+            if last != self.before:
+                aside.unlink()
+                raise AirflowFailException(
+                    f"{run} was decided against {self.before or 'nothing'}, and {last} has been published since: clear "
+                    "this DAG run from its first task, so that it is decided against that"
+                )
+            os.replace(aside, ids)
             begins = self.begins or not self.before
             mine = {"name": self.name, "ids": str(ids), "run": run, "begins": begins, "counts": done["counts"]}
             aside = folder / f".{PUBLICATIONS}"

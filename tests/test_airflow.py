@@ -184,7 +184,7 @@ def test_a_run_is_published_once_and_only_after_the_one_it_was_decided_against(d
     assert first[1] == {
         "name": "monday", "ids": first[0], "run": run, "begins": True, "counts": manifest(finished)["counts"],
     }  # fmt: skip
-    assert shown.count("'export'") == 2  # the second try had nothing left to do
+    assert shown.count("'export'") == 3  # the second try had nothing left to do
     assert "was decided against nothing, and " + run + " has been published since" in refused
     assert second[1]["begins"] is False and made.publications == [first[1], second[1]]
     kept = table(finished / "kept")["id"].tolist()
