@@ -362,15 +362,29 @@ def test_commands_that_are_killed_are_tried_again_and_end_with_the_same_bytes(li
 # The real scheduler
 
 
+LOST = """
+import os, signal, sys
+from pathlib import Path
+home, *words = sys.argv[1:]
+once = Path(home) / "lost"
+if words[0] == "embed" and not once.exists():
+    once.touch()
+    os.kill(os.getppid(), signal.SIGKILL)
+os.execv(sys.executable, [sys.executable, "-m", "fairdedup", *words])
+"""
+
+
 @pytest.fixture
-def running(begun, arrived) -> Iterator[tuple[Deployment, str]]:
+def running(begun, arrived, tmp_path) -> Iterator[tuple[Deployment, str]]:
     """Start scheduler, DAG processor and API server; yesterday's shards lie there, without their marker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+    (tmp_path / "lost.py").write_text(LOST)
     made = begun(
-        FAIRDEDUP_START=yesterday, AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+        FAIRDEDUP_COMMAND=f"{sys.executable} {tmp_path / 'lost.py'} {tmp_path}", FAIRDEDUP_START=yesterday,
+        AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
         AIRFLOW__CORE__EXECUTOR="LocalExecutor", AIRFLOW__CORE__PARALLELISM="2", AIRFLOW__API__PORT=str(port),
         AIRFLOW__API__HOST="127.0.0.1", AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
     )  # fmt: skip
@@ -399,14 +413,17 @@ def wait_for(what: Callable[[], bool], made: Deployment, seconds: int = 600) -> 
 
 
 @soak
-def test_the_scheduler_runs_a_day_once_its_shards_are_there_and_then_the_consumer(running):
+def test_the_scheduler_runs_a_day_once_its_shards_are_there_then_the_consumer(running, arrived, scheduler, tmp_path):
+    """The process of the task `embed` is killed, and its command goes on alone while the next try begins."""
     made, yesterday = running
     wait_for(lambda: made.states().get("wait", ("", 0))[0] == "up_for_reschedule", made)
     assert not made.runs.exists()
     (made.inbox / yesterday / "_SUCCESS").touch()
     wait_for(lambda: made.states().get("publish", ("", 0))[0] == "success", made)
     wait_for(lambda: made.states("train").get("files", ("", 0))[0] == "success", made)
-    assert {state for state, _ in made.states().values()} == {"success"}
+    assert made.states() == dict.fromkeys(TASKS, ("success", 1)) | {"embed": ("success", 2)}
+    done("run", arrived / DAYS[0], "--keep", 0.5, "--out", tmp_path / "run", "--scheduler", scheduler, "--quiet")
+    assert product(made.runs / yesterday) == product(tmp_path / "run")
     shown = made.call("airflow", "dags", "list-runs", "fairdedup_daily", "-o", "json")
     (run,) = json.loads(shown[shown.index("[{") :])
     assert run["state"] == "success" and run["run_id"].startswith("scheduled__")
