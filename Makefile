@@ -7,10 +7,10 @@ INSTALLED := .venv/installed
 
 help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
-	@echo 'make test   install into .venv, then run the tests with coverage'
+	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
 	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
-	@echo 'make clean  remove .venv and caches; runs (fairdedup-run/) stay'
+	@echo 'make clean  remove .venv, .airflow-venv and caches; runs (fairdedup-run/) stay'
 
 run: $(INSTALLED)
 	$(BIN)/fairdedup run --keep 0.5
@@ -32,7 +32,7 @@ soak: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py
 
 clean:
-	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow-venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find fairdedup tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an installation that was stopped is made again.

@@ -334,6 +334,31 @@ def audit(
         print_audit(found, config.out, _console())
 
 
+@cli.command(cls=_Examples, examples="fairdedup gate my-run --max-rejected 0.05 --max-drift 0.25 --min-retention 0.5")
+@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--max-rejected", type=float, help="Largest share of the input that could not be used.")
+@click.option("--max-drift", type=float, help="Largest psi beyond chance, of a run made --against others.")
+@click.option("--min-retention", type=float,
+              help="Smallest keep rate of a group of the audit, as a share of its attribute's largest.")  # fmt: skip
+@_options("log_json", "quiet")
+def gate(run_: Path | None, quiet: bool, log_json: bool, **bounds: float | None) -> None:
+    """Whether RUN (./fairdedup-run) may be handed on: exit code 1 and one line where it passes a bound.
+
+    For whatever schedules runs. A retention is read from what `fairdedup audit RUN` has written.
+    """
+    from fairdedup.config import DEFAULT_OUT
+    from fairdedup.gate import Bounds, check_run
+
+    root = run_ or DEFAULT_OUT
+    checks = check_run(root, Bounds(**bounds))
+    failed = [check.text for check in checks if not check.passed]
+    if failed:
+        raise FairdedupError(f"the gate is closed for {root}: {'; '.join(failed)}")
+    _progress(quiet, log_json).log("finished", run=str(root), checks=[check.text for check in checks])
+    for check in checks:
+        _say(quiet or log_json, visible(check.text))
+
+
 @cli.command(cls=_Examples, examples="""
     fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet
 """)  # fmt: skip

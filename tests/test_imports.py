@@ -32,6 +32,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "calibrated": {"captions", "core", "datasets", "storage", "errors"},
     "increments": STAGES_USE | {"config", "stages"},
     "workers": {"stages", "storage", "progress", "errors"},
+    "gate": {"storage", "errors"},
     "handover": {"stages", "datasets", "storage", "workers", "errors"},
     "arrays": {"errors"},
     "api": {"arrays", "core", "errors"},
