@@ -7,14 +7,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fairdedup.errors import UserError
+from fairdedup.stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # every two samples are duplicates
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
+
+
+def _place(value: Any) -> Path:
+    """Return a path or the path that a URL names."""
+    if not isinstance(value, str | Path):
+        raise ValueError("it is no path")
+    return as_path(value)
+
+
+Place = Annotated[Path, PlainValidator(_place), PlainSerializer(str, when_used="json")]
 
 
 class RunConfig(BaseModel):
@@ -23,7 +43,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     input: str | None = None
-    out: Path = DEFAULT_OUT
+    out: Place = DEFAULT_OUT
     id: Literal["key", "shard/key"] = "key"
     column: str | None = None
     model: str | None = None
@@ -42,7 +62,7 @@ class RunConfig(BaseModel):
         "fairdedup"
     )
     cover: bool = False
-    prototypes: Path | None = None
+    prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
     target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
@@ -50,9 +70,9 @@ class RunConfig(BaseModel):
     reserve: float = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
     where: str | None = None
-    drop: Path | None = None
-    always_keep: Path | None = None
-    against: tuple[Path, ...] = ()
+    drop: Place | None = None
+    always_keep: Place | None = None
+    against: tuple[Place, ...] = ()
     exclude_near: str | None = None
     exclude_near_eps: float | None = None
     scheduler: str | None = None
@@ -68,6 +88,17 @@ class RunConfig(BaseModel):
         if not match or not float(match[1]):
             raise ValueError("it is no amount of memory: give one such as 4GiB, or auto")
         return match[1] + match[2]
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> RunConfig:
+        check_writable(self.out, "--out")
+        for name in ("prototypes", "drop", "always_keep"):
+            file = getattr(self, name)
+            if file is not None:
+                check_local(file, f"--{name.replace('_', '-')}")
+        for text in (self.input, self.exclude_near):
+            check_url(text or "")
+        return self
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
@@ -20,6 +20,10 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
+from fairdedup.stores import WEB, check_url, missing_package, protocol_of
+
+BLOCK = 1 << 23  # bytes that are asked of a store at a time
+STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
 class Unreadable(Exception):
@@ -41,18 +45,41 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
     Raises
     ------
     UserError
-        If the source is empty or its protocol is unknown or not installed.
+        If the source is empty, its protocol is unknown or not installed, or its URL has credentials in it.
     """
     if not source or "\0" in source:
         raise UserError(f"the input is {source!r}: give a folder, a file, a pattern of tar shards or a URL")
     if os.path.lexists(source):  # a local name may hold "::" or ":", which mean something in a URL
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
+    check_url(source)
+    protocol = protocol_of(source)
     try:
+        if protocol in WEB and "::" not in source:
+            from fairdedup.web import WebFileSystem
+
+            return WebFileSystem(), source
         fs, path = url_to_fs(source)
-    except Exception as error:  # an unknown protocol, a package that is missing, an archive that is damaged
+    except ImportError as error:
+        raise UserError(f"cannot open input {source!r}: {missing_package(protocol or '', str(error))}") from None
+    except Exception as error:  # an unknown protocol, an archive that is damaged
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
+    fs.invalidate_cache()  # what it has listed before may have changed
     return fs, path
+
+
+def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
+    """Open a file for reading; of a store in blocks, since its own would hold much at a time."""
+    if isinstance(fs, LocalFileSystem):
+        file: IO[bytes] = fs.open(path, "rb")
+    else:
+        file = fs.open(path, "rb", block_size=BLOCK)
+    return file
+
+
+def is_on_web(fs: AbstractFileSystem) -> bool:
+    """Tell whether a file system is of web servers, which hardly know folders."""
+    return "http" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
@@ -187,9 +214,10 @@ def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
     for path in paths:
         try:
             info = fs.info(path)
-        except OSError:  # a broken link; a vanished file shows when it is read
+        except OSError as error:  # a broken link; a vanished file shows when it is read
+            if not isinstance(fs, LocalFileSystem) and not isinstance(error, FileNotFoundError):
+                raise
             info = {}
-        stamps = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
-        stamp = next((info[key] for key in stamps if info.get(key) is not None), None)
+        stamp = next((info[key] for key in STAMPS if info.get(key) is not None), None)
         digest.update(f"\0{posixpath.basename(path)}\0{info.get('size')}\0{stamp}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
