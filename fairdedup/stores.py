@@ -53,7 +53,7 @@ def check_url(text: str) -> None:
     for protocol, host, rest in _IN_URL.findall(text) if _BEGINS.match(text) else ():
         web = protocol.lower() in WEB
         user = host.rpartition("@")[0] if "@" in host else ""
-        secret = ":" in user or (web and user)
+        secret = ":" in user or (web and (user or re.search(r":(?![0-9]*$)", host)))
         if protocol.lower() in OBJECT_STORES and not host.startswith("arn:"):  # a secret may hold a slash
             secret = secret or ":" in host
         if secret or re.search(r"\?.*=", rest):
