@@ -311,7 +311,7 @@ def _prototypes_of_run(
     left = StateDirectory(directory.root)
     if config.prototypes is None and config.model is None and (read_json(left.file) or {}).get("prototypes"):
         return read_prototypes(left.prototypes)
-    file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
+    file = config.prototypes or (as_path(decided["prototypes"]) if decided.get("prototypes") else None)
     config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
     prototypes = _prototypes(config, directory, workers)
     if prototypes is None:

@@ -22,6 +22,7 @@ from fairdedup.errors import FairdedupError, UserError, visible
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object appears whole or not at all
 WEB = ("http", "https")
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # protocol -> extra of this package
+PUT = dict.fromkeys(("s3", "s3a"), {"max_concurrency": 4})  # parts of 50 MiB that are held in memory
 AT_ONCE = 64  # requests for small objects under way
 
 _URL = re.compile(r"(?:[a-z0-9+.-]+::)*([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -231,7 +232,7 @@ class RemotePath(PosixPath):
         return (self._info() or {}).get("type") == "directory"
 
     def stat(self, *, follow_symlinks: bool = True) -> Any:
-        """Return size and time.
+        """Return size and time; the time of a folder is that of the newest object below it.
 
         Raises
         ------
@@ -240,6 +241,10 @@ class RemotePath(PosixPath):
         info = self._info()
         if info is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
+        if info["type"] == "directory":
+            with naming(self, "list"):
+                below = [_size(each) for each in self.fs.find(str(self), detail=True).values()]
+            return Size(0, max((each.st_mtime for each in below), default=time.time()))
         return _size(info)
 
     def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
@@ -256,6 +261,19 @@ class RemotePath(PosixPath):
                 if error.errno == errno.EINVAL and self.stat().st_size <= start:  # no range lies in an empty object
                     return b""
                 raise
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield the object's bytes, a request for each so many.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        start, block = 0, bytes(size)
+        while len(block) == size:
+            block = self.read_bytes(start, start + size)
+            start += size
+            yield block
 
     def read_ranges(self, ranges: list[tuple[int, int]]) -> list[bytes]:
         """Return several ranges of its bytes, a request each, some at a time."""
@@ -287,7 +305,7 @@ class RemotePath(PosixPath):
         """
         with naming(self, "write"):
             try:
-                self.fs.put_file(str(local), str(self))
+                self.fs.put_file(str(local), str(self), **PUT.get(self.protocol, {}))
             except FileNotFoundError as error:
                 raise FairdedupError(f"cannot write {self} ({why(error)}): is the bucket there?") from None
 

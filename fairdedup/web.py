@@ -15,7 +15,7 @@ import aiohttp
 from fsspec.asyn import sync, sync_wrapper
 from fsspec.implementations.http import HTTPFile, HTTPFileSystem
 
-ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 6, 0.2, 10.0  # seconds
+ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 6, 0.5, 10.0  # seconds
 IN_MEMORY = 1 << 26  # bytes of a file that is read whole; a larger one goes to the local disk
 PIECE = 1 << 20
 STAMPS = ("ETag", "Content-MD5", "Last-Modified")
@@ -67,8 +67,7 @@ class WebFileSystem(HTTPFileSystem):
 
     async def _first_byte(self, url: str) -> dict[str, Any]:
         session = await self.set_session()
-        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-        async with session.get(self.encode_url(url), headers=headers) as answer:
+        async with session.get(self.encode_url(url), **self._asking(Range="bytes=0-0")) as answer:
             self._check(answer, url)
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if answer.status == 200:
@@ -76,6 +75,10 @@ class WebFileSystem(HTTPFileSystem):
             found = {"name": url, "type": "file", "size": int(total) if total.isdigit() else None,
                      "partial": answer.status == 206}  # fmt: skip
             return found | {name: answer.headers[name] for name in STAMPS if name in answer.headers}
+
+    def _asking(self, **headers: str) -> dict[str, Any]:
+        """Return the options of a request: those of the user's configuration, and these headers."""
+        return self.kwargs | {"headers": self.kwargs.get("headers", {}) | {"Accept-Encoding": "identity"} | headers}
 
     def _check(self, answer: aiohttp.ClientResponse, url: str) -> None:
         if answer.status in (404, 410):
@@ -103,14 +106,14 @@ class WebFileSystem(HTTPFileSystem):
         if info["partial"] and info["size"]:
             session = sync(self.loop, self.set_session)
             return _File(self, path, session=session, block_size=block_size or self.block_size, size=info["size"],
-                         cache_type="readahead", loop=self.loop)  # fmt: skip
+                         cache_type="readahead", loop=self.loop, **self.kwargs)  # fmt: skip
         return sync(self.loop, again, self._spooled, path)
 
     async def _spooled(self, url: str) -> Any:
         """Return a whole file: the server gives no part of it."""
         session = await self.set_session()
         file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
-        async with session.get(self.encode_url(url), headers={"Accept-Encoding": "identity"}) as answer:
+        async with session.get(self.encode_url(url), **self._asking()) as answer:
             self._check(answer, url)
             async for piece in answer.content.iter_chunked(PIECE):
                 file.write(piece)

@@ -34,12 +34,14 @@ from runs import (
     write_tar,
 )
 from runs import sample as tar_sample
-from stores import Fault, Request, Served, files_over_http, once_each, s3
+from servers import Fault, Request, Served, files_over_http, once_each, s3
 
+from fairdedup import stores, web
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import run as run_storage
-from fairdedup.storage.ranges import HEAD, RemoteArray
+from fairdedup.storage.files import BLOCK, is_sealed, read_array, seal, write_array
+from fairdedup.storage.ranges import RemoteArray
 from fairdedup.stores import RemotePath, as_path, check_url
 
 KEY, SECRET = "AKIDOFTHETESTS000000", "secret/of+the/tests/0123456789abcdefghij"
@@ -207,11 +209,11 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         own = [r.range for r in requests if r.key == f"bucket/ranges/clusters/vectors_{number}.npy"]
         # The check of what is there and the state after the decision go through the file; tasks read clusters.
         ranges = [tuple(map(int, found.groups())) for r in own if (found := re.fullmatch(r"bytes=(\d+)-(\d+)", r))]
-        of_tasks = [(a, b + 1) for a, b in ranges if a >= HEAD]
+        of_tasks = [(a, b + 1) for a, b in ranges if a >= 128]
         assert of_tasks
         assert {a for a, _ in of_tasks} | {b for _, b in of_tasks} <= set(first.tolist())
         assert max(b - a for a, b in of_tasks) < 32 * offsets[-1] / 2
-        assert own.count("bytes=0-") == 1
+        assert own.count(f"bytes=0-{BLOCK - 1}") == 1
 
 
 def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
@@ -478,8 +480,9 @@ def test_an_input_in_a_store_is_the_local_one(store: Store, make: Callable[[Path
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 @pytest.mark.parametrize("make", INPUTS[:-1], ids=of_names)
 def test_an_input_over_http_is_the_local_one_also_where_connections_drop(
-    make: Callable[[Path], str], ranges: bool, tmp_path: Path
+    make: Callable[[Path], str], ranges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(web, "FIRST_WAIT", 0.02)
     name = make(tmp_path)
     with files_over_http(tmp_path, ranges) as server:
         with server.failing(once_each("drop", None, "slow down", "cut", None)):
@@ -493,9 +496,7 @@ def test_an_input_over_http_is_the_local_one_also_where_connections_drop(
 def test_a_server_that_stays_down_is_an_error_and_never_a_rejected_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairdedup import web
-
-    monkeypatch.setattr(web, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(web, "FIRST_WAIT", 0.02)
     pq.write_table(pa.table({"id": ["a", "b"], "image_path": ["a.png", "b.png"]}), tmp_path / "p.parquet")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(GOOD)
@@ -571,3 +572,29 @@ def test_a_path_in_a_store_is_never_a_local_file() -> None:
             local()
     assert as_path("file:///tmp/run") == Path("/tmp/run")
     assert as_path("runs/s3") == Path("runs/s3")
+
+
+def test_an_object_of_many_parts_appears_when_all_are_there(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stores.PUT, "s3", {"chunksize": 5 << 20, "max_concurrency": 2})
+    path = as_path(f"{BUCKET}/parts.npy")
+    old, new = np.zeros(10, np.uint8), np.arange(11 << 20, dtype=np.uint32).view(np.uint8)[: 11 << 20]
+    write_array(path, old)
+
+    def completes(request: Request) -> bool:
+        return request.method == "POST" and "uploadId" in request.path
+
+    with (
+        store.proxy.failing(lambda r: "forbidden" if completes(r) else None),
+        pytest.raises(FairdedupError, match=r"^cannot write s3://bucket/parts\.npy .*Access Denied"),
+    ):
+        write_array(path, new)
+    assert np.array_equal(read_array(path), old)
+    with store.proxy.failing(once_each("drop", "slow down", of=lambda r: r.method in ("PUT", "POST"))):
+        write_array(path, new)
+    assert np.array_equal(read_array(path), new)
+    known = seal(path)  # of what was sent, and then of what is there
+    assert known == seal(path) and is_sealed(path, known)
+    parts = {r.path for r in store.proxy.requests if "/parts.npy?partNumber" in r.path}
+    assert len({p.partition("&")[0] for p in parts}) == 3

@@ -199,6 +199,8 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     except FileNotFoundError:
         raise Unreadable("file is missing or a broken link") from None
     except PermissionError:
+        if not isinstance(fs, LocalFileSystem) and not is_on_web(fs):  # credentials that have run out
+            raise
         raise Unreadable("file may not be read: permission denied") from None
     except OSError as error:
         if isinstance(fs, LocalFileSystem) and os.path.islink(path):

@@ -14,8 +14,9 @@ import secrets
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.ranges import RemoteArray
-from fairdedup.stores import RemotePath, read_many
+from fairdedup.stores import RemotePath, naming, read_many
 
 PIECE = 1 << 24  # bytes
+BLOCK = 1 << 26  # bytes of an object that are read at a time, to be summed up
 AHEAD = 1 << 27  # bytes that a task's arrays in a store may read ahead, all together
 
 _SENT: OrderedDict[RemotePath, str] = OrderedDict()  # seals of objects just put, which need not be read again for it
@@ -78,20 +80,26 @@ def _put(local: Path, path: RemotePath) -> None:
 def seal(path: Path) -> str:
     """Return the size of a file and the checksum of its bytes (XXH3, 128 bits): what tells that it is undamaged."""
     if isinstance(path, RemotePath):
-        return _SENT.pop(path, None) or _seal_of(path.read_bytes())
-    checksum = xxhash.xxh3_128()
+        return _SENT.pop(path, None) or _seal_of(path.blocks(BLOCK))
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            checksum.update(block)
-        return f"{file.tell()}-{checksum.hexdigest()}"
+        return _seal_of(iter(partial(file.read, 1 << 22), b""))
 
 
-def _seal_of(data: bytes) -> str:
-    return f"{len(data)}-{xxhash.xxh3_128_hexdigest(data)}"
+def _seal_of(blocks: Iterable[bytes]) -> str:
+    checksum, size = xxhash.xxh3_128(), 0
+    for block in blocks:
+        checksum.update(block)
+        size += len(block)
+    return f"{size}-{checksum.hexdigest()}"
 
 
 def is_whole(path: Path, expected: str) -> bool:
     """Return whether a file is there with the size that a seal names."""
+    if isinstance(path, RemotePath):
+        try:
+            return str(path.stat().st_size) == expected.split("-")[0]
+        except FileNotFoundError:
+            return False
     return path.is_file() and str(path.stat().st_size) == expected.split("-")[0]
 
 
@@ -99,7 +107,7 @@ def is_sealed(path: Path, expected: str) -> bool:
     """Return whether a file is there with the very bytes that it was sealed with."""
     try:
         if isinstance(path, RemotePath):
-            return _seal_of(path.read_bytes()) == expected
+            return _seal_of(path.blocks(BLOCK)) == expected
         return is_whole(path, expected) and seal(path) == expected
     except OSError:
         return False
@@ -145,7 +153,7 @@ def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
 @contextmanager
 def _readable(path: Path) -> Iterator[Any]:
     if isinstance(path, RemotePath):
-        with path.open("rb") as file:
+        with naming(path, "read"), path.open("rb") as file:
             yield file
     else:
         yield path
@@ -166,7 +174,7 @@ def read_sealed_table(path: Path, expected: str, columns: Sequence[str] | None =
             data = path.read_bytes()
         except OSError:
             return None
-        if _seal_of(data) != expected:
+        if _seal_of([data]) != expected:
             return None
         return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
     return read_table(path, columns) if is_sealed(path, expected) else None
