@@ -41,7 +41,7 @@ from fairdedup.datasets import Dataset, open_input
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import run as run_storage
 from fairdedup.storage.files import BLOCK, is_sealed, read_array, seal, write_array
-from fairdedup.storage.ranges import RemoteArray
+from fairdedup.storage.ranges import HEAD, RemoteArray
 from fairdedup.stores import RemotePath, as_path, check_url
 
 KEY, SECRET = "AKIDOFTHETESTS000000", "secret/of+the/tests/0123456789abcdefghij"
@@ -203,17 +203,19 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         store.done("prune", f"{BUCKET}/ranges", *asked)
     store.done("prune", tmp_path / "run", *asked)
     same_product(store, f"{BUCKET}/ranges", tmp_path / "run", tmp_path / "got")
+    decided = next(k for k, r in enumerate(requests) if r.method == "PUT" and "/decisions/part" in r.path)
     for number in range(3):
         offsets = np.load(tmp_path / "run" / "clusters" / f"offsets_{number}.npy")
         first = 128 + 32 * offsets  # the bytes of each cluster: a header of 128, rows of 16 numbers of 2
-        own = [r.range for r in requests if r.key == f"bucket/ranges/clusters/vectors_{number}.npy"]
-        # The check of what is there and the state after the decision go through the file; tasks read clusters.
+        own = [r.range for r in requests[:decided] if r.key == f"bucket/ranges/clusters/vectors_{number}.npy"]
+        # The check of what is there goes through the file; tasks read headers, and ranges of clusters.
         ranges = [tuple(map(int, found.groups())) for r in own if (found := re.fullmatch(r"bytes=(\d+)-(\d+)", r))]
         of_tasks = [(a, b + 1) for a, b in ranges if a >= 128]
         assert of_tasks
         assert {a for a, _ in of_tasks} | {b for _, b in of_tasks} <= set(first.tolist())
         assert max(b - a for a, b in of_tasks) < 32 * offsets[-1] / 2
         assert own.count(f"bytes=0-{BLOCK - 1}") == 1
+        assert {b + 1 for a, b in ranges if a == 0} == {HEAD, BLOCK}
 
 
 def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
@@ -235,7 +237,12 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
         store.done("run", more, "--against", f"{base}/run", "--out", f"{base}/day-2")
         store.done("replace", f"{base}/run", "--gone", tmp_path / "gone.txt")
         store.done("audit", f"{base}/run", *job.asked[-2:])
+        told = ("export", f"{base}/run", "--to", "txt", "--what", "removed")
+        store.done(*told, "--dest", tmp_path / f"{len(swept)}.txt")
     assert swept[0] == swept[1] and "0.6" in swept[0]
+    assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes() != b""
+    finished = store.command(*told)
+    assert finished.code == 2 and "name a local --dest" in finished.err
     same_product(store, f"{BUCKET}/again/run", tmp_path / "run", tmp_path / "got")
     got = store.get(f"{BUCKET}/again/day-2", tmp_path / "got-2")
     assert product(got)["kept"] == product(tmp_path / "day-2")["kept"]
@@ -389,7 +396,7 @@ def test_urls_without_credentials_are_let_through() -> None:
     ("arguments", "told"),
     [
         (("run", "in", "--keep", 0.5, "--out", "https://example.org/run"), "no place for a run"),
-        (("run", "--keep", 0.5, "--out", "s3://bucket/run"), "built-in sample"),
+        (("run", "--keep", 0.5, "--out", "s3://bucket/none"), "built-in sample"),
         (("run", "in", "--keep", 0.5, "--prototypes", "s3://bucket/p.npz"), "give a local file"),
         (("run", "in", "--keep", 0.5, "--drop", "s3://bucket/d.txt"), "give a local file"),
         (("replace", "run", "--gone", "s3://bucket/d.txt"), "give a local file"),
@@ -478,7 +485,7 @@ def test_an_input_in_a_store_is_the_local_one(store: Store, make: Callable[[Path
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
-@pytest.mark.parametrize("make", INPUTS[:-1], ids=of_names)
+@pytest.mark.parametrize("make", INPUTS, ids=of_names)
 def test_an_input_over_http_is_the_local_one_also_where_connections_drop(
     make: Callable[[Path], str], ranges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
