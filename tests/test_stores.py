@@ -484,6 +484,24 @@ def test_an_input_in_a_store_is_the_local_one(store: Store, make: Callable[[Path
     assert prints[0] == prints[1] and all(prints[0].values())
 
 
+def test_an_image_of_a_store_is_one_request_whether_it_is_there_or_not(store: Store, tmp_path: Path) -> None:
+    names = ["a.png", "missing.png", "empty.png", "b.png"]
+    pq.write_table(pa.table({"id": names, "image_path": names}), tmp_path / "p.parquet")
+    for name, data in (("a.png", GOOD), ("empty.png", b""), ("b.png", OTHER)):
+        (tmp_path / name).write_bytes(data)
+    dataset = open_input(store.put(tmp_path, "paths") + "/p.parquet")
+    with store.proxy.recording() as requests:
+        samples = everything(dataset)
+    assert [s.image for s in samples] == [GOOD, None, b"", OTHER]
+    assert samples[1].error == "file is missing or a broken link"
+    for name in ("a.png", "missing.png", "b.png"):
+        assert [r.method for r in requests if r.key == f"bucket/paths/{name}"] == ["GET"]
+    assert not lists(requests)
+    denied = store.proxy.failing(lambda r: "forbidden" if r.key.endswith("/b.png") else None)
+    with denied, pytest.raises(PermissionError):  # credentials that have run out are no sample's fault
+        everything(dataset)
+
+
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 @pytest.mark.parametrize("make", INPUTS, ids=of_names)
 def test_an_input_over_http_is_the_local_one_also_where_connections_drop(

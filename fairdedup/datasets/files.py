@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
-from fairdedup.stores import WEB, check_url, missing_package, protocol_of
+from fairdedup.stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of
 
 BLOCK = 1 << 23  # bytes that are asked of a store at a time
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
@@ -79,7 +79,11 @@ def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
 
 def is_on_web(fs: AbstractFileSystem) -> bool:
     """Tell whether a file system is of web servers, which hardly know folders."""
-    return "http" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    return _is_of(fs, WEB)
+
+
+def _is_of(fs: AbstractFileSystem, protocols: tuple[str, ...]) -> bool:
+    return (fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]) in protocols
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
@@ -184,6 +188,8 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
         If the file is missing, forbidden, too large or not a plain file.
     """
     try:
+        if _is_of(fs, OBJECT_STORES):  # one request, and no listing where there is none
+            return _at_most(_start_of(fs, path, limit + 1), limit)
         info = fs.info(path)
         if info["type"] != "file":  # a named pipe would wait for ever
             raise Unreadable("not a plain file")
@@ -191,10 +197,7 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
             raise Unreadable(f"file larger than {limit >> 20} MiB")
         if info["size"] is None:
             with fs.open(path, "rb") as file:
-                data: bytes = file.read(limit + 1)
-            if len(data) > limit:
-                raise Unreadable(f"file larger than {limit >> 20} MiB")
-            return data
+                return _at_most(file.read(limit + 1), limit)
         return bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise Unreadable("file is missing or a broken link") from None
@@ -208,6 +211,22 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # a name that data gave
             raise Unreadable("no file can have this path") from error
         raise
+
+
+def _start_of(fs: AbstractFileSystem, path: str, size: int) -> bytes:
+    """Return the first bytes of an object."""
+    try:
+        return bytes(fs.cat_file(path, start=0, end=size))
+    except OSError as error:
+        if error.errno == errno.EINVAL and fs.size(path) == 0:  # no range lies in an empty object
+            return b""
+        raise
+
+
+def _at_most(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise Unreadable(f"file larger than {limit >> 20} MiB")
+    return data
 
 
 def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
