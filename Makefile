@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# Processes that run the tests, a file at a time; each starts workers of its own.
+TESTERS ?= 2
 
 .PHONY: help run test check soak clean
 
@@ -16,7 +18,7 @@ run: $(INSTALLED)
 	$(BIN)/fairdedup run --keep 0.5
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not soak' --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m 'not soak' -n $(TESTERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

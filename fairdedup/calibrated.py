@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.captions import write_vectors
@@ -17,6 +16,7 @@ from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_e
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
+from fairdedup.storage.files import read_table
 from fairdedup.storage.run import RunDirectory, groups
 from fairdedup.storage.vectors import vectors_of_rows
 
@@ -101,7 +101,7 @@ def _labelled(run: RunDirectory, labels: Labels) -> tuple[NDArray[np.int64], NDA
     for group in groups(run.records()):
         rows, own = [], []
         for record, first in group.shards():
-            ids = pq.read_table(run.metadata(record.number), columns=["id"]).column("id").to_pylist()
+            ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
             for position, name in zip(record.positions().tolist(), ids, strict=True):
                 if str(name) in labels.places:
                     rows.append(first + position)

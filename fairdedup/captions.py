@@ -8,7 +8,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdedup.core.prototypes import ABSENT, Prototypes
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_array, write_table
+from fairdedup.storage.files import read_array, read_table, write_table
 from fairdedup.storage.run import RunDirectory
 
 BLANK = "{}"
@@ -142,7 +141,7 @@ def _read(file: Path) -> Any:
                     return _by_attribute(dict(found), file)
                 return _numbers(found, "the array", file)
         if file.suffix == ".parquet":
-            return _from_table(pq.read_table(file), file)
+            return _from_table(read_table(file), file)
     except UserError:
         raise
     except (OSError, EOFError, ValueError, TypeError, BadZipFile, pa.ArrowException) as error:
@@ -216,7 +215,7 @@ def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str,
     wanted = {str(line["id"]) for line in lines}
     found: dict[str, NDArray[np.float64]] = {}
     for record in run.records():
-        ids = pq.read_table(run.metadata(record.number), columns=["id"]).column("id").to_pylist()
+        ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
         places = [k for k, name in enumerate(ids) if name in wanted]
         if places:
             vectors = np.asarray(read_array(run.vectors(record.number))[places], np.float64)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.stores import as_path, check_local, check_url
 
 EXIT_USER, EXIT_OTHER = 2, 1
 
@@ -45,13 +46,32 @@ def _options(*names: str) -> Callable[[Any], Any]:
     return add
 
 
+class _Place(click.Path):
+    """A path, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return as_path(value)
+
+
+class _LocalFile(_Place):
+    """A local path, and never a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        place = super().convert(value, param, ctx)
+        check_local(place, param.get_error_hint(ctx).strip("'") if param and ctx else "this option")
+        return place
+
+
+_PLACE, _FILE = _Place(), _LocalFile()
 _RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
-    "out": click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: ./fairdedup-run]"),
+    "out": click.option(
+        "--out", type=_PLACE, help="Run directory: a folder or s3://BUCKET/RUN.  [default: ./fairdedup-run]"
+    ),
     "config": click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         help="YAML with these options as keys; a flag beats it.  [default: ./fairdedup.yaml, if any]",
     ),
     "keep": click.option("--keep", type=float, help="Keep exactly this fraction of the valid rows."),
@@ -63,7 +83,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "cover": click.option("--cover", is_flag=True, default=None, help="A kept sample removes only its own duplicates."),
     "prototypes": click.option(
         "--prototypes",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         help="Concepts: captions (.yaml) or vectors (.parquet, .npz, .npy).  [default: people]",
     ),
     "start": click.option(
@@ -87,12 +107,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "drop": click.option(
         "--drop",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         help="File of IDs that take no part: takedowns.",
     ),
-    "always_keep": click.option(
-        "--always-keep", type=click.Path(path_type=Path), help="File of IDs that are kept whatever the rule."
-    ),
+    "always_keep": click.option("--always-keep", type=_FILE, help="File of IDs that are kept whatever the rule."),
     "exclude_near": click.option(
         "--exclude-near",
         metavar="EVAL",
@@ -104,7 +122,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "against": click.option(
         "--against",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=_PLACE,
         help="Finished run: what it kept stays, and new rows are decided beside it.",
     ),
     "model": click.option(
@@ -173,7 +191,7 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
 
 
 @cli.command(cls=_Examples, examples="fairdedup refit day-30 --keep 0.5 --out new-line")
-@click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=_PLACE)
 @_options(*_AMOUNT, "out", *_PRUNE, "model", "pretrained", "id", "max_rejected", "threads", "clusters", "seed", *_DASK)
 @click.option("--restart", is_flag=True, help="Clear the run directory first.")
 def refit(
@@ -207,7 +225,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
 
 
 @cli.command(cls=_Examples, examples="fairdedup cluster my-run --clusters 100")
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @_options(*_CLUSTER, "threads", *_DASK)
 def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """Second stage: cluster the embeddings of RUN (./fairdedup-run)."""
@@ -225,7 +243,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
     fairdedup prune my-run --keep 0.3 --rule balanced --cover
     fairdedup prune my-run --keep 0.3 --where "path NOT LIKE 'drafts/%'"
 """)  # fmt: skip
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @_options(*_AMOUNT, *_PRUNE, "seed", "model", "pretrained", *_DASK)
 def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """Third stage: decide who of RUN (./fairdedup-run) is kept, or decide again, with no re-embedding."""
@@ -239,8 +257,8 @@ def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | No
 
 
 @cli.command(cls=_Examples, examples="fairdedup replace my-run --gone vanished.txt")
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-@click.option("--gone", required=True, type=click.Path(path_type=Path), help="File of IDs (.txt, .csv, .parquet).")
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
+@click.option("--gone", required=True, type=_FILE, help="File of IDs (.txt, .csv, .parquet).")
 @_options(*_DASK)
 def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any) -> None:
     """Take samples that have vanished out of the finished RUN (./fairdedup-run), and promote who takes their place.
@@ -256,7 +274,7 @@ def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_f
 
 
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")
 @_options("rule", "cover", "prototypes", "reserve", *_CURATE, "model", "pretrained", *_DASK)
 def sweep(
@@ -284,8 +302,8 @@ def sweep(
     fairdedup audit my-run --labels labels.csv --attributes gender,age --intersections gender,age
     fairdedup audit my-run --suggest-labels 500
 """)  # fmt: skip
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE",
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
+@click.option("--labels", type=_FILE, metavar="FILE",
               help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]")  # fmt: skip
 @click.option("--attributes", metavar="A,B", help="Which attributes.  [default: all]")
 @click.option("--intersections", metavar="A,B", multiple=True,
@@ -298,7 +316,7 @@ def sweep(
               help="How many of the costliest clusters and neighbourhoods to name.")  # fmt: skip
 @click.option("--suggest-labels", type=click.IntRange(1), metavar="N",
               help="Write the N samples whose labels would say most, as CSV.")  # fmt: skip
-@click.option("--out", "csv_out", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--out", "csv_out", type=_FILE, metavar="FILE",
               help="Of --suggest-labels.  [default: RUN/report/suggested-labels.csv]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print report/audit.json in place of tables.")
 @_options("prototypes", "seed", "model", "pretrained", *_DASK)
@@ -362,10 +380,10 @@ def gate(run_: Path | None, quiet: bool, log_json: bool, **bounds: float | None)
 @cli.command(cls=_Examples, examples="""
     fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet
 """)  # fmt: skip
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-@click.option("--labels", required=True, type=click.Path(path_type=Path), metavar="FILE",
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
+@click.option("--labels", required=True, type=_FILE, metavar="FILE",
               help="CSV or Parquet: a column id, and one for each attribute; some hundred samples.")  # fmt: skip
-@click.option("--out", "file", type=click.Path(path_type=Path), metavar="FILE", default="calibrated.parquet",
+@click.option("--out", "file", type=_FILE, metavar="FILE", default="calibrated.parquet",
               show_default=True, help="Prototypes to write, for prune --prototypes.")  # fmt: skip
 @_options("prototypes", "model", "pretrained", *_DASK)
 def calibrate(
@@ -397,7 +415,7 @@ def calibrate(
     fairdedup export my-run --to txt --what removed --dest removed.txt
     fairdedup export my-run --to uids --dest kept.npy
 """)  # fmt: skip
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @click.option(
     "--to", "form", required=True, type=click.Choice(("webdataset", "uids", "txt")),
     help="Tar shards of the samples, DataComp's array of uids (.npy), or a line an ID.",
@@ -435,7 +453,7 @@ def export(
 
 
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=_FILE)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--rows", type=click.IntRange(200), default=2400, show_default=True, help="About how many pictures.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
@@ -515,6 +533,8 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     """Run the command line with these arguments and return the exit code: 0, 2 (the user's mistake) or 1."""
     fail = partial(_fail, as_json="--log-json" in arguments)
     try:
+        for argument in arguments:  # before anything may repeat it
+            check_url(argument)
         # Without standalone mode a command returns what --help and --version exit with.
         return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
     except UserError as error:

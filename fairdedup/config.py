@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from fairdedup.errors import UserError
+from fairdedup.stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
@@ -37,13 +47,23 @@ Memory = Annotated[str, BeforeValidator(amount_of_memory)]
 MemoryOrAuto = Annotated[str, BeforeValidator(_memory_or_auto)]
 
 
+def _place(value: Any) -> Path:
+    """Return a path or the path that a URL names."""
+    if not isinstance(value, str | Path):
+        raise ValueError("it is no path")
+    return as_path(value)
+
+
+Place = Annotated[Path, PlainValidator(_place), PlainSerializer(str, when_used="json")]
+
+
 class RunConfig(BaseModel):
     """Every option of a run; the names are those of the flags, with underscores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     input: str | None = None
-    out: Path = DEFAULT_OUT
+    out: Place = DEFAULT_OUT
     id: Literal["key", "shard/key"] = "key"
     column: str | None = None
     model: str | None = None
@@ -62,7 +82,7 @@ class RunConfig(BaseModel):
         "fairdedup"
     )
     cover: bool = False
-    prototypes: Path | None = None
+    prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
     target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
@@ -70,14 +90,25 @@ class RunConfig(BaseModel):
     reserve: float = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
     where: str | None = None
-    drop: Path | None = None
-    always_keep: Path | None = None
-    against: tuple[Path, ...] = ()
+    drop: Place | None = None
+    always_keep: Place | None = None
+    against: tuple[Place, ...] = ()
     exclude_near: str | None = None
     exclude_near_eps: float | None = None
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> RunConfig:
+        check_writable(self.out, "--out")
+        for name in ("prototypes", "drop", "always_keep"):
+            file = getattr(self, name)
+            if file is not None:
+                check_local(file, f"--{name.replace('_', '-')}")
+        for text in (self.input, self.exclude_near):
+            check_url(text or "")
+        return self
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:

@@ -26,6 +26,7 @@ from fairdedup.stages.idfiles import ids_of, write_lines, write_uids
 from fairdedup.stages.reshard import OWN, Plan, measure, plan_shards, reshard
 from fairdedup.storage.files import is_sealed, read_json, seal, whole, write_json
 from fairdedup.storage.run import Group, RunDirectory, groups, manifest_of
+from fairdedup.stores import RemotePath
 from fairdedup.workers import Workers
 
 Form = Literal["webdataset", "uids", "txt"]
@@ -112,6 +113,8 @@ def _check_place(wanted: Wanted, directory: RunDirectory) -> None:
     place, shown = wanted.place, wanted.shown
     if "://" in (wanted.dest or ""):
         raise UserError(f"{shown} is a URL: give a local path, and copy what is written there")
+    if isinstance(place, RemotePath):
+        raise UserError(f"{wanted.run} is in a store, where nothing is exported to: name a local --dest")
     if place.is_relative_to(directory.root):
         raise UserError(f"{shown} lies in the run directory: choose a place outside it")
     for folder in place.parents:

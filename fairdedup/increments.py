@@ -30,6 +30,7 @@ from fairdedup.stages.state import read_prototypes, write_prototypes, write_segm
 from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, sha256_of, write_array, write_json
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.storage.state import StateDirectory, listed, read_state, take_over, write_earlier
+from fairdedup.stores import as_path, protocol_of
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
 PSI_LIMIT = 0.25  # of the population stability index beyond chance: what is called a major shift
@@ -208,9 +209,11 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     days = list(dict.fromkeys(run["run"] for _, state in sources for run in state["runs"][:-1]))
     days = list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
     for day in days:
-        if not (Path(day) / "embeddings" / "img_emb").is_dir():
+        if not (as_path(day) / "embeddings" / "img_emb").is_dir():
             raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
     folders = [f"{day}/embeddings" for day in days]
+    if len({protocol_of(day) for day in days}) > 1:
+        raise UserError("the runs of the line lie in different stores: bring their embeddings to one place")
     if len(folders) > 1:
         common, *rest = (re.sub(r"([{},\\])", r"\\\1", f) for f in _apart(folders))
         folders = [os.path.join(common, f"{{{','.join(rest)}}}")]
@@ -228,8 +231,10 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
 
 def _apart(folders: list[str]) -> list[str]:
     """Return what paths have in common, and then the rest of each."""
-    common = os.path.commonpath(folders)
-    return [common, *(os.path.relpath(folder, common) for folder in folders)]
+    start = folders[0].partition("://")[0] + "://" if "://" in folders[0] else ""
+    bare = [folder.removeprefix(start) for folder in folders]
+    common = os.path.commonpath(bare)
+    return [start + common, *(os.path.relpath(folder, common) for folder in bare)]
 
 
 def check_encoder(kind: str, named: bool, spec: EncoderSpec | None, ground: Ground) -> None:
@@ -297,7 +302,7 @@ def begin(directory: RunDirectory, ground: Ground) -> Line:
     """Link what earlier runs left into this run's state/, for the decision to read."""
     target = StateDirectory(directory.root)
     runs = take_over(target, ground.sources)
-    shape = np.load(target.of_run(0) / "concepts.npy", mmap_mode="r").shape
+    shape = read_array(target.of_run(0) / "concepts.npy").shape
     sums, begun = np.zeros((shape[0], shape[2]), np.int64), np.zeros(shape[0], np.bool_)
     for number, run in enumerate(runs):
         sizes, concepts = (_whole(target.of_run(number), f"{n}.npy", run) for n in ("sizes", "concepts"))
@@ -313,7 +318,7 @@ def begin(directory: RunDirectory, ground: Ground) -> Line:
 def _whole(folder: Path, name: str, run: dict[str, Any]) -> NDArray[np.int64]:
     if not is_sealed(folder / name, run["files"][name]):
         raise UserError(f"{folder / name} is damaged: prune the run that it came from again ({run['run']})")
-    return read_array(folder / name)
+    return np.asarray(read_array(folder / name))
 
 
 @dataclass(frozen=True)
@@ -358,7 +363,7 @@ def write_state(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write this run's state/, and return it and the seal of every file in it."""
     target = StateDirectory(directory.root)
-    centroids = np.load(directory.centroids, allow_pickle=False)
+    centroids = np.asarray(read_array(directory.centroids))
     write_array(target.centroids, centroids)
     files = {"centroids.npy": seal(target.centroids)}
     known_prototypes = None
@@ -431,7 +436,7 @@ def drift(directory: RunDirectory, known: dict[str, Any]) -> dict[str, Any] | No
         ``mean_similarity_before``, and ``refit``: whether clustering anew is due.
     """
     state = StateDirectory(directory.root)
-    sizes = [np.load(state.of_run(k) / "sizes.npy") for k in range(len(known["runs"]))]
+    sizes = [np.asarray(read_array(state.of_run(k) / "sizes.npy")) for k in range(len(known["runs"]))]
     before, now = np.sum(sizes[:-1], axis=0), sizes[-1]
     if len(sizes) < 2 or not before[:, 0].sum() or not now[:, 0].sum():
         return None

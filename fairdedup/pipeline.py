@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from fairdedup import increments
 from fairdedup.audit import Asked, audit
@@ -57,10 +56,11 @@ from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over
 from fairdedup.stages.replace import finish, replace
 from fairdedup.stages.state import read_prototypes
 from fairdedup.storage.copies import Copies
-from fairdedup.storage.files import clear, is_sealed, read_json, seal, sha256_of, write_json
+from fairdedup.storage.files import clear, is_sealed, read_array, read_json, read_table, seal, sha256_of, write_json
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
 from fairdedup.storage.state import StateDirectory
+from fairdedup.stores import RemotePath, as_path
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample", "state",
@@ -184,9 +184,8 @@ def prune_stage(
         )
         doubts = vague_attributes(options, prototypes, memberships) if prototypes else []
         _begin(directory, "prune", _asked(config, "prune"))  # not before: a mistake must not cost the old decisions
-        counts, seals = export(
-            directory, [p.number for p in parts], decision.readmitted, workers.submit, marks, ground is not None
-        )
+        tasks = [(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
+        counts, seals = export(directory, tasks, decision.readmitted, workers.submit, marks, ground is not None)
     moments = line.inherited.moments if line.inherited else decision.plan.moments if decision.plan else None
     settled = Settled(
         line.inherited.eps if line.inherited else decision.eps, options, config.prefer, prototypes,
@@ -312,7 +311,7 @@ def _prototypes_of_run(
     left = StateDirectory(directory.root)
     if config.prototypes is None and config.model is None and (read_json(left.file) or {}).get("prototypes"):
         return read_prototypes(left.prototypes)
-    file = config.prototypes or (Path(decided["prototypes"]) if decided.get("prototypes") else None)
+    file = config.prototypes or (as_path(decided["prototypes"]) if decided.get("prototypes") else None)
     config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
     prototypes = _prototypes(config, directory, workers)
     if prototypes is None:
@@ -366,7 +365,7 @@ def _ground_of_clusters(config: RunConfig, directory: RunDirectory) -> tuple[Run
         )
     if not recorded:
         return config, None
-    config, ground = _grounded(config.model_copy(update={"against": tuple(map(Path, recorded))}))
+    config, ground = _grounded(config.model_copy(update={"against": tuple(map(as_path, recorded))}))
     if _asked(config, "cluster").get("against_state") != _state(directory)["asked"]["cluster"].get("against_state"):
         raise UserError(
             f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): --restart it"
@@ -381,7 +380,7 @@ def _evaluation(
     if config.exclude_near is None:
         return None
     eps = _near_eps(config, None if ground is None else ground.known["eps"])
-    theirs = RunDirectory(Path(config.exclude_near).absolute())
+    theirs = RunDirectory(as_path(config.exclude_near).absolute())
     if not theirs.input.is_file():  # it is no run
         theirs = RunDirectory(directory.root / "evaluation")
         own = _encoders(config, directory)[1]
@@ -457,7 +456,7 @@ def _dimension(directory: RunDirectory) -> int | None:
     """Return the length of the vectors, if there are any."""
     for record in directory.records():
         if record.valid:
-            return int(np.load(directory.vectors(record.number), mmap_mode="r").shape[1])
+            return int(read_array(directory.vectors(record.number)).shape[1])
     return None
 
 
@@ -495,7 +494,7 @@ def _asked(config: RunConfig, stage: str) -> dict[str, Any]:
         if file is not None and file.is_file():
             asked[f"{name}_sha256"] = sha256_of(file)
     if asked.get("exclude_near"):
-        own = RunDirectory(Path(config.exclude_near or "")).input
+        own = RunDirectory(as_path(config.exclude_near or "")).input
         asked["exclude_near_fingerprint"] = sha256_of(own) or _fingerprint(
             open_input(config.exclude_near or "", id_from=config.id)
         )
@@ -515,8 +514,9 @@ def _begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     directory.drop_audit()
     StateDirectory(directory.root).file.unlink(missing_ok=True)
     clear(directory.replaced)
-    for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
-        stale.unlink(missing_ok=True)
+    if not isinstance(directory.root, RemotePath):  # where nothing is written aside
+        for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
+            stale.unlink(missing_ok=True)
     state = _state(directory)
     state["asked"][stage] = asked
     state["done"].pop(stage, None)  # what a finished clustering was made of is kept and compared
@@ -566,13 +566,13 @@ def _check_input(directory: RunDirectory, dataset: Dataset) -> None:
 def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -> None:
     """Refuse a folder that is no run, and a run that was begun with another configuration."""
     root = directory.root
-    for folder in (root, *root.parents):
+    for folder in () if isinstance(root, RemotePath) else (root, *root.parents):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
     known = read_json(directory.config)
     if known is None:
         # A run that was killed early may have left its sample, or a file that was being written.
-        there = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+        there = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []
         foreign = [name for name in there if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
         if foreign:
             raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
@@ -595,9 +595,14 @@ def _check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) 
 
 def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
     if config.input is not None:
-        if Path(config.input).absolute().is_relative_to(directory.root):
+        if as_path(config.input).absolute().is_relative_to(directory.root):
             raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
         return open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
+    if isinstance(directory.root, RemotePath):
+        raise UserError(
+            f"--out {str(directory.root)!r} without INPUT: the built-in sample is drawn on the local disk; draw it "
+            "with `fairdedup sample DIR` and give DIR as INPUT"
+        )
     from fairdedup.sample import write_sample
 
     folder = directory.root / "sample"
@@ -754,9 +759,9 @@ def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Pro
 
 def _shares_by_label(directory: RunDirectory) -> list[dict[str, Any]]:
     """Return the sample's drawn groups before and after: there the true labels are known."""
-    labels = pq.read_table(directory.root / "sample" / "labels.parquet").to_pandas()
+    labels = read_table(directory.root / "sample" / "labels.parquet").to_pandas()
     decisions = pd.concat([
-        pq.read_table(part, columns=["id", "kept"]).to_pandas()
+        read_table(part, ["id", "kept"]).to_pandas()
         for part in sorted((directory.root / "decisions").glob("*.parquet"))
     ])  # fmt: skip
     merged = labels.merge(decisions, on="id")

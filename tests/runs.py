@@ -220,10 +220,9 @@ class Decided:
         )
 
 
-@pytest.fixture(scope="session")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Dask scheduler with two workers: processes of their own, in a folder of their own."""
-    folder = tmp_path_factory.mktemp("dask")
+@contextlib.contextmanager
+def cluster(folder: Path, **environment: str) -> Iterator[str]:
+    """Give the address of a Dask scheduler with two workers: processes of their own, in a folder of their own."""
     address = folder / "scheduler.json"
     asked = [["scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]] + 2 * [
         [
@@ -243,7 +242,7 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "dask", *words, "--scheduler-file", str(address)],
-                cwd=folder, stdout=log, stderr=log, env=os.environ | one_thread,
+                cwd=folder, stdout=log, stderr=log, env=os.environ | one_thread | environment,
             )
             for words in asked
         ]  # fmt: skip
@@ -258,6 +257,13 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for process in processes:  # a worker that is asked to end waits for its scheduler
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Dask scheduler that most tests share."""
+    with cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

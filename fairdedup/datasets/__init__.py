@@ -12,7 +12,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.clip_retrieval import open_clip_retrieval, open_several
 from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Sample
-from fairdedup.datasets.files import entries, extension, locate
+from fairdedup.datasets.files import entries, extension, is_on_web, locate
 from fairdedup.datasets.folder import open_folder
 from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.datasets.listing import METADATA_FILES
@@ -22,6 +22,7 @@ from fairdedup.datasets.patterns import folders_named_by, is_pattern, named_by
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.webdataset import is_tar, open_shards
 from fairdedup.errors import UserError
+from fairdedup.stores import naming, protocol_of
 
 __all__ = ["Dataset", "EmbeddingShard", "ImageShard", "Sample", "open_input"]
 
@@ -50,7 +51,13 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None, 
     """
     if id_from not in ("key", "shard/key"):
         raise UserError(f"id_from is {id_from!r}: choose 'key' or 'shard/key'")
-    dataset = _open(os.fspath(source), id_from, column)
+    source = os.fspath(source)
+    if protocol_of(source) is None:
+        dataset = _open(source, id_from, column)
+    else:
+        with naming(repr(source), "read"):
+            dataset = _open(source, id_from, column)
+            _ = dataset.fingerprints  # now, while what was listed is known
     if column is not None and dataset.format != "parquet":
         raise UserError(f"--column {column!r} is for Parquet files, and {source!r} is not of them: leave it out")
     if not may_be_empty and all(shard.rows == 0 for shard in dataset.shards):
@@ -60,9 +67,10 @@ def open_input(source: str, *, id_from: str = "key", column: str | None = None, 
 
 def _open(source: str, id_from: str, column: str | None) -> Dataset:
     fs, path = locate(source)
-    if fs.isdir(path):
+    named = is_on_web(fs) and (is_pattern(path) or is_tar(path) or is_parquet(path) or extension(path) == "npy")
+    if not named and fs.isdir(path):
         return _open_folder(fs, path, source, id_from, column)
-    if fs.exists(path):
+    if not (named and is_pattern(path)) and fs.exists(path):
         if is_tar(path):
             return open_shards(fs, [path], source, id_from)
         if is_parquet(path):

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
@@ -20,6 +20,10 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
+from fairdedup.stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of
+
+BLOCK = 1 << 23  # bytes that are asked of a store at a time
+STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
 class Unreadable(Exception):
@@ -41,18 +45,45 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
     Raises
     ------
     UserError
-        If the source is empty or its protocol is unknown or not installed.
+        If the source is empty, its protocol is unknown or not installed, or its URL has credentials in it.
     """
     if not source or "\0" in source:
         raise UserError(f"the input is {source!r}: give a folder, a file, a pattern of tar shards or a URL")
     if os.path.lexists(source):  # a local name may hold "::" or ":", which mean something in a URL
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
+    check_url(source)
+    protocol = protocol_of(source)
     try:
+        if protocol in WEB and "::" not in source:
+            from fairdedup.web import WebFileSystem
+
+            return WebFileSystem(), source
         fs, path = url_to_fs(source)
-    except Exception as error:  # an unknown protocol, a package that is missing, an archive that is damaged
+    except ImportError as error:
+        raise UserError(f"cannot open input {source!r}: {missing_package(protocol or '', str(error))}") from None
+    except Exception as error:  # an unknown protocol, an archive that is damaged
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
+    fs.invalidate_cache()  # what it has listed before may have changed
     return fs, path
+
+
+def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
+    """Open a file for reading; of a store in blocks, since its own would hold much at a time."""
+    if isinstance(fs, LocalFileSystem):
+        file: IO[bytes] = fs.open(path, "rb")
+    else:
+        file = fs.open(path, "rb", block_size=BLOCK)
+    return file
+
+
+def is_on_web(fs: AbstractFileSystem) -> bool:
+    """Tell whether a file system is of web servers, which hardly know folders."""
+    return _is_of(fs, WEB)
+
+
+def _is_of(fs: AbstractFileSystem, protocols: tuple[str, ...]) -> bool:
+    return (fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]) in protocols
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
@@ -157,6 +188,8 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
         If the file is missing, forbidden, too large or not a plain file.
     """
     try:
+        if _is_of(fs, OBJECT_STORES):  # one request, and no listing where there is none
+            return _at_most(_start_of(fs, path, limit + 1), limit)
         info = fs.info(path)
         if info["type"] != "file":  # a named pipe would wait for ever
             raise Unreadable("not a plain file")
@@ -164,14 +197,13 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
             raise Unreadable(f"file larger than {limit >> 20} MiB")
         if info["size"] is None:
             with fs.open(path, "rb") as file:
-                data: bytes = file.read(limit + 1)
-            if len(data) > limit:
-                raise Unreadable(f"file larger than {limit >> 20} MiB")
-            return data
+                return _at_most(file.read(limit + 1), limit)
         return bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise Unreadable("file is missing or a broken link") from None
     except PermissionError:
+        if not isinstance(fs, LocalFileSystem) and not is_on_web(fs):  # credentials that have run out
+            raise
         raise Unreadable("file may not be read: permission denied") from None
     except OSError as error:
         if isinstance(fs, LocalFileSystem) and os.path.islink(path):
@@ -181,15 +213,32 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
         raise
 
 
+def _start_of(fs: AbstractFileSystem, path: str, size: int) -> bytes:
+    """Return the first bytes of an object."""
+    try:
+        return bytes(fs.cat_file(path, start=0, end=size))
+    except OSError as error:
+        if error.errno == errno.EINVAL and fs.size(path) == 0:  # no range lies in an empty object
+            return b""
+        raise
+
+
+def _at_most(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise Unreadable(f"file larger than {limit >> 20} MiB")
+    return data
+
+
 def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
     """Return 16 hex digits that change when the label or a file's name, size, or time or etag does."""
     digest = hashlib.sha256(label.encode("utf-8", "surrogatepass"))
     for path in paths:
         try:
             info = fs.info(path)
-        except OSError:  # a broken link; a vanished file shows when it is read
+        except OSError as error:  # a broken link; a vanished file shows when it is read
+            if not isinstance(fs, LocalFileSystem) and not isinstance(error, FileNotFoundError):
+                raise
             info = {}
-        stamps = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
-        stamp = next((info[key] for key in stamps if info.get(key) is not None), None)
+        stamp = next((info[key] for key in STAMPS if info.get(key) is not None), None)
         digest.update(f"\0{posixpath.basename(path)}\0{info.get('size')}\0{stamp}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]

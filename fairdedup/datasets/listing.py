@@ -14,7 +14,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import role_of
-from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.files import open_file, plain_text
 from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
 from fairdedup.errors import UserError
@@ -48,7 +48,7 @@ def resolved(folder: str, name: str) -> str | None:
 
 
 def _csv(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
-    with fs.open(path, "rb") as raw:
+    with open_file(fs, path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace", newline="")
         reader = csv.DictReader(text, restkey="\0more")
         try:
@@ -66,7 +66,7 @@ def _csv(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
 
 
 def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
-    with fs.open(path, "rb") as raw:
+    with open_file(fs, path) as raw:
         number = 0
         while line := raw.readline(MAX_TEXT_BYTES + 1):
             number += 1

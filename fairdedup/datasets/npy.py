@@ -16,9 +16,10 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.files import fingerprint, plain_text
+from fairdedup.datasets.files import fingerprint, open_file, plain_text
 from fairdedup.datasets.metadata import describe, read_rows, with_ids
 from fairdedup.errors import UserError
+from fairdedup.stores import is_of_transport
 
 SHARD_ROWS = 100_000
 
@@ -31,7 +32,7 @@ def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
     UserError
         If it is not a whole .npy file with a 2-d array of float16, float32 or float64.
     """
-    shape, dtype, _ = _read_header(fs, path)
+    shape, dtype, _, _ = _read_header(fs, path)
     if dtype.hasobject:
         raise UserError(f"{path!r} holds Python objects, which would need pickle: save it as a float array")
     if dtype.kind != "f" or dtype.itemsize > 8:
@@ -41,31 +42,42 @@ def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape, dtype and the offset of the data; a file shorter than they say is refused."""
-    with fs.open(path, "rb") as file:
+def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np.dtype[Any], int, bool]:
+    """Return shape, dtype, the offset of the data, and if they go by column; a file shorter than that is refused."""
+    with open_file(fs, path) as file:
         try:
             version = np.lib.format.read_magic(file)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
-            shape, _, dtype = read(file)
-        except Exception:  # numpy reads the header as Python text, and many things can be wrong with that
+            shape, by_column, dtype = read(file)
+        except Exception as error:  # numpy reads the header as Python text, and many things can be wrong with that
+            if isinstance(error, OSError) or is_of_transport(error):
+                raise
             raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
         offset = file.tell()
     wanted, there = offset + dtype.itemsize * int(np.prod(shape, dtype=object)), fs.size(path)
     if not dtype.hasobject and there is not None and there < wanted:
         raise UserError(f"{path!r} is cut off at {there:,} of {wanted:,} bytes: copy or write it again")
-    return shape, dtype, offset
+    return shape, dtype, offset, bool(by_column)
 
 
-def load(fs: AbstractFileSystem, path: str) -> np.ndarray:
-    """Return the array of an .npy file, memory-mapped where the file is local."""
+def load(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Return rows of an .npy file, memory-mapped where the file is local; of another, no more than these are read."""
     if isinstance(fs, LocalFileSystem):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    with fs.open(path, "rb") as file:
-        return np.load(file, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
+    shape, dtype, offset, by_column = _read_header(fs, path)
+    with open_file(fs, path) as file:
+        if by_column:
+            return np.load(file, allow_pickle=False)[start:stop]
+        stop = shape[0] if stop is None else stop
+        row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        file.seek(offset + start * row)
+        data = file.read((stop - start) * row)
+    if len(data) != (stop - start) * row:
+        raise UserError(f"{path!r} has become shorter while it was read: leave the input alone, and try again")
+    return np.frombuffer(data, dtype).reshape(stop - start, *shape[1:])
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class NpyShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) rows."""
-        return load(self.fs, self.path)[self.start : self.stop]
+        return load(self.fs, self.path, self.start, self.stop)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then the columns of NAME.parquet if there is one."""
@@ -118,8 +130,8 @@ class NpyShard:
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
-            return _texts(load(self.fs, path)[self.start : self.stop], path)
-        with self.fs.open(path, "rb") as file:
+            return _texts(load(self.fs, path, self.start, self.stop), path)
+        with open_file(self.fs, path) as file:
             file.seek(self.ids_offset)
             lines = itertools.islice(file, self.stop - self.start)
             return [line.decode("utf-8-sig", "backslashreplace").strip() for line in lines]
@@ -157,7 +169,7 @@ def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Da
         listed = _count_ids(fs, ids)
         _expect(count, path, listed, ids)
     elif ids is not None:
-        with fs.open(ids, "rb") as file:
+        with open_file(fs, ids) as file:
             listed, starts = _line_starts(file, ids)
         _expect(count, path, listed, ids)
     if table is not None:
@@ -188,7 +200,7 @@ def _expect(count: int, path: str, found: int, beside: str) -> None:
 
 
 def _count_ids(fs: AbstractFileSystem, path: str) -> int:
-    shape, dtype, _ = _read_header(fs, path)
+    shape, dtype, _, _ = _read_header(fs, path)
     pair_of_u8 = [dtype[name].str[1:] for name in dtype.names or ()] == ["u8", "u8"]
     if dtype.hasobject or len(shape) != 1 or not (dtype.kind in "USiu" or pair_of_u8):
         raise UserError(f"{path!r} holds {dtype} of shape {shape}: ids are a 1-d array of text or integers")

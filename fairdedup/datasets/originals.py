@@ -22,7 +22,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import ImageShard, Sample
-from fairdedup.datasets.files import Unreadable, extension, plain_text, read_file
+from fairdedup.datasets.files import Unreadable, extension, open_file, plain_text, read_file
 from fairdedup.datasets.folder import FolderShard
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.parquet import ParquetImageShard
@@ -170,7 +170,7 @@ def _of_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
     missing = None  # behind the place where a tar is damaged nothing is wanted, else all must be there
     local = isinstance(shard.fs, LocalFileSystem)
     position, id_, key = -1, "", ""
-    with open(shard.path, "rb", buffering=0) if local else shard.fs.open(shard.path, "rb") as raw:
+    with open(shard.path, "rb", buffering=0) if local else open_file(shard.fs, shard.path) as raw:
         if local and is_plain_tar(raw):
             found: Iterator[tuple[str, Any]] = ranges(raw, shard.fs.size(shard.path), walk)
         else:

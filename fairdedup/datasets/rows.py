@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.files import open_file, plain_text
 from fairdedup.errors import UserError
 
 ROWS_PER_BYTE = 8  # a footer that claims more rows than this for each byte of its file is not believed
@@ -45,7 +45,7 @@ def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
     UserError
         If it is not a whole Parquet file.
     """
-    with fs.open(path, "rb") as file:
+    with open_file(fs, path) as file:
         try:
             parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
             names = parquet.schema_arrow.names

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.cells import Cells, count_by_cluster
@@ -21,7 +20,7 @@ from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertain import uncertainty
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
-from fairdedup.storage.files import is_sealed
+from fairdedup.storage.files import read_sealed_table
 from fairdedup.storage.run import Group, RunDirectory
 from fairdedup.storage.vectors import vectors_of_rows
 
@@ -56,9 +55,10 @@ class Part:
             If the part is damaged.
         """
         path = self.run.part("decisions", self.group.number)
-        if not is_sealed(path, self.seal):
+        table = read_sealed_table(path, self.seal, columns)
+        if table is None:
             raise UserError(f"{path} is missing or damaged: run `fairdedup prune {self.run.root}` again")
-        return pq.read_table(path, columns=list(columns))
+        return table
 
 
 class Source(Protocol):

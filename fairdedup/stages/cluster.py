@@ -69,7 +69,7 @@ def take_centroids(run: RunDirectory, frozen: Path) -> str:
     """Copy the centroids of an earlier run, and return their seal."""
     made_of = hash_of("frozen", seal(frozen))
     if not is_made(run.centroids, made_of):
-        write_array(run.centroids, np.load(frozen, allow_pickle=False))
+        write_array(run.centroids, np.asarray(read_array(frozen)))
         mark_made(run.centroids, made_of)
     return seal(run.centroids)
 
@@ -98,7 +98,7 @@ def sort_group(root: Path, group: Group, centroids: str) -> NDArray[np.int64]:
     known = run.read_sorted(number)
     if known is not None and known.fingerprint == made_of:
         return np.diff(read_array(run.sorted("offsets", number)))
-    unit_centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False))
+    unit_centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)))
     unit, rows = _vectors(run, group), group.rows()
     labels = np.empty(len(unit), np.int64)
     for start in range(0, len(unit), BLOCK):

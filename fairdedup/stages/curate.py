@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.rules import ordered
@@ -24,7 +23,7 @@ from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
 from fairdedup.storage.condition import Condition, condition, holds, parse
-from fairdedup.storage.files import clear, read_array, write_array
+from fairdedup.storage.files import clear, read_array, read_schema, write_array
 from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
 from fairdedup.storage.run import Group, RunDirectory, ShardRecord, groups
@@ -104,7 +103,7 @@ def curate_group(
     write_array(Marks(folder).excluded_path(number), np.concatenate([excluded for _, excluded, _ in shards]))
     marks = marks[np.searchsorted(group.rows(), read_array(run.sorted("rows", number)))]
     write_array(Marks(folder).path(number), marks)
-    bounds = np.load(run.sorted("offsets", number))
+    bounds = np.asarray(read_array(run.sorted("offsets", number)))
     named = [np.concatenate([found[k] for _, _, found in shards]) for k in range(3)]
     near = np.concatenate([excluded["near"] >= 0 for _, excluded, _ in shards])
     per_cluster = _per_cluster(marks["excluded"], bounds), _per_cluster(marks["protected"], bounds)
@@ -116,7 +115,7 @@ def _curate_shard(
     schema: pa.Schema, evaluation: Evaluation | None,
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[np.int64], ...]]:  # fmt: skip
     """Return the marks of a shard by row, its excluded rows, and which ids were dropped, kept and lost."""
-    own = pq.read_schema(run.metadata(record.number)).names
+    own = read_schema(run.metadata(record.number)).names
     metadata = conform(run.read_metadata(record, [n for n in schema.names if n in own]), schema)
     ids = metadata.column("id")
     unusable = pa.array([r[1] for r in record.rejected], pa.string())
@@ -239,7 +238,7 @@ def _clear_stale(run: RunDirectory) -> None:
 
 def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..., list[Any]]) -> Marks:
     records = run.records()
-    schema = merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
+    schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
     where = None if wishes.where is None else condition(wishes.where, schema)
     if wishes.prefer is not None:
         _check_number(wishes.prefer, schema)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.similarity import reason, unit_float16
@@ -25,7 +24,7 @@ from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.forward import Forward
 from fairdedup.errors import UserError
 from fairdedup.storage.copies import Copies, borrowed
-from fairdedup.storage.files import write_array, write_table
+from fairdedup.storage.files import read_array, read_table, write_array, write_table
 from fairdedup.storage.run import Rejection, RunDirectory, ShardRecord, seals_of
 
 REPORT_EVERY = 64  # rows
@@ -170,7 +169,8 @@ def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
 
 def known_shards(run: RunDirectory, prints: Sequence[str], submit: Callable[..., list[Any]]) -> dict[int, ShardRecord]:
     """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
-    before = [k for k in range(len(prints)) if run.record(k).is_file()]
+    recorded = run.recorded()
+    before = [k for k in range(len(prints)) if k in recorded]
     found = submit("verify", known_shard, [(k, run.root, prints[k]) for k in before])
     return {record.number: record for record in found if record is not None}
 
@@ -257,7 +257,7 @@ def _check_dimension(records: list[ShardRecord], run: RunDirectory) -> None:
     seen: dict[int, str] = {}
     for record in records:
         if record.valid:
-            seen.setdefault(np.load(run.vectors(record.number), mmap_mode="r").shape[1], record.name)
+            seen.setdefault(read_array(run.vectors(record.number)).shape[1], record.name)
     if len(seen) > 1:
         (a, first), (b, second) = list(seen.items())[:2]
         raise UserError(f"{first} has vectors of {a} values and {second} of {b}: all must come from one model")
@@ -287,4 +287,4 @@ def _check_ids(records: list[ShardRecord], run: RunDirectory) -> None:
 
 
 def _ids(run: RunDirectory, number: int) -> pd.Series:
-    return pq.read_table(run.metadata(number), columns=["id"]).column("id").to_pandas()
+    return read_table(run.metadata(number), ["id"]).column("id").to_pandas()

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.steps import COLUMNS, EARLIER, RECORD
 from fairdedup.errors import FairdedupError
-from fairdedup.storage.files import clear, read_array, seal, writing
+from fairdedup.storage.files import clear, read_array, read_schema, seal, writing
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform, merged_schema
@@ -25,10 +24,12 @@ FOLDERS = ("decisions", "kept", "rejected")
 
 
 def export_group(
-    root: Path, group: Group, tasks: list[int], readmitted: NDArray[np.int64], schema: pa.Schema, marks: Marks,
-    beside: bool,
+    root: Path, group: Group, tasks: list[tuple[int, int, int]], readmitted: NDArray[np.int64], schema: pa.Schema,
+    marks: Marks, beside: bool,
 ) -> tuple[dict[str, int], dict[str, str]]:  # fmt: skip
     """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
+
+    `tasks` says of each prune task that decided some of their rows where these begin and end among its own.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def export_group(
         If a row is not decided.
     """
     run = RunDirectory(root)
-    decided = _decided(run, tasks, group.first, group.first + group.input)
+    decided = _decided(run, tasks)
     excluded = marks.of_group(group.number)
     counts = dict.fromkeys(COUNTS, 0)
     paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
@@ -86,9 +87,9 @@ def export_group(
     return counts, {str(path.relative_to(root)): seal(path) for path in paths.values()}
 
 
-def _decided(run: RunDirectory, tasks: list[int], first: int, last: int) -> NDArray[Any]:
-    """Return the decisions of the rows from first to before last, of all tasks, by row."""
-    slices = [np.asarray(_between(read_array(run.decided(task)), first, last)) for task in tasks]
+def _decided(run: RunDirectory, tasks: list[tuple[int, int, int]]) -> NDArray[Any]:
+    """Return slices of the decisions of tasks, by row."""
+    slices = [np.asarray(read_array(run.decided(task))[first:last]) for task, first, last in tasks]
     decided = np.concatenate([np.zeros(0, RECORD), *slices])
     return decided[np.argsort(decided["row"])]
 
@@ -107,13 +108,18 @@ def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_],
 
 def export(
     run: RunDirectory,
-    tasks: list[int],
+    tasks: list[tuple[int, NDArray[np.int64]]],
     readmitted: NDArray[np.int64],
     submit: Callable[..., list[Any]],
     marks: Marks,
     beside: bool = False,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Write the product of a run and return its counts, and the seal of every file; `beside` earlier runs or alone.
+
+    Parameters
+    ----------
+    tasks : list of (int, ndarray of shape (g + 1,))
+        Number of each prune task, and where the rows of each group of shards begin among its own.
 
     Raises
     ------
@@ -124,12 +130,14 @@ def export(
     for folder in FOLDERS:  # an earlier decision of this run may have had other parts
         for stale in (run.root / folder).glob("part-*.parquet"):
             stale.unlink()
-    schema = merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
+    schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
     marks = replace(marks, excluded=0, protected=0)  # what is of each cluster need not travel
     parts, arguments = groups(records), []
     for group in parts:
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
-        arguments.append((run.root, group, tasks, readmitted[low:high], schema, marks, beside))
+        own = [(task, int(b[group.number]), int(b[group.number + 1])) for task, b in tasks]
+        own = [each for each in own if each[2] > each[1]]
+        arguments.append((run.root, group, own, readmitted[low:high], schema, marks, beside))
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     seals: dict[str, str] = {}
     for each, sealed in submit("export", export_group, arguments, [g.input for g in parts], [g.name for g in parts]):

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
-from fairdedup.storage.files import write_array
+from fairdedup.storage.files import read_table, write_array
 from fairdedup.storage.run import RunDirectory
 
 UID = np.dtype("u8,u8")
@@ -28,7 +27,7 @@ _ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # what reads the file takes the mar
 def ids_of(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
     """Yield the ids of the kept, or of the removed, rows of each part, in the order of the input."""
     for part in parts:
-        table = pq.read_table(run.part("decisions", part), columns=["id", "kept"])
+        table = read_table(run.part("decisions", part), ["id", "kept"])
         flags = table.column("kept")
         yield table.column("id").filter(flags if kept else pc.invert(flags))
 

@@ -44,6 +44,7 @@ class ClusterRange:
     files: int
     rows: int
     work: float
+    starts: NDArray[np.int64]  # the row at which each group of shards begins, and behind them the number of rows
     marks: Path | None = None
     beside: bool = False  # what earlier runs kept
     memo: dict[Any, Any] = field(default_factory=dict)
@@ -51,18 +52,21 @@ class ClusterRange:
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters that hold a row that is not excluded, rows ascending."""
         run = RunDirectory(self.root)
-        centroids = kmeans.unit_centroids(np.load(run.centroids, allow_pickle=False)[self.first : self.last])
-        files = [
-            (read_array(run.sorted("vectors", k)), read_array(run.sorted("rows", k)), np.load(run.sorted("offsets", k)))
-            for k in range(self.files)
-        ]
-        marks = [read_array(Marks(self.marks).path(k)) for k in range(self.files)] if self.marks else []
+        centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)[self.first : self.last]))
+        files = []
+        for k in range(self.files):
+            own = np.array(read_array(run.sorted("offsets", k))[self.first : self.last + 1])
+            vectors, rows = (read_array(run.sorted(what, k), int(own[-1]), self.files) for what in ("vectors", "rows"))
+            files.append((vectors, rows, own))
+        marks = (
+            [read_array(Marks(self.marks).path(k), int(files[k][2][-1]), self.files) for k in range(self.files)]
+            if self.marks else []
+        )  # fmt: skip
         beside = EarlierSamples(self.root, self.first, self.last) if self.beside else None
         for number in range(self.first, self.last):
+            at = number - self.first
             # Groups stand in row order and are sorted stably, so the rows of a cluster come out ascending.
-            slices = [
-                (v, r, slice(int(o[number]), int(o[number + 1]))) for v, r, o in files if o[number + 1] > o[number]
-            ]
+            slices = [(v, r, slice(int(o[at]), int(o[at + 1]))) for v, r, o in files if o[at + 1] > o[at]]
             if slices:
                 cluster = Cluster(
                     number,
@@ -74,8 +78,8 @@ class ClusterRange:
                     for vectors, _, _ in files:
                         release(vectors)
                 if marks:
-                    own = [m[int(o[number]) : int(o[number + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
-                    cluster = _curated(cluster, np.concatenate(own))
+                    wanted = [m[int(o[at]) : int(o[at + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
+                    cluster = _curated(cluster, np.concatenate(wanted))
                 if len(cluster.rows):
                     if beside is not None:
                         cluster = replace(cluster, earlier=Earlier(*beside.cluster(number, cluster.unit.shape[1])))
@@ -91,7 +95,20 @@ def _curated(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
     )  # fmt: skip
 
 
-def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
+@dataclass
+class Stored(Decided):
+    """What is left in memory of decisions that have been written, by row.
+
+    Attributes
+    ----------
+    bounds : ndarray of shape (g + 1,), int64
+        Where the rows of each group of shards begin among them.
+    """
+
+    bounds: NDArray[np.int64]
+
+
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Stored:
     """Decide a range of clusters, write its decisions by row, and return what re-admission needs."""
     decided = decide_part(part, eps, plan, kept_rows)
     order = np.argsort(decided.columns["row"])
@@ -99,7 +116,7 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArra
     for name in RECORD.names or ():
         records[name] = decided.columns[name][order]
     write_array(RunDirectory(part.root).decided(part.number), records)
-    return replace(decided, columns={})
+    return Stored(**{**vars(decided), "columns": {}}, bounds=np.searchsorted(records["row"], part.starts))
 
 
 def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tuple[list[ClusterRange], int]:
@@ -115,7 +132,8 @@ def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tup
     known = read_json(run.sizes)
     if known is None:
         raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster --out {run.root}` first")
-    files = len(groups(run.records()))
+    parted = groups(run.records())
+    starts = np.array([g.first for g in parted] + [parted[-1].first + parted[-1].input if parted else 0], np.int64)
     sizes = np.array(known, np.int64) - marks.excluded
     each = sizes.astype(np.float64) ** 2 + sizes
     work = np.cumsum(each)
@@ -124,7 +142,9 @@ def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tup
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
     parts = [
-        ClusterRange(run.root, k, a, b, files, int(sizes[a:b].sum()), float(each[a:b].sum()), marks.folder, beside)
+        ClusterRange(
+            run.root, k, a, b, len(parted), int(sizes[a:b].sum()), float(each[a:b].sum()), starts, marks.folder, beside
+        )
         for k, (a, b) in enumerate(spans)
     ]
     held = np.asarray(marks.protected) + (kept_per_cluster(run.root, len(sizes)) if beside else 0)
@@ -177,7 +197,7 @@ def _map(
 
 def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
     """Return each attribute's memberships summed over the kept rows of a part, in units of 1e-9."""
-    decided = read_array(RunDirectory(part.root).decided(part.number))
+    decided = np.asarray(read_array(RunDirectory(part.root).decided(part.number)))
     kept = np.concatenate((decided["row"][decided["kept"]], readmitted))
     assert plan.prototypes is not None
     sums = [[0] * len(a.concepts) for a in plan.prototypes.attributes]

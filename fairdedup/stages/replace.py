@@ -6,7 +6,6 @@ last, so that a command that was killed has either changed nothing or is finishe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.similarity import EPS_UNIT, Vectors, cosine_of_pairs, cosines, most_similar
 from fairdedup.datasets.ids import read_ids
 from fairdedup.errors import FairdedupError, visible
-from fairdedup.storage.files import clear, read_array, read_json, seal, write_array, write_json, write_table, writing
+from fairdedup.storage.files import (
+    clear,
+    move,
+    read_array,
+    read_json,
+    read_schema,
+    read_table,
+    seal,
+    write_array,
+    write_json,
+    write_table,
+    writing,
+)
 from fairdedup.storage.idlist import find_ids, unknown_ids, write_ids
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.schemas import conform, merged_schema
@@ -43,7 +53,7 @@ class _Shards:
         return self.group.number
 
     def decisions(self) -> pa.Table:
-        return pq.read_table(self.run.part("decisions", self.number))
+        return read_table(self.run.part("decisions", self.number))
 
     def within(self, rows: Rows) -> slice:
         """Return where the rows of these shards stand among ascending rows."""
@@ -86,7 +96,7 @@ def find_gone(shard: _Shards, ids: Path) -> tuple[Rows, NDArray[np.bool_], Rows,
     """Return the gone rows of a shard, whether each was kept, its representative, and the places of ids found."""
     table = shard.decisions().select(["row", "id", "kept", "representative"])
     gone, named = find_ids(ids, table.column("id"))
-    rejected = pq.read_table(shard.run.part("rejected", shard.number), columns=["id"])
+    rejected = read_table(shard.run.part("rejected", shard.number), ["id"])
     _, before = find_ids(ids, rejected.column("id"))
     found = [_column(table, name)[gone] for name in ("row", "kept", "representative")]
     return found[0], found[1], found[2], np.concatenate((named, before))
@@ -114,7 +124,7 @@ def rewrite_shard(
     run, number = shard.run, shard.number
     table = shard.decisions()
     before = _counts(table)
-    rejected = pq.read_table(run.part("rejected", number))
+    rejected = read_table(run.part("rejected", number))
     left = np.isin(_column(table, "row"), gone)
     out = table.filter(pa.array(left)).select(["row", "id"])
     out = out.append_column("source", pa.array(shard.group.sources(_column(out, "row")), pa.string()))
@@ -155,7 +165,7 @@ def _counts(table: pa.Table) -> dict[str, int]:
 def most_alike(shard: _Shards, aside: Path, clusters: Rows, known: _Known) -> float:
     """Return the largest cosine of a promoted row with a kept row of its cluster, readmitted ones aside."""
     part = RunDirectory(aside).part("decisions", shard.number)
-    table = pq.read_table(part) if part.is_file() else shard.decisions()
+    table = read_table(part) if part.is_file() else shard.decisions()
     swept = _column(table, "kept") & ~_column(table, "readmitted") & np.isin(_column(table, "cluster"), clusters)
     rows, cluster = _column(table, "row")[swept], _column(table, "cluster")[swept]
     order, others = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
@@ -302,7 +312,7 @@ def _rewrite(
     """Write the parts of all groups that change."""
     order = np.argsort(rows)
     rows, heir = rows[order], heir[order]
-    schema = merged_schema([pq.read_schema(s.run.metadata(r.number)) for s in shards for r in s.group.records])
+    schema = merged_schema([read_schema(s.run.metadata(r.number)) for s in shards for r in s.group.records])
     arguments = []
     for shard in shards:
         left, own = gone[shard.within(gone)], shard.within(rows)
@@ -330,11 +340,11 @@ def finish(run: RunDirectory) -> dict[str, Any] | None:
         run.drop_audit()
         state = StateDirectory(run.root)
         if state.file.is_file():  # it is of before; whoever replaces makes it anew
-            os.replace(state.file, state.stale)
+            move(state.file, state.stale)
         manifest["files"] = {n: s for n, s in manifest["files"].items() if not n.startswith("state/")}
         for folder in FOLDERS:
             for part in sorted((run.replaced / folder).glob("part-*.parquet")):
-                os.replace(part, run.root / folder / part.name)
+                move(part, run.root / folder / part.name)
         write_json(run.manifest, manifest)
     clear(run.replaced)
     return manifest

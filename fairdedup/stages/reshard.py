@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import Member, Piece, originals
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.files import is_sealed, read_json, whole, write_json
+from fairdedup.storage.files import is_sealed, read_json, read_table, whole, write_json
 from fairdedup.storage.run import Group, RunDirectory
 from fairdedup.storage.shards import BLOCK, ShardWriter, header
 
@@ -99,7 +98,7 @@ class Written:
 
 def rows_of(run: RunDirectory, part: int, kept: bool, columns: Sequence[str] = ()) -> pa.Table:
     """Return `row` and these columns of the kept, or of the removed, rows of a part of decisions/."""
-    table = pq.read_table(run.part("decisions", part), columns=["row", *columns, "kept"])
+    table = read_table(run.part("decisions", part), ["row", *columns, "kept"])
     flags = table.column("kept").to_numpy()
     return table.drop_columns(["kept"]).filter(pa.array(flags if kept else ~flags))
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.core.moments import Moments
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, quantised
-from fairdedup.storage.files import read_array, seal, write_array, write_table
+from fairdedup.storage.files import read_array, read_table, seal, write_array, write_table
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.state import Segment, StateDirectory, identity
 
@@ -30,10 +29,11 @@ def state_group(
     """Write the segment of consecutive shards, and beside it its sums over each cluster; return the segment's seals."""
     run = RunDirectory(root)
     columns = ["row", "id", "cluster", "kept", "centroid_similarity"]
-    table = pq.read_table(run.part("decisions", group.number), columns=columns)
+    table = read_table(run.part("decisions", group.number), columns)
     decided, cluster = table.column("row").to_numpy(), table.column("cluster").to_numpy()
     kept = table.column("kept").to_numpy().astype(bool)
-    rows, unit = read_array(run.sorted("rows", group.number)), read_array(run.sorted("vectors", group.number))
+    rows = np.asarray(read_array(run.sorted("rows", group.number)))
+    unit = read_array(run.sorted("vectors", group.number))
     stays = np.flatnonzero(np.isin(rows, decided[kept]))
     places = np.searchsorted(decided, rows[stays])
     offsets = np.concatenate(([0], np.cumsum(np.bincount(cluster[kept], minlength=clusters)))).astype(np.int64)
@@ -79,7 +79,7 @@ def write_segments(
     for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
         total = np.sum([0])
         for group in parts:
-            total = total + np.load(_sums(folder, what, group.number))
+            total = total + np.asarray(read_array(_sums(folder, what, group.number)))
             _sums(folder, what, group.number).unlink()
         write_array(folder / f"{what}.npy", total)
         files[f"{what}.npy"] = seal(folder / f"{what}.npy")
@@ -107,7 +107,7 @@ def read_prototypes(path: Path) -> Prototypes:
     """Read them, the very vectors: to scale them again would round them again."""
     own: dict[str, list[tuple[str, NDArray[np.float16]]]] = {}
     temperatures: dict[str, float | None] = {}
-    for line in pq.read_table(path).to_pylist():
+    for line in read_table(path).to_pylist():
         temperatures[line["attribute"]] = line["temperature"]
         own.setdefault(line["attribute"], []).append((line["concept"], np.array(line["vector"], np.float16)))
     attributes = []

@@ -39,6 +39,6 @@ class Copies:
 def borrowed(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
     """Return the vectors (d,) of the positions that are lent; those that could not be used are left out."""
     run = RunDirectory(root)
-    files = {owner: read_array(run.lent(owner)) for owner in copies.lenders()}
+    files = {owner: np.asarray(read_array(run.lent(owner))) for owner in copies.lenders()}
     vectors = {position: files[owner][place] for position, (owner, place) in copies.elsewhere.items()}
     return {position: vector for position, vector in vectors.items() if vector.any()}

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.storage.files import write_table
+from fairdedup.storage.files import read_table, write_table
 
 
 def write_ids(path: Path, ids: pa.Array) -> None:
@@ -21,9 +20,10 @@ def write_ids(path: Path, ids: pa.Array) -> None:
 
 def find_ids(path: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which of these ids (n,) the list at a path names, and their places in it; none where there is no list."""
-    if not path.is_file():
+    try:
+        known = read_table(path).column("id").combine_chunks()
+    except FileNotFoundError:
         return np.zeros(len(ids), np.bool_), np.zeros(0, np.int64)
-    known = pq.read_table(path).column("id").combine_chunks()
     found = pc.index_in(pa.chunked_array([ids]) if isinstance(ids, pa.Array) else ids, value_set=known)
     return pc.is_valid(found).to_numpy().astype(bool), pc.drop_null(found).to_numpy().astype(np.int64)
 

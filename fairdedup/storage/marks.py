@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import visible
-from fairdedup.storage.files import read_array
+from fairdedup.storage.files import read_array, read_table
 
 MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
 EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # near: an evaluation sample, or -1
@@ -58,7 +57,7 @@ class Marks:
         """Return why each of some excluded rows is excluded."""
         if not (excluded["near"] >= 0).any():
             return [self.reasons[why] for why in excluded["reason"].tolist()]
-        ids = pq.read_table(self.evaluation, columns=["id"]).column("id")
+        ids = read_table(self.evaluation, ["id"]).column("id")
         return [
             self.reasons[why] + (f" {visible(ids[near].as_py())!r}" if near >= 0 else "")
             for _, why, near in excluded.tolist()
@@ -66,7 +65,7 @@ class Marks:
 
     def of_group(self, number: int) -> NDArray[Any]:
         """Return a group's excluded rows with the number of the reason."""
-        return read_array(self.excluded_path(number)) if self.folder else np.zeros(0, EXCLUDED)
+        return np.asarray(read_array(self.excluded_path(number))) if self.folder else np.zeros(0, EXCLUDED)
 
     @property
     def always_kept(self) -> int:

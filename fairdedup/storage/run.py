@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +10,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.files import is_sealed, is_whole, read_json, seal, write_json
+from fairdedup.storage.files import (
+    is_sealed,
+    is_whole,
+    read_json,
+    read_jsons,
+    read_sealed_table,
+    seal,
+    sizes_in,
+    write_json,
+)
 
 GROUP_ROWS = 1 << 18  # rows of consecutive shards that are sorted into one file, and exported as one part
 AUDIT_FILES = ("audit.json", "audit.parquet")
@@ -167,11 +176,15 @@ class RunDirectory:
     def read_record(self, number: int, verify: bool = False) -> ShardRecord | None:
         """Return the record of a shard whose files are there in full, else None; `verify` reads them."""
         try:
-            known = read_json(self.record(number))
-            record = ShardRecord(**{**known, "rejected": [tuple(r) for r in known["rejected"]]})
-        except (FairdedupError, TypeError, KeyError):  # damaged, or not there: made again
+            record = _record(read_json(self.record(number)))
+        except FairdedupError:  # damaged: made again
             return None
-        return record if _undamaged(self.files(number), record.seals, verify) else None
+        return record if record is not None and _undamaged(self.files(number), record.seals, verify) else None
+
+    def recorded(self) -> set[int]:
+        """Return the numbers of the shards that have a record: one listing."""
+        found = (re.fullmatch(r"record_([0-9]+)\.json", name) for name in sizes_in(self.record(0).parent))
+        return {int(match[1]) for match in found if match}
 
     def read_metadata(self, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
         """Return the metadata of an embedding shard.
@@ -182,9 +195,10 @@ class RunDirectory:
             If they are damaged.
         """
         path = self.metadata(record.number)
-        if not is_sealed(path, record.seals["metadata"]):
+        table = read_sealed_table(path, record.seals["metadata"], columns)
+        if table is None:
             raise UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {self.root} again")
-        return pq.read_table(path, columns=columns)
+        return table
 
     def write_record(self, record: ShardRecord) -> None:
         """Write the record of a shard, last of its files."""
@@ -209,11 +223,10 @@ class RunDirectory:
 
     def drop_shards_from(self, number: int) -> None:
         """Remove embedding shards from this number on: an input that has shrunk leaves none behind."""
-        while (record := self.record(number)).is_file():
-            record.unlink()
-            self.vectors(number).unlink(missing_ok=True)
-            self.metadata(number).unlink(missing_ok=True)
-            number += 1
+        for stale in sorted(known for known in self.recorded() if known >= number):
+            self.record(stale).unlink()
+            for path in self.files(stale).values():
+                path.unlink(missing_ok=True)
 
     def drop_sorted_from(self, number: int) -> None:
         """Remove sorted groups from this number on, of an earlier clustering."""
@@ -235,13 +248,26 @@ class RunDirectory:
         shards = (config.get("done") or {}).get("embed")
         if shards is None:
             raise UserError(f"{self.root} holds no finished embeddings: run `fairdedup embed INPUT --out {self.root}`")
-        records = [self.read_record(k) for k in range(shards)]
-        for number, record in enumerate(records):
-            if record is None:
+        sizes = {what: sizes_in(path.parent) for what, path in self.files(0).items()}
+        records = []
+        for number, known in enumerate(read_jsons([self.record(k) for k in range(shards)])):
+            record = _record(known)
+            if record is None or any(
+                str(sizes[what].get(path.name)) != record.seals.get(what, "").split("-")[0]
+                for what, path in self.files(number).items()
+            ):
                 raise UserError(
                     f"{self.vectors(number)} is missing or damaged: run `fairdedup embed` with --out {self.root} again"
                 )
-        return [r for r in records if r is not None]
+            records.append(record)
+        return records
+
+
+def _record(known: Any) -> ShardRecord | None:
+    try:
+        return ShardRecord(**{**known, "rejected": [tuple(r) for r in known["rejected"]]})
+    except (TypeError, KeyError):  # damaged, or not there
+        return None
 
 
 def _changes(known: dict[str, str], now: dict[str, str]) -> list[str]:

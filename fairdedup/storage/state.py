@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,14 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.files import (
+    is_same_file,
     is_sealed,
     is_whole,
+    opened_arrow,
     read_array,
     read_json,
     seal,
+    take_copy,
     whole,
     write_array,
     write_json,
@@ -195,13 +196,9 @@ def take_over(target: StateDirectory, sources: list[tuple[Path, dict[str, Any]]]
 
 
 def _link(source: Path, target: Path, sealed: str) -> None:
-    if target.exists() and (os.path.samefile(source, target) or is_sealed(target, sealed)):
+    if is_same_file(source, target) or is_sealed(target, sealed):
         return
-    with whole(target) as aside:
-        try:
-            os.link(source, aside)
-        except OSError:
-            shutil.copyfile(source, aside)
+    take_copy(source, target)
 
 
 class EarlierSamples:
@@ -209,7 +206,8 @@ class EarlierSamples:
 
     def __init__(self, root: Path, first: int, last: int) -> None:
         self.state, self.first = StateDirectory(root), first
-        self._segments = [_Open(segment, first, last) for segment in segments_of(root)]
+        segments = segments_of(root)
+        self._segments = [_Open(segment, first, last, len(segments)) for segment in segments]
         self._sums = np.asarray(read_array(self.state.sums)[first:last])
         self._begun = np.asarray(read_array(self.state.begun)[first:last])
 
@@ -230,11 +228,11 @@ class EarlierSamples:
 
 
 class _Open:
-    def __init__(self, segment: Segment, first: int, last: int) -> None:
+    def __init__(self, segment: Segment, first: int, last: int, share: int) -> None:
         self.segment, self.first = segment, first
         self.offsets = np.asarray(read_array(segment.offsets)[first : last + 1])
         self.checksums = np.asarray(read_array(segment.checksums)[first:last])
-        self.vectors = read_array(segment.vectors)
+        self.vectors = read_array(segment.vectors, int(self.offsets[-1]), share)
 
     def cluster(self, number: int, place: int) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
         k = number - self.first
@@ -275,8 +273,8 @@ def named(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None], list[
     numbers = names >> PLACE_BITS
     for number in np.unique(numbers[names >= 0]).tolist():
         segment, mine = segments[number], np.flatnonzero(numbers == number)
-        with pa.memory_map(str(segment.ids)) as source:
-            column = pa.ipc.open_file(source).read_all().column("id")
+        with opened_arrow(segment.ids) as table:
+            column = table.column("id")
             found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
         run = of[int(segment.folder.name.removeprefix("run-"))]
         for k, name in zip(mine.tolist(), found, strict=True):
