@@ -106,6 +106,7 @@ class Served:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     served: Served
 
     def log_message(self, format: str, *args: Any) -> None:

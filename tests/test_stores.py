@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
     new = store.put(source, "new")
     (tmp_path / "drop.txt").write_text("k7\nk19\n")
     (tmp_path / "gone.txt").write_text("".join(f"k{row}\n" for row in range(0, 400, 7)))
-    again = ("--keep", 0.4, "--rule", "semdedup", "--where", "width >= 20", "--drop", tmp_path / "drop.txt")
+    again = ("--eps", 0.15, "--rule", "semdedup", "--where", "width >= 20", "--drop", tmp_path / "drop.txt")
     shutil.copytree(job.local, tmp_path / "run")
     store.copy(job.remote, f"{BUCKET}/again/run")
     swept = []
@@ -276,7 +277,8 @@ def test_dropped_connections_and_throttling_on_the_way_change_no_byte(
     store: Store, job: Job, plain: Path, tmp_path: Path
 ) -> None:
     failed: list[Fault] = []
-    faults = once_each("drop", None, "slow down", None, "cut", None, "internal", None)
+    quiet = (None, None, None)
+    faults = once_each("drop", *quiet, "slow down", *quiet, "cut", *quiet, "internal", *quiet)
 
     def fault(request: Request) -> Fault:
         failed.append(faults(request))
@@ -348,7 +350,7 @@ def test_credentials_are_in_no_object_and_no_output(store: Store, job: Job, tmp_
         finished = command("prune", out, "--eps", 0.2, "--rule", "semdedup", "--scheduler", store.scheduler)
     assert finished.code == 1
     printed += [finished.out, finished.err]
-    held = contents(store.get(BUCKET, tmp_path))
+    held = contents(store.get(out, tmp_path / "a")) | contents(store.get(job.remote, tmp_path / "b"))
     assert len(held) > 20
     for secret in (KEY, SECRET):
         assert not [name for name, data in held.items() if secret.encode() in data]
@@ -582,6 +584,12 @@ def test_an_object_that_is_no_array_is_an_error_of_one_line(store: Store, data: 
     path.fs.pipe_file(str(path), data)
     with pytest.raises(FairdedupError, match=r"^s3://bucket/wrong\.npy is no \.npy file"):
         RemoteArray(path)
+
+
+def test_no_room_on_the_local_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(FairdedupError, match=r"^cannot write s3://bucket/x\.npy: No such file or directory; .*TMPDIR"):
+        write_array(as_path(f"{BUCKET}/x.npy"), np.zeros(3))
 
 
 def test_a_path_in_a_store_is_never_a_local_file() -> None:

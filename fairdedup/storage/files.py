@@ -48,10 +48,16 @@ def whole(path: Path) -> Iterator[Path]:
         If it cannot be written (no space, no permission): nothing half-written stays.
     """
     if isinstance(path, RemotePath):
-        with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
-            aside = Path(folder, path.name)
-            yield aside
-            _put(aside, path)
+        try:
+            with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
+                aside = Path(folder, path.name)
+                yield aside
+                _put(aside, path)
+        except OSError as error:
+            raise FairdedupError(
+                f"cannot write {path}: {error.strerror or error}; it is written on the local disk first: free some "
+                "space there, or name another folder (TMPDIR)"
+            ) from error
         return
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
