@@ -23,7 +23,7 @@ from fairdedup.api import DECISION_COLUMNS, deduplicate
 from fairdedup.captions import read_captions
 from fairdedup.cli import cli
 from fairdedup.config import RunConfig
-from fairdedup.pipeline import OWN_FILES
+from fairdedup.ledger import OWN_FILES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

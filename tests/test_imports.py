@@ -35,6 +35,8 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "calibrated": {"captions", "core", "datasets", "storage", "errors"},
     "increments": STAGES_USE | {"config", "stages", "stores"},
     "workers": {"stages", "storage", "progress", "errors"},
+    "ledger": STAGES_USE | {"config", "increments", "progress", "stages", "stores", "workers"},
+    "models": STAGES_USE | {"captions", "config", "increments", "ledger", "stages", "stores", "workers"},
     "gate": {"storage", "errors"},
     "handover": {"stages", "datasets", "storage", "stores", "workers", "errors"},
     "arrays": {"errors"},
