@@ -353,7 +353,7 @@ def audit(
 
 
 @cli.command(cls=_Examples, examples="fairdedup gate my-run --max-rejected 0.05 --max-drift 0.25 --min-retention 0.5")
-@click.argument("run_", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @click.option("--max-rejected", type=float, help="Largest share of the input that could not be used.")
 @click.option("--max-drift", type=float, help="Largest psi beyond chance, of a run made --against others.")
 @click.option("--min-retention", type=float,

@@ -229,7 +229,7 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
     again = ("--eps", 0.15, "--rule", "semdedup", "--where", "width >= 20", "--drop", tmp_path / "drop.txt")
     shutil.copytree(job.local, tmp_path / "run")
     store.copy(job.remote, f"{BUCKET}/again/run")
-    swept = []
+    swept, judged = [], []
     for base, more in ((str(tmp_path), source), (f"{BUCKET}/again", new)):
         store.done("prune", f"{base}/run", *again)
         swept.append(
@@ -238,9 +238,11 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
         store.done("run", more, "--against", f"{base}/run", "--out", f"{base}/day-2")
         store.done("replace", f"{base}/run", "--gone", tmp_path / "gone.txt")
         store.done("audit", f"{base}/run", *job.asked[-2:])
+        judged.append(done("gate", f"{base}/run", "--max-rejected", 1, "--min-retention", 0).out)
         told = ("export", f"{base}/run", "--to", "txt", "--what", "removed")
         store.done(*told, "--dest", tmp_path / f"{len(swept)}.txt")
     assert swept[0] == swept[1] and "0.6" in swept[0]
+    assert judged[0] == judged[1] and "retention of" in judged[0]
     assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes() != b""
     finished = store.command(*told)
     assert finished.code == 2 and "name a local --dest" in finished.err
