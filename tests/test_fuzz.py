@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from fairdedup.storage.copies import Copies
 from fairdedup.storage.run import RunDirectory
 
 SPEC = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
-LONGEST = 30.0  # seconds for one input, on a machine that others use too
+LONGEST = 30.0  # seconds of the processor for one input: others may use the machine too
 MOST_MEMORY = 3 << 30
 SMALL = encoded(plain(size=(5, 4)), "PNG")
 COLUMNS = {"text": ["a caption", None, "ünï"], "n": [1, 2, 3], "tags": [["a"], [], None], "o": [{"a": 1}] * 3}
@@ -124,11 +125,11 @@ class Bench:
         """Change one file, read everything, and put the file back; return how it ended."""
         path, data = self.files[which % len(self.files)], self.whole[which % len(self.files)]
         path.write_bytes(changed(data, changes))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             return self._read()
         finally:
-            assert time.monotonic() - started < LONGEST
+            assert time.process_time() - started < LONGEST
             path.write_bytes(data)
 
     def _read(self) -> str:
@@ -160,14 +161,14 @@ class Bench:
         return "rejections" if any(r.rejected for r in records) else "all"
 
 
-def survives(bench: Bench, examples: int, **options: Any) -> set[str]:
-    """Let Hypothesis look for changes that a reader does not survive, and return how the inputs ended."""
-    ends: set[str] = set()
+def survives(bench: Bench, examples: int, **options: Any) -> Counter[str]:
+    """Let Hypothesis look for changes that a reader does not survive, and return how many inputs ended how."""
+    ends: Counter[str] = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
     @given(st.integers(0, 7), CHANGES)
     def attempt(which: int, changes: list[Change]) -> None:
-        ends.add(bench.try_with(which, changes))
+        ends[bench.try_with(which, changes)] += 1
 
     attempt()
     return ends
@@ -179,12 +180,12 @@ def decodes(examples: int, **options: Any) -> None:
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
     @given(st.sampled_from(sorted(IMAGES)), CHANGES)
     def attempt(kind: str, changes: list[Change]) -> None:
-        started = time.monotonic()
+        started = time.process_time()
         try:
             assert decode(changed(IMAGES[kind], changes)).mode == "RGB"
         except BadImage as error:
             assert len(str(error)) < 100 and str(error).isprintable()
-        assert time.monotonic() - started < LONGEST
+        assert time.process_time() - started < LONGEST
 
     attempt()
 
@@ -204,7 +205,7 @@ def little_memory() -> Any:
 def test_no_change_of_bytes_makes_a_reader_fail_or_hang(name: str, tmp_path: Path) -> None:
     bench = Bench(FORMATS[name], tmp_path)
     assert bench._read() in ("all", "rejections")
-    assert survives(bench, 60) & {"error", "rejections"}
+    assert set(survives(bench, 60)) & {"error", "rejections"}
 
 
 def test_no_change_of_bytes_makes_the_decoder_fail_or_hang() -> None:
@@ -215,10 +216,13 @@ def test_no_change_of_bytes_makes_the_decoder_fail_or_hang() -> None:
 def test_an_hour_of_changes(tmp_path: Path) -> None:
     until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "3600"))
     benches = {name: Bench(maker, tmp_path / name) for name, maker in FORMATS.items()}
+    tried: Counter[str] = Counter()
     for name in itertools.cycle([*FORMATS, "decoder"]):
         if time.monotonic() > until:
             break
         if name == "decoder":
             decodes(1_000, derandomize=False)
+            tried["decoded"] += 1_000
         else:
-            survives(benches[name], 300, derandomize=False)
+            tried += survives(benches[name], 300, derandomize=False)
+    print(f"{tried.total():,} damaged inputs: {dict(tried)}")
