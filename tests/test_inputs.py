@@ -353,8 +353,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Ca
     """Run every stage over an input and return the manifest."""
     monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
     spec = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
-    monkeypatch.setattr(pipeline, "_image_encoder", lambda *_: spec)
-    monkeypatch.setattr(pipeline, "_prototypes", lambda *_: None)  # it has no text tower
+    monkeypatch.setattr(pipeline, "image_encoder", lambda *_: spec)
+    monkeypatch.setattr(pipeline, "prototypes_for", lambda *_: None)  # it has no text tower
 
     def whole(source: Path | str, **options: Any) -> dict[str, Any]:
         config = RunConfig(input=str(source), out=tmp_path / "run", rule="semdedup", clusters=1,
