@@ -535,6 +535,14 @@ def test_a_damaged_compressed_tar_gives_what_is_whole(tmp_path):
     assert all(s.image == noise for s in broken[:-1]) and "invalid compressed data" in str(broken[-1].error)
 
 
+def test_a_compressed_tar_that_is_cut_off_in_its_header_is_one_rejection(tmp_path):
+    header = b"\x1f\x8b\x08\x1c" + bytes(6) + b"\x04\x00abcdname\x00comment\x00"  # gzip with all that it may have
+    for length in range(1, len(header) + 1):
+        read = samples_of(touch(tmp_path / f"{length}.tgz", header[:length]))
+        assert [(s.id, s.image) for s in read] == [(f"{length}.tgz", None)]
+        assert str(read[0].error).startswith("damaged or not a tar file: ")
+
+
 def test_no_change_of_bytes_makes_a_tar_reader_fail_or_hang(tmp_path):
     whole = three_samples(tmp_path / "t.tar").read_bytes()[:12_000]
     rng = random.Random(0)

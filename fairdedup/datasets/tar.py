@@ -172,7 +172,10 @@ def _quick(raw: IO[bytes], archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _opened(raw: IO[bytes], mode: Any) -> tarfile.TarFile:
-    return tarfile.open(fileobj=raw, mode=mode, bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8")
+    try:
+        return tarfile.open(fileobj=raw, mode=mode, bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8")
+    except TypeError:  # what tarfile makes of a gzip header that is cut off before its flags
+        raise tarfile.ReadError("unexpected end of data") from None
 
 
 def _plain(archive: tarfile.TarFile, last: list[str]) -> Iterator[tarfile.TarInfo]:
