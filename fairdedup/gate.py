@@ -13,7 +13,7 @@ from typing import Any
 
 from fairdedup.errors import UserError
 from fairdedup.storage.files import read_json
-from fairdedup.storage.run import RunDirectory, manifest_of
+from fairdedup.storage.run import RunDirectory, finished
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,8 @@ def check_run(root: Path, bounds: Bounds) -> list[Check]:
     UserError
         If the run is not finished, or not audited.
     """
-    directory = RunDirectory(root.absolute())
-    manifest = manifest_of(directory)
-    if manifest is None:
-        raise UserError(f"{root} holds no finished run: run `fairdedup prune {root}` first")
+    directory = RunDirectory(root)
+    manifest = finished(directory)
     audit = None
     if bounds.min_retention is not None:
         audit = read_json(directory.report("audit.json"))

@@ -17,7 +17,7 @@ from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import check_sorted
 from fairdedup.storage.files import clear, read_json, sha256_of, write_json
-from fairdedup.storage.run import RunDirectory, ShardRecord, groups, manifest_of
+from fairdedup.storage.run import RunDirectory, ShardRecord, groups
 from fairdedup.storage.state import StateDirectory
 from fairdedup.stores import RemotePath, as_path
 from fairdedup.workers import Workers
@@ -29,14 +29,6 @@ FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs t
 PACKAGES = (
     "fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "duckdb", "numba",
 )  # fmt: skip
-
-
-def finished(directory: RunDirectory) -> dict[str, Any]:
-    """Return the manifest of a finished run."""
-    manifest = manifest_of(directory)
-    if manifest is None:
-        raise UserError(f"{directory.root} holds no finished run: run `fairdedup prune {directory.root}` first")
-    return manifest
 
 
 def clear_run(directory: RunDirectory) -> None:

@@ -39,7 +39,6 @@ from fairdedup.ledger import (
     clear_run,
     fingerprint_of,
     finish_stage,
-    finished,
     hash_of_embeddings,
     recorded_against,
     stages_of,
@@ -67,7 +66,7 @@ from fairdedup.stages.replace import finish, replace
 from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, read_table, write_json
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.run import RunDirectory, manifest_of
+from fairdedup.storage.run import RunDirectory, finished, manifest_of
 from fairdedup.storage.state import StateDirectory
 from fairdedup.stores import RemotePath, as_path
 from fairdedup.workers import Workers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import itertools
 import re
 import sys
 import time
@@ -175,6 +176,16 @@ def naming(path: object, doing: str) -> Iterator[None]:
             from error  # fmt: skip
 
 
+def read_range(fs: Any, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    """Return the bytes of an object, or a range of them, by one request."""
+    try:
+        return bytes(fs.cat_file(name, start=start, end=stop))
+    except OSError as error:
+        if error.errno == errno.EINVAL and fs.size(name) <= start:  # no range lies in an empty object
+            return b""
+        raise
+
+
 class RemotePath(PosixPath):
     """A path in a store, as ``s3://bucket/run``; it has what runs use of a path, and is never a local one.
 
@@ -255,12 +266,7 @@ class RemotePath(PosixPath):
         FileNotFoundError
         """
         with naming(self, "read"):
-            try:
-                return bytes(self.fs.cat_file(str(self), start=start, end=stop))
-            except OSError as error:
-                if error.errno == errno.EINVAL and self.stat().st_size <= start:  # no range lies in an empty object
-                    return b""
-                raise
+            return read_range(self.fs, str(self), start, stop)
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the object's bytes, a request for each so many.
@@ -269,11 +275,11 @@ class RemotePath(PosixPath):
         ------
         FileNotFoundError
         """
-        start, block = 0, bytes(size)
-        while len(block) == size:
+        for start in itertools.count(0, size):
             block = self.read_bytes(start, start + size)
-            start += size
             yield block
+            if len(block) < size:
+                return
 
     def read_ranges(self, ranges: list[tuple[int, int]]) -> list[bytes]:
         """Return several ranges of its bytes, a request each, some at a time."""

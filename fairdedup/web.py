@@ -18,7 +18,7 @@ from fsspec.implementations.http import HTTPFile, HTTPFileSystem
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 6, 0.5, 10.0  # seconds
 IN_MEMORY = 1 << 26  # bytes of a file that is read whole; a larger one goes to the local disk
 PIECE = 1 << 20
-STAMPS = ("ETag", "Content-MD5", "Last-Modified")
+STAMPS = ("ETag", "Last-Modified")
 
 
 def waits() -> Iterator[float]:

@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
-from fairdedup.stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of
+from fairdedup.stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of, read_range
 
 BLOCK = 1 << 23  # bytes that are asked of a store at a time
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
@@ -189,7 +189,7 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     """
     try:
         if _is_of(fs, OBJECT_STORES):  # one request, and no listing where there is none
-            return _at_most(_start_of(fs, path, limit + 1), limit)
+            return _at_most(read_range(fs, path, 0, limit + 1), limit)
         info = fs.info(path)
         if info["type"] != "file":  # a named pipe would wait for ever
             raise Unreadable("not a plain file")
@@ -210,16 +210,6 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
             raise Unreadable("link that leads nowhere") from error
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # a name that data gave
             raise Unreadable("no file can have this path") from error
-        raise
-
-
-def _start_of(fs: AbstractFileSystem, path: str, size: int) -> bytes:
-    """Return the first bytes of an object."""
-    try:
-        return bytes(fs.cat_file(path, start=0, end=size))
-    except OSError as error:
-        if error.errno == errno.EINVAL and fs.size(path) == 0:  # no range lies in an empty object
-            return b""
         raise
 
 

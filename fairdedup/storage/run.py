@@ -363,3 +363,17 @@ def manifest_of(run: RunDirectory) -> dict[str, Any] | None:
     except FairdedupError:
         return None
     return known if isinstance(known, dict) else None
+
+
+def finished(run: RunDirectory) -> dict[str, Any]:
+    """Return run.json of a finished run.
+
+    Raises
+    ------
+    UserError
+        If it is not finished.
+    """
+    known = manifest_of(run)
+    if known is None:
+        raise UserError(f"{run.root} holds no finished run: run `fairdedup prune {run.root}` first")
+    return known
