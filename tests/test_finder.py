@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,6 +98,23 @@ def test_a_crowd_near_the_threshold_goes_back_to_float32_and_loses_nothing(monke
         monkeypatch.setattr(sweep, "finder", make)
         counts.append(sweep.sweep(vectors, [middle - 1, middle]).counts().tolist())
     assert went_back and counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["float32", "from 8 bits back to float32"])
+def test_a_sweep_holds_no_more_than_one_copy_of_its_rows(monkeypatch, back: bool) -> None:
+    vectors = near_copies(6000, 256, 10)  # what is unvisited shrinks, and is moved together, many times
+    monkeypatch.setattr(finder, "MOVED", 256)
+    monkeypatch.setattr(sweep, "BLOCK", 64)
+    monkeypatch.setattr(sweep, "TILE_COLUMNS", 512)
+    monkeypatch.setattr(sweep, "MOST_SETTLED", -1.0)  # 8 bits never pay
+    monkeypatch.setattr(sweep, "finder", FINDERS[back])
+    expected = sweep.sweep(vectors, [500, 3000]).counts().tolist()
+    tracemalloc.start()
+    try:
+        assert sweep.sweep(vectors, [500, 3000]).counts().tolist() == expected
+        assert tracemalloc.get_traced_memory()[1] < 1.3 * vectors.x.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_finder_gives_the_same_pairs_and_the_same_guarantee(monkeypatch) -> None:

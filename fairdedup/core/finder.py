@@ -27,6 +27,7 @@ from fairdedup.core.similarity import Vectors, margin
 
 INT8_ROWS = 1024  # smaller clusters are not worth rounding
 INT8_WORK = 5e10  # float32 multiply-adds of a process after which loading torch pays
+MOVED = 1 << 12  # rows that are moved at a time
 ARITHMETIC = 2e-6  # covers the float32 arithmetic of the bound itself
 _work = 0.0
 _alone = False  # each product takes one thread: the caller has threads of its own
@@ -68,6 +69,14 @@ class Finder:
         return Finder(
             self.values[index], self.length[index], self.scale[index], self.base[index], self.error[index]
         )  # fmt: skip
+
+    def move_up(self, index: NDArray[np.int64]) -> Finder:
+        """Return the rows at these ascending positions, moved to the front of this finder's own arrays."""
+        for start in range(0, len(index), MOVED):
+            rows = index[start : start + MOVED]
+            for array in (self.values, *self.terms()):
+                array[start : start + len(rows)] = array[rows]
+        return self.take(slice(len(index)))
 
     def products(self, other: Finder) -> NDArray[Any]:
         """Return the products with another finder's rows: (n, m), float32 or int32."""

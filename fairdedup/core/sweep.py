@@ -279,7 +279,8 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
             begin += 2 * BLOCK
             continue
         if found.rounded and visits.settled > MOST_SETTLED * visits.looked_at:
-            found = float32_finder(vectors).take(live)  # too much lies near the thresholds for 8 bits
+            found = float32_finder(vectors)  # too much lies near the thresholds for 8 bits, which are let go first
+            found = found.take(live)
             visits.settled = visits.looked_at = 0
         block, rows = found.take(ahead), live[ahead]
         visits.tile(block, rows, block, rows, triangle=True)
@@ -289,7 +290,9 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
         still_open = unvisited[live[begin:]] != 0
         if np.count_nonzero(still_open) < COMPACT_BELOW * len(still_open):
             keep = begin + np.flatnonzero(still_open)
-            found, live, begin = found.take(keep), live[keep], 0
+            # In place, since a second copy of a giant cluster would be the most that this process ever holds.
+            found = found.take(keep) if found.values is vectors.x else found.move_up(keep)
+            live, begin = live[keep], 0
         for start in range(begin, len(live), TILE_COLUMNS):
             columns = slice(start, start + TILE_COLUMNS)
             visits.tile(block, rows, found.take(columns), live[columns], triangle=False)
