@@ -185,8 +185,8 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
     config = _config(config_file, {"input": input_, **flags})
     from fairdedup import pipeline
 
-    with _progress(quiet, log_json) as progress:
-        manifest = pipeline.run(config, progress, restart)
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
+        manifest = pipeline.run(config, workers, restart)
     _summary(manifest, config.out, quiet, log_json)
 
 
@@ -204,8 +204,8 @@ def refit(
     config = _config(config_file, flags)
     from fairdedup import pipeline
 
-    with _progress(quiet, log_json) as progress:
-        manifest = pipeline.refit(config, list(runs), progress, restart)
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
+        manifest = pipeline.refit(config, list(runs), workers, restart)
     _summary(manifest, config.out, quiet, log_json)
 
 
@@ -218,7 +218,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     from fairdedup import pipeline
     from fairdedup.storage.run import RunDirectory
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         config, dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
     _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
@@ -233,7 +233,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
     from fairdedup import pipeline
     from fairdedup.storage.run import RunDirectory
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
     _say(quiet or log_json, visible(f"clusters: {config.out / 'clusters'}"))
 
@@ -251,7 +251,7 @@ def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | No
     from fairdedup import pipeline
     from fairdedup.storage.run import RunDirectory
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.prune_stage(config, RunDirectory(config.out.absolute()), workers)
     _summary(manifest, config.out, quiet, log_json)
 
@@ -268,7 +268,7 @@ def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_f
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.replace_stage(config, gone, workers)
     _summary(manifest, config.out, quiet, log_json)
 
@@ -289,7 +289,7 @@ def sweep(
     from fairdedup import pipeline
     from fairdedup.summary import print_sweep
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         lines = pipeline.sweep_run(config, values, workers)
     if log_json:
         progress.log("finished", run=str(config.out), sweep=lines)
@@ -338,7 +338,7 @@ def audit(
         crossed = tuple(tuple(_names(text, "--intersections")) for text in intersections if text != "none")
     named = None if attributes is None else tuple(_names(attributes, "--attributes"))
     asked = Asked(labels, named, crossed, min_count, aim, top, suggest_labels or 0, csv_out, config.seed)
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         found = pipeline.audit_run(config, asked, workers)
     report = config.out / "report" / "audit.json"
     if as_json and not quiet:
@@ -398,7 +398,7 @@ def calibrate(
         raise UserError(f"--out {str(file)!r}: prototypes with a temperature are Parquet; name it .parquet")
     from fairdedup import pipeline
 
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         told = pipeline.calibrate_run(config, labels, file, workers)
     if log_json:
         progress.log("finished", run=str(config.out), prototypes=str(file), attributes=told)
@@ -436,6 +436,7 @@ def export(
     """
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over, parse_size
+    from fairdedup.workers import Workers
 
     if shard_size is not None and shard_bytes is not None:
         raise UserError("--shard-size and --shard-bytes exclude each other: give one of them")
@@ -444,7 +445,10 @@ def export(
             raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
     most = None if shard_bytes is None else parse_size(shard_bytes)
     wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
-    with _progress(quiet, log_json) as progress, _workers(progress, config) as workers:
+    with (
+        _progress(quiet, log_json) as progress,
+        Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers,
+    ):
         told = hand_over(wanted, workers)
     if log_json:
         progress.log("finished", run=str(config.out), **told)
@@ -501,12 +505,6 @@ def _progress(quiet: bool, log_json: bool) -> Any:
     from fairdedup.progress import StageProgress
 
     return StageProgress(quiet, log_json)
-
-
-def _workers(progress: Any, config: Any) -> Any:
-    from fairdedup.workers import Workers
-
-    return Workers(progress, config.scheduler, config.workers, config.memory_limit)
 
 
 def _summary(manifest: dict[str, Any], out: Path, quiet: bool, log_json: bool) -> None:

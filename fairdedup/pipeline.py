@@ -6,7 +6,8 @@ embed ──▶ cluster ──▶ prune ──▶ export ──▶ run.json, wri
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import replace as replace_field
 from pathlib import Path
@@ -63,6 +64,7 @@ from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over, vague_attributes
 from fairdedup.stages.replace import finish, replace
+from fairdedup.storage.claim import claimed
 from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, read_table, write_json
 from fairdedup.storage.marks import Marks
@@ -72,7 +74,15 @@ from fairdedup.stores import RemotePath, as_path
 from fairdedup.workers import Workers
 
 
-def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> dict[str, Any]:
+@contextmanager
+def at_work(config: RunConfig, progress: StageProgress) -> Iterator[Workers]:
+    """Hold the run directory for one command alone, and give the workers that it may start."""
+    directory = RunDirectory(config.out.absolute())
+    with claimed(directory.root), Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
+        yield workers
+
+
+def run(config: RunConfig, workers: Workers, restart: bool = False) -> dict[str, Any]:
     """Run every stage that is not done yet, and return the manifest.
 
     Raises
@@ -80,7 +90,7 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     UserError
         If the configuration does not fit the input, or differs from what the run directory was begun with.
     """
-    directory = RunDirectory(config.out.absolute())
+    directory, progress = RunDirectory(config.out.absolute()), workers.progress
     named = config.model is not None
     config, ground = _grounded(config)
     _check_amount(config)
@@ -95,7 +105,7 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
     if ground is not None:
         increments.check_encoder(dataset.kind, named, named_spec(config, {}), ground)
     check_input(directory, dataset)
-    _finish_replacement(config, directory, progress)
+    _finish_replacement(directory, workers)
     known = manifest_of(directory)
     if known is not None:
         files = known.get("files", {directory.manifest.name: ""})  # a manifest without them vouches for nothing
@@ -104,15 +114,14 @@ def run(config: RunConfig, progress: StageProgress, restart: bool = False) -> di
             progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
             return known
         progress.say(f"{directory.root / damaged} is missing or damaged: it is made again")
-    with Workers(progress, config.scheduler, config.workers) as workers:
-        embed_stage(config, directory, dataset, workers)
-        cluster_stage(config, directory, workers, ground)
-        return prune_stage(config, directory, workers, verified=True, ground=ground)
+    embed_stage(config, directory, dataset, workers)
+    cluster_stage(config, directory, workers, ground)
+    return prune_stage(config, directory, workers, verified=True, ground=ground)
 
 
-def refit(config: RunConfig, runs: list[Path], progress: StageProgress, restart: bool = False) -> dict[str, Any]:
+def refit(config: RunConfig, runs: list[Path], workers: Workers, restart: bool = False) -> dict[str, Any]:
     """Cluster and decide anew all that the lines of some runs have embedded, as a run of its own; as `run`."""
-    return run(increments.refitted(config, runs), progress, restart)
+    return run(increments.refitted(config, runs), workers, restart)
 
 
 def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
@@ -267,7 +276,7 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     """Take gone samples out of a finished run, promote who takes their place, and return the new manifest."""
     directory = RunDirectory(config.out.absolute())
     check_ids(gone, "--gone")
-    _finish_replacement(config, directory, workers.progress, workers)
+    _finish_replacement(directory, workers)
     manifest = replace(directory, finished(directory), gone, workers.submit)
     manifest |= increments.renew_state(directory, workers.submit)
     if manifest["input"]["format"] == "sample":
@@ -297,15 +306,11 @@ def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) 
     return calibrate_prototypes(directory, prototypes_of_run(config, directory, decided, workers), known, out)
 
 
-def _finish_replacement(
-    config: RunConfig, directory: RunDirectory, progress: StageProgress, workers: Workers | None = None
-) -> None:
+def _finish_replacement(directory: RunDirectory, workers: Workers) -> None:
     """Finish a replacement that was stopped, the state that later runs go on from among it."""
     finish(directory)
     if StateDirectory(directory.root).stale.is_file() and manifest_of(directory):
-        own = Workers(progress, config.scheduler, config.workers, config.memory_limit)
-        with nullcontext(workers) if workers else own as chosen:
-            increments.renew_state(directory, chosen.submit)
+        increments.renew_state(directory, workers.submit)
 
 
 def _grounded(config: RunConfig) -> tuple[RunConfig, Ground | None]:

@@ -115,6 +115,7 @@ class Workers:
 
     def _start(self) -> Any:
         """Connect with the first task, so that a run that has nothing to do starts nothing."""
+        from dask.utils import format_bytes
         from distributed import Client, LocalCluster
 
         allow_files()
@@ -139,7 +140,9 @@ class Workers:
             )  # fmt: skip
             self._client = client = Client(self._cluster, set_as_default=False)
         workers = "1 worker" if self.number == 1 else f"{self.number} workers"
-        self.progress.say(f"{workers} on this machine; dashboard: {client.dashboard_link}")
+        limits = {worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+        memory = f"{format_bytes(min(limits))} of memory" if min(limits, default=0) else "no memory limit"
+        self.progress.say(f"{workers} on this machine, {memory} each; dashboard: {client.dashboard_link}")
         return client
 
     def submit(
@@ -195,9 +198,9 @@ class Workers:
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
                 if future.cancelled():  # nobody here has: the scheduler is gone, and what it knew with it
-                    where = self.scheduler or "of this machine"
+                    lost = f"{self.scheduler} was lost during {stage}: start another"
                     raise FairdedupError(
-                        f"the scheduler {where} was lost during {stage}: start another; "
+                        f"the scheduler {lost if self.scheduler else f'of this command was lost during {stage}'}; "
                         "the same command goes on from here"
                     )
                 error = future.exception()

@@ -127,7 +127,8 @@ def test_the_order_of_the_tasks_changes_no_byte(tmp_path, finished, embeddings, 
                            out=tmp_path / f"run{seed}", scheduler=scheduler)  # fmt: skip
         with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
             patched.setattr(pipeline, "Workers", Shuffled)
-            pipeline.run(config, progress)
+            with pipeline.at_work(config, progress) as workers:
+                pipeline.run(config, workers)
         assert product(config.out) == product(finished)
 
 
@@ -176,8 +177,8 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
     monkeypatch.setattr(storage, "GROUP_ROWS", 160)
     monkeypatch.setattr(pipeline, "Workers", Here)
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS, out=tmp_path / "run")
-    with StageProgress(quiet=True) as progress:
-        pipeline.run(config, progress)
+    with StageProgress(quiet=True) as progress, pipeline.at_work(config, progress) as workers:
+        pipeline.run(config, workers)
     assert sorted(contents(config.out / "kept")) == ["part-00000.parquet", "part-00001.parquet"]
     assert len(list((config.out / "clusters").glob("vectors_*.npy"))) == 2
     for folder in PRODUCT:
@@ -250,14 +251,14 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
                        out=tmp_path / "run", scheduler=scheduler)  # fmt: skip
     with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
         patched.setattr(pipeline, "Workers", Failing)
-        with pytest.raises(FairdedupError) as caught:
-            pipeline.run(config, progress)
+        with pytest.raises(FairdedupError) as caught, pipeline.at_work(config, progress) as workers:
+            pipeline.run(config, workers)
     assert not isinstance(caught.value, UserError)
     assert str(caught.value) == (
         "embed of img_emb_2.npy failed: RuntimeError: the device is on fire; the same command goes on from here"
     )
-    with StageProgress(quiet=True) as progress:
-        pipeline.run(config, progress)
+    with StageProgress(quiet=True) as progress, pipeline.at_work(config, progress) as workers:
+        pipeline.run(config, workers)
     assert product(config.out) == product(finished)
 
 
@@ -280,16 +281,14 @@ def test_a_local_cluster_tells_its_dashboard_and_keeps_to_its_memory(embeddings,
                       "--workers", 1, "--memory-limit", "1.5GiB")  # fmt: skip
     assert process.stderr is not None
     told = process.stderr.readline()
-    address = re.fullmatch(r"1 workers? on this machine.*; dashboard: (http://127\.0\.0\.1:\d+/status)\n", told)
+    address = re.fullmatch(
+        r"1 worker on this machine, 1\.50 GiB of memory each; dashboard: (http://127\.0\.0\.1:\d+/status)\n", told
+    )
     assert address, told
     with urllib.request.urlopen(address[1], timeout=20) as page:
         assert page.status == 200 and b"Bokeh" in page.read()
     _, err = process.communicate()
     assert process.returncode == 0, err
-    with StageProgress(quiet=True) as progress, Workers(progress, workers=1, memory_limit="1.5GiB") as workers:
-        workers.submit("any", abs, [(-1,)])
-        (worker,) = workers._client.scheduler_info(n_workers=-1)["workers"].values()
-        assert worker["memory_limit"] == 1.5 * 2**30
 
 
 def alive(group: int) -> list[str]:

@@ -234,6 +234,29 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, embeddings, sche
     assert answer.code == 1 and answer.err.count("\n") == 1 and "Permission denied" in answer.err
 
 
+def test_a_run_directory_is_for_one_command_at_a_time(tmp_path, embeddings):
+    asked = ("run", embeddings, "--keep", 0.5, "--rule", "semdedup", "--clusters", CLUSTERS, "--out", tmp_path / "run")
+    first = started(tmp_path, *asked, "--workers", 1)
+    assert first.stderr is not None and "dashboard" in first.stderr.readline()
+    os.kill(first.pid, signal.SIGSTOP)
+    for second in (asked, ("prune", tmp_path / "run", "--keep", 0.4), ("sweep", tmp_path / "run", "--keep", 0.4)):
+        refused = command(*second)
+        assert (refused.code, refused.err) == (
+            1, f"fairdedup: error: {tmp_path / 'run'} is in use by another command of fairdedup: wait until it has "
+            "ended, or choose another --out\n",
+        )  # fmt: skip
+    os.kill(first.pid, signal.SIGCONT)
+    _, err = first.communicate()
+    assert first.returncode == 0, err
+    assert "finished already" in done(*asked).err
+
+
+def test_a_command_that_is_refused_leaves_no_folder_behind(tmp_path, embeddings):
+    assert command("run", embeddings, "--out", tmp_path / "a" / "b").code == 2  # nothing says how much to keep
+    assert command("prune", tmp_path / "a" / "b", "--keep", 0.5).code == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("limit", "enough"), [("-Hn 100", False), ("-Sn 64", True)])
 def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_path, embeddings):
     asked = f"run {embeddings} --keep 0.5 --rule semdedup --out run --workers 1 --quiet"
