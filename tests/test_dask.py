@@ -216,7 +216,8 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
                        out=tmp_path / "run", scheduler=address)  # fmt: skip
     with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
         patched.setattr(pipeline, "Workers", Deadly)
-        pipeline.run(config, progress)
+        with pipeline.at_work(config, progress) as workers:
+            pipeline.run(config, workers)
     assert product(config.out) == product(finished)
     assert {"embed", "train k-means", "assign", "search", "decide", "survey", "shares", "export"} <= set(done_again)
     # The task that the worker was at, and of quick ones those whose results it still held.
