@@ -45,7 +45,6 @@ HAIR_STYLE_SHARES = {
     "woman": (0.27, 0.19, 0.15, 0.15, 0.12, 0.07, 0.05),
     "man": (0.32, 0.28, 0.16, 0.14, 0.10),
 }
-HAIR_COLOURS = ("black", "brown", "blond", "red", "dyed", "grey", "white")
 
 
 @dataclass(frozen=True)

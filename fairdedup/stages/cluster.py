@@ -34,13 +34,11 @@ class ClusterOptions:
     seed : int
     threads : int
         Of FAISS while it trains.
-    device : str
     """
 
     clusters: int | str = "auto"
     seed: int = 0
     threads: int = 1
-    device: str = "cpu"
 
 
 def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> str:
@@ -58,9 +56,7 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
         if high > low:
             own = shard_rows(record, int(start))
             sample.append(np.asarray(read_array(run.vectors(record.number))[np.searchsorted(own, chosen[low:high])]))
-    write_array(
-        run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads, options.device)
-    )
+    write_array(run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads))
     mark_made(run.centroids, made_of)
     return seal(run.centroids)
 

@@ -34,7 +34,6 @@ from fairdedup.storage.files import (
 )
 
 PLACE_BITS = 32  # of a name: the place in a segment; above them the segment's number
-SUMS = ("sizes.npy", "concepts.npy")
 
 
 @dataclass(frozen=True)
