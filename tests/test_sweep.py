@@ -11,6 +11,8 @@ import pstats
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import RULES_AND_COVER, assert_same, check_eps, check_keep, columns, naming, random_case, run
 
+from fairdedup import api
 from fairdedup.core import chain as chain_module
 from fairdedup.core import cover, finder, sweep
 from fairdedup.core.chain import most_similar_earlier
@@ -173,13 +176,17 @@ def test_no_size_of_tile_buffer_or_window_changes_a_decision(seed: int, data: st
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    in_threads = []
+    monkeypatch.setattr(api, "one_thread_a_product", lambda: in_threads.append(1) or nullcontext())
     monkeypatch.setattr(os, "cpu_count", lambda: workers)
-    for seed in (3, 6, 9):
+    for seed in (0, 4, 8):  # 40 rows and more
         case = random_case(seed)
+        case = replace(case, labels=np.arange(len(case.x)) % 12, keep=max(case.keep, 0.5))
         for rule, covered in RULES_AND_COVER:
             with naming((seed, rule, covered)):
                 check_eps(case, rule, covered)
                 check_keep(case, rule, covered)
+    assert bool(in_threads) == (workers > 1)
 
 
 # Cover: the graph of pairs, the walk over it, and the walk without it.
