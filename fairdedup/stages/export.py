@@ -144,7 +144,7 @@ def export(
         seals.update(sealed)
         for name, more in each.items():
             counts[name] += more
-    clear(run.root / "decisions" / "tasks")
+    clear(run.decided(0).parent)
     if counts["kept"] + counts["removed"] + counts["rejected"] != counts["input"]:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing is called finished; please report this")
     return counts, seals

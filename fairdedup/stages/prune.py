@@ -131,7 +131,7 @@ def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tup
     """
     known = read_json(run.sizes)
     if known is None:
-        raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster --out {run.root}` first")
+        raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster {run.root}` first")
     parted = groups(run.records())
     starts = np.array([g.first for g in parted] + [parted[-1].first + parted[-1].input if parted else 0], np.int64)
     sizes = np.array(known, np.int64) - marks.excluded
@@ -175,7 +175,7 @@ def prune(
     -------
     decision : Decision
     parts : list of ClusterRange
-        Those whose decisions lie in ``decisions/tasks``.
+        Those whose decisions lie in ``decisions/_tasks``.
     """
     parts, clusters = cluster_ranges(run, marks, inherited is not None)
     map_parts = run_over(submit)

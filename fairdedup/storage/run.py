@@ -162,8 +162,8 @@ class RunDirectory:
             self.report(name).unlink(missing_ok=True)
 
     def decided(self, number: int) -> Path:
-        """Return the decisions of one prune task, by row."""
-        return self.root / "decisions" / "tasks" / f"decided_{number}.npy"
+        """Return the decisions of one prune task, by row; readers of `decisions` skip names that begin with _."""
+        return self.root / "decisions" / "_tasks" / f"decided_{number}.npy"
 
     def part(self, folder: str, number: int) -> Path:
         """Return a part of `decisions`, `kept` or `rejected`: one for each group of shards."""
