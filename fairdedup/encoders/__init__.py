@@ -70,9 +70,25 @@ class EncoderSpec:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for two runs to make the same vectors; a file is named by its hash."""
         known = asdict(self)
-        if self.weights is not None and Path(self.weights).is_file():
-            known["pretrained"] = "sha256:" + hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        stamp = _stamp(self.weights)
+        if stamp is not None:
+            known["pretrained"] = f"sha256:{_sha256(str(self.weights), stamp)}"
         return known
+
+
+def _stamp(file: str | None) -> tuple[int, int] | None:
+    """Return time and size of a file of weights, None where there is none."""
+    if file is None or not Path(file).is_file():
+        return None
+    known = Path(file).stat()
+    return known.st_mtime_ns, known.st_size
+
+
+@lru_cache(maxsize=16)
+def _sha256(file: str, stamp: tuple[int, int]) -> str:
+    """Return the hash of a file, read once for as long as its time and size stay the same."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def builtin_spec(batch_size: int, device: str, dtype: str, threads: int) -> EncoderSpec:
@@ -124,9 +140,7 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     FairdedupError
         If the weights cannot be had.
     """
-    file = Path(spec.weights or "")
-    stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
-    return _load(spec, stamp)
+    return _load(spec, _stamp(spec.weights))
 
 
 @lru_cache(maxsize=1)

@@ -201,7 +201,10 @@ def opened_arrow(path: Path) -> Iterator[pa.Table]:
 
 def sha256_of(path: Path) -> str | None:
     """Return the SHA-256 of a file, None where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def release(array: NDArray[Any]) -> None:
