@@ -284,7 +284,9 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
             pa.concat_arrays([pa.array([], pa.string()), *(chunk for c in ids for chunk in c.chunks)]),
         )
         number = int(sum(np.count_nonzero(f.near) for f in found))
-        warnings.append(f"--exclude-near {wishes.evaluation.name}: {number:,} rows are too near and left out")
+        unread = sum(len(r.rejected) for r in theirs.records())
+        blind = f"; {unread:,} of its samples cannot be used and guard nothing" if unread else ""
+        warnings.append(f"--exclude-near {wishes.evaluation.name}: {number:,} rows are too near and left out{blind}")
     return Marks(folder, excluded, protected, reasons, warnings)
 
 
