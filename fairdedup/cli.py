@@ -80,7 +80,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "rule": click.option(
         "--rule", type=click.Choice(_RULES), help="Who of a neighbourhood is kept.  [default: fairdedup]"
     ),
-    "cover": click.option("--cover", is_flag=True, default=None, help="A kept sample removes only its own duplicates."),
+    "cover": click.option("--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates."),
     "prototypes": click.option(
         "--prototypes",
         type=_FILE,
@@ -276,7 +276,7 @@ def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_f
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")
 @click.argument("run_", metavar="[RUN]", required=False, type=_PLACE)
 @click.option("--keep", "fractions", required=True, help="Fractions, with commas between them.")
-@_options("rule", "cover", "prototypes", "reserve", *_CURATE, "model", "pretrained", *_DASK)
+@_options(*_PRUNE, "seed", "model", "pretrained", *_DASK)
 def sweep(
     run_: Path | None, fractions: str, quiet: bool, log_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

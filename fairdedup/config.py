@@ -134,11 +134,10 @@ class RunConfig(BaseModel):
 
 STAGE_KEYS = {
     "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
-    "cluster": ("clusters", "seed", "against"),
+    "cluster": ("clusters", "seed", "threads", "against"),
     "prune": (
-        "keep", "at_most", "eps", "rule", "cover", "prototypes", "start", "calibrate", "target", "temperature",
-        "reserve", "seed", "prefer", "where", "drop", "always_keep", "exclude_near",
-        "exclude_near_eps",
+        "keep", "at_most", "eps", "rule", "cover", "prototypes", "model", "pretrained", "start", "calibrate", "target",
+        "temperature", "reserve", "seed", "prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps",
     ),
 }  # fmt: skip
 
@@ -166,6 +165,8 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     for names in EXCLUSIVE:  # a flag beats the file, also where it says the same in another way
         if names & set(given):
             known = {name: value for name, value in known.items() if name not in names}
+    if "against" in given:  # its eps is that of the earlier runs, and it keeps no fraction
+        known = {name: value for name, value in known.items() if name not in ("keep", "eps")}
     if "prefer" in given and "rule" not in given:
         known["rule"] = "prefer"
     elif given.get("rule", "prefer") != "prefer" and "prefer" not in given:

@@ -21,7 +21,7 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
-from fairdedup.increments import Ground
+from fairdedup.increments import Ground, encoder_identity
 from fairdedup.ledger import state_of
 from fairdedup.stages.state import read_prototypes
 from fairdedup.storage.files import is_sealed, read_array, read_json, seal, sha256_of, write_json
@@ -36,7 +36,8 @@ def prototypes_of_run(
 ) -> Prototypes:
     """Return the prototypes that are named, else those that the run was decided by."""
     left = StateDirectory(directory.root)
-    if config.prototypes is None and config.model is None and (read_json(left.file) or {}).get("prototypes"):
+    named = (config.prototypes, config.model, config.pretrained)
+    if named == (None, None, None) and (read_json(left.file) or {}).get("prototypes"):
         return read_prototypes(left.prototypes)
     file = config.prototypes or (as_path(decided["prototypes"]) if decided.get("prototypes") else None)
     config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
@@ -181,14 +182,22 @@ def _text_encoder(config: RunConfig, state: dict[str, Any]) -> EncoderSpec | Non
     """Return the encoder whose text tower embeds captions: the images' own, or the one that is named."""
     if state.get("encoder"):
         own = EncoderSpec(**state["encoder"])
-        if config.model is not None and _spec(config, config.model, None, own.device).model != own.model:
-            raise UserError(f"--model {config.model!r}: this run's images were embedded by {own.model!r}; leave it out")
+        if config.model is not None:
+            named = _spec(config, config.model, config.pretrained, own.device)
+            if encoder_identity(named) != encoder_identity(own):
+                raise UserError(
+                    f"{_as_options(named)}: this run's images were embedded by {_as_options(own)}; leave it out"
+                )
         return own
     model, pretrained = _named_model(config, state)
     if model is None:
         return None  # ready embeddings of an unknown model: a rule that needs none
     device = "cpu" if config.device == "auto" else config.device
     return _spec(config, model, pretrained, device)
+
+
+def _as_options(spec: EncoderSpec) -> str:
+    return f"--model {spec.model!r}" + (f" --pretrained {spec.pretrained!r}" if spec.pretrained else "")
 
 
 def _fitting(prototypes: Prototypes, directory: RunDirectory, file: Path) -> Prototypes:

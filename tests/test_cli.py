@@ -277,6 +277,13 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
     assert files(again) == before
 
 
+def test_a_flag_beats_the_file_also_where_it_says_no(here, again, scheduler):
+    (here / "fairdedup.yaml").write_text("cover: true\nrule: semdedup\n")
+    for flags, expected in (((), True), (("--no-cover",), False)):
+        done("prune", again, "--keep", 0.5, *flags, "--scheduler", scheduler, "--quiet")
+        assert manifest(again)["config"]["prune"]["cover"] is expected
+
+
 def test_prototypes_of_another_content_are_another_configuration(again, asked, prototypes, tmp_path):
     shutil.copy(prototypes, tmp_path / "p.npz")
     asked[asked.index("--prototypes") + 1] = tmp_path / "p.npz"
