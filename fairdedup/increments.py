@@ -30,7 +30,7 @@ from fairdedup.stages.state import read_prototypes, write_prototypes, write_segm
 from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, sha256_of, write_array, write_json
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.storage.state import StateDirectory, listed, read_state, take_over, write_earlier
-from fairdedup.stores import as_path, protocol_of
+from fairdedup.stores import as_path, lies_in, protocol_of
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
 PSI_LIMIT = 0.25  # of the population stability index beyond chance: what is called a major shift
@@ -47,12 +47,9 @@ class Ground:
     ----------
     sources : list of (Path, dict)
         Run directories, with their state.json.
-    seals : list of str
-        Of each state.json: another one is another ground.
     """
 
     sources: list[tuple[Path, dict[str, Any]]]
-    seals: list[str]
 
     @property
     def root(self) -> Path:
@@ -92,8 +89,8 @@ def _moments(known: dict[str, Any] | None) -> Moments | None:
     return None if known is None else Moments(known["count"], tuple(known["sums"]), tuple(known["squares"]))
 
 
-def sources_of(config: RunConfig) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
-    """Return the runs that are named with their states, and the seals of these.
+def sources_of(config: RunConfig) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the runs that are named, with their states.
 
     Raises
     ------
@@ -101,18 +98,15 @@ def sources_of(config: RunConfig) -> tuple[list[tuple[Path, dict[str, Any]]], li
         If one is not finished or damaged.
     """
     sources: list[tuple[Path, dict[str, Any]]] = []
-    seals: list[str] = []
     for folder in config.against:
         root = folder.absolute()
-        if root == config.out.absolute():
+        if lies_in(root, config.out):
             raise UserError(f"--against {str(folder)!r} is the run itself: choose another --out")
         manifest = manifest_of(RunDirectory(root))
         if manifest is None:
             raise UserError(f"--against {str(folder)!r} holds no finished run: finish it, or name another folder")
-        sealed = manifest.get("files", {}).get(SEAL_OF_STATE)
-        sources.append((root, read_state(root, sealed)))
-        seals.append(str(sealed))
-    return sources, seals
+        sources.append((root, read_state(root, manifest.get("files", {}).get(SEAL_OF_STATE))))
+    return sources
 
 
 def ground_of(config: RunConfig) -> Ground | None:
@@ -123,7 +117,7 @@ def ground_of(config: RunConfig) -> Ground | None:
     UserError
         If one is not finished or damaged, or they are of different lines.
     """
-    sources, seals = sources_of(config)
+    sources = sources_of(config)
     if not sources:
         return None
     first = sources[0][1]
@@ -137,7 +131,7 @@ def ground_of(config: RunConfig) -> Ground | None:
                 f"--against {str(folder)!r} has another {differing[0]} than {str(config.against[0])!r}: name runs of "
                 "one line, all made --against the same first run"
             )
-    return Ground(sources, seals)
+    return Ground(sources)
 
 
 def seals_of(config: RunConfig) -> list[str | None]:
@@ -184,9 +178,7 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
     prototypes = known["prototypes"] or {}
     if config.prototypes is not None and (sha256_of(config.prototypes) or "") != prototypes.get("file"):
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
-    clusters = known["clusters"]
-    if config.clusters not in ("auto", clusters):
-        raise UserError(f"--clusters {config.clusters}: the {clusters} clusters are those of {name!r}: leave it out")
+    check_clusters(config, ground)
     if config.model is None and config.pretrained is None:
         update |= {n: known["named"][n] for n in ("model", "pretrained") if known["named"]}
         update |= {n: known["spec"][n] for n in ("batch_size", "dtype", "threads") if known["spec"] and n not in given}
@@ -204,11 +196,15 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
         If a run has no state, or a run of its line is not where it was made.
     """
     named = config.model_copy(update={"against": tuple(runs)})
-    sources = sources_of(named)[0]
+    sources = sources_of(named)
     known = sources[0][1]
     days = list(dict.fromkeys(run["run"] for _, state in sources for run in state["runs"][:-1]))
     days = list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
     for day in days:
+        if lies_in(day, config.out):
+            raise UserError(
+                f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another"
+            )
         if not (as_path(day) / "embeddings" / "img_emb").is_dir():
             raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
     folders = [f"{day}/embeddings" for day in days]
@@ -218,10 +214,10 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
         common, *rest = (re.sub(r"([{},\\])", r"\\\1", f) for f in _apart(folders))
         folders = [os.path.join(common, f"{{{','.join(rest)}}}")]
     given, options = config.model_fields_set, known["options"]
-    update: dict[str, Any] = {"input": folders[0]}
+    update: dict[str, Any] = {"input": folders[0], "against": (), "column": None}  # these are of runs, not of this one
     if "rule" not in given:
         update |= {n: options[n] for n in ("rule", "prefer") if n not in given}
-    update |= {n: options[n] for n in ("cover", "target", *FROM_RUN) if n not in given}
+    update |= {n: options[n] for n in ("cover", "target", "reserve", *FROM_RUN) if n not in given}
     if config.model is None and known["named"]:
         update |= known["named"]
     if config.prototypes is None and known["prototypes"]:
@@ -279,6 +275,15 @@ def encoder_identity(spec: EncoderSpec | None) -> dict[str, Any] | None:
 
 def _called(encoder: dict[str, Any]) -> str:
     return " ".join(repr(str(v)) for v in encoder.values() if v is not None)
+
+
+def check_clusters(config: RunConfig, ground: Ground) -> None:
+    """Refuse another number of clusters than the earlier runs'."""
+    clusters = ground.known["clusters"]
+    if config.clusters not in ("auto", clusters):
+        raise UserError(
+            f"--clusters {config.clusters}: the {clusters} clusters are those of {str(ground.root)!r}: leave it out"
+        )
 
 
 def check_dimension(width: int | None, ground: Ground) -> None:
@@ -390,6 +395,7 @@ def write_state(
         "options": {
             "rule": options.rule, "prefer": settled.prefer, "cover": options.cover, "target": options.target,
             "start": options.start, "calibrate": options.calibrate, "temperature": options.temperature,
+            "reserve": options.reserve,
         },
         "temperatures": list(settled.temperatures),
         "moments": None if settled.moments is None else asdict(settled.moments),

@@ -94,16 +94,14 @@ def run(config: RunConfig, workers: Workers, restart: bool = False) -> dict[str,
     named = config.model is not None
     config, ground = _grounded(config)
     _check_amount(config)
+    asked = {stage: asked_of(config, stage) for stage in STAGE_KEYS}
     if restart and directory.config.is_file():  # a folder that is no run is refused below, never cleared
         kind = "images" if config.input is None else _open(config, directory, progress).kind
-        check_prototypes(config, kind, {"asked": {}})  # a mistake must not cost the old run
+        _check_models(config, kind, {}, named, ground)  # a mistake must not cost the old run
         clear_run(directory)
-    asked = {stage: asked_of(config, stage) for stage in STAGE_KEYS}
     check_directory(directory, asked)
     dataset = _open(config, directory, progress)
-    check_prototypes(config, dataset.kind, state_of(directory))
-    if ground is not None:
-        increments.check_encoder(dataset.kind, named, named_spec(config, {}), ground)
+    _check_models(config, dataset.kind, state_of(directory), named, ground)
     check_input(directory, dataset)
     _finish_replacement(directory, workers)
     known = manifest_of(directory)
@@ -156,6 +154,7 @@ def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers, 
     records = directory.records()
     ground = ground or increments.ground_of(config)
     if ground is not None:
+        increments.check_clusters(config, ground)
         increments.check_dimension(dimension_of(directory), ground)
     else:
         # A mistake must not cost the old clusters.
@@ -348,7 +347,8 @@ def _evaluation(
     if not theirs.input.is_file():  # it is no run
         theirs = RunDirectory(directory.root / "evaluation")
         own = encoders_of(config, directory)[1]
-        asked: dict[str, Any] = {"input": config.exclude_near, "out": theirs.root, "against": ()}
+        # Rows that cannot be used guard nothing, and are told of; they are not this run's.
+        asked: dict[str, Any] = {"input": config.exclude_near, "out": theirs.root, "against": (), "max_rejected": 1.0}
         dataset = open_input(config.exclude_near, id_from=config.id)
         if dataset.kind == "images" and own is None:
             raise UserError(
@@ -395,6 +395,13 @@ def _near_eps(config: RunConfig, inherited: int | None) -> int:
     return inherited
 
 
+def _check_models(config: RunConfig, kind: str, state: dict[str, Any], named: bool, ground: Ground | None) -> None:
+    """Refuse prototypes that cannot be had, and vectors of another encoder than the earlier runs'."""
+    check_prototypes(config, kind, state)
+    if ground is not None:
+        increments.check_encoder(kind, named, named_spec(config, {}), ground)
+
+
 def _check_amount(config: RunConfig) -> None:
     if config.keep is None and config.at_most is None and config.eps is None and not config.against:
         raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
@@ -423,9 +430,10 @@ def _wishes(config: RunConfig) -> Wishes:
 
 def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
     if config.input is not None:
-        if as_path(config.input).absolute().is_relative_to(directory.root):
+        dataset = open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
+        if dataset.lies_in(directory.root):
             raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
-        return open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
+        return dataset
     if isinstance(directory.root, RemotePath):
         raise UserError(
             f"--out {str(directory.root)!r} without INPUT: the built-in sample is drawn on the local disk; draw it "

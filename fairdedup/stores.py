@@ -87,6 +87,11 @@ def as_path(text: str | PathLike[str]) -> Path:
     return RemotePath(name.rstrip("/"))
 
 
+def lies_in(place: str | PathLike[str], folder: Path) -> bool:
+    """Tell whether a path or URL is a folder or lies in it, links followed."""
+    return as_path(place).absolute().resolve().is_relative_to(folder.absolute().resolve())
+
+
 def check_writable(path: Path, option: str) -> None:
     """Refuse a URL that no run can be written to.
 

@@ -595,6 +595,36 @@ def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line,
     assert manifest(after)["against"] == [str(tmp_path / "refit")]
 
 
+def test_refitting_takes_over_the_options_and_minds_no_file_of_daily_runs(days, line, tmp_path, scheduler, monkeypatch):
+    """A line that was begun by `balanced` goes on by it; `against` and `column` in fairdedup.yaml are of daily runs."""
+    first = night(days, 0, tmp_path / "first", scheduler, "--keep", 0.5, "--rule", "balanced", "--reserve", 0.3,
+                  "--prototypes", line[0] / "state" / "prototypes.parquet", "--clusters", 4)  # fmt: skip
+    (tmp_path / "fairdedup.yaml").write_text(f"against: [{first}]\ncolumn: embedding\n")
+    monkeypatch.chdir(tmp_path)
+    done("refit", first, "--keep", 0.4, "--clusters", 5, "--out", "refit", "--scheduler", scheduler, "--quiet")
+    known = manifest(tmp_path / "refit")
+    assert "against" not in known and known["clusters"] == 5 and known["counts"]["kept"] == 44
+    assert (known["config"]["prune"]["rule"], known["config"]["prune"]["reserve"]) == ("balanced", 0.3)
+
+
+def test_a_keep_of_the_file_is_not_for_runs_against_others(days, line, tmp_path, scheduler, monkeypatch):
+    (tmp_path / "fairdedup.yaml").write_text("keep: 0.5\n")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        manifest(night(days, 1, tmp_path / "run", scheduler, "--against", line[0]))["config"]["prune"]["keep"] is None
+    )
+    assert product(tmp_path / "run") == product(line[1])
+
+
+def test_the_clusters_of_a_run_against_others_are_theirs(days, line, tmp_path, scheduler):
+    dask = ("--scheduler", scheduler, "--quiet")
+    done("embed", days / "day1.npy", "--against", line[0], "--out", tmp_path / "run", *dask)
+    shown = command("cluster", tmp_path / "run", "--against", line[0], "--clusters", 7, *dask)
+    assert shown.code == 2 and "--clusters 7: the 4 clusters are those of" in shown.err
+    done("cluster", tmp_path / "run", "--against", line[0], "--clusters", 4, "--threads", 2, *dask)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["asked"]["cluster"]["threads"] == 2
+
+
 def test_refitting_names_a_run_that_is_not_where_it_was_made(line, tmp_path):
     for k, run in enumerate(line[:2]):
         shutil.copytree(run, tmp_path / f"a{k}")
@@ -656,6 +686,16 @@ def test_a_night_is_cleaned_of_an_evaluation_set_at_its_own_eps(days, line, tmp_
     near = oracles.duplicates(oracles.cosine_matrix(unit_of(line[1]), unit_of(line[0])), e).any(axis=1)
     assert run_table(tmp_path / "run" / "rejected")["row"].tolist() == np.flatnonzero(near).tolist()
     assert "nothing to do" in done(*again, "--scheduler", scheduler).err
+
+
+def test_evaluation_samples_that_cannot_be_used_are_told_and_cost_no_run(line, tmp_path, scheduler):
+    held_out = unit_of(line[0])[:40].astype(np.float32)
+    held_out[:30] = 0
+    np.save(tmp_path / "eval.npy", held_out)
+    shutil.copytree(line[0], tmp_path / "run")
+    done("prune", tmp_path / "run", "--keep", 0.5, "--rule", "semdedup", "--exclude-near", tmp_path / "eval.npy",
+         "--exclude-near-eps", 0.0002, "--scheduler", scheduler, "--quiet")  # fmt: skip
+    assert "; 30 of its samples cannot be used and guard nothing" in manifest(tmp_path / "run")["warnings"][0]
 
 
 def test_a_mistake_about_an_evaluation_set_is_one_line(days, line, tmp_path, scheduler):

@@ -35,6 +35,8 @@ from runs import (
 from fairdedup import deduplicate, pipeline
 from fairdedup.config import RunConfig
 from fairdedup.progress import StageProgress
+from fairdedup.storage.files import write_array
+from fairdedup.storage.run import RunDirectory
 from fairdedup.workers import Workers
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -269,6 +271,47 @@ def test_sweep_says_what_prune_would_do_and_writes_nothing(prune, again, schedul
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("asked", [
+    ("--cover", "--start", "zero"), ("--rule", "balanced", "--cover", "--temperature", 0.02, "--target", "data"),
+    ("--rule", "random-neighbour", "--cover", "--seed", 9),
+], ids=str)  # fmt: skip
+def test_sweep_takes_every_option_that_its_counts_depend_on(prune, again, scheduler, prototypes, asked):
+    done("sweep", again, "--keep", 0.35, *asked, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+    shown = done("sweep", again, "--keep", 0.35, *asked, "--prototypes", prototypes, "--scheduler", scheduler,
+                 "--log-json").err  # fmt: skip
+    (line,) = json.loads(shown.splitlines()[-1])["sweep"]
+    known = manifest(prune("--keep", 0.35, *asked).run)
+    assert (line["eps"], line["readmitted"]) == (known["eps"], known["counts"]["readmitted"])
+
+
+def test_decisions_can_be_read_while_a_prune_is_at_work(again):
+    before = pd.read_parquet(again / "decisions")
+    write_array(RunDirectory(again).decided(0), np.zeros(3))  # what its tasks write until all of them are done
+    pd.testing.assert_frame_equal(pd.read_parquet(again / "decisions"), before)
+
+
+def test_a_model_that_did_not_embed_the_images_is_refused(images_run, weights, tmp_path, scheduler):
+    shutil.copytree(images_run, tmp_path / "run")
+    shutil.copy(weights, tmp_path / "same.safetensors")
+    asked = (
+        "prune",
+        tmp_path / "run",
+        "--keep",
+        0.4,
+        "--model",
+        "fairdedup-small",
+        "--scheduler",
+        scheduler,
+        "--quiet",
+    )
+    for other in ((), ("--pretrained", "openai")):
+        shown = command(*asked, *other)
+        assert shown.code == 2 and "this run's images were embedded by --model 'fairdedup-small' --pr" in shown.err
+    done(*asked, "--pretrained", tmp_path / "same.safetensors")
+    shown = command("audit", tmp_path / "run", "--pretrained", "openai", "--scheduler", scheduler)
+    assert shown.code == 2 and "without --model" in shown.err
+
+
 def test_the_stages_one_by_one_give_the_same_bytes(finished, tmp_path, embeddings, prototypes, scheduler):
     run, dask = tmp_path / "run", ("--scheduler", scheduler, "--quiet")
     done("embed", embeddings, "--out", run, *dask)
@@ -340,8 +383,13 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_a_mistake_costs_nothing_that_was_done(again, prototypes, scheduler, tmp_path):
+    dask, inside = ("--scheduler", scheduler, "--quiet"), again / "embeddings"
+    start_over = ("--keep", 0.5, "--rule", "semdedup", "--out", again, "--restart")
+    other = tmp_path / "other"  # of a line with it
+    done("prune", again, "--keep", 0.5, "--rule", "semdedup", *dask)  # it was made elsewhere, and copied
+    done("run", inside, "--against", again, "--out", other, *dask)
+    (tmp_path / "link").symlink_to(again)
     before = files(again)
-    dask = ("--scheduler", scheduler, "--quiet")
     for mistake in (
         ("prune", again, "--keep", 0.001, "--rule", "semdedup"),
         ("prune", again, "--keep", 0.5, "--rule", "fairdedup"),
@@ -351,9 +399,16 @@ def test_a_mistake_costs_nothing_that_was_done(again, prototypes, scheduler, tmp
         ("embed", tmp_path / "nowhere", "--out", again),
         ("run", tmp_path / "nowhere", "--keep", 0.5, "--out", again, "--restart"),
         ("run", tmp_path, "--keep", 0.5, "--out", again),
+        ("run", inside, *start_over),
+        ("run", f"{{{again},{other}}}/embeddings", "--id", "shard/key", *start_over),
+        ("run", tmp_path / "link" / "embeddings", *start_over),
+        ("run", other / "embeddings", "--exclude-near", tmp_path / "no", "--exclude-near-eps", 0.1, *start_over),
+        ("run", other / "embeddings", "--model", "ViT-B-16", *start_over),
+        ("run", other / "embeddings", "--against", again / ".." / again.name, "--out", again, "--restart"),
+        ("refit", other, *start_over),
     ):
         finished = command(*mistake, *dask)
-        assert finished.code == 2 and finished.err.count("\n") == 1, finished
+        assert finished.code == 2 and finished.err.count("\n") == 1, (mistake, finished)
         assert files(again) == before, mistake
 
 

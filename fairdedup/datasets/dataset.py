@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
+from fsspec import AbstractFileSystem
+
+from fairdedup.stores import lies_in
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,14 @@ class ImageShard(Protocol):
         """The shard's name, unique in its data set."""
 
     @property
+    def fs(self) -> AbstractFileSystem:
+        """Where it lies."""
+
+    @property
+    def path(self) -> str:
+        """The file or folder on `fs` that it is read from."""
+
+    @property
     def rows(self) -> int | None:
         """How many samples it holds, for progress; None where only reading it tells."""
 
@@ -69,6 +81,14 @@ class EmbeddingShard(Protocol):
     @property
     def name(self) -> str:
         """The shard's name, unique in its data set."""
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """Where it lies."""
+
+    @property
+    def path(self) -> str:
+        """The file or folder on `fs` that it is read from."""
 
     @property
     def rows(self) -> int | None:
@@ -100,3 +120,7 @@ class Dataset:
     def fingerprints(self) -> dict[str, str]:
         """Name and fingerprint of every shard; asked for once, since each may be a call to an object store."""
         return {shard.name: shard.fingerprint() for shard in self.shards}
+
+    def lies_in(self, folder: Path) -> bool:
+        """Tell whether anything of it is read from this folder, links followed."""
+        return any(lies_in(shard.fs.unstrip_protocol(shard.path), folder) for shard in self.shards)

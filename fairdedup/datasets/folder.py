@@ -50,7 +50,7 @@ class FolderShard:
     """A run of image files under one root."""
 
     fs: AbstractFileSystem
-    root: str
+    path: str
     name: str
     files: tuple[Listed, ...]
 
@@ -66,7 +66,7 @@ class FolderShard:
             notes: dict[str, str] = {}
             if error is None:
                 try:
-                    image = read_file(self.fs, posixpath.join(self.root, listed.path), MAX_IMAGE_BYTES)
+                    image = read_file(self.fs, posixpath.join(self.path, listed.path), MAX_IMAGE_BYTES)
                 except Unreadable as fault:
                     error = str(fault)
             text = self._beside(listed.text, "caption_error", notes)
@@ -88,7 +88,7 @@ class FolderShard:
         if name is None:
             return None
         try:
-            return read_file(self.fs, posixpath.join(self.root, name), MAX_TEXT_BYTES)
+            return read_file(self.fs, posixpath.join(self.path, name), MAX_TEXT_BYTES)
         except Unreadable as fault:
             notes[note] = str(fault)
             return None
@@ -100,7 +100,7 @@ class FolderShard:
             repr((listed.path, listed.columns, listed.error)) for listed in self.files if listed.columns or listed.error
         ]
         label = "\0".join([self.name, *(listed.path for listed in self.files), *told])
-        return fingerprint(self.fs, *(posixpath.join(self.root, name) for name in names), label=label)
+        return fingerprint(self.fs, *(posixpath.join(self.path, name) for name in names), label=label)
 
 
 def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -222,7 +222,7 @@ def _image_of(sample: Sample) -> bytes:
 
 def _beside(shard: FolderShard, name: str) -> bytes:
     try:
-        return read_file(shard.fs, posixpath.join(shard.root, name), MAX_TEXT_BYTES)
+        return read_file(shard.fs, posixpath.join(shard.path, name), MAX_TEXT_BYTES)
     except Unreadable as fault:
         raise UserError(f"{plain_text(name)} cannot be copied ({fault}): mend it or take it out") from None
 
