@@ -435,7 +435,7 @@ def export(
     The files of a sample are copied out of the input byte for byte.
     """
     config = _config(config_file, {"out": run_, **flags})
-    from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over, parse_size
+    from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over
     from fairdedup.workers import Workers
 
     if shard_size is not None and shard_bytes is not None:
@@ -443,7 +443,7 @@ def export(
     for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
         if form != "webdataset" and value is not None:
             raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
-    most = None if shard_bytes is None else parse_size(shard_bytes)
+    most = None if shard_bytes is None else _bytes(shard_bytes, "--shard-bytes")
     wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
     with (
         _progress(quiet, log_json) as progress,
@@ -472,6 +472,20 @@ def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
     except OSError as error:
         raise UserError(f"DIR {str(folder)!r} cannot be written ({error.strerror}): choose another folder") from None
     _say(quiet, visible(f"{drawn.pictures:,} pictures, {drawn.copies:,} of them copies, in {drawn.directory}"))
+
+
+def _bytes(text: str, option: str) -> int:
+    from dask.utils import parse_bytes
+
+    from fairdedup.config import amount_of_memory
+
+    try:
+        size = int(parse_bytes(amount_of_memory(text)))
+    except ValueError:
+        size = 0
+    if not size:
+        raise UserError(f"{option} {text!r} is no amount of bytes: give one such as 1GB or 512MiB")
+    return size
 
 
 def _names(text: str, option: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -231,22 +230,3 @@ def _cuts(sizes: NDArray[np.int64], most: int) -> Iterator[int]:
         last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
         yield last - first
         first = last
-
-
-def parse_size(text: str) -> int:
-    """Return an amount of bytes such as ``1GB`` or ``512MiB``.
-
-    Raises
-    ------
-    UserError
-        If it is none.
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT])(i?)B", text.strip(), re.IGNORECASE)
-    size = (
-        0
-        if found is None
-        else int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
-    )
-    if not size:
-        raise UserError(f"--shard-bytes {text!r} is no amount of bytes: give one such as 1GB or 512MiB")
-    return size
