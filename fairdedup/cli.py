@@ -221,6 +221,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         config, dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
+    progress.log("finished", run=str(config.out))
     _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
 
 
@@ -235,6 +236,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
+    progress.log("finished", run=str(config.out))
     _say(quiet or log_json, visible(f"clusters: {config.out / 'clusters'}"))
 
 
@@ -291,9 +293,9 @@ def sweep(
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         lines = pipeline.sweep_run(config, values, workers)
-    if log_json:
+    if progress.log_json:
         progress.log("finished", run=str(config.out), sweep=lines)
-    else:
+    else:  # --quiet too: the table is all that a sweep is for
         print_sweep(lines, _console())
 
 
@@ -341,12 +343,11 @@ def audit(
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         found = pipeline.audit_run(config, asked, workers)
     report = config.out / "report" / "audit.json"
-    if as_json and not quiet:
+    told = {name: found[name] for name in ("source", "counts", "notes")}
+    progress.log("finished", run=str(config.out), report=str(report), **told)
+    if as_json:
         click.echo(report.read_text(encoding="utf-8"), nl=False)
-    elif log_json:
-        told = {name: found[name] for name in ("source", "counts", "notes")}
-        progress.log("finished", run=str(config.out), report=str(report), **told)
-    elif not quiet:
+    elif not (quiet or log_json):
         from fairdedup.summary import print_audit
 
         print_audit(found, config.out, _console())
