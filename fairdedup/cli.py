@@ -359,16 +359,15 @@ def audit(
 @click.option("--max-drift", type=float, help="Largest psi beyond chance, of a run made --against others.")
 @click.option("--min-retention", type=float,
               help="Smallest keep rate of a group of the audit, as a share of its attribute's largest.")  # fmt: skip
-@_options("log_json", "quiet")
-def gate(run_: Path | None, quiet: bool, log_json: bool, **bounds: float | None) -> None:
+@_options("config", "log_json", "quiet")
+def gate(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **bounds: float | None) -> None:
     """Whether RUN (./fairdedup-run) may be handed on: exit code 1 and one line where it passes a bound.
 
     For whatever schedules runs. A retention is read from what `fairdedup audit RUN` has written.
     """
-    from fairdedup.config import DEFAULT_OUT
+    root = _config(config_file, {"out": run_}).out  # its max_rejected is where a run stops, and no bound of a gate
     from fairdedup.gate import Bounds, check_run
 
-    root = run_ or DEFAULT_OUT
     checks = check_run(root, Bounds(**bounds))
     failed = [check.text for check in checks if not check.passed]
     if failed:
