@@ -321,7 +321,8 @@ def sweep(
 @click.option("--out", "csv_out", type=_FILE, metavar="FILE",
               help="Of --suggest-labels.  [default: RUN/report/suggested-labels.csv]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print report/audit.json in place of tables.")
-@_options("prototypes", "seed", "model", "pretrained", *_DASK)
+@click.option("--seed", type=int, help="Of the resampling.  [default: 0]")
+@_options("prototypes", "model", "pretrained", *_DASK)
 def audit(
     run_: Path | None, labels: Path | None, attributes: str | None, intersections: tuple[str, ...], min_count: int,
     aim: str | None, top: int, suggest_labels: int | None, csv_out: Path | None, as_json: bool,

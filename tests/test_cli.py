@@ -83,6 +83,10 @@ def test_every_command_shows_examples_of_itself(name):
     assert shown.err == ""
 
 
+def test_the_help_of_an_audit_says_what_its_seed_is_of():
+    assert re.search(r"--seed INTEGER +Of the resampling\.  \[default: 0\]\n", done("audit", "--help").out)
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_without_a_command_there_is_help(arguments):
     shown = done(*arguments)
