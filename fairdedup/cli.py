@@ -221,6 +221,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         config, dataset = pipeline.open_for_embedding(config, progress)
         pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
+    progress.log("finished", run=str(config.out))
     _say(quiet or log_json, visible(f"embeddings: {config.out / 'embeddings'}"))
 
 
@@ -235,6 +236,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
+    progress.log("finished", run=str(config.out))
     _say(quiet or log_json, visible(f"clusters: {config.out / 'clusters'}"))
 
 
@@ -291,9 +293,9 @@ def sweep(
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         lines = pipeline.sweep_run(config, values, workers)
-    if log_json:
+    if progress.log_json:
         progress.log("finished", run=str(config.out), sweep=lines)
-    else:
+    else:  # --quiet too: the table is all that a sweep is for
         print_sweep(lines, _console())
 
 
@@ -319,7 +321,8 @@ def sweep(
 @click.option("--out", "csv_out", type=_FILE, metavar="FILE",
               help="Of --suggest-labels.  [default: RUN/report/suggested-labels.csv]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print report/audit.json in place of tables.")
-@_options("prototypes", "seed", "model", "pretrained", *_DASK)
+@click.option("--seed", type=int, help="Of the resampling.  [default: 0]")
+@_options("prototypes", "model", "pretrained", *_DASK)
 def audit(
     run_: Path | None, labels: Path | None, attributes: str | None, intersections: tuple[str, ...], min_count: int,
     aim: str | None, top: int, suggest_labels: int | None, csv_out: Path | None, as_json: bool,
@@ -341,12 +344,11 @@ def audit(
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         found = pipeline.audit_run(config, asked, workers)
     report = config.out / "report" / "audit.json"
-    if as_json and not quiet:
+    told = {name: found[name] for name in ("source", "counts", "notes")}
+    progress.log("finished", run=str(config.out), report=str(report), **told)
+    if as_json:
         click.echo(report.read_text(encoding="utf-8"), nl=False)
-    elif log_json:
-        told = {name: found[name] for name in ("source", "counts", "notes")}
-        progress.log("finished", run=str(config.out), report=str(report), **told)
-    elif not quiet:
+    elif not (quiet or log_json):
         from fairdedup.summary import print_audit
 
         print_audit(found, config.out, _console())
@@ -358,16 +360,15 @@ def audit(
 @click.option("--max-drift", type=float, help="Largest psi beyond chance, of a run made --against others.")
 @click.option("--min-retention", type=float,
               help="Smallest keep rate of a group of the audit, as a share of its attribute's largest.")  # fmt: skip
-@_options("log_json", "quiet")
-def gate(run_: Path | None, quiet: bool, log_json: bool, **bounds: float | None) -> None:
+@_options("config", "log_json", "quiet")
+def gate(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | None, **bounds: float | None) -> None:
     """Whether RUN (./fairdedup-run) may be handed on: exit code 1 and one line where it passes a bound.
 
     For whatever schedules runs. A retention is read from what `fairdedup audit RUN` has written.
     """
-    from fairdedup.config import DEFAULT_OUT
+    root = _config(config_file, {"out": run_}).out  # its max_rejected is where a run stops, and no bound of a gate
     from fairdedup.gate import Bounds, check_run
 
-    root = run_ or DEFAULT_OUT
     checks = check_run(root, Bounds(**bounds))
     failed = [check.text for check in checks if not check.passed]
     if failed:

@@ -287,7 +287,7 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
 def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
     """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
     directory = RunDirectory(config.out.absolute())
-    finish(directory)
+    _finish_replacement(directory, workers)
     manifest = finished(directory)
     labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
     prototypes = None

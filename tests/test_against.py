@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -35,6 +36,7 @@ from runs import (
 )  # fmt: skip
 from runs import table as run_table
 
+from fairdedup import increments
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
@@ -43,7 +45,7 @@ from fairdedup.core.steps import COLUMNS, EARLIER
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
 from fairdedup.errors import UserError
 from fairdedup.increments import stability
-from fairdedup.storage.files import seal
+from fairdedup.storage.files import seal, write_json
 
 SWEEPING = [
     (rule, cover) for rule in ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
@@ -466,6 +468,40 @@ def test_after_a_replacement_the_state_is_of_who_is_kept_now(days, line, tmp_pat
     assert done("run", days / "day0.npy", "--out", tmp_path / "day0", "--keep", 0.5, "--cover", "--clusters", 4,
                 "--prototypes", manifest(line[0])["config"]["prune"]["prototypes"], "--max-rejected", 0.5).err.count(
                     "nothing to do")  # fmt: skip
+
+
+@pytest.mark.parametrize("killed_at", ["state.json", "run.json"])
+@pytest.mark.parametrize("mend", ["run", "replace", "audit"])
+def test_what_is_said_of_a_replacement_that_was_stopped_finishes_it(
+    days, line, tmp_path, scheduler, prototypes, monkeypatch, mend, killed_at
+):
+    run, file = tmp_path / "day0", tmp_path / "gone.txt"
+    shutil.copytree(line[0], run)
+    gone = decisions_of(line[1])["representative_id"].dropna().iloc[0]
+    file.write_text(f"{gone}\n")
+
+    def stop(path: Path, value: object) -> None:
+        if path.name == killed_at:
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    dask = ("--scheduler", scheduler, "--quiet")
+    with monkeypatch.context() as patched:
+        patched.setattr(increments, "write_json", stop)
+        assert command("replace", run, "--gone", file, *dask).code == 1
+    said = refused(days / "day1.npy", "--against", run, "--out", tmp_path / "day1", "--max-rejected", 0.5)
+    assert "its own `fairdedup run` command" in said and "prune" not in said
+    if mend == "run":
+        night(days, 0, run, scheduler, "--keep", 0.5, "--cover", "--prototypes", prototypes, "--clusters", 4)
+    elif mend == "replace":
+        told = re.search("`fairdedup (replace [^`]*)`", said)
+        assert told
+        done(*told[1].replace("FILE", str(file)).split(), *dask)
+    else:
+        done("audit", run, *dask)
+    assert gone not in set(run_table(run / "kept")["id"]) and not (run / "state" / "stale.json").exists()
+    after = night(days, 1, tmp_path / "day1", scheduler, "--against", run)
+    assert gone not in set(decisions_of(after)["representative_id"])
 
 
 def refused(*words: object) -> str:

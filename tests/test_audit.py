@@ -14,7 +14,7 @@ import oracles
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import CLUSTERS, Decided, command, done, files, manifest, prototype_vectors, table
+from runs import CLUSTERS, Decided, command, done, files, manifest, prototype_vectors, raw_vectors, table
 
 from fairdedup.audit import why
 from fairdedup.storage.run import AUDIT_FILES
@@ -337,6 +337,39 @@ def test_without_labels_memberships_count_and_it_says_so(again, scheduler, proto
     crossed = attribute(found, "tone × age")["groups"]
     light = sum(g["before"] for g in crossed if g["group"].startswith("light"))
     assert 0 < light < group(found, "tone", "light")["before"]  # who is of no age is in no intersection
+
+
+@pytest.fixture
+def night(finished, tmp_path, scheduler):
+    """Return a run of other rows against the finished one."""
+    np.save(tmp_path / "new.npy", raw_vectors(600, seed=5))
+    done("run", tmp_path / "new.npy", "--against", finished, "--model", "fairdedup-small", "--out", tmp_path / "night",
+         "--scheduler", scheduler, "--quiet")  # fmt: skip
+    return tmp_path / "night"
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("which", ["again", "night"])
+def test_memberships_are_those_of_the_run_s_own_shares(request, which, scheduler, prototypes, named):
+    run = request.getfixturevalue(which)
+    flags = ("--prototypes", prototypes) if named else ()
+    done("audit", run, "--min-count", 1, "--scheduler", scheduler, "--quiet", *flags)
+    found = {
+        (line["attribute"], g["group"]): (g["share_before"], g["share_after"])
+        for line in told(run)["attributes"] if not line["intersection"] for g in line["groups"]
+    }  # fmt: skip
+    known = {(line["attribute"], line["group"]): (line["input"], line["kept"]) for line in manifest(run)["shares"]}
+    assert known and set(found) == set(known)
+    for name, shares in known.items():
+        assert found[name] == pytest.approx(shares, abs=1e-8), name
+
+
+def test_other_prototypes_have_the_temperature_of_the_rows_that_are_audited(night, scheduler, tmp_path):
+    vectors = prototype_vectors(seed=8)["tone"]
+    np.savez(tmp_path / "p.npz", **{f"tone/{c}": v for c, v in vectors.items()})
+    done("audit", night, "--prototypes", tmp_path / "p.npz", "--scheduler", scheduler, "--quiet")
+    q = oracle_memberships(Decided(night).unit, vectors).sum(axis=0)
+    assert [g["before"] for g in attribute(told(night), "tone")["groups"]] == pytest.approx(q, abs=1e-6)
 
 
 def test_prototypes_of_the_run_are_the_default(again, scheduler):

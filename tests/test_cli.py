@@ -83,6 +83,10 @@ def test_every_command_shows_examples_of_itself(name):
     assert shown.err == ""
 
 
+def test_the_help_of_an_audit_says_what_its_seed_is_of():
+    assert re.search(r"--seed INTEGER +Of the resampling\.  \[default: 0\]\n", done("audit", "--help").out)
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_without_a_command_there_is_help(arguments):
     shown = done(*arguments)
@@ -198,6 +202,65 @@ def test_quiet_prints_nothing_at_all(again, prototypes, scheduler, embeddings):
     ):
         shown = done(*words)
         assert (shown.out, shown.err) == ("", ""), words
+
+
+@pytest.fixture
+def labels(again, tmp_path):
+    """Return a file with the tone of every sample that the copy decided."""
+    ids = table(again / "decisions")["id"]
+    lines = [f"{name},{('light', 'dark')[k % 2]}" for k, name in enumerate(ids)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,tone", *lines]))
+    return tmp_path / "labels.csv"
+
+
+def test_quiet_leaves_only_what_a_command_was_asked_to_print(again, prototypes, scheduler, labels, tmp_path):
+    (tmp_path / "gone.txt").write_text("k1\n")
+    dask = ("--scheduler", scheduler, "--quiet")
+    for words in (
+        ("audit", again, "--labels", labels, *dask),
+        ("gate", again, "--max-rejected", 1, "--quiet"),
+        ("calibrate", again, "--labels", labels, "--out", tmp_path / "c.parquet", *dask),
+        ("export", again, "--to", "txt", *dask),
+        ("refit", again, "--keep", 0.5, "--out", tmp_path / "new", *dask),
+        ("replace", again, "--gone", tmp_path / "gone.txt", *dask),
+    ):
+        shown = done(*words)
+        assert (shown.out, shown.err) == ("", ""), words
+    for more in ((), ("--log-json",)):
+        shown = done("sweep", again, "--keep", 0.5, "--prototypes", prototypes, *dask, *more)
+        assert shown.out.split()[:5] == ["keep", "kept", "eps", "re-admitted", "0.5"] and shown.err == ""
+        shown = done("audit", again, "--labels", labels, "--json", *dask, *more)
+        assert shown.out == (again / "report" / "audit.json").read_text(encoding="utf-8") and shown.err == ""
+
+
+OF_A_RUN = {"counts", "eps", "guarantees", "warnings", "shares"}
+
+
+def test_every_command_ends_with_the_event_that_is_documented(
+    again, embeddings, prototypes, scheduler, labels, tmp_path
+):
+    (tmp_path / "gone.txt").write_text("k1\n")
+    asked = ("--prototypes", prototypes, "--scheduler", scheduler)
+    of_run = (embeddings, "--keep", 0.5, "--clusters", CLUSTERS, "--out", again, *asked)
+    of_audit = {"report", "source", "counts", "notes"}
+    for words, keys in (
+        (("run", *of_run), OF_A_RUN),
+        (("audit", again, "--labels", labels), of_audit),
+        (("audit", again, "--labels", labels, "--json"), of_audit),
+        (("gate", again, "--max-rejected", 1), {"checks"}),
+        (("sweep", again, "--keep", 0.5, *asked), {"sweep"}),
+        (("calibrate", again, "--labels", labels, "--out", tmp_path / "c.parquet"), {"prototypes", "attributes"}),
+        (("export", again, "--to", "txt"), {"path", "samples"}),
+        (("refit", again, "--keep", 0.5, "--out", tmp_path / "new", "--scheduler", scheduler), OF_A_RUN),
+        (("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler), OF_A_RUN),
+        (("embed", embeddings, "--out", again, "--scheduler", scheduler), set()),
+        (("cluster", again, "--clusters", CLUSTERS, "--scheduler", scheduler), set()),
+        (("prune", again, "--keep", 0.5, *asked), OF_A_RUN),
+    ):
+        shown = done(*words, "--log-json")
+        assert bool(shown.out) == ("--json" in words), words
+        event = json.loads(shown.err.splitlines()[-1])
+        assert event.pop("event") == "finished" and set(event) == {"time", "run"} | keys, words
 
 
 def test_sweep_prints_a_line_for_each_fraction(finished, prototypes, scheduler):

@@ -93,3 +93,15 @@ def test_schedulers_get_lines_of_json(again):
     shown = command("gate", again, "--max-rejected", 0, "--log-json")
     event = json.loads(shown.err)
     assert (shown.code, event["event"], event["code"]) == (1, "error", 1) and "is over" in event["text"]
+
+
+def test_the_run_is_that_of_the_yaml_as_with_every_command(again, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("fairdedup.yaml").write_text("{out: ../run, max-rejected: 0.001}")
+    assert "is within --max-rejected 0.0125" in done("gate", "--max-rejected", REJECTED).out
+    assert done("gate", again, "--max-drift", 1).out.startswith("drift: none")  # max_rejected of the file is no bound
+    Path("fairdedup.yaml").rename("other.yaml")
+    assert "is within" in done("gate", "--config", "other.yaml", "--max-rejected", 1).out
+    shown = command("gate", "--max-rejected", 1)
+    assert shown.code == 2 and "fairdedup-run holds no finished run" in shown.err

@@ -25,6 +25,7 @@ from fairdedup.core.representation import CONFIDENCE
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.stages.audit import ByLabel, BySoftMembership, Part, Source, count, gaps_of
+from fairdedup.stages.state import own_temperatures
 from fairdedup.storage.files import read_json, write_json, write_table
 from fairdedup.storage.run import RunDirectory, groups
 
@@ -106,14 +107,17 @@ def parts_of(run: RunDirectory, manifest: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def soft_source(parts: list[Part], prototypes: Prototypes, temperature: Any, submit: Submit) -> Source:
-    """Return memberships as the rule `balanced` has them over the rows that were decided."""
+def soft_source(
+    run: RunDirectory, parts: list[Part], prototypes: Prototypes, temperature: Any, submit: Submit
+) -> Source:
+    """Return memberships at the run's own temperatures, or as `balanced` has them where the prototypes are others."""
 
     def gaps() -> list[NDArray[np.float64]]:
         found = submit("survey", gaps_of, [(part, prototypes) for part in parts], [part.group.input for part in parts])
         return [np.concatenate(g) for g in zip(*found, strict=True)]
 
-    return BySoftMembership(prototypes, temperatures_of(prototypes, temperature, gaps))
+    known = own_temperatures(run, prototypes)
+    return BySoftMembership(prototypes, known or temperatures_of(prototypes, temperature, gaps))
 
 
 def audit(
@@ -150,7 +154,7 @@ def audit(
     attributes, notes = _layout(named, asked)
     soft = None
     if prototypes is not None:
-        soft = soft_source(parts, prototypes, manifest["config"]["prune"].get("temperature", "auto"), submit)
+        soft = soft_source(run, parts, prototypes, manifest["config"]["prune"].get("temperature", "auto"), submit)
     source: Source = ByLabel(labels) if labels is not None else soft  # type: ignore[assignment]
     matched = _Matched([np.zeros(0, np.int64)] * len(parts))
     if labels is not None:

@@ -122,6 +122,14 @@ class Prototypes:
             tuple(replace(a, temperature=temperatures.get(a.name, a.temperature)) for a in self.attributes)
         )
 
+    def same_as(self, other: Prototypes) -> bool:
+        """Return whether the other's attributes, concepts, vectors and temperatures are these."""
+        ours, theirs = (
+            [(a.name, a.concepts, a.vectors.tolist(), a.absent.tolist(), a.temperature) for a in p.attributes]
+            for p in (self, other)
+        )
+        return ours == theirs
+
     def similarity(self, vectors: Vectors, absent: bool) -> list[NDArray[np.float64]]:
         """Return each attribute's cosines (n, c), or (n, c + a) with the absent prototypes behind."""
         out = []

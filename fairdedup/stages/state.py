@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fairdedup.core.moments import Moments
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, quantised
-from fairdedup.storage.files import read_array, read_table, seal, write_array, write_table
+from fairdedup.storage.files import read_array, read_json, read_table, seal, write_array, write_table
 from fairdedup.storage.run import Group, RunDirectory, groups
 from fairdedup.storage.state import Segment, StateDirectory, identity
 
@@ -118,3 +118,14 @@ def read_prototypes(path: Path) -> Prototypes:
         missing = np.stack(absent) if absent else np.zeros((0, vectors.shape[1]), np.float16)
         attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, missing, temperatures[name]))
     return Prototypes(tuple(attributes))
+
+
+def own_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:
+    """Return the temperature of each attribute that a run's memberships had; () if it was decided by other prototypes.
+
+    A run --against others has those of the first run, not what `auto` would make of its own rows.
+    """
+    left = StateDirectory(run.root)
+    known = read_json(left.file) or {}
+    own = known.get("prototypes") and read_prototypes(left.prototypes).same_as(prototypes)
+    return tuple(known["temperatures"]) if own else ()

@@ -151,6 +151,11 @@ def read_state(root: Path, sealed: str | None) -> dict[str, Any]:
     """
     state = StateDirectory(root)
     mend = f"run `fairdedup prune {root}` with its own options again"
+    if state.stale.is_file():  # prune would bring back what has vanished
+        mend = (
+            "a replacement was stopped; finish it by its own `fairdedup run` command, or by "
+            f"`fairdedup replace {root} --gone FILE` with the same file"
+        )
     if sealed is None or not is_sealed(state.file, sealed):
         raise UserError(f"--against {str(root)!r}: {state.file} is missing or damaged: {mend}")
     known: dict[str, Any] = read_json(state.file)
