@@ -24,7 +24,7 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.stages.idfiles import ids_of, write_lines, write_uids
 from fairdedup.stages.reshard import OWN, Plan, measure, plan_shards, reshard
 from fairdedup.storage.files import is_sealed, read_json, seal, whole, write_json
-from fairdedup.storage.run import Group, RunDirectory, groups, manifest_of
+from fairdedup.storage.run import Group, RunDirectory, finished, groups
 from fairdedup.stores import RemotePath
 from fairdedup.workers import Workers
 
@@ -96,9 +96,7 @@ def hand_over(wanted: Wanted, workers: Workers) -> dict[str, Any]:
 
 def _finished(directory: RunDirectory) -> tuple[dict[str, Any], list[Group]]:
     """Return the manifest and the parts of a finished run whose decisions are undamaged."""
-    manifest, root = manifest_of(directory), directory.root
-    if manifest is None or (directory.replaced / "run.json").is_file():
-        raise UserError(f"{root} holds no finished run: run `fairdedup run` or `fairdedup prune {root}` first")
+    manifest, root = finished(directory), directory.root
     parts = groups(directory.records())
     for part in parts:
         path = directory.part("decisions", part.number)

@@ -207,6 +207,14 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
             )
         if not (as_path(day) / "embeddings" / "img_emb").is_dir():
             raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
+        own = RunDirectory(as_path(day))
+        gone = (manifest_of(own) or {}).get("replaced")
+        if gone and config.drop is None:
+            count = sum(each["gone"] for each in gone)
+            raise UserError(
+                f"{count:,} samples of {day!r} have vanished and would come back: name them by --drop FILE, "
+                f"as {own.gone(0)}"
+            )
     folders = [f"{day}/embeddings" for day in days]
     if len({protocol_of(day) for day in days}) > 1:
         raise UserError("the runs of the line lie in different stores: bring their embeddings to one place")

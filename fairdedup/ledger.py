@@ -13,19 +13,21 @@ from typing import Any
 from fairdedup import increments
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import check_sorted
+from fairdedup.stages.replace import finish
 from fairdedup.storage.files import clear, read_json, sha256_of, write_json
 from fairdedup.storage.run import RunDirectory, ShardRecord, groups
 from fairdedup.storage.state import StateDirectory
 from fairdedup.stores import RemotePath, as_path
 from fairdedup.workers import Workers
 
-OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "report", "sample", "state",
-       "evaluation")  # fmt: skip
+OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "gone", "report", "sample",
+       "state", "evaluation")  # fmt: skip
 OWN_FILES = ("run.json", "prototypes.parquet")
 FILES = ("prototypes", "drop", "always_keep")  # options whose content belongs to the configuration
+DEFAULTS = RunConfig.model_validate({}).model_dump(mode="json")
 PACKAGES = (
     "fairdedup", "numpy", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "dask", "pyarrow", "duckdb", "numba",
 )  # fmt: skip
@@ -67,16 +69,27 @@ def asked_of(config: RunConfig, stage: str) -> dict[str, Any]:
 
 
 def state_of(directory: RunDirectory) -> dict[str, Any]:
-    """Return what the run directory was asked for, and what of it is done."""
-    return read_json(directory.config) or {"asked": {}, "done": {}}
+    """Return what the run directory was asked for, and what of it is done.
+
+    Raises
+    ------
+    FairdedupError
+        If that is damaged.
+    """
+    known = read_json(directory.config)
+    if known is None:
+        return {"asked": {}, "done": {}}
+    if not isinstance(known, dict) or not all(isinstance(known.get(name), dict) for name in ("asked", "done")):
+        raise FairdedupError(f"{directory.config} is damaged: bring it back, or --restart")
+    return known
 
 
 def begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
     """Record what a stage is asked to do; the run is not finished from here on."""
+    finish(directory)  # a replacement that was stopped: who has gone must not be forgotten
     directory.manifest.unlink(missing_ok=True)
     directory.drop_audit()
     StateDirectory(directory.root).file.unlink(missing_ok=True)
-    clear(directory.replaced)
     if not isinstance(directory.root, RemotePath):  # where nothing is written aside
         for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
             stale.unlink(missing_ok=True)
@@ -133,27 +146,28 @@ def check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -
     for folder in () if isinstance(root, RemotePath) else (root, *root.parents):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
-    known = read_json(directory.config)
-    if known is None:
+    if not directory.config.is_file():
         # A run that was killed early may have left its sample, or a file that was being written.
         there = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []
         foreign = [name for name in there if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
         if foreign:
             raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
         return
-    differing = sorted({
-        name for stage, options in known["asked"].items() for name, value in options.items()
-        if asked[stage].get(name) != value
-    })  # fmt: skip
-    if differing:
-        changes = ", ".join(
-            f"{name} was {known['asked'][s][name]!r}, is {asked[s].get(name)!r}"
-            for name in differing
-            for s in [next(s for s, options in known["asked"].items() if name in options)]
-        )
+    known = state_of(directory)
+    changes, stages = [], set()
+    for stage, options in known["asked"].items():
+        if stage not in asked:
+            raise UserError(f"{root} was made by another version, which has a stage {stage!r}: choose another --out")
+        for name in sorted(options.keys() | asked[stage].keys()):
+            before, now = (each.get(name, DEFAULTS.get(name)) for each in (options, asked[stage]))
+            if before != now:  # an option that an earlier version had not stood at its default
+                changes.append(f"{name} was {before!r}, is {now!r}")
+                stages.add(stage)
+    if changes:
+        again = f", or decide again without re-embedding by `fairdedup prune {root}`" if stages == {"prune"} else ""
         raise UserError(
-            f"{root} was begun with another configuration ({changes}): choose another --out, --restart, or decide "
-            f"again without re-embedding by `fairdedup prune {root}`"
+            f"{root} was begun with another configuration ({', '.join(dict.fromkeys(changes))}): choose another --out"
+            f"{',' if again else ' or'} --restart{again}"
         )
 
 

@@ -27,7 +27,7 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.datasets.ids import check_ids
+from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.datasets.labels import read_labels
 from fairdedup.errors import UserError
 from fairdedup.increments import Ground, Settled
@@ -63,7 +63,7 @@ from fairdedup.stages.curate import Evaluation, Wishes, check_wishes, curated
 from fairdedup.stages.embed import embed, fingerprints, known_shards
 from fairdedup.stages.export import export
 from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over, vague_attributes
-from fairdedup.stages.replace import finish, replace
+from fairdedup.stages.replace import finish, replace, replace_again
 from fairdedup.storage.claim import claimed
 from fairdedup.storage.copies import Copies
 from fairdedup.storage.files import clear, is_sealed, read_json, read_table, write_json
@@ -98,6 +98,10 @@ def run(config: RunConfig, workers: Workers, restart: bool = False) -> dict[str,
     if restart and directory.config.is_file():  # a folder that is no run is refused below, never cleared
         kind = "images" if config.input is None else _open(config, directory, progress).kind
         _check_models(config, kind, {}, named, ground)  # a mistake must not cost the old run
+        for name in ("drop", "always_keep"):
+            file = getattr(config, name)
+            if file is not None:
+                read_ids(file, f"--{name.replace('_', '-')}")
         clear_run(directory)
     check_directory(directory, asked)
     dataset = _open(config, directory, progress)
@@ -172,6 +176,7 @@ def prune_stage(
     if ground is None and not recorded_against(directory):
         _check_amount(config)
     check_clustered(directory, None if verified else workers)
+    config = _seeded(config, directory)
     if ground is None:
         config, ground = _ground_of_clusters(config, directory)
     _check_amount(config)
@@ -195,6 +200,11 @@ def prune_stage(
         begin(directory, "prune", asked_of(config, "prune"))  # not before: a mistake must not cost the old decisions
         tasks = [(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
         counts, seals = export(directory, tasks, decision.readmitted, workers.submit, marks, ground is not None)
+    decided = replace_again(directory, {
+        "counts": counts, "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
+        "guarantees": decision.guarantees, "warnings": [*marks.warnings, *decision.warnings, *doubts],
+        "shares": shares, "files": seals,
+    }, workers.submit)  # fmt: skip
     moments = line.inherited.moments if line.inherited else decision.plan.moments if decision.plan else None
     settled = Settled(
         line.inherited.eps if line.inherited else decision.eps, options, config.prefer, prototypes,
@@ -203,8 +213,6 @@ def prune_stage(
     known, sealed = increments.write_state(directory, line, settled, workers.submit)
     drift = increments.drift(directory, known)
     state, sizes = state_of(directory), read_json(directory.sizes)
-    if state["input"]["format"] == "sample":
-        shares = _shares_by_label(directory)
     manifest = {
         "fairdedup": versions().get("fairdedup"),
         "config": state["asked"],
@@ -212,20 +220,14 @@ def prune_stage(
         "seed": config.seed,
         "input": state["input"],
         "encoder": state.get("encoder"),
-        "counts": counts,
         "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
-        "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
-        "guarantees": decision.guarantees,
-        "warnings": [
-            *marks.warnings,
-            *decision.warnings,
-            *doubts,
-            *increments.warnings_of(drift, directory.root),
-        ],
-        "shares": shares,
         "stages": stages_of(state, workers.progress),
-        "files": {**seals, **sealed},
+        **decided,
+        "files": {**decided["files"], **sealed},
     }
+    manifest["warnings"] += increments.warnings_of(drift, directory.root)
+    if state["input"]["format"] == "sample":
+        manifest["shares"] = _shares_by_label(directory)
     if ground is not None:
         manifest |= {"against": [run["run"] for run in line.runs], "drift": drift}
     write_json(directory.manifest, manifest)
@@ -241,6 +243,7 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
             f"{directory.root} was made --against other runs, whose eps it has: nothing to sweep; cap it by "
             f"`fairdedup prune {directory.root} --at-most F`"
         )
+    config = _seeded(config, directory)
     options = _options(config)
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
@@ -415,6 +418,13 @@ def _check_amount(config: RunConfig) -> None:
         parse_eps(config.eps)
         if config.rule == "random":
             raise UserError("rule 'random' has no eps: give --keep or --at-most in place of --eps")
+
+
+def _seeded(config: RunConfig, directory: RunDirectory) -> RunConfig:
+    """Return the configuration with the seed that the run was clustered by, unless one is given."""
+    if "seed" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"seed": state_of(directory)["asked"]["cluster"]["seed"]})
 
 
 def _options(config: RunConfig) -> Options:

@@ -332,12 +332,44 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
     shown = command(*asked, "--out", again, "--rule", "balanced", "--keep", 0.4, "--seed", 7)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert (
-        "was begun with another configuration (keep was 0.5, is 0.4, rule was 'fairdedup', is 'balanced', seed was 0, "
-        f"is 7): choose another --out, --restart, or decide again without re-embedding by `fairdedup prune {again}`"
+        "was begun with another configuration (seed was 0, is 7, keep was 0.5, is 0.4, rule was 'fairdedup', is "
+        "'balanced'): choose another --out or --restart\n"
+    ) in shown.err
+    shown = command(*asked, "--out", again, "--keep", 0.4)
+    assert (
+        "configuration (keep was 0.5, is 0.4): choose another --out, --restart, or decide again without re-embedding "
+        f"by `fairdedup prune {again}`\n"
     ) in shown.err
     other = command("run", again / "nowhere", "--keep", 0.5, "--out", again)
     assert other.code == 2 and "input was" in other.err
     assert files(again) == before
+
+
+def test_an_option_that_an_earlier_version_had_not_stood_at_its_default(again, asked, tmp_path):
+    known = json.loads((again / "config.json").read_text())
+    del known["asked"]["prune"]["drop"]
+    (again / "config.json").write_text(json.dumps(known))
+    assert "finished already" in done(*asked, "--out", again).err
+    (tmp_path / "drop.txt").write_text("k1")
+    shown = command(*asked, "--out", again, "--drop", tmp_path / "drop.txt")
+    assert shown.code == 2 and "drop was None, is '" in shown.err
+    for text in ("{}", "[]", '{"asked": {}}'):
+        (again / "config.json").write_text(text)
+        shown = command(*asked, "--out", again)
+        assert (shown.code, shown.err.count("\n")) == (1, 1) and "config.json is damaged" in shown.err
+
+
+def test_deciding_again_goes_by_the_seed_of_the_run(embeddings, tmp_path, scheduler):
+    out = tmp_path / "run"
+    asked = ("run", embeddings, "--rule", "random-neighbour", "--clusters", CLUSTERS, "--keep", 0.5, "--seed", 4,
+             "--out", out, "--scheduler", scheduler)  # fmt: skip
+    done(*asked, "--quiet")
+    kept = contents(out / "kept")
+    done("prune", out, "--rule", "random-neighbour", "--keep", 0.5, "--scheduler", scheduler, "--quiet")
+    assert manifest(out)["seed"] == 4 and contents(out / "kept") == kept
+    assert "finished already" in done(*asked).err
+    done("prune", out, "--rule", "random-neighbour", "--keep", 0.5, "--seed", 5, "--scheduler", scheduler, "--quiet")
+    assert contents(out / "kept") != kept
 
 
 def test_a_flag_beats_the_file_also_where_it_says_no(here, again, scheduler):

@@ -10,7 +10,7 @@ import numpy as np
 import oracles
 import pandas as pd
 import pytest
-from runs import Decided, command, contents, done, files, manifest, table
+from runs import Decided, command, contents, done, files, manifest, product, table
 
 from fairdedup.stages import replace as stage
 
@@ -169,15 +169,71 @@ def test_killed_at_any_moment_it_has_changed_nothing_or_the_next_command_finishe
     assert set(after) == set(whole)
 
 
-def test_deciding_again_forgets_a_replacement_that_was_stopped(again, scheduler, tmp_path, monkeypatch, prototypes):
-    before = contents(again / "kept")
+def test_who_has_gone_by_a_replacement_that_was_stopped_does_not_come_back(
+    again, scheduler, tmp_path, monkeypatch, prototypes
+):
     (tmp_path / "gone.txt").write_text("\n".join(Decided(again).decisions["id"][:50]))
+    asked = ("--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
+    shutil.copytree(again, tmp_path / "whole")
+    done("replace", tmp_path / "whole", *asked)
     with monkeypatch.context() as patched:
         patched.setattr(stage, "finish", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
-        command("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
+        command("replace", again, *asked)
     assert json.loads((again / "replaced" / "run.json").read_text())["replaced"]
-    done("prune", again, "--keep", 0.5, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
-    assert contents(again / "kept") == before and not (again / "replaced").exists()
+    for words in (("gate", again, "--max-rejected", 1), ("export", again, "--to", "txt")):
+        shown = command(*words)
+        assert shown.code == 2 and "was stopped: run the same `fairdedup replace` again" in shown.err
+    for run in (again, tmp_path / "whole"):
+        done("prune", run, "--keep", 0.4, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+    assert product(again) == product(tmp_path / "whole") and not (again / "replaced").exists()
+    assert manifest(again)["replaced"][0]["gone"] == 50
+    assert set(table(again / "kept")["id"]).isdisjoint((tmp_path / "gone.txt").read_text().splitlines())
+
+
+def test_a_damaged_run_is_made_again_with_its_replacements(
+    again, take_out, scheduler, embeddings, prototypes, tmp_path, monkeypatch
+):
+    asked = ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", 5, "--out", again,
+             "--scheduler", scheduler, "--quiet")  # fmt: skip
+    first = Decided(again).decisions
+    take_out(first["id"][first["kept"]].tolist()[:6])
+    second = Decided(again).decisions  # some of those that were promoted vanish as well
+    take_out(second["id"][second["kept"]].tolist()[:6])
+    expected, known = product(again), manifest(again)
+    assert [line["gone"] for line in known["replaced"]] == [6, 6]
+    (again / "kept" / "part-00000.parquet").unlink()
+    steps, move = iter(range(100)), os.replace
+    for stop_at in (11, 14, 17, 20):
+
+        def stop(*paths: object) -> None:
+            if next(steps) == stop_at:  # noqa: B023
+                raise KeyboardInterrupt
+            move(*paths)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", stop)
+            assert command(*asked).code == 1
+        assert not (again / "run.json").exists()
+        steps = iter(range(100))
+    done(*asked)
+    assert product(again) == expected
+    assert {**manifest(again), "stages": None, "files": None} == {**known, "stages": None, "files": None}
+    assert "finished already" in done(*asked[:-1]).err
+    (again / "kept" / "part-00000.parquet").unlink()
+    (again / "gone" / "gone_1.parquet").write_bytes(b"")
+    shown = command(*asked)
+    assert shown.code == 2 and "gone_1.parquet is damaged, and with it who has gone" in shown.err
+
+
+def test_refitting_wants_who_has_gone_named(again, take_out, scheduler, tmp_path):
+    ids = Decided(again).decisions["id"][:7].tolist()
+    take_out(ids)
+    asked = ("refit", again, "--keep", 0.5, "--rule", "semdedup", "--clusters", 5, "--out", tmp_path / "refit",
+             "--scheduler", scheduler, "--quiet")  # fmt: skip
+    shown = command(*asked)
+    assert shown.code == 2 and "7 samples of" in shown.err and f"as {again / 'gone' / 'gone_0.parquet'}" in shown.err
+    done(*asked, "--drop", again / "gone" / "gone_0.parquet")
+    assert set(table(tmp_path / "refit" / "kept")["id"]).isdisjoint(ids)
 
 
 def test_a_run_that_is_not_finished_is_refused(again, tmp_path):

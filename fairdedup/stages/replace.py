@@ -1,7 +1,8 @@
 """Replacement in a finished run: gone samples leave it, and where a kept one has gone the next of its kind is promoted.
 
 Tasks are groups of shards. New parts are written aside; only when all are there does run.json go, and it comes back
-last, so that a command that was killed has either changed nothing or is finished by the next one.
+last, so that a command that was killed has either changed nothing or is finished by the next one. Who has gone is kept
+in gone/, so that a later decision takes them out again.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from fairdedup.core.similarity import EPS_UNIT, Vectors, cosine_of_pairs, cosines, most_similar
 from fairdedup.datasets.ids import read_ids
-from fairdedup.errors import FairdedupError, visible
+from fairdedup.errors import FairdedupError, UserError, visible
 from fairdedup.storage.files import (
     clear,
+    is_made,
+    mark_made,
     move,
     read_array,
     read_json,
@@ -248,10 +251,43 @@ def replace(
     FairdedupError
         If the counts would not add up: nothing is changed then.
     """
-    ids = read_ids(gone_file, "--gone")
+    new = _replaced(run, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
+    if not (run.replaced / FOLDERS[0]).is_dir():  # none of them was in the run
+        clear(run.replaced)
+        return new
+    write_json(run.replaced / "run.json", new)  # from here on it is done, whoever finishes it
+    return finish(run) or new
+
+
+def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Callable[..., list[Any]]) -> dict[str, Any]:
+    """Take out of new decisions, whose manifest is not written yet, who has gone before; return the new manifest.
+
+    One list after the other, as they came: the same decisions end with the same bytes.
+
+    Raises
+    ------
+    UserError
+        If a list is damaged.
+    """
+    for number in range(_lists(run)):
+        path = run.gone(number)
+        known = read_json(path.with_suffix(".json")) or {}
+        if not is_made(path, str(known.get("made of"))):
+            raise UserError(f"{path} is damaged, and with it who has gone from {run.root}: bring it back, or --restart")
+        manifest = _replaced(run, manifest, read_table(path).column("id").combine_chunks(), known["made of"], submit)
+        _move_parts(run)
+        clear(run.replaced)
+    return manifest
+
+
+def _replaced(
+    run: RunDirectory, manifest: dict[str, Any], ids: pa.Array, name: str, submit: Callable[..., list[Any]]
+) -> dict[str, Any]:
+    """Write the parts of a replacement aside, and return the manifest that they will have."""
     aside = run.replaced
     clear(aside)
     write_ids(aside / "gone.parquet", ids)
+    mark_made(aside / "gone.parquet", name)
     shards = [_Shards(run, group) for group in groups(run.records())]
     sizes = [shard.group.input for shard in shards]
 
@@ -266,10 +302,9 @@ def replace(
     found = over("find", find_gone, aside / "gone.parquet")
     gone, was_kept, representative = (np.concatenate([f[k] for f in found]) for k in range(3))
     vanished = gone[was_kept]
-    warnings = unknown_ids(ids, [f[3] for f in found], f"--gone {gone_file}")
-    record = {"file": gone_file.name, "gone": len(gone), "gone_kept": len(vanished), "promoted": 0}
+    warnings = unknown_ids(ids, [f[3] for f in found], f"--gone {name}")
+    record = {"file": name, "gone": len(gone), "gone_kept": len(vanished), "promoted": 0}
     if not len(gone):
-        clear(aside)
         return {**manifest, "warnings": [*manifest["warnings"], *warnings]}
     roots = _roots(gone, was_kept, representative)
     known = gather("roots.npy", np.unique(roots[roots >= 0]))
@@ -277,7 +312,7 @@ def replace(
     rows, back, similarity, kept = (np.concatenate([o[k] for o in orphans]) for k in range(4))
     heir, promoted = promote(rows, back, similarity, kept, vanished)
     known = gather("heirs.npy", np.unique(heir))
-    changes, least, seals = _rewrite(shards, aside, gone, f"gone: {visible(gone_file.name)}", rows, heir, known, submit)
+    changes, least, seals = _rewrite(shards, aside, gone, f"gone: {visible(name)}", rows, heir, known, submit)
     counts = {name: number + changes.get(name, 0) for name, number in manifest["counts"].items()}
     if counts["kept"] + counts["removed"] + counts["rejected"] != counts["input"]:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing was changed; please report this")
@@ -291,12 +326,10 @@ def replace(
             alike = max(over("check", most_alike, aside, clusters, known))
             guarantees["no_two_kept_are_duplicates"] = not alike > bound
     record["promoted"] = len(promoted)
-    new = {
+    return {
         **manifest, "counts": counts, "guarantees": guarantees, "warnings": [*manifest["warnings"], *warnings],
         "shares": [], "files": {**manifest["files"], **seals}, "replaced": [*manifest.get("replaced", []), record],
     }  # fmt: skip
-    write_json(aside / "run.json", new)  # from here on it is done, whoever finishes it
-    return finish(run) or new
 
 
 def clusters_of(shard: _Shards, rows: Rows) -> Rows:
@@ -342,9 +375,25 @@ def finish(run: RunDirectory) -> dict[str, Any] | None:
         if state.file.is_file():  # it is of before; whoever replaces makes it anew
             move(state.file, state.stale)
         manifest["files"] = {n: s for n, s in manifest["files"].items() if not n.startswith("state/")}
-        for folder in FOLDERS:
-            for part in sorted((run.replaced / folder).glob("part-*.parquet")):
-                move(part, run.root / folder / part.name)
+        _move_parts(run)
+        own = run.gone(_lists(run))
+        for there, place in (
+            (run.replaced / "gone.json", own.with_suffix(".json")),
+            (run.replaced / "gone.parquet", own),
+        ):
+            if there.is_file():  # else it was moved by a command that was killed
+                own.parent.mkdir(exist_ok=True)
+                move(there, place)
         write_json(run.manifest, manifest)
     clear(run.replaced)
     return manifest
+
+
+def _lists(run: RunDirectory) -> int:
+    return len(list(run.gone(0).parent.glob("gone_*.parquet")))
+
+
+def _move_parts(run: RunDirectory) -> None:
+    for folder in FOLDERS:
+        for part in sorted((run.replaced / folder).glob("part-*.parquet")):
+            move(part, run.root / folder / part.name)

@@ -152,6 +152,10 @@ class RunDirectory:
         """New parts of a replacement, until they are in their places."""
         return self.root / "replaced"
 
+    def gone(self, number: int) -> Path:
+        """Return the path of a list of ids that a replacement took out, in the order in which they went."""
+        return self.root / "gone" / f"gone_{number}.parquet"
+
     def report(self, name: str) -> Path:
         """Return the path of a report on the decisions."""
         return self.root / "report" / name
@@ -362,7 +366,7 @@ def manifest_of(run: RunDirectory) -> dict[str, Any] | None:
         known = read_json(run.manifest)
     except FairdedupError:
         return None
-    return known if isinstance(known, dict) else None
+    return known if isinstance(known, dict) and "counts" in known else None
 
 
 def finished(run: RunDirectory) -> dict[str, Any]:
@@ -374,6 +378,8 @@ def finished(run: RunDirectory) -> dict[str, Any]:
         If it is not finished.
     """
     known = manifest_of(run)
+    if (run.replaced / "run.json").is_file():
+        raise UserError(f"a replacement in {run.root} was stopped: run the same `fairdedup replace` again to finish it")
     if known is None:
         raise UserError(f"{run.root} holds no finished run: run `fairdedup prune {run.root}` first")
     return known
