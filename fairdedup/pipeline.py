@@ -279,12 +279,7 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, 
     directory = RunDirectory(config.out.absolute())
     check_ids(gone, "--gone")
     _finish_replacement(directory, workers)
-    manifest = replace(directory, finished(directory), gone, workers.submit)
-    manifest |= increments.renew_state(directory, workers.submit)
-    if manifest["input"]["format"] == "sample":
-        manifest["shares"] = _shares_by_label(directory)
-        write_json(directory.manifest, manifest)
-    return manifest
+    return _renewed(directory, replace(directory, finished(directory), gone, workers.submit), workers)
 
 
 def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
@@ -303,6 +298,7 @@ def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) 
     """Fit the prototypes of an embedded run to labels of its samples, write them, and tell what that gained."""
     directory = RunDirectory(config.out.absolute())
     directory.records()  # says which stage is missing
+    _finish_replacement(directory, workers)
     decided = state_of(directory)["asked"].get("prune", {})
     known = read_labels(labels, None)
     return calibrate_prototypes(directory, prototypes_of_run(config, directory, decided, workers), known, out)
@@ -311,8 +307,17 @@ def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) 
 def _finish_replacement(directory: RunDirectory, workers: Workers) -> None:
     """Finish a replacement that was stopped, the state that later runs go on from among it."""
     finish(directory)
-    if StateDirectory(directory.root).stale.is_file() and manifest_of(directory):
-        increments.renew_state(directory, workers.submit)
+    manifest = manifest_of(directory)
+    if manifest is not None and StateDirectory(directory.root).stale.is_file():
+        _renewed(directory, manifest, workers)
+
+
+def _renewed(directory: RunDirectory, manifest: dict[str, Any], workers: Workers) -> dict[str, Any]:
+    """Return the manifest of a run after a replacement, with what else changes by it."""
+    if manifest["input"]["format"] == "sample":
+        manifest = {**manifest, "shares": _shares_by_label(directory)}
+        write_json(directory.manifest, manifest)
+    return {**manifest, **increments.renew_state(directory, workers.submit)}
 
 
 def _grounded(config: RunConfig) -> tuple[RunConfig, Ground | None]:

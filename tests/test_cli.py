@@ -165,6 +165,14 @@ def test_the_first_command_of_the_help_runs_on_the_sample_that_it_draws(here, sc
     assert set(table(here / "fairdedup-run" / "kept")["id"]) <= set(
         pq.read_table(here / "fairdedup-run" / "sample" / "labels.parquet")["id"].to_pylist()
     )
+    (here / "gone.txt").write_text("\n".join(table(here / "fairdedup-run" / "kept")["id"][:20]))
+    with monkeypatch.context() as patched:  # killed before the state is renewed
+        patched.setattr("fairdedup.increments.renew_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command("replace", "--gone", "gone.txt", "--scheduler", scheduler, "--quiet").code == 1
+    assert "finished already" in done("run", "--keep", 0.5, "--scheduler", scheduler).err
+    after = manifest(here / "fairdedup-run")
+    assert after["replaced"][0]["gone"] == 20 and len(after["shares"]) == len(known["shares"])
+    assert after["shares"] != known["shares"] and not (here / "fairdedup-run" / "state" / "stale.json").exists()
 
 
 def test_sample_writes_what_run_reads(here):
