@@ -29,6 +29,7 @@ from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.datasets.labels import read_labels
+from fairdedup.drift import drift_of, warnings_of
 from fairdedup.errors import UserError
 from fairdedup.increments import Ground, Settled
 from fairdedup.ledger import (
@@ -211,7 +212,7 @@ def prune_stage(
         prototypes_key(config, ground), temperatures, memberships, moments, *encoders_of(config, directory),
     )  # fmt: skip
     known, sealed = increments.write_state(directory, line, settled, workers.submit)
-    drift = increments.drift(directory, known)
+    drift = drift_of(directory, known)
     state, sizes = state_of(directory), read_json(directory.sizes)
     manifest = {
         "fairdedup": versions().get("fairdedup"),
@@ -225,7 +226,7 @@ def prune_stage(
         **decided,
         "files": {**decided["files"], **sealed},
     }
-    manifest["warnings"] += increments.warnings_of(drift, directory.root)
+    manifest["warnings"] += warnings_of(drift, directory.root)
     if state["input"]["format"] == "sample":
         manifest["shares"] = _shares_by_label(directory)
     if ground is not None:

@@ -43,8 +43,8 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import ordered
 from fairdedup.core.steps import COLUMNS, EARLIER
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
+from fairdedup.drift import stability
 from fairdedup.errors import UserError
-from fairdedup.increments import stability
 from fairdedup.storage.files import seal, write_json
 
 SWEEPING = [

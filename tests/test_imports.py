@@ -34,6 +34,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "audit": STAGES_USE | {"stages"},
     "calibrated": {"captions", "core", "datasets", "storage", "errors"},
     "increments": STAGES_USE | {"config", "stages", "stores"},
+    "drift": {"storage"},
     "workers": {"stages", "storage", "progress", "errors"},
     "ledger": STAGES_USE | {"config", "increments", "progress", "stages", "stores", "workers"},
     "models": STAGES_USE | {"captions", "config", "increments", "ledger", "stages", "stores", "workers"},
