@@ -273,7 +273,7 @@ def _parts(
         return []
     if isinstance(clusters, (str, int, np.integer)):
         k = kmeans.check_clusters(clusters, len(rows))
-        sample = np.searchsorted(rows, kmeans.training_rows(rows, k, seed))
+        sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
         labels = kmeans.assign(unit, centroids)
         numbers = np.unique(labels)

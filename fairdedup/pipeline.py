@@ -193,7 +193,7 @@ def prune_stage(
         line = increments.begin(directory, ground) if ground else increments.Line([])
         decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks, line.inherited)
         shares, temperatures, memberships = (
-            group_shares(parts, options, prototypes, decision.readmitted, workers.submit, line.inherited)
+            group_shares(parts, options, prototypes, decision, workers.submit, line.inherited)
             if prototypes
             else ([], (), ())
         )

@@ -282,7 +282,7 @@ def test_rows_go_to_their_most_similar_centroid_and_the_decision_follows(cluster
     unit = oracles.unit16(X)
     result = decide(clusters=clusters, keep=0.9 if clusters != 90 else 1, eps=None, seed=3)
     k = 1 if clusters == "auto" else int(clusters)
-    rows = kmeans.training_rows(np.arange(90), k, 3)
+    rows = kmeans.training_rows([np.arange(90)], k, 3)
     centroids = oracles.unit16(kmeans.train(unit[rows], k, 3, device="auto"))
     assert np.array_equal(result.decisions["cluster"], oracles.assign(unit, centroids))
     assert result.counts["clusters"] == result.decisions["cluster"].nunique() <= k

@@ -17,7 +17,7 @@ from fairdedup.core import keep_fraction as kf
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import row_hash
 from fairdedup.core.similarity import MAX_EPS
-from fairdedup.core.steps import Decided, count_kept, decide_part, list_rows
+from fairdedup.core.steps import NOBODY, Decided, count_kept, decide_part, list_rows
 from fairdedup.core.survey import Inherited, Options, Part, Plan, Run, survey
 from fairdedup.errors import FairdedupError, UserError
 
@@ -157,8 +157,10 @@ def decide(
     if options.rule == "random":
         assert target is not None
         rows, first = map(np.concatenate, zip(*run("list", list_rows, parts), strict=True))
-        chosen = rows[np.lexsort((rows, row_hash(rows, options.seed), ~first))[:target]]
-        results = run("decide", decide_step, parts, MAX_EPS, plan, np.sort(chosen))
+        drawn = row_hash(rows, options.seed)
+        k = np.lexsort((rows, drawn, ~first))[target - 1]
+        last = NOBODY if first[k] else (int(drawn[k]), int(rows[k]))  # each part tells by it which rows it keeps
+        results = run("decide", decide_step, parts, MAX_EPS, plan, last)
         return Decision(None, results, np.empty(0, np.int64), target, dict.fromkeys(GUARANTEES, False), plan=plan)
     searched = target
     if eps is None:

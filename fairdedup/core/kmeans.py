@@ -7,6 +7,7 @@ what follows does not depend on either. SemDeDup (Abbas et al. 2023) section 3 c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -43,25 +44,52 @@ def check_clusters(clusters: Any, valid: int) -> int:
     return int(clusters)
 
 
-def training_rows(rows: NDArray[np.int64], clusters: int, seed: int) -> NDArray[np.int64]:
-    """Return the seeded sample of rows to train on, ascending: up to 256 for each centroid.
+def training_rows(shards: Iterable[NDArray[np.int64]], clusters: int, seed: int) -> NDArray[np.int64]:
+    """Return the seeded sample of rows to train on: up to 256 for each centroid, those of the lowest hashes.
 
-    The choice is by a hash of seed and row, so that shards can be asked for their part of it.
+    Besides one shard no more than twice as many rows are held.
+
+    Parameters
+    ----------
+    shards : iterable of ndarray of shape (n,), int64
+        All rows, ascending from shard to shard too.
+    clusters : int
+    seed : int
+        Of the hash, which does not depend on where a shard ends.
+
+    Returns
+    -------
+    rows : ndarray of shape (m,), int64, ascending
+        Of equal hashes the lower row is chosen.
     """
     wanted = POINTS_PER_CENTROID * clusters
+    held, number = [np.empty(0, np.int64)], 0
+    highest = np.iinfo(np.int64).max  # hash that a row may have to be chosen still
+    for rows in shards:
+        held.append(rows[row_hash(rows, seed) <= highest])
+        number += len(held[-1])
+        if number > 2 * wanted:
+            held = [_of_lowest_hashes(np.concatenate(held), wanted, seed)]
+            number, highest = wanted, row_hash(held[0], seed).max()
+    return _of_lowest_hashes(np.concatenate(held), wanted, seed)
+
+
+def _of_lowest_hashes(rows: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.int64]:
+    """Return up to so many of ascending rows, ascending; ties go to the lower row."""
     if len(rows) <= wanted:
-        return np.sort(rows)
-    return np.sort(rows[np.argpartition(row_hash(rows, seed), wanted)[:wanted]])
+        return rows
+    return np.sort(rows[np.argsort(row_hash(rows, seed), kind="stable")[:wanted]])
 
 
 def train(
-    sample: NDArray[np.float16], clusters: int, seed: int, threads: int = 1, device: str = "cpu"
+    sample: NDArray[np.floating], clusters: int, seed: int, threads: int = 1, device: str = "cpu"
 ) -> NDArray[np.float32]:
     """Train spherical k-means on a sample.
 
     Parameters
     ----------
-    sample : ndarray of shape (m, d), float16, unit rows
+    sample : ndarray of shape (m, d), float16 or float32, unit rows
+        It is widened to float32; no copy is made of one that is.
     clusters : int
         k, at most m.
     seed : int

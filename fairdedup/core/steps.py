@@ -16,7 +16,17 @@ from fairdedup.core import prototypes as pt
 from fairdedup.core.beforehand import Beforehand, beforehand, spans
 from fairdedup.core.chain import most_similar_earlier
 from fairdedup.core.cover import closest_kept_pair_is_distinct, cover_sweep, graph
-from fairdedup.core.rules import Balanced, FairDeDup, Prefer, Preference, RandomNeighbour, Rule, SemDeDup, choose
+from fairdedup.core.rules import (
+    Balanced,
+    FairDeDup,
+    Prefer,
+    Preference,
+    RandomNeighbour,
+    Rule,
+    SemDeDup,
+    choose,
+    row_hash,
+)
 from fairdedup.core.similarity import (
     BLOCK,
     EPS_UNIT,
@@ -34,6 +44,7 @@ COLUMNS = (
     "row", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
 )  # fmt: skip
 EARLIER = "earlier"  # a column beside them: who of the earlier runs represents a row, -1 is none of them
+NOBODY = (-1, -1)  # hash and row of the last that `random` draws, where the protected rows are all it keeps
 RECORD = np.dtype([
     ("row", "<i8"), ("cluster", "<i8"), ("neighbourhood", "<i8"), ("kept", "?"), ("representative", "<i8"),
     ("similarity", "<f8"), ("centroid_similarity", "<f8"), (EARLIER, "<i8"),
@@ -177,15 +188,15 @@ def _chain(arranged: _Arranged) -> tuple[NDArray[np.int32], NDArray[np.float64],
     return earlier, similarity, needed
 
 
-def decide_part(part: Part, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Decided:
-    """Decide every row of a part at one eps; `random` brings the rows that it keeps instead."""
+def decide_part(part: Part, eps: int, plan: Plan, last: tuple[int, int] | None) -> Decided:
+    """Decide every row of a part at one eps; `random` brings hash and row of the last that it draws instead."""
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*COLUMNS, EARLIER)}
     removed, similarities, soft, orphans = [], [], [], []
     distinct = True
     for cluster in part.clusters():
         arranged = _arrange(cluster, part.memo)
         rows, vectors, places = arranged.rows, arranged.vectors, np.arange(len(arranged.rows))
-        leader, keeper = _represent(part, arranged, eps, plan, kept_rows)
+        leader, keeper = _represent(part, arranged, eps, plan, last)
         kept = keeper == places
         gone = np.flatnonzero(~kept)
         old = keeper >= len(rows)
@@ -246,13 +257,15 @@ def _distinct(arranged: _Arranged, kept: NDArray[np.bool_], eps: int) -> bool:
 
 
 def _represent(
-    part: Part, arranged: _Arranged, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None
+    part: Part, arranged: _Arranged, eps: int, plan: Plan, last: tuple[int, int] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the leader of each row's step and its representative, as places; -1 is none."""
     rows, vectors = arranged.rows, arranged.vectors
     places = np.arange(len(rows))
-    if kept_rows is not None:
-        return places, np.where(np.isin(rows, kept_rows), places, -1)
+    if last is not None:
+        drawn = row_hash(rows, plan.options.seed)
+        kept = arranged.before.kept | (drawn < last[0]) | ((drawn == last[0]) & (rows <= last[1]))
+        return places, np.where(kept, places, -1)
     if plan.options.rule == "semdedup-chain":
         return _decide_chain(arranged, eps)
     preference, before = _preference(part, arranged, plan), arranged.before

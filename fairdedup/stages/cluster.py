@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,15 @@ def train_centroids(root: Path, records: list[ShardRecord], clusters: int, optio
     if is_made(run.centroids, made_of):
         return seal(run.centroids)
     starts = offsets(records)
-    rows = np.concatenate([shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False)])
-    chosen = kmeans.training_rows(rows, clusters, options.seed)
-    sample = []
+    shards = (shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False))
+    chosen = kmeans.training_rows(shards, clusters, options.seed)
+    sample = np.empty((len(chosen), _dimension(run, records)), np.float32)  # what FAISS takes: no second copy of it
     for record, start in zip(records, starts, strict=False):
         low, high = np.searchsorted(chosen, [start, start + record.input])
         if high > low:
-            own = shard_rows(record, int(start))
-            sample.append(np.asarray(read_array(run.vectors(record.number))[np.searchsorted(own, chosen[low:high])]))
-    write_array(run.centroids, kmeans.train(np.concatenate(sample), clusters, options.seed, options.threads))
+            places = np.searchsorted(shard_rows(record, int(start)), chosen[low:high])
+            sample[low:high] = read_array(run.vectors(record.number))[places]
+    write_array(run.centroids, kmeans.train(sample, clusters, options.seed, options.threads))
     mark_made(run.centroids, made_of)
     return seal(run.centroids)
 
@@ -113,12 +113,17 @@ def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
     filled = [r for r in group.records if r.valid]
     if not filled:
         return np.zeros((0, 0), np.float16)
-    unit = np.empty((sum(r.valid for r in filled), read_array(run.vectors(filled[0].number)).shape[1]), np.float16)
+    unit = np.empty((sum(r.valid for r in filled), _dimension(run, filled)), np.float16)
     start = 0
     for record in filled:
         unit[start : start + record.valid] = read_array(run.vectors(record.number))
         start += record.valid
     return unit
+
+
+def _dimension(run: RunDirectory, records: Sequence[ShardRecord]) -> int:
+    """Return how many values a vector has; one of the shards has a vector."""
+    return int(read_array(run.vectors(next(r.number for r in records if r.valid))).shape[1])
 
 
 def hash_of(*known: Any) -> str:

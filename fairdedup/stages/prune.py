@@ -108,9 +108,9 @@ class Stored(Decided):
     bounds: NDArray[np.int64]
 
 
-def decide_and_store(part: ClusterRange, eps: int, plan: Plan, kept_rows: NDArray[np.int64] | None) -> Stored:
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan, last: tuple[int, int] | None) -> Stored:
     """Decide a range of clusters, write its decisions by row, and return what re-admission needs."""
-    decided = decide_part(part, eps, plan, kept_rows)
+    decided = decide_part(part, eps, plan, last)
     order = np.argsort(decided.columns["row"])
     records = np.empty(len(order), RECORD)
     for name in RECORD.names or ():
@@ -189,20 +189,32 @@ def prune(
 def _map(
     submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any
 ) -> list[Any]:
-    return submit(
-        step, function, [(part, *args) for part in parts], [part.rows for part in parts],
-        [f"clusters {part.first} to {part.last - 1}" for part in parts], [part.work for part in parts],
-    )  # fmt: skip
+    return submit(step, function, [(part, *args) for part in parts], *_told(parts))
+
+
+def _told(parts: Sequence[ClusterRange]) -> tuple[list[int], list[str], list[float]]:
+    """Return what `submit` is told of the tasks of some parts: their rows, names and work."""
+    names = [f"clusters {part.first} to {part.last - 1}" for part in parts]
+    return [part.rows for part in parts], names, [part.work for part in parts]
 
 
 def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
-    """Return each attribute's memberships summed over the kept rows of a part, in units of 1e-9."""
+    """Return each attribute's memberships summed over the kept rows of a part, in units of 1e-9.
+
+    Parameters
+    ----------
+    part : ClusterRange
+    plan : Plan
+    readmitted : ndarray of shape (r,), int64
+        The re-admitted rows of this part.
+    """
     decided = np.asarray(read_array(RunDirectory(part.root).decided(part.number)))
-    kept = np.concatenate((decided["row"][decided["kept"]], readmitted))
+    rows, kept = np.array(decided["row"]), np.array(decided["kept"])  # (n,), rows ascending
+    kept[np.searchsorted(rows, readmitted)] = True
     assert plan.prototypes is not None
     sums = [[0] * len(a.concepts) for a in plan.prototypes.attributes]
     for cluster in part.clusters():
-        own = np.isin(cluster.rows, kept)
+        own = kept[np.searchsorted(rows, cluster.rows)]
         for total, q in zip(sums, memberships(part, cluster, plan), strict=True):
             for c, more in enumerate(q[own].sum(axis=0).tolist()):
                 total[c] += more
@@ -210,7 +222,7 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
 
 
 def group_shares(
-    parts: list[ClusterRange], options: Options, prototypes: Prototypes, readmitted: NDArray[np.int64],
+    parts: list[ClusterRange], options: Options, prototypes: Prototypes, decision: Decision,
     submit: Callable[..., list[Any]], inherited: Inherited | None = None,
 ) -> tuple[list[dict[str, Any]], tuple[float, ...], tuple[MembershipMoments, ...]]:  # fmt: skip
     """Return each concept's share of the valid and of the kept samples, by soft membership, and what these rest on.
@@ -230,7 +242,11 @@ def group_shares(
         none = [MembershipMoments.of(np.zeros((0, len(a.concepts)), np.int64)) for a in prototypes.attributes]
         return [], () if known is None else known.temperatures, tuple(none)
     plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts, known)
-    kept = run_parts("shares", kept_memberships, parts, plan, readmitted)
+    again = np.zeros(parts[0].starts[-1], np.bool_)  # (input,)
+    again[decision.readmitted] = True
+    removed = [decided.removed for decided in decision.parts]
+    arguments = [(part, plan, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
+    kept = submit("shares", kept_memberships, arguments, *_told(parts))
     lines = []
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
