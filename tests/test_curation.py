@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -200,6 +202,16 @@ ROWS = pa.table({
     "today": [1, 2, 3],
 })  # fmt: skip
 
+HOURS = """
+import datetime, pyarrow as pa
+from fairdedup.storage.condition import condition, holds
+midnight = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+hours = pa.array([midnight + datetime.timedelta(hours=h) for h in range(24)], pa.timestamp("us", "UTC"))
+table = pa.table({"ts": hours})
+texts = ("ts >= '2020-01-01 12:00:00'", "ts::date = date '2020-01-01'", "year(ts) = 2020")
+print(*(holds(condition(text, table.schema), table).sum() for text in texts))
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "wanted", "columns"),
@@ -241,6 +253,16 @@ def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, mo
         holds(known, ROWS.select(list(known.columns) or ["width"]))
     assert "--where" in str(refused.value) and "\n" not in str(refused.value).replace(text, "")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_condition_answers_alike_in_every_time_zone_and_locale():
+    """DuckDB takes the zone, and before 2.0 the calendar, from the environment, which Python cannot change late."""
+    said = []
+    for zone, locale in (("UTC", "C"), ("Asia/Tokyo", "th_TH.UTF-8")):
+        asked = subprocess.run([sys.executable, "-c", HOURS], env=os.environ | {"TZ": zone, "LC_ALL": locale},
+                               capture_output=True, text=True, check=True)  # fmt: skip
+        said.append(asked.stdout)
+    assert said == ["12 24 24\n"] * 2
 
 
 def test_what_is_no_condition_is_refused_before_the_columns_are_known():

@@ -25,6 +25,8 @@ LOCKED: dict[str, Any] = {
     "autoload_known_extensions": "false",
     "threads": "1",
 }
+SAME_EVERYWHERE = ("TimeZone = 'UTC'", "Calendar = 'gregorian'")
+"""What a session would take from the machine's clock and locale."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def _connect() -> Any:
 
     connection = duckdb.connect(":memory:", config=LOCKED)
     connection.execute("SET python_enable_replacements = false")  # a name is a column, never a variable of ours
+    for setting in SAME_EVERYWHERE:
+        connection.execute(f"SET {setting}")
     connection.execute("SET lock_configuration = true")
     return connection
 
