@@ -243,7 +243,7 @@ def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, column
         "width > avg(width)", "row_number() OVER () > 1", "random() > 0.5", "now() > DATE '2020-01-01'",
         "current_date > DATE '2020-01-01'", "getenv('HOME') = 'x'", "? = 1", "$1 = 1", "", "  ", "width", "NULL",
         "width >", "(width > 1", "width > 1 /* no end", "text::INT > 1", "nosuch > 1", "nested > 1", "\x00",
-        "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL",
+        "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL", "#1 = 1",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
@@ -253,6 +253,28 @@ def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, mo
         holds(known, ROWS.select(list(known.columns) or ["width"]))
     assert "--where" in str(refused.value) and "\n" not in str(refused.value).replace(text, "")
     assert not list(tmp_path.iterdir())
+
+
+CHANGING = (
+    "localtime >= '12:00'", "localtimestamp > ts", "age(ts) > INTERVAL 1 DAY", "age(ts::TIMESTAMP) > INTERVAL 1 DAY",
+    "current_localtime() >= '12:00'", "current_timestamp > ts", "pg_conf_load_time() > ts",
+    "pg_postmaster_start_time() > ts", "today() > ts", "get_current_timestamp() > ts", "current_schema = 'main'",
+    "current_catalog = 'memory'", "current_setting('memory_limit') = ''", "version() = ''", "txid_current() = 1",
+    "uuid() = ''", "nextval('s') = 1", "CASE WHEN width > 1 THEN random() > 0.5 END",
+    "[random() for x in tags] = []", "current_query() = ''",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CHANGING)
+def test_what_reads_the_clock_or_the_session_is_refused_whatever_its_name(text):
+    with pytest.raises(UserError, match=r"answers differently each time|until now"):
+        condition(text, ROWS.schema.append(pa.field("ts", pa.timestamp("us", "UTC"))))
+
+
+def test_what_only_looks_like_the_clock_is_evaluated():
+    times = pa.table({"ts": pa.array([0, 10**15], pa.timestamp("us", "UTC")), "localtime": [1, 2]})
+    for text in ("age(ts, TIMESTAMPTZ '1970-01-01') > INTERVAL 1 DAY", "localtime = 2", "epoch(ts) > 2 * pi()"):
+        assert holds(condition(text, times.schema), times).tolist() == [False, True], text
 
 
 def test_a_condition_answers_alike_in_every_time_zone_and_locale():

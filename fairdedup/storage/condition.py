@@ -61,7 +61,7 @@ def parse(text: str) -> Any:
     if tree != {name: part for name, part in plain.items() if name != "select_list"} or len(expressions) != 1:
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
     for node in _nodes(expressions):
-        if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR"):
+        if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "POSITIONAL_REFERENCE"):
             raise UserError(f"--where {text!r} looks beyond its row ({node['class'].lower()}): {EXAMPLE}")
         _check_lasting(text, node.get("function_name"))
     return expressions
@@ -74,10 +74,36 @@ def _check_lasting(text: str, name: str | None) -> None:
 
 @cache
 def _changing() -> frozenset[str]:
-    """Return the functions whose answer is not one and the same for the same row."""
-    query = "SELECT function_name FROM duckdb_functions() WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+    """Return the functions whose answer is not one and the same for the same row.
+
+    DuckDB lists some that read the clock as constant; one that is never given anything can tell of nothing else.
+    """
+    query = """
+        SELECT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND function_name <> 'pi'
+        GROUP BY function_name
+        HAVING bool_or(stability <> 'CONSISTENT') OR (max(len(parameters)) = 0 AND bool_and(varargs IS NULL))
+    """
     with _connect() as connection:
-        return frozenset(name for (name,) in connection.execute(query).fetchall())
+        listed = frozenset(name for (name,) in connection.execute(query).fetchall())
+    return listed | {"current_setting"}  # before 2.0 called constant
+
+
+def _check_bound(connection: Any, text: str, query: str) -> None:
+    """Refuse what changes under another name: words such as localtime, macros, and age of one time, which is until now.
+
+    Only DuckDB knows what it makes of them, so its plan is asked, of an empty table: it writes none of Arrow tables.
+    """
+    connection.execute("CREATE TABLE plain AS SELECT * FROM metadata")
+    asked = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f"{query} FROM plain AS metadata"])
+    plan = json.loads(asked.fetchone()[0])
+    if plan["error"]:
+        raise UserError(f"--where {text!r} cannot be checked ({plan['error_message'].splitlines()[0]}): {EXAMPLE}")
+    for node in _nodes(plan["plans"], "expression_class"):
+        if node["expression_class"] == "BOUND_FUNCTION":
+            name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
+            _check_lasting(text, name)
+            if name == "age" and len(node["children"]) == 1:
+                raise UserError(f"--where {text!r} calls age of one time, which is until now: give it two")
 
 
 def condition(text: str, schema: pa.Schema) -> Condition:
@@ -126,7 +152,9 @@ def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -
             connection.register("metadata", table)
             if how == "WHERE":
                 connection.execute(f"SELECT 1 FROM metadata WHERE {expression}")
-                return str(connection.execute(f"SELECT {expression} FROM metadata").description[0][1])
+                kind = str(connection.sql(f"SELECT {expression} FROM metadata").types[0])
+                _check_bound(connection, known.text, f"SELECT {expression}")
+                return kind
             values = connection.execute(f"SELECT coalesce({expression}, false) AS holds FROM metadata").fetchnumpy()
             return np.asarray(values["holds"]).astype(bool)
         except duckdb.Error as error:
@@ -165,11 +193,11 @@ def _statement(connection: Any, text: str) -> dict[str, Any]:
     return node
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def _nodes(tree: Any, mark: str = "class") -> Iterator[dict[str, Any]]:
     if isinstance(tree, dict):
-        if "class" in tree:
+        if mark in tree:
             yield tree
         tree = list(tree.values())
     if isinstance(tree, list):
         for part in tree:
-            yield from _nodes(part)
+            yield from _nodes(part, mark)
