@@ -221,7 +221,7 @@ print(*(holds(condition(text, table.schema), table).sum() for text in texts))
         ("NOT (width >= 256)", [1, 0, 0], ["width"]),
         ("WIDTH IN (1, 7) -- a remark", [1, 0, 0], ["width"]),
         ('"od""d" > 1 AND nested.a = 2', [0, 1, 0], ['od"d', "nested"]),
-        ("list_contains(tags, 'a') AND metadata.width < 2", [1, 0, 0], ["width", "tags"]),
+        ("list_contains(tags, 'a') AND width < 2", [1, 0, 0], ["width", "tags"]),
         ("TRY_CAST(text AS INT) = 1", [1, 0, 0], ["text"]),
         ("language LIKE '%e' AND today = 2", [0, 1, 0], ["language", "today"]),
         ("true", [1, 1, 1], []),
@@ -253,6 +253,43 @@ def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, mo
         holds(known, ROWS.select(list(known.columns) or ["width"]))
     assert "--where" in str(refused.value) and "\n" not in str(refused.value).replace(text, "")
     assert not list(tmp_path.iterdir())
+
+
+CASES = pa.table({
+    "WIDTH": [4000] * 6, "width": [100, 100, 300, 300, 300, 300], "Height": [1] * 6, "HEIGHT": [2] * 6,
+    "Language": ["en", "de"] * 3, "st": [{"WIDTH": 1}] * 6,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "number"),
+    [
+        ("width >= 256", ["width"], 4), ('"width" >= 256', ["width"], 4), ("WIDTH >= 256", ["WIDTH"], 6),
+        ("HEIGHT = 2 AND width > 100", ["width", "HEIGHT"], 4), ("LANGUAGE = 'en'", ["Language"], 3),
+        ("st.WIDTH = 1 AND width > 100", ["width", "st"], 4),
+    ],
+)  # fmt: skip
+def test_a_name_is_of_the_column_that_is_written_so_and_else_of_the_only_one_alike(text, columns, number):
+    known = condition(text, CASES.schema)
+    assert list(known.columns) == columns
+    assert holds(known, CASES.select(columns)).sum() == number
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("height > 1", "names 'height': write 'Height' or 'HEIGHT', as the column is"),
+        ("WIDTH > 1 OR width > 1", "names 'WIDTH' and 'width', one name in SQL: rename a column"),
+        ("metadata::VARCHAR LIKE '%300%'", "names column 'metadata': the metadata has WIDTH, width"),
+        ("metadata.width > 1 AND width > 1", "names column 'metadata': the metadata has WIDTH, width"),
+        ("\"--where\"::VARCHAR LIKE '%300%' AND width > 1", "names column '--where'"),
+        ("width_1 > 1 AND width > 1", "names column 'width_1'"),
+    ],
+)
+def test_names_that_could_be_of_several_columns_or_of_none_are_refused(text, said):
+    with pytest.raises(UserError) as refused:
+        condition(text, CASES.schema)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 CHANGING = (

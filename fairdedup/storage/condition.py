@@ -25,6 +25,8 @@ LOCKED: dict[str, Any] = {
     "autoload_known_extensions": "false",
     "threads": "1",
 }
+TABLE = "--where"
+"""What the metadata are called in a query: no column's name, so that names are of columns only."""
 SAME_EVERYWHERE = ("TimeZone = 'UTC'", "Calendar = 'gregorian'")
 """What a session would take from the machine's clock and locale."""
 
@@ -94,7 +96,7 @@ def _check_bound(connection: Any, text: str, query: str) -> None:
     Only DuckDB knows what it makes of them, so its plan is asked, of an empty table: it writes none of Arrow tables.
     """
     connection.execute("CREATE TABLE plain AS SELECT * FROM metadata")
-    asked = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f"{query} FROM plain AS metadata"])
+    asked = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
     plan = json.loads(asked.fetchone()[0])
     if plan["error"]:
         raise UserError(f"--where {text!r} cannot be checked ({plan['error_message'].splitlines()[0]}): {EXAMPLE}")
@@ -114,17 +116,34 @@ def condition(text: str, schema: pa.Schema) -> Condition:
     UserError
         Naming the column that is not there, or what else is wrong, in one line.
     """
-    nodes = list(_nodes(parse(text)))
-    named = {part.lower() for node in nodes for part in node.get("column_names") or ()}
-    for name in named - {name.lower() for name in schema.names}:  # current_date is called without brackets
-        _check_lasting(text, name)
-    columns = tuple(name for name in schema.names if name.lower() in named)
-    found = Condition(text, columns)
-    empty = pa.schema([schema.field(name) for name in columns]).empty_table()
+    found = Condition(text, _columns(text, parse(text), schema.names))
+    empty = pa.schema([schema.field(name) for name in found.columns]).empty_table()
     kind = _evaluate(found, empty, "WHERE", schema.names)
     if kind != "BOOLEAN":
         raise UserError(f"--where {text!r} is {kind}, neither true nor false: {EXAMPLE}")
     return found
+
+
+def _columns(text: str, tree: Any, names: list[str]) -> tuple[str, ...]:
+    """Return which columns an expression reads: of the very name, else the only one that is alike but for case.
+
+    To DuckDB names that differ in case are one, so no two of such are ever given to it.
+    """
+    read: dict[str, str] = {}
+    for name in (node["column_names"][0] for node in _nodes(tree) if node.get("column_names")):
+        alike = [own for own in names if own.lower() == name.lower()]
+        fit = [name] if name in alike else alike
+        if len(fit) > 1:
+            raise UserError(f"--where {text!r} names {name!r}: write {' or '.join(map(repr, fit))}, as the column is")
+        if not fit:  # current_date is called without brackets
+            _check_lasting(text, name.lower())
+            if name.lower() == TABLE:
+                raise _no_column(text, name, names)
+        for own in fit:
+            other = read.setdefault(own.lower(), own)
+            if other != own:
+                raise UserError(f"--where {text!r} names {other!r} and {own!r}, one name in SQL: rename a column")
+    return tuple(name for name in names if name in read.values())
 
 
 def holds(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
@@ -150,12 +169,13 @@ def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -
     with _connect() as connection:
         try:
             connection.register("metadata", table)
+            source = f'FROM metadata AS "{TABLE}"'
             if how == "WHERE":
-                connection.execute(f"SELECT 1 FROM metadata WHERE {expression}")
-                kind = str(connection.sql(f"SELECT {expression} FROM metadata").types[0])
+                connection.execute(f"SELECT 1 {source} WHERE {expression}")
+                kind = str(connection.sql(f"SELECT {expression} {source}").types[0])
                 _check_bound(connection, known.text, f"SELECT {expression}")
                 return kind
-            values = connection.execute(f"SELECT coalesce({expression}, false) AS holds FROM metadata").fetchnumpy()
+            values = connection.execute(f"SELECT coalesce({expression}, false) AS holds {source}").fetchnumpy()
             return np.asarray(values["holds"]).astype(bool)
         except duckdb.Error as error:
             raise _refused(known.text, error, columns) from None
@@ -163,11 +183,15 @@ def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -
 
 def _refused(text: str, error: Exception, columns: list[str]) -> UserError:
     message = str(error).strip().splitlines()[0]
-    missing = re.search(r'Referenced column "(.+)" not found', message)
+    missing = re.search(r'Referenced (?:column|table) "(.+)" not found', message)
     if missing:
-        return UserError(f"--where {text!r} names column {missing[1]!r}: the metadata has {', '.join(columns)}")
+        return _no_column(text, missing[1], columns)
     mend = "use TRY_CAST, which gives null" if message.startswith("Conversion") else EXAMPLE
     return UserError(f"--where {text!r} cannot be evaluated ({message}): {mend}")
+
+
+def _no_column(text: str, name: str, columns: list[str]) -> UserError:
+    return UserError(f"--where {text!r} names column {name!r}: the metadata has {', '.join(columns)}")
 
 
 def _connect() -> Any:
