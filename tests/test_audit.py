@@ -463,6 +463,15 @@ def test_a_replacement_removes_it_too(again, labelled, scheduler, tmp_path):
     assert attribute(told(again), "tone")["rows"] == attribute(before, "tone")["rows"] - 1
 
 
+@pytest.mark.parametrize("flags", [(), ("--suggest-labels", 5)])
+def test_a_run_of_which_nobody_is_left_is_audited_without_a_warning(again, scheduler, prototypes, tmp_path, flags):
+    (tmp_path / "gone.txt").write_text("".join(f"{name}\n" for name in table(again / "decisions")["id"]))
+    done("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
+    shown = done("audit", again, "--prototypes", prototypes, *flags, "--scheduler", scheduler, "--quiet")
+    assert shown.err == ""
+    assert [a["why"] for a in told(again)["attributes"]] == ["nobody has a label of it"] * 3
+
+
 def test_an_audit_changes_nothing_but_its_own_files(again, labelled):
     before = files(again)
     done("audit", again, "--labels", labelled[1], "--quiet")

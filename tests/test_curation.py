@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -200,6 +202,16 @@ ROWS = pa.table({
     "today": [1, 2, 3],
 })  # fmt: skip
 
+HOURS = """
+import datetime, pyarrow as pa
+from fairdedup.storage.condition import condition, holds
+midnight = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+hours = pa.array([midnight + datetime.timedelta(hours=h) for h in range(24)], pa.timestamp("us", "UTC"))
+table = pa.table({"ts": hours})
+texts = ("ts >= '2020-01-01 12:00:00'", "ts::date = date '2020-01-01'", "year(ts) = 2020")
+print(*(holds(condition(text, table.schema), table).sum() for text in texts))
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "wanted", "columns"),
@@ -209,7 +221,7 @@ ROWS = pa.table({
         ("NOT (width >= 256)", [1, 0, 0], ["width"]),
         ("WIDTH IN (1, 7) -- a remark", [1, 0, 0], ["width"]),
         ('"od""d" > 1 AND nested.a = 2', [0, 1, 0], ['od"d', "nested"]),
-        ("list_contains(tags, 'a') AND metadata.width < 2", [1, 0, 0], ["width", "tags"]),
+        ("list_contains(tags, 'a') AND width < 2", [1, 0, 0], ["width", "tags"]),
         ("TRY_CAST(text AS INT) = 1", [1, 0, 0], ["text"]),
         ("language LIKE '%e' AND today = 2", [0, 1, 0], ["language", "today"]),
         ("true", [1, 1, 1], []),
@@ -231,7 +243,7 @@ def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, column
         "width > avg(width)", "row_number() OVER () > 1", "random() > 0.5", "now() > DATE '2020-01-01'",
         "current_date > DATE '2020-01-01'", "getenv('HOME') = 'x'", "? = 1", "$1 = 1", "", "  ", "width", "NULL",
         "width >", "(width > 1", "width > 1 /* no end", "text::INT > 1", "nosuch > 1", "nested > 1", "\x00",
-        "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL",
+        "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL", "#1 = 1",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
@@ -241,6 +253,75 @@ def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, mo
         holds(known, ROWS.select(list(known.columns) or ["width"]))
     assert "--where" in str(refused.value) and "\n" not in str(refused.value).replace(text, "")
     assert not list(tmp_path.iterdir())
+
+
+CASES = pa.table({
+    "WIDTH": [4000] * 6, "width": [100, 100, 300, 300, 300, 300], "Height": [1] * 6, "HEIGHT": [2] * 6,
+    "Language": ["en", "de"] * 3, "st": [{"WIDTH": 1}] * 6,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "number"),
+    [
+        ("width >= 256", ["width"], 4), ('"width" >= 256', ["width"], 4), ("WIDTH >= 256", ["WIDTH"], 6),
+        ("HEIGHT = 2 AND width > 100", ["width", "HEIGHT"], 4), ("LANGUAGE = 'en'", ["Language"], 3),
+        ("st.WIDTH = 1 AND width > 100", ["width", "st"], 4),
+    ],
+)  # fmt: skip
+def test_a_name_is_of_the_column_that_is_written_so_and_else_of_the_only_one_alike(text, columns, number):
+    known = condition(text, CASES.schema)
+    assert list(known.columns) == columns
+    assert holds(known, CASES.select(columns)).sum() == number
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("height > 1", "names 'height': write 'Height' or 'HEIGHT', as the column is"),
+        ("WIDTH > 1 OR width > 1", "names 'WIDTH' and 'width', one name in SQL: rename a column"),
+        ("metadata::VARCHAR LIKE '%300%'", "names column 'metadata': the metadata has WIDTH, width"),
+        ("metadata.width > 1 AND width > 1", "names column 'metadata': the metadata has WIDTH, width"),
+        ("\"--where\"::VARCHAR LIKE '%300%' AND width > 1", "names column '--where'"),
+        ("width_1 > 1 AND width > 1", "names column 'width_1'"),
+    ],
+)
+def test_names_that_could_be_of_several_columns_or_of_none_are_refused(text, said):
+    with pytest.raises(UserError) as refused:
+        condition(text, CASES.schema)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+CHANGING = (
+    "localtime >= '12:00'", "localtimestamp > ts", "age(ts) > INTERVAL 1 DAY", "age(ts::TIMESTAMP) > INTERVAL 1 DAY",
+    "current_localtime() >= '12:00'", "current_timestamp > ts", "pg_conf_load_time() > ts",
+    "pg_postmaster_start_time() > ts", "today() > ts", "get_current_timestamp() > ts", "current_schema = 'main'",
+    "current_catalog = 'memory'", "current_setting('memory_limit') = ''", "version() = ''", "txid_current() = 1",
+    "uuid() = ''", "nextval('s') = 1", "CASE WHEN width > 1 THEN random() > 0.5 END",
+    "[random() for x in tags] = []", "current_query() = ''",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CHANGING)
+def test_what_reads_the_clock_or_the_session_is_refused_whatever_its_name(text):
+    with pytest.raises(UserError, match=r"answers differently each time|until now"):
+        condition(text, ROWS.schema.append(pa.field("ts", pa.timestamp("us", "UTC"))))
+
+
+def test_what_only_looks_like_the_clock_is_evaluated():
+    times = pa.table({"ts": pa.array([0, 10**15], pa.timestamp("us", "UTC")), "localtime": [1, 2]})
+    for text in ("age(ts, TIMESTAMPTZ '1970-01-01') > INTERVAL 1 DAY", "localtime = 2", "epoch(ts) > 2 * pi()"):
+        assert holds(condition(text, times.schema), times).tolist() == [False, True], text
+
+
+def test_a_condition_answers_alike_in_every_time_zone_and_locale():
+    """DuckDB takes the zone, and before 2.0 the calendar, from the environment, which Python cannot change late."""
+    said = []
+    for zone, locale in (("UTC", "C"), ("Asia/Tokyo", "th_TH.UTF-8")):
+        asked = subprocess.run([sys.executable, "-c", HOURS], env=os.environ | {"TZ": zone, "LC_ALL": locale},
+                               capture_output=True, text=True, check=True)  # fmt: skip
+        said.append(asked.stdout)
+    assert said == ["12 24 24\n"] * 2
 
 
 def test_what_is_no_condition_is_refused_before_the_columns_are_known():

@@ -435,6 +435,54 @@ def test_columns_of_vectors_survive_too(run: Any, folder: Path) -> None:
     assert kept.schema.field("n").type == pa.int16()
 
 
+TEXT_VIEW = pa.string_view()
+VIEWS = {
+    "s": (["u", None, "w"], TEXT_VIEW, pa.string()),
+    "raw": ([b"\xff", None, b""], pa.binary_view(), pa.large_binary()),
+    "tags": ([["a"], None, [None]], pa.list_(TEXT_VIEW), pa.list_(pa.string())),
+    "one": ([["a"], None, ["b"]], pa.list_(TEXT_VIEW, 1), pa.list_(pa.string(), 1)),
+    "seen": ([["a"], None, ["b", "c"]], pa.list_view(TEXT_VIEW), pa.list_(pa.string())),
+    "numbers": ([[1], None, []], pa.list_view(pa.int8()), pa.list_view(pa.int8())),
+    "box": ([{"x": "y"}, None, {"x": None}], pa.struct([("x", TEXT_VIEW)]), pa.struct([("x", pa.string())])),
+    "map": ([[("k", "v")], None, []], pa.map_(TEXT_VIEW, TEXT_VIEW), pa.map_(pa.string(), pa.string())),
+    "json": (["1", None, "{}"], pa.json_(TEXT_VIEW), pa.string()),
+}  # fmt: skip
+"""Values, the type of their column, and the type that it has in kept/."""
+
+
+@pytest.mark.parametrize("form", ["images", "vectors", "npy", "img_emb"])
+def test_columns_of_views_survive_as_plain_ones(form: str, run: Any, folder: Path) -> None:
+    columns: dict[str, Any] = {name: pa.array(values, kind) for name, (values, kind, _) in VIEWS.items()}
+    columns["key"] = pa.array(["a", "b", "c"], TEXT_VIEW)
+    matrix = np.array([*vectors(2), [np.nan] * 4])  # the last is rejected
+    if form == "images":
+        source = parquet({**columns, "image": pa.array([GOOD, OTHER, HTML], pa.binary_view())})(folder)
+    elif form == "vectors":
+        source = parquet({**columns, "embedding": pa.array(matrix.tolist(), pa.list_view(pa.float32()))})(folder)
+    elif form == "npy":
+        source = npy(matrix)(folder)
+        pq.write_table(pa.table(columns), source.with_suffix(".parquet"))
+    else:
+        for name in ("img_emb", "metadata"):
+            (folder / name).mkdir()
+        np.save(folder / "img_emb" / "img_emb_0.npy", matrix)
+        pq.write_table(pa.table(columns), folder / "metadata" / "metadata_0.parquet")
+        source = folder
+    run(source, where="s = 'u' OR raw IS NULL AND box IS NULL")
+    kept = pq.read_table(folder.parent / "run" / "kept")
+    assert kept.column("id").to_pylist() == ["a", "b"]
+    for name, (values, _, kind) in VIEWS.items():
+        assert kept.column(name).to_pylist() == values[:2], name
+        assert kept.column(name).type.equals(kind), name
+
+
+def test_broken_text_in_a_view_is_spelt_out(folder: Path) -> None:
+    broken = pa.array([b"\xff", b"ok"], pa.binary_view())
+    text = pa.Array.from_buffers(TEXT_VIEW, 2, broken.buffers())
+    shard = open_input(str(parquet({"emb": vectors(2), "s": text})(folder))).shards[0]
+    assert shard.metadata().column("s").to_pylist() == ["\\xff", "ok"]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["Parquet whose columns drift", "img_emb with tables that drift"])
 def test_numbers_are_widened_and_what_disagrees_becomes_text(name: str, run: Any, folder: Path) -> None:
     run(TABLE[name].make(folder))

@@ -598,6 +598,18 @@ def test_uids_are_the_sorted_pairs_that_datacomp_reads(what, uids, export):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("what", "gone"), [("removed", False), ("kept", True)])
+def test_uids_of_nobody_are_an_empty_array(what, gone, uids, export, scheduler, tmp_path):
+    run = shutil.copytree(uids, tmp_path / "run")
+    done("prune", run, "--keep", 1, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
+    if gone:
+        (tmp_path / "gone.txt").write_text("".join(f"{uid}\n" for uid in ids(run, True)))
+        done("replace", run, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
+    found = np.load(export(run, "uids", what=what, name="u.npy"))
+    assert found.dtype == np.dtype("u8,u8") and found.shape == (0,)
+    assert export(run, "txt", what=what, name="u.txt").read_bytes() == b""
+
+
 def test_the_first_id_that_is_no_uid_is_named(finished, export, scheduler, tmp_path):
     first = ids(finished, True)[0]
     shown = command("export", finished, "--to", "uids", "--dest", tmp_path / "u.npy", "--scheduler", scheduler)

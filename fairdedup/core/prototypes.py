@@ -199,7 +199,9 @@ def gap(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def auto_temperature(gaps: NDArray[np.float64]) -> float:
-    """Return a third of the median gap, to 4 decimals and at least 0.0001."""
+    """Return a third of the median gap, to 4 decimals and at least 0.0001; that, too, where there are no gaps."""
+    if not len(gaps):
+        return LEAST_TEMPERATURE
     return max(float(np.rint(np.median(gaps) / 3 * 1e4)) / 1e4, LEAST_TEMPERATURE)
 
 

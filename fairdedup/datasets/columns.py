@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 from fairdedup.datasets.metadata import ID_COLUMNS
-from fairdedup.datasets.rows import BINARY_TYPES, TEXT_TYPES
+from fairdedup.datasets.rows import BINARY_TYPES, LIST_TYPES, TEXT_TYPES
 from fairdedup.errors import UserError
 
 Role = Literal["bytes", "vectors", "paths"]
@@ -30,11 +30,6 @@ NAMES: dict[Role, tuple[str, ...]] = {
 
 CAPTION_COLUMNS = ("caption", "text", "txt", "TEXT", "alt_text", "alt")
 """Columns that may hold the captions; the first that is there, and is text, does."""
-
-_LISTS = (
-    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
-    pa.types.is_list_view, pa.types.is_large_list_view,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def role_of(kind: pa.DataType) -> Role | None:
         return "bytes"
     if any(test(kind) for test in TEXT_TYPES):
         return "paths"
-    if any(test(kind) for test in _LISTS) and pa.types.is_floating(kind.value_type):
+    if any(test(kind) for test in LIST_TYPES) and pa.types.is_floating(kind.value_type):
         return "vectors"
     return None
 

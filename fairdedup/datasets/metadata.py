@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.rows import opened, stream, text_column
+from fairdedup.datasets.rows import opened, stream, text_column, without_views
 from fairdedup.errors import UserError
 
 ROWS_AT_ONCE = 10_000
@@ -37,7 +37,7 @@ def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Ta
         If some of them are damaged: nobody knows then which vector is whose.
     """
     with opened(fs, path) as parquet:
-        schema = parquet.schema_arrow.remove_metadata()
+        schema = pa.schema([f.with_type(without_views(f.type)) for f in parquet.schema_arrow])
     batches = []
     for count, batch in stream(fs, path, start, stop, ROWS_AT_ONCE):
         if batch is None:

@@ -75,7 +75,7 @@ def stream(
     """Yield (count, batch) for the rows from start to stop, at most ``size`` rows at a time.
 
     The batch is None for rows that cannot be read: from the first broken page to the end of its row group. A
-    row group is never in memory whole.
+    row group is never in memory whole. Columns are of the types that `without_views` makes of the file's.
     """
     with opened(fs, path) as parquet:
         first = 0
@@ -93,7 +93,7 @@ def _group(
     batches = parquet.iter_batches(size, [group], columns=columns, use_threads=False)
     while at < high:
         try:
-            batch = sound(next(batches))
+            batch = sound(_viewless(next(batches)))
         except StopIteration:  # fewer rows than the footer says
             break
         except Exception as error:
@@ -106,6 +106,43 @@ def _group(
             yield last - first, batch.slice(first - before, last - first)
     if at < high:
         yield high - max(at, low), None
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """Return a type with plain text and bytes in place of views, at any depth: Arrow can filter no column of views."""
+    if isinstance(kind, pa.BaseExtensionType):
+        plain = without_views(kind.storage_type)
+        return kind if plain == kind.storage_type else plain
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()  # a few images may be more than 2 GiB
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(without_views(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(without_views(kind.key_type), without_views(kind.item_type))
+    if not any(test(kind) for test in LIST_TYPES) or without_views(kind.value_type) == kind.value_type:
+        return kind
+    value = kind.value_field.with_type(without_views(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(value, kind.list_size)
+    return pa.list_(value) if pa.types.is_list(kind) or pa.types.is_list_view(kind) else pa.large_list(value)
+
+
+def _viewless(batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = pa.schema([field.with_type(without_views(field.type)) for field in batch.schema], batch.schema.metadata)
+    if schema == batch.schema:
+        return batch
+    pairs = zip(batch.columns, schema.types, strict=True)
+    return pa.record_batch([_as_plain(column, kind) for column, kind in pairs], schema=schema)
+
+
+def _as_plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    if "list_view" in str(column.type):  # whose cast is broken in Arrow 26: null lists get impossible offsets
+        return pa.array(column.to_pylist(), kind)
+    return column.cast(kind)
 
 
 def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -150,4 +187,8 @@ def text_column(column: pa.Array) -> list[str | None]:
 
 
 BINARY_TYPES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+LIST_TYPES = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
+    pa.types.is_list_view, pa.types.is_large_list_view,
+)  # fmt: skip
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)

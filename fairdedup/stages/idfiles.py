@@ -71,9 +71,8 @@ def write_uids(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
 def _halves(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return ids as pairs of numbers (n, 2)."""
     fit = pc.match_substring_regex(column, _HEX)
-    if not pc.all(fit).as_py():
+    if not pc.all(fit, min_count=0).as_py():  # of no ids, all
         wrong = column[pc.index(fit, False).as_py()].as_py()
-        if len(column):
-            raise UserError(f"id {wrong!r} is not of 32 hex digits, as DataComp's are: write --to txt")
+        raise UserError(f"id {wrong!r} is not of 32 hex digits, as DataComp's are: write --to txt")
     digits = "".join(column.to_pylist())
     return np.frombuffer(unhexlify(digits), ">u8").astype(np.uint64).reshape(-1, 2)
