@@ -216,6 +216,10 @@ def uuids(n: int) -> pa.Array:
     return pa.array([uuid.UUID(int=k + 1).bytes for k in range(n)], pa.binary(16))
 
 
+def arrow_uuids(n: int) -> pa.Array:
+    return pa.ExtensionArray.from_storage(pa.uuid(), uuids(n))
+
+
 def broken_page(data: bytes) -> bytes:
     """Overwrite the first bytes after the magic: the first page of the first column cannot be read."""
     return data[:4] + b"\xff" * 40 + data[44:]

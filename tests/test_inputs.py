@@ -26,6 +26,7 @@ from inputs import (
     OTHER,
     STATUS,
     Maker,
+    arrow_uuids,
     broken_page,
     broken_text,
     clip_retrieval,
@@ -237,6 +238,12 @@ TABLE: dict[str, Case] = {
     # IDs
     "IDs that are whole numbers": Case(parquet({"uid": [2**62, -1], "image": BOTH}), 2),
     "IDs that are UUIDs": Case(parquet({"uid": uuids(2), "image": BOTH}), 2),
+    "IDs that are UUIDs by their type": Case(
+        parquet({"uid": arrow_uuids(2), "image": BOTH, "also": arrow_uuids(2)}), 2
+    ),
+    "vectors that are tensors by their type": Case(
+        parquet({"id": arrow_uuids(2), "embedding": pa.FixedShapeTensorArray.from_numpy_ndarray(np.eye(2, 4))}), 2
+    ),
     "IDs of 4 KiB": Case(parquet({"id": ["k" * 4096, "l" * 4096], "image": BOTH}), 2),
     "IDs in many scripts": Case(parquet({"id": ["日本\U0001f600", HOSTILE], "image": BOTH}), 2),
     "IDs that are missing": Case(

@@ -57,7 +57,7 @@ class Columns:
 
 def role_of(kind: pa.DataType) -> Role | None:
     """Return what a column of this type can be."""
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -113,7 +113,7 @@ def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
 
 
 def _can_be_id(kind: pa.DataType) -> bool:
-    kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (*BINARY_TYPES, *TEXT_TYPES, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64)
     return any(test(kind) for test in tests)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fairdedup.datasets.rows import as_text
 from fairdedup.errors import UserError
 
 COLUMNS = ("id", "uid", "key")
@@ -65,8 +66,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
 
 def _column(path: Path, option: str) -> pa.Array:
     column = id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
-    ids = pq.read_table(path, columns=[column]).column(column).cast(pa.string())
-    return pc.unique(ids).drop_null()
+    return pc.unique(as_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
 
 
 def id_column(names: Sequence[str], what: str) -> str:

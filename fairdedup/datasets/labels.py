@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.datasets.ids import id_column
+from fairdedup.datasets.rows import as_text
 from fairdedup.errors import UserError
 
 MOST_GROUPS = 50  # more distinct values are hardly an attribute, unless it is named
@@ -145,7 +146,7 @@ def _texts(column: pa.Array, name: str, what: str) -> list[str | None]:
     if pa.types.is_floating(column.type):
         column = pa.array(column.to_pandas(), from_pandas=True)  # NaN is no label
     try:
-        return column.cast(pa.string()).to_pylist()
+        return as_text(pa.chunked_array([column])).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
             f"{what}: column {name!r} is {column.type}, no labels; name those that are, as --attributes a,b"

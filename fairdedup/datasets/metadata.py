@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.rows import opened, stream, text_column, without_views
+from fairdedup.datasets.rows import as_text, opened, stream, without_views
 from fairdedup.errors import UserError
 
 ROWS_AT_ONCE = 10_000
@@ -67,10 +67,7 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
     """
     if isinstance(ids, str):
         try:
-            column = table.column(ids)
-            if isinstance(column.type, pa.ExtensionType) or pa.types.is_fixed_size_binary(column.type):  # UUIDs
-                column = pa.chunked_array([pa.array(text_column(chunk), pa.string()) for chunk in column.chunks])
-            column = column.cast(pa.string())
+            column = as_text(table.column(ids))
         except pa.ArrowException:
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None

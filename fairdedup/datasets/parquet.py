@@ -284,7 +284,7 @@ def _ranges(sizes: list[int], most: int, cut: bool) -> Iterator[tuple[int, int]]
 def _width(fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: str, expected: int, first: str) -> int:
     """Return the length of the vectors: as the type says, else the commonest among the first that there are."""
     kind = parquet.schema_arrow.field(column).type
-    kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     found = expected
     if pa.types.is_fixed_size_list(kind):
         found = kind.list_size

@@ -186,6 +186,19 @@ def text_column(column: pa.Array) -> list[str | None]:
     return [None if value is None else plain_text(value) for value in column.cast(pa.string()).to_pylist()]
 
 
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return ids or labels as text, UUIDs with dashes.
+
+    Raises
+    ------
+    pa.ArrowException
+        If their type is none that can be text.
+    """
+    if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(column.type):
+        return pa.chunked_array([pa.array(text_column(chunk), pa.string()) for chunk in column.chunks], pa.string())
+    return column.cast(pa.string())
+
+
 BINARY_TYPES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 LIST_TYPES = (
     pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
