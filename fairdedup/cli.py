@@ -16,6 +16,7 @@ import click
 
 from fairdedup.errors import FairdedupError, UserError, visible
 from fairdedup.stores import as_path, check_local, check_url
+from fairdedup.streams import steady
 
 EXIT_USER, EXIT_OTHER = 2, 1
 
@@ -537,8 +538,17 @@ def _say(quiet: bool, line: str) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    sys.exit(call(sys.argv[1:]))
+    """Run the command line and leave with its exit code; a reader of stdout who has left early wanted no more."""
+    printed = steady()
+    code = call(sys.argv[1:])
+    sys.stdout.flush()
+    if not code and printed.failure and not isinstance(printed.failure, BrokenPipeError):
+        message = (
+            f"the work is done, but what was to be printed cannot be written (stdout: {printed.failure.strerror}): "
+            "send it elsewhere, or leave it out by --quiet"
+        )
+        code = _fail(message, EXIT_OTHER, as_json="--log-json" in sys.argv)
+    sys.exit(code)
 
 
 def call(arguments: list[str], command: click.Command = cli, name: str = "fairdedup") -> int:
