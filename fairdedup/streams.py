@@ -37,8 +37,7 @@ def steady() -> Stream:
     for name, number in (("stdout", 1), ("stderr", 2)):
         before = getattr(sys, name)  # None where it was closed
         under[name] = raw = Stream(os.devnull if before is None else number, "w", closefd=before is None)
-        as_before = {
-            option: getattr(before, option) for option in ("encoding", "errors", "line_buffering") if before is not None
-        }
-        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), **as_before))
+        as_before = {k: getattr(before, k) for k in ("encoding", "line_buffering") if before is not None}
+        # What the encoding has no letter for is spelt out, as \xe9.
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", **as_before))
     return under["stdout"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,12 @@ LOST = (
 )
 
 
-def in_shell(words: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def in_shell(words: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which "$@" is the command."""
     command = [sys.executable, "-m", "fairdedup", *map(str, arguments)]
-    return subprocess.run(["bash", "-c", words, "bash", *command], capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", "-c", words, "bash", *command], capture_output=True, text=True, env=os.environ | environment
+    )
 
 
 @pytest.fixture
@@ -54,3 +58,13 @@ def test_a_mistake_stays_a_mistake_where_it_cannot_be_told():
 def test_a_reader_that_leaves_early_is_no_error(words, same):
     ended = in_shell(f"set -o pipefail; {words}", *same)
     assert ended.returncode == 0 and "rror" not in ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+def test_what_the_encoding_has_no_letter_for_is_spelt_out(encoding, again, same, tmp_path):
+    run = tmp_path / "\u0394-\U0001f600-run"
+    shutil.move(again, run)
+    ended = in_shell('"$@"', *same[:-1], run, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.startswith(f"{tmp_path}/\\u0394-\\U0001f600-run is finished already")
+    assert f"kept IDs: {tmp_path}/\\u0394-\\U0001f600-run/kept" in ended.stdout
