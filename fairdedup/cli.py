@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.errors import NO_TEXT, FairdedupError, UserError, is_text, visible
 from fairdedup.stores import as_path, check_local, check_url
 from fairdedup.streams import steady
 
@@ -557,6 +557,8 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     try:
         for argument in arguments:  # before anything may repeat it
             check_url(argument)
+            if not is_text(argument):
+                raise UserError(f"the argument {argument!r} {NO_TEXT}")
         # Without standalone mode a command returns what --help and --version exit with.
         return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
     except UserError as error:

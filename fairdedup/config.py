@@ -16,10 +16,11 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from fairdedup.errors import UserError
+from fairdedup.errors import NO_TEXT, UserError, is_text
 from fairdedup.stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
@@ -98,6 +99,22 @@ class RunConfig(BaseModel):
     scheduler: str | None = None
     workers: int | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
+
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, str | Path) and not is_text(str(part)):
+                raise ValueError(f"it {NO_TEXT}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> RunConfig:
+        for option, folder in (("--out", self.out), *(("--against", run) for run in self.against)):
+            place = str(folder.absolute())
+            if not is_text(place):
+                raise ValueError(f"{option} {str(folder)!r} is {place!r}, which {NO_TEXT}")
+        return self
 
     @model_validator(mode="after")
     def _check_urls(self) -> RunConfig:

@@ -269,7 +269,17 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample of nothing": ("sample new --rows 5", ("'--rows'", "5 is not in the range x>=200")),
     "sample with a negative seed": ("sample new --seed -1", ("seed = -1", "0 or more")),
     "sample without a folder": ("sample", ("Missing argument 'DIR'",)),
+    # Names that are no text
+    "takedowns whose name is no text": ("prune $RUN --eps 0.05 --rule semdedup --drop d\udcff.txt",
+                                        ("the argument 'd\\udcff.txt' has bytes that are no UTF-8", "another name")),
+    "vanished ones in a file whose name is no text": ("replace $RUN --gone=d\udcff.txt",
+                                                      ("the argument '--gone=d\\udcff.txt' has bytes",)),
+    "an input whose name is no text": ("run e\udcff.parquet --keep 0.5", ("'e\\udcff.parquet' has bytes",)),
+    "a run whose name is no text": ("run x.npy --keep 0.5 --out b\udcff", ("'b\\udcff' has bytes",)),
+    "a condition that is no text": ("prune $RUN --keep 0.5 --where caption=\udcff", ("has bytes that are no UTF-8",)),
     # YAML
+    "a file whose name is no text": ("prune $RUN --config surrogate.yaml",
+                                     ("drop in surrogate.yaml 'd\\udcff.txt': it has bytes that are no UTF-8",)),
     "no such config": ("run x.npy --config none.yaml", ("--config none.yaml: No such file", "give a YAML file")),
     "a folder as config": ("run x.npy --config images", ("--config images: Is a directory",)),
     "a config of a list": ("run x.npy --config list.yaml", ("--config list.yaml holds no keys", "`keep: 0.5`")),
@@ -292,6 +302,7 @@ YAML = {
     "target": "{keep: 0.5, rule: balanced, prototypes: square.npz, target: {size: {big: 1}}}", "list": "- a\n- b",
     "tab": "keep:\n\t- 1", "month": "keep: 2024-13-45", "key": "kepe: 0.5", "value": "keep: half",
     "two": "{keep: 0.5, eps: 0.1}", "clusters": "{keep: 0.5, clusters: true}", "input": "{keep: 0.5, input: [a, b]}",
+    "surrogate": '{keep: 0.5, drop: "d\\udcff.txt"}',
 }  # fmt: skip
 
 LABELS = {
@@ -399,3 +410,12 @@ def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wron
     assert wrong("run x.npy --keep 0.5 --clusters 9 --rule semdedup $DASK").code == 0
     assert (tmp_path / "run" / "run.json").is_file()
     assert os.listdir(workplace / "empty") == []
+
+
+def test_a_run_directory_lies_where_its_place_can_be_stored(tmp_path, monkeypatch, finished):
+    here = tmp_path / "w\udcff"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for words, named in ((["--out", "run"], "--out 'run'"), ([], "--out 'fairdedup-run'")):
+        shown = command("run", finished / "embeddings", "--keep", 0.5, "--rule", "semdedup", *words)
+        assert shown.code == 2 and f"{named} is '{tmp_path}/w\\udcff/" in shown.err and not list(here.iterdir())
