@@ -51,6 +51,8 @@ class _Place(click.Path):
     """A path, or a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            raise UserError(f"{_option(param, ctx)} is empty: give a name, or leave it out")
         return as_path(value)
 
 
@@ -59,8 +61,12 @@ class _LocalFile(_Place):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         place = super().convert(value, param, ctx)
-        check_local(place, param.get_error_hint(ctx).strip("'") if param and ctx else "this option")
+        check_local(place, _option(param, ctx))
         return place
+
+
+def _option(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    return param.get_error_hint(ctx).strip("'") if param and ctx else "this option"
 
 
 _PLACE, _FILE = _Place(), _LocalFile()

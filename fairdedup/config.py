@@ -48,10 +48,23 @@ Memory = Annotated[str, BeforeValidator(amount_of_memory)]
 MemoryOrAuto = Annotated[str, BeforeValidator(_memory_or_auto)]
 
 
+def _no_truth(value: Any) -> Any:
+    """Refuse `true` and `false`, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("it is no number: give one")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+
+
 def _place(value: Any) -> Path:
     """Return a path or the path that a URL names."""
     if not isinstance(value, str | Path):
         raise ValueError("it is no path")
+    if value == "":
+        raise ValueError("it is empty: give a name, or leave it out")
     return as_path(value)
 
 
@@ -69,16 +82,16 @@ class RunConfig(BaseModel):
     column: str | None = None
     model: str | None = None
     pretrained: str | None = None
-    batch_size: int = Field(32, ge=1)
+    batch_size: Whole = Field(32, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    threads: int = Field(1, ge=1)
-    max_rejected: float = Field(0.05, ge=0, le=1)
+    threads: Whole = Field(1, ge=1)
+    max_rejected: Number = Field(0.05, ge=0, le=1)
     clusters: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
-    seed: int = Field(0, ge=0)
-    keep: float | None = None
-    at_most: float | None = None
-    eps: float | None = None
+    seed: Whole = Field(0, ge=0)
+    keep: Number | None = None
+    at_most: Number | None = None
+    eps: Number | None = None
     rule: Literal["fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random"] = (
         "fairdedup"
     )
@@ -86,18 +99,18 @@ class RunConfig(BaseModel):
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
-    target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
-    temperature: float | Literal["auto"] | dict[str, float] = "auto"
-    reserve: float = Field(0.1, ge=0, le=0.3)
+    target: Literal["uniform", "data"] | dict[str, dict[str, Number]] = "uniform"
+    temperature: Number | Literal["auto"] | dict[str, Number] = "auto"
+    reserve: Number = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
     where: str | None = None
     drop: Place | None = None
     always_keep: Place | None = None
     against: tuple[Place, ...] = ()
     exclude_near: str | None = None
-    exclude_near_eps: float | None = None
+    exclude_near_eps: Number | None = None
     scheduler: str | None = None
-    workers: int | None = Field(None, ge=1)
+    workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
 
     @field_validator("*")
@@ -202,7 +215,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, or is no YAML of keys.
+        If it cannot be read, is no YAML of keys, or has a key in both its spellings.
     """
     try:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -214,7 +227,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"--config {file} is no YAML {where}: mend it") from None
     if not isinstance(known, dict):
         raise UserError(f"--config {file} holds no keys: write lines such as `keep: 0.5`")
-    return {str(name).replace("-", "_"): value for name, value in known.items()}
+    keys: dict[str, Any] = {}
+    for name, value in known.items():
+        key = str(name).replace("-", "_")
+        if key in keys:
+            raise UserError(f"--config {file} has {key} in two spellings: take one of them out")
+        keys[key] = value
+    return keys
 
 
 def first_error(

@@ -133,6 +133,8 @@ def check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -
     for folder in () if isinstance(root, RemotePath) else (root, *root.parents):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"--out {str(folder)!r} is a link that leads nowhere: mend it, or choose another --out")
     known = read_json(directory.config)
     if known is None:
         # A run that was killed early may have left its sample, or a file that was being written.
