@@ -5,15 +5,18 @@ config.json holds both, a stage at a time: a stage's files count only where it w
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import platform
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fairdedup import increments
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
 from fairdedup.stages.cluster import check_sorted
 from fairdedup.storage.files import clear, read_json, sha256_of, write_json
@@ -32,13 +35,30 @@ PACKAGES = (
 
 
 def clear_run(directory: RunDirectory) -> None:
-    """Remove what a run wrote into its directory, and nothing else."""
+    """Remove what a run wrote into its directory, and nothing else.
+
+    Raises
+    ------
+    FairdedupError
+        If this user may not: then nothing is removed.
+    """
+    _check_permission(directory, OWN)
     directory.manifest.unlink(missing_ok=True)
     for name in OWN:
         clear(directory.root / name)
     for name in OWN_FILES:
         (directory.root / name).unlink(missing_ok=True)
     write_json(directory.config, {"asked": {}, "done": {}})  # last: it says that all this was ours, and still is
+
+
+def _check_permission(directory: RunDirectory, folders: Collection[str]) -> None:
+    root = directory.root
+    for folder in () if isinstance(root, RemotePath) else (root, *(root / name for name in folders)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            reason = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise FairdedupError(
+                f"cannot write {folder}: {os.strerror(reason)}; ask its owner, or choose another place"
+            )
 
 
 def recorded_against(directory: RunDirectory) -> list[str]:
@@ -72,7 +92,14 @@ def state_of(directory: RunDirectory) -> dict[str, Any]:
 
 
 def begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
-    """Record what a stage is asked to do; the run is not finished from here on."""
+    """Record what a stage is asked to do; the run is not finished from here on.
+
+    Raises
+    ------
+    FairdedupError
+        If this user may not write there: then nothing is removed.
+    """
+    _check_permission(directory, ("report", "state", "replaced"))
     directory.manifest.unlink(missing_ok=True)
     directory.drop_audit()
     StateDirectory(directory.root).file.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import CLUSTERS, manifest
+from runs import CLUSTERS, files, manifest
 
 import fairdedup
 
@@ -140,3 +140,26 @@ def test_code_that_another_user_may_have_put_there_is_not_loaded(made, python, t
     same, _, found = python("-c", WHERE, temporary=tmp_path).stdout.rstrip("\n").partition(" ")
     assert same == "True" and Path(found).parent == tmp_path and Path(found) != folder
     assert sorted(tmp_path.iterdir()) == there, "it is left behind"
+
+
+@pytest.mark.parametrize("name", ["", "report", "state"])
+@pytest.mark.parametrize(
+    "words",
+    ["run EMBEDDINGS --eps 0.1 --rule semdedup --out RUN --restart", "embed EMBEDDINGS --out RUN", "cluster RUN"],
+)
+def test_a_run_that_this_user_may_not_change_is_told_in_one_line_and_stays(name, words, again, embeddings, tmp_path):
+    (again / "report").mkdir(exist_ok=True)
+    (again / "report" / "audit.json").write_text("{}")
+    before = files(again)
+    place = again / name
+    place.chmod(0o555)
+    known = {"RUN": str(again), "EMBEDDINGS": str(embeddings)}
+    asked = [known.get(word, word) for word in words.split()]
+    ended = subprocess.run(
+        [*POWERLESS, sys.executable, "-m", "fairdedup", *asked, "--workers", "1", "--quiet"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    place.chmod(0o755)
+    message = f"cannot write {place}: Permission denied; ask its owner, or choose another place"
+    assert (ended.returncode, ended.stderr) == (1, f"fairdedup: error: {message}\n")
+    assert files(again) == before
