@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.errors import NO_TEXT, FairdedupError, UserError, is_text, visible
 from fairdedup.stores import as_path, check_local, check_url
+from fairdedup.streams import steady
 
 EXIT_USER, EXIT_OTHER = 2, 1
 
@@ -50,6 +51,8 @@ class _Place(click.Path):
     """A path, or a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            raise UserError(f"{_option(param, ctx)} is empty: give a name, or leave it out")
         return as_path(value)
 
 
@@ -58,8 +61,12 @@ class _LocalFile(_Place):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         place = super().convert(value, param, ctx)
-        check_local(place, param.get_error_hint(ctx).strip("'") if param and ctx else "this option")
+        check_local(place, _option(param, ctx))
         return place
+
+
+def _option(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    return param.get_error_hint(ctx).strip("'") if param and ctx else "this option"
 
 
 _PLACE, _FILE = _Place(), _LocalFile()
@@ -538,8 +545,17 @@ def _say(quiet: bool, line: str) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    sys.exit(call(sys.argv[1:]))
+    """Run the command line and leave with its exit code; a reader of stdout who has left early wanted no more."""
+    printed = steady()
+    code = call(sys.argv[1:])
+    sys.stdout.flush()
+    if not code and printed.failure and not isinstance(printed.failure, BrokenPipeError):
+        message = (
+            f"the work is done, but what was to be printed cannot be written (stdout: {printed.failure.strerror}): "
+            "send it elsewhere, or leave it out by --quiet"
+        )
+        code = _fail(message, EXIT_OTHER, as_json="--log-json" in sys.argv)
+    sys.exit(code)
 
 
 def call(arguments: list[str], command: click.Command = cli, name: str = "fairdedup") -> int:
@@ -548,6 +564,8 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     try:
         for argument in arguments:  # before anything may repeat it
             check_url(argument)
+            if not is_text(argument):
+                raise UserError(f"the argument {argument!r} {NO_TEXT}")
         # Without standalone mode a command returns what --help and --version exit with.
         return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
     except UserError as error:

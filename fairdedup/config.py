@@ -16,10 +16,11 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from fairdedup.errors import UserError
+from fairdedup.errors import NO_TEXT, UserError, is_text
 from fairdedup.stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
@@ -47,10 +48,23 @@ Memory = Annotated[str, BeforeValidator(amount_of_memory)]
 MemoryOrAuto = Annotated[str, BeforeValidator(_memory_or_auto)]
 
 
+def _no_truth(value: Any) -> Any:
+    """Refuse `true` and `false`, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("it is no number: give one")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+
+
 def _place(value: Any) -> Path:
     """Return a path or the path that a URL names."""
     if not isinstance(value, str | Path):
         raise ValueError("it is no path")
+    if value == "":
+        raise ValueError("it is empty: give a name, or leave it out")
     return as_path(value)
 
 
@@ -68,16 +82,16 @@ class RunConfig(BaseModel):
     column: str | None = None
     model: str | None = None
     pretrained: str | None = None
-    batch_size: int = Field(32, ge=1)
+    batch_size: Whole = Field(32, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    threads: int = Field(1, ge=1)
-    max_rejected: float = Field(0.05, ge=0, le=1)
+    threads: Whole = Field(1, ge=1)
+    max_rejected: Number = Field(0.05, ge=0, le=1)
     clusters: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
-    seed: int = Field(0, ge=0)
-    keep: float | None = None
-    at_most: float | None = None
-    eps: float | None = None
+    seed: Whole = Field(0, ge=0)
+    keep: Number | None = None
+    at_most: Number | None = None
+    eps: Number | None = None
     rule: Literal["fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random"] = (
         "fairdedup"
     )
@@ -85,19 +99,35 @@ class RunConfig(BaseModel):
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
-    target: Literal["uniform", "data"] | dict[str, dict[str, float]] = "uniform"
-    temperature: float | Literal["auto"] | dict[str, float] = "auto"
-    reserve: float = Field(0.1, ge=0, le=0.3)
+    target: Literal["uniform", "data"] | dict[str, dict[str, Number]] = "uniform"
+    temperature: Number | Literal["auto"] | dict[str, Number] = "auto"
+    reserve: Number = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
     where: str | None = None
     drop: Place | None = None
     always_keep: Place | None = None
     against: tuple[Place, ...] = ()
     exclude_near: str | None = None
-    exclude_near_eps: float | None = None
+    exclude_near_eps: Number | None = None
     scheduler: str | None = None
-    workers: int | None = Field(None, ge=1)
+    workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
+
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, str | Path) and not is_text(str(part)):
+                raise ValueError(f"it {NO_TEXT}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> RunConfig:
+        for option, folder in (("--out", self.out), *(("--against", run) for run in self.against)):
+            place = str(folder.absolute())
+            if not is_text(place):
+                raise ValueError(f"{option} {str(folder)!r} is {place!r}, which {NO_TEXT}")
+        return self
 
     @model_validator(mode="after")
     def _check_urls(self) -> RunConfig:
@@ -185,7 +215,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, or is no YAML of keys.
+        If it cannot be read, is no YAML of keys, or has a key in both its spellings.
     """
     try:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -197,7 +227,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"--config {file} is no YAML {where}: mend it") from None
     if not isinstance(known, dict):
         raise UserError(f"--config {file} holds no keys: write lines such as `keep: 0.5`")
-    return {str(name).replace("-", "_"): value for name, value in known.items()}
+    keys: dict[str, Any] = {}
+    for name, value in known.items():
+        key = str(name).replace("-", "_")
+        if key in keys:
+            raise UserError(f"--config {file} has {key} in two spellings: take one of them out")
+        keys[key] = value
+    return keys
 
 
 def first_error(

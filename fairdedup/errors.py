@@ -8,6 +8,18 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split("\n")))
 
 
+NO_TEXT = "has bytes that are no UTF-8, and what a run was asked for is stored as text: give it another name"
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a name can be stored as UTF-8; one of a file whose bytes are something else cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class FairdedupError(Exception):
     """Something failed for good; the message names the place and the reason (exit code 1)."""
 

@@ -5,8 +5,11 @@ config.json holds both, a stage at a time: a stage's files count only where it w
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import platform
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,13 +37,30 @@ PACKAGES = (
 
 
 def clear_run(directory: RunDirectory) -> None:
-    """Remove what a run wrote into its directory, and nothing else."""
+    """Remove what a run wrote into its directory, and nothing else.
+
+    Raises
+    ------
+    FairdedupError
+        If this user may not: then nothing is removed.
+    """
+    _check_permission(directory, OWN)
     directory.manifest.unlink(missing_ok=True)
     for name in OWN:
         clear(directory.root / name)
     for name in OWN_FILES:
         (directory.root / name).unlink(missing_ok=True)
     write_json(directory.config, {"asked": {}, "done": {}})  # last: it says that all this was ours, and still is
+
+
+def _check_permission(directory: RunDirectory, folders: Collection[str]) -> None:
+    root = directory.root
+    for folder in () if isinstance(root, RemotePath) else (root, *(root / name for name in folders)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            reason = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise FairdedupError(
+                f"cannot write {folder}: {os.strerror(reason)}; ask its owner, or choose another place"
+            )
 
 
 def recorded_against(directory: RunDirectory) -> list[str]:
@@ -85,7 +105,14 @@ def state_of(directory: RunDirectory) -> dict[str, Any]:
 
 
 def begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
-    """Record what a stage is asked to do; the run is not finished from here on."""
+    """Record what a stage is asked to do; the run is not finished from here on.
+
+    Raises
+    ------
+    FairdedupError
+        If this user may not write there: then nothing is removed.
+    """
+    _check_permission(directory, ("report", "state", "replaced"))
     finish(directory)  # a replacement that was stopped: who has gone must not be forgotten
     directory.manifest.unlink(missing_ok=True)
     directory.drop_audit()
@@ -146,6 +173,8 @@ def check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -
     for folder in () if isinstance(root, RemotePath) else (root, *root.parents):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"--out {str(folder)!r} is a link that leads nowhere: mend it, or choose another --out")
     if not directory.config.is_file():
         # A run that was killed early may have left its sample, or a file that was being written.
         there = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []

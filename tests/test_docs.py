@@ -105,6 +105,13 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     assert sorted(keys) == sorted(RunConfig.model_fields)
 
 
+def test_options_that_are_no_key_are_the_last_four_of_the_table() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+)` \|(.*?)\|", section(RUN_DIRECTORY, "## Options"), re.MULTILINE)
+    without = [flag for flag, _ in rows if flag[2:].replace("-", "_") not in RunConfig.model_fields]
+    assert without == [flag for flag, key in rows if not key.strip()] == [flag for flag, _ in rows[-4:]]
+    assert "but for the last four here" in section(RUN_DIRECTORY, "## Options")
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fairdedup ")])
 def test_commands_of_the_documentation_have_options_that_exist(command: str) -> None:
     _, name, *words = shlex.split(command)

@@ -21,6 +21,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "core": {"errors"},
     "stores": {"errors"},
     "web": set(),
+    "streams": set(),
     "datasets": WITH_STORES | {"web"},
     "encoders": {"core", "errors"},
     "storage": WITH_STORES,

@@ -269,7 +269,25 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample of nothing": ("sample new --rows 5", ("'--rows'", "5 is not in the range x>=200")),
     "sample with a negative seed": ("sample new --seed -1", ("seed = -1", "0 or more")),
     "sample without a folder": ("sample", ("Missing argument 'DIR'",)),
+    # Names of nothing
+    "an empty --out": ("run x.npy --keep 0.5 --rule semdedup --out ''", ("--out is empty: give a name, or leave it",)),
+    "an empty RUN": ("prune '' --keep 0.5", ("[RUN] is empty",)),
+    "an empty file": ("replace $RUN --gone ''", ("--gone is empty",)),
+    "a link to nowhere": ("run x.npy --keep 0.5 --rule semdedup --out nowhere.link",
+                          ("--out '$HERE/nowhere.link' is a link that leads nowhere", "mend it, or choose another")),
+    "a folder behind a link to nowhere": ("embed x.npy --out nowhere.link/run",
+                                          ("--out '$HERE/nowhere.link' is a link that leads nowhere",)),
+    # Names that are no text
+    "takedowns whose name is no text": ("prune $RUN --eps 0.05 --rule semdedup --drop d\udcff.txt",
+                                        ("the argument 'd\\udcff.txt' has bytes that are no UTF-8", "another name")),
+    "vanished ones in a file whose name is no text": ("replace $RUN --gone=d\udcff.txt",
+                                                      ("the argument '--gone=d\\udcff.txt' has bytes",)),
+    "an input whose name is no text": ("run e\udcff.parquet --keep 0.5", ("'e\\udcff.parquet' has bytes",)),
+    "a run whose name is no text": ("run x.npy --keep 0.5 --out b\udcff", ("'b\\udcff' has bytes",)),
+    "a condition that is no text": ("prune $RUN --keep 0.5 --where caption=\udcff", ("has bytes that are no UTF-8",)),
     # YAML
+    "a file whose name is no text": ("prune $RUN --config surrogate.yaml",
+                                     ("drop in surrogate.yaml 'd\\udcff.txt': it has bytes that are no UTF-8",)),
     "no such config": ("run x.npy --config none.yaml", ("--config none.yaml: No such file", "give a YAML file")),
     "a folder as config": ("run x.npy --config images", ("--config images: Is a directory",)),
     "a config of a list": ("run x.npy --config list.yaml", ("--config list.yaml holds no keys", "`keep: 0.5`")),
@@ -283,6 +301,13 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                                 ("keep in value.yaml 'half' cannot be used", "number")),
     "two amounts in the file": ("run x.npy --config two.yaml", ("--keep and --eps exclude each other",)),
     "clusters: true": ("run x.npy --config clusters.yaml", ("clusters in clusters.yaml True cannot be used",)),
+    "keep: true": ("run x.npy --config truth.yaml", ("keep in truth.yaml True: it is no number: give one",)),
+    "threads: true": ("run x.npy --keep 0.5 --config threads.yaml", ("threads in threads.yaml True: it is no number",)),
+    "temperature: false": ("run x.npy --keep 0.5 --config cold.yaml", ("temperature in cold.yaml False: it is no",)),
+    "a share of true": ("run x.npy --keep 0.5 --config share.yaml", ("{'size': {'big': True}} cannot be used",)),
+    "an empty key": ("run x.npy --keep 0.5 --config nameless.yaml", ("drop in nameless.yaml '': it is empty",)),
+    "a key in two spellings": ("run x.npy --config spelt.yaml",
+                               ("--config spelt.yaml has at_most in two spellings", "take one of them out")),
     "an input of two": ("run --config input.yaml", ("input in input.yaml ['a', 'b'] cannot be used", "string")),
 }  # fmt: skip
 
@@ -292,6 +317,9 @@ YAML = {
     "target": "{keep: 0.5, rule: balanced, prototypes: square.npz, target: {size: {big: 1}}}", "list": "- a\n- b",
     "tab": "keep:\n\t- 1", "month": "keep: 2024-13-45", "key": "kepe: 0.5", "value": "keep: half",
     "two": "{keep: 0.5, eps: 0.1}", "clusters": "{keep: 0.5, clusters: true}", "input": "{keep: 0.5, input: [a, b]}",
+    "truth": "{keep: true}", "threads": "{threads: true}", "cold": "{temperature: false}", "nameless": "{drop: ''}",
+    "share": "{rule: balanced, target: {size: {big: true}}}", "spelt": "{at-most: 0.5, at_most: 0.6}",
+    "surrogate": '{keep: 0.5, drop: "d\\udcff.txt"}',
 }  # fmt: skip
 
 LABELS = {
@@ -308,6 +336,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("workplace")
     for folder in ("empty", "texts", "images", "hollow/img_emb"):
         (here / folder).mkdir(parents=True)
+    (here / "nowhere.link").symlink_to("gone")
     (here / "texts" / "a.txt").write_text("text")
     (here / "images" / "a.png").write_bytes(picture(0))
     write_tar(here / "s-0.tar", sample("a", 0))
@@ -383,6 +412,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(case, wrong, workplace, finished)
     assert "Traceback" not in shown.err and "FAIRDEDUP_DEBUG" not in shown.err
     assert shown.err[:-1].isprintable()
     for fragment in fragments:
+        fragment = fragment.replace("$HERE", str(workplace))
         assert fragment in shown.err, f"{fragment!r} is not in {shown.err!r}"
     assert files(workplace) == before, "a mistake has written something"
     assert not run_before or files(finished) == run_before
@@ -399,3 +429,12 @@ def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wron
     assert wrong("run x.npy --keep 0.5 --clusters 9 --rule semdedup $DASK").code == 0
     assert (tmp_path / "run" / "run.json").is_file()
     assert os.listdir(workplace / "empty") == []
+
+
+def test_a_run_directory_lies_where_its_place_can_be_stored(tmp_path, monkeypatch, finished):
+    here = tmp_path / "w\udcff"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for words, named in ((["--out", "run"], "--out 'run'"), ([], "--out 'fairdedup-run'")):
+        shown = command("run", finished / "embeddings", "--keep", 0.5, "--rule", "semdedup", *words)
+        assert shown.code == 2 and f"{named} is '{tmp_path}/w\\udcff/" in shown.err and not list(here.iterdir())
