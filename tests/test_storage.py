@@ -218,5 +218,8 @@ def test_shards_of_a_longer_input_are_dropped(tmp_path):
 def test_the_manifest_is_none_until_the_run_is_finished(tmp_path):
     run = RunDirectory(tmp_path)
     assert manifest_of(run) is None
-    (tmp_path / "run.json").write_text(json.dumps({"eps": 0.1}))
-    assert manifest_of(run) == {"eps": 0.1}
+    for no_manifest in (None, [], {}, {"eps": 0.1}):
+        (tmp_path / "run.json").write_text(json.dumps(no_manifest))
+        assert manifest_of(run) is None
+    (tmp_path / "run.json").write_text(json.dumps({"counts": {"kept": 1}}))
+    assert manifest_of(run) == {"counts": {"kept": 1}}
