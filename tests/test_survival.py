@@ -239,13 +239,15 @@ def test_a_run_directory_is_for_one_command_at_a_time(tmp_path, embeddings):
     first = started(tmp_path, *asked, "--workers", 1)
     assert first.stderr is not None and "dashboard" in first.stderr.readline()
     os.kill(first.pid, signal.SIGSTOP)
-    for second in (asked, ("prune", tmp_path / "run", "--keep", 0.4), ("sweep", tmp_path / "run", "--keep", 0.4)):
-        refused = command(*second)
-        assert (refused.code, refused.err) == (
-            1, f"fairdedup: error: {tmp_path / 'run'} is in use by another command of fairdedup: wait until it has "
-            "ended, or choose another --out\n",
-        )  # fmt: skip
-    os.kill(first.pid, signal.SIGCONT)
+    try:
+        for second in (asked, ("prune", tmp_path / "run", "--keep", 0.4), ("sweep", tmp_path / "run", "--keep", 0.4)):
+            refused = command(*second)
+            assert (refused.code, refused.err) == (
+                1, f"fairdedup: error: {tmp_path / 'run'} is in use by another command of fairdedup: wait until it has "
+                "ended, or choose another --out\n",
+            )  # fmt: skip
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     _, err = first.communicate()
     assert first.returncode == 0, err
     assert "finished already" in done(*asked).err
