@@ -443,8 +443,8 @@ def export(
     The files of a sample are copied out of the input byte for byte.
     """
     config = _config(config_file, {"out": run_, **flags})
+    from fairdedup import pipeline
     from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over
-    from fairdedup.workers import Workers
 
     if shard_size is not None and shard_bytes is not None:
         raise UserError("--shard-size and --shard-bytes exclude each other: give one of them")
@@ -453,10 +453,7 @@ def export(
             raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
     most = None if shard_bytes is None else _bytes(shard_bytes, "--shard-bytes")
     wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
-    with (
-        _progress(quiet, log_json) as progress,
-        Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers,
-    ):
+    with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress, alone=False) as workers:
         told = hand_over(wanted, workers)
     if log_json:
         progress.log("finished", run=str(config.out), **told)

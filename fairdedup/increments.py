@@ -29,7 +29,7 @@ from fairdedup.stages.state import read_prototypes, write_prototypes, write_segm
 from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, sha256_of, write_array, write_json
 from fairdedup.storage.run import RunDirectory, manifest_of
 from fairdedup.storage.state import StateDirectory, listed, read_state, take_over, write_earlier
-from fairdedup.stores import as_path, lies_in, protocol_of
+from fairdedup.stores import any_in, as_path, protocol_of
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
 ONE_LINE = ("eps", "dimension", "encoder", "prototypes", "temperatures", "moments")  # what several runs must share
@@ -97,7 +97,7 @@ def sources_of(config: RunConfig) -> list[tuple[Path, dict[str, Any]]]:
     sources: list[tuple[Path, dict[str, Any]]] = []
     for folder in config.against:
         root = folder.absolute()
-        if lies_in(root, config.out):
+        if any_in([root], config.out):
             raise UserError(f"--against {str(folder)!r} is the run itself: choose another --out")
         manifest = manifest_of(RunDirectory(root))
         if manifest is None:
@@ -197,14 +197,12 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     known = sources[0][1]
     days = list(dict.fromkeys(run["run"] for _, state in sources for run in state["runs"][:-1]))
     days = list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
+    if any_in(days, config.out):
+        raise UserError(f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another")
     for day in days:
-        if lies_in(day, config.out):
-            raise UserError(
-                f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another"
-            )
-        if not (as_path(day) / "embeddings" / "img_emb").is_dir():
-            raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
         own = RunDirectory(as_path(day))
+        if not own.vectors(0).parent.is_dir():
+            raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
         gone = (manifest_of(own) or {}).get("replaced")
         if gone and config.drop is None:
             count = sum(each["gone"] for each in gone)

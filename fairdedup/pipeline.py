@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from dataclasses import replace as replace_field
 from pathlib import Path
@@ -76,10 +76,10 @@ from fairdedup.workers import Workers
 
 
 @contextmanager
-def at_work(config: RunConfig, progress: StageProgress) -> Iterator[Workers]:
-    """Hold the run directory for one command alone, and give the workers that it may start."""
-    directory = RunDirectory(config.out.absolute())
-    with claimed(directory.root), Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
+def at_work(config: RunConfig, progress: StageProgress, alone: bool = True) -> Iterator[Workers]:
+    """Give the workers that a command may start, and hold the run directory for it unless it only reads (`alone`)."""
+    held = claimed(config.out.absolute()) if alone else nullcontext()
+    with held, Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
         yield workers
 
 

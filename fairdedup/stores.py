@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from os import PathLike
@@ -87,9 +87,10 @@ def as_path(text: str | PathLike[str]) -> Path:
     return RemotePath(name.rstrip("/"))
 
 
-def lies_in(place: str | PathLike[str], folder: Path) -> bool:
-    """Tell whether a path or URL is a folder or lies in it, links followed."""
-    return as_path(place).absolute().resolve().is_relative_to(folder.absolute().resolve())
+def any_in(places: Iterable[str | PathLike[str]], folder: Path) -> bool:
+    """Tell whether any of these paths or URLs is a folder or lies in it, links followed."""
+    root = folder.absolute().resolve()
+    return any(as_path(place).absolute().resolve().is_relative_to(root) for place in places)
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -95,7 +95,8 @@ def test_every_relative_link_resolves(page: Path) -> None:
 
 
 def test_every_option_of_run_is_documented() -> None:
-    options = {flag for parameter in cli.commands["run"].params for flag in parameter.opts if flag.startswith("--")}
+    known = [flag for parameter in cli.commands["run"].params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    options = {flag for flag in known if flag.startswith("--")}
     documented = set(re.findall(r"`(--[a-z-]+)", section(RUN_DIRECTORY, "## Options")))
     assert options - {"--help"} == documented
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.stores import lies_in
+from fairdedup.stores import any_in
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,4 @@ class Dataset:
 
     def lies_in(self, folder: Path) -> bool:
         """Tell whether anything of it is read from this folder, links followed."""
-        return any(lies_in(shard.fs.unstrip_protocol(shard.path), folder) for shard in self.shards)
+        return any_in((shard.fs.unstrip_protocol(shard.path) for shard in self.shards), folder)

@@ -151,7 +151,7 @@ def read_state(root: Path, sealed: str | None) -> dict[str, Any]:
     """
     state = StateDirectory(root)
     mend = f"run `fairdedup prune {root}` with its own options again"
-    if state.stale.is_file():  # prune would bring back what has vanished
+    if state.stale.is_file():  # there is nothing to decide anew
         mend = (
             "a replacement was stopped; finish it by its own `fairdedup run` command, or by "
             f"`fairdedup replace {root} --gone FILE` with the same file"
