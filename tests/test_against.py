@@ -229,13 +229,13 @@ def check_nights(seeds: range, rule: str, cover: bool) -> None:
 
 @pytest.mark.parametrize(("rule", "cover"), SWEEPING)
 def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
-    check_nights(range(60), rule, cover)
+    check_nights(range(30), rule, cover)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("rule", "cover"), SWEEPING)
 def test_hundreds_of_random_nights_are_decided_as_by_the_oracle(rule: str, cover: bool) -> None:
-    check_nights(range(60, 600), rule, cover)
+    check_nights(range(30, 600), rule, cover)
 
 
 def test_a_cap_below_what_every_eps_leaves_names_the_smallest_that_works() -> None:

@@ -45,11 +45,10 @@ def airflow() -> Path:
     stamp = folder / "installed"
     if not stamp.is_file() or stamp.read_bytes() != PINS.read_bytes():
         venv.create(folder, clear=True, with_pip=True)
-        subprocess.run(
-            [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile",
-             "--disable-pip-version-check", "-r", PINS],
-            check=True,
-        )  # fmt: skip
+        python, what = folder / "bin" / "python", ("--quiet", "--no-deps", "-r", PINS)
+        by_uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *what]
+        if subprocess.run(by_uv).returncode:  # it knows pip's index by no setting of pip's
+            subprocess.run([python, "-m", "pip", "install", "--disable-pip-version-check", *what], check=True)
         stamp.write_bytes(PINS.read_bytes())  # last: an installation that was stopped is made again
     return folder / "bin"
 

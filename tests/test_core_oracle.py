@@ -37,7 +37,7 @@ from fairdedup import deduplicate
 
 RANDOM = range(130)
 both_axes = pytest.mark.parametrize(("rule", "cover"), RULES_AND_COVER)
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.no_cover]  # tracing costs a third of their time
 
 
 @both_axes
@@ -47,7 +47,7 @@ def test_every_random_problem_is_decided_as_by_the_oracle(rule: str, cover: bool
         case = random_case(seed)
         with naming(f"random_case({seed})"):
             result = check_eps(case, rule, cover)
-            if seed % 2:
+            if seed % 4 == 1:
                 check_keep(case, rule, cover)
             elif seed % 8 == 0:
                 check_keep(case, rule, cover, at_most=True)
@@ -72,7 +72,7 @@ PROTECTING = [how for how in RULES_AND_COVER if how[0] != "semdedup-chain"]
 @pytest.mark.parametrize(("rule", "cover"), PROTECTING)
 def test_protected_rows_are_kept_first_as_by_the_oracle(rule: str, cover: bool) -> None:
     protected = 0
-    for seed in range(60):
+    for seed in range(30):
         case = protect(random_case(seed), seed)
         with naming(f"protect(random_case({seed}))"):
             result = check_eps(case, rule, cover)
@@ -84,7 +84,7 @@ def test_protected_rows_are_kept_first_as_by_the_oracle(rule: str, cover: bool) 
             own = result.decisions[case.protected]
             assert own["kept"].all() and (own["representative"] == own["row"]).all()
             protected += len(own)
-    assert protected >= 300
+    assert protected >= 150
 
 
 @pytest.mark.soak
@@ -276,13 +276,12 @@ def test_an_adversarial_problem_is_decided_as_by_the_oracle(make: Callable[[], C
 @pytest.mark.parametrize(("rule", "cover"), PROTECTING)
 @pytest.mark.parametrize("make", ADVERSARIAL, ids=NAMES)
 def test_an_adversarial_problem_with_protected_rows(make: Callable[[], Case], rule: str, cover: bool) -> None:
-    for seed in (1, 2):
-        case = protect(make(), seed)
-        for e in (0, case.eps, LARGEST_EPS):
-            with naming(f"eps {e}"):
-                result = check_eps(case, rule, cover, e)
-        assert len(result.kept) == twin(case, rule, cover, result).least
-        check_keep(case, rule, cover)
+    case = protect(make(), 1)
+    for e in (case.eps, LARGEST_EPS):
+        with naming(f"eps {e}"):
+            result = check_eps(case, rule, cover, e)
+    assert len(result.kept) == twin(case, rule, cover, result).least
+    check_keep(case, rule, cover)
 
 
 @pytest.mark.parametrize("start", ["cluster", "zero"])
@@ -358,7 +357,7 @@ seeds = st.integers(10_000, 10_000_000)
 axis = st.sampled_from(RULES_AND_COVER)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, how=axis)
 def test_counts_add_up_and_every_row_has_one_line(seed: int, how: tuple[str, bool]) -> None:
     case = random_case(seed)
@@ -375,7 +374,7 @@ def test_counts_add_up_and_every_row_has_one_line(seed: int, how: tuple[str, boo
     assert bool((table["cluster"][table["representative"]].to_numpy() == table["cluster"].to_numpy()).all())
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, how=axis)
 def test_permuting_the_columns_changes_nothing(seed: int, how: tuple[str, bool]) -> None:
     case = random_case(seed)
@@ -385,7 +384,7 @@ def test_permuting_the_columns_changes_nothing(seed: int, how: tuple[str, bool])
     assert_same(columns(run(moved, *how, keep=case.keep)), columns(run(case, *how, keep=case.keep)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, how=axis)
 def test_scaling_rows_by_powers_of_two_changes_nothing(seed: int, how: tuple[str, bool]) -> None:
     case = random_case(seed)
@@ -394,7 +393,7 @@ def test_scaling_rows_by_powers_of_two_changes_nothing(seed: int, how: tuple[str
     assert_same(columns(run(scaled, *how, eps=case.eps / 1e4)), columns(run(case, *how, eps=case.eps / 1e4)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, how=axis)
 def test_permuting_the_rows_changes_nothing_but_their_order(seed: int, how: tuple[str, bool]) -> None:
     rule, cover = how
@@ -430,7 +429,7 @@ def test_eps_of_zero_removes_nothing_and_the_largest_leaves_one_of_each_cluster(
     assert kept_all.counts["readmitted"] == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(seed=seeds, how=st.sampled_from([(r, c) for r, c in RULES_AND_COVER if c or r == "semdedup"]))
 def test_cover_and_semdedup_keep_their_promises(seed: int, how: tuple[str, bool]) -> None:
     case = random_case(seed)
@@ -440,7 +439,7 @@ def test_cover_and_semdedup_keep_their_promises(seed: int, how: tuple[str, bool]
         assert all(result.guarantees.values())
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(seed=seeds, how=st.sampled_from([(r, c) for r, c in PROTECTING if c or r == "semdedup"]))
 def test_cover_and_semdedup_keep_their_promises_beside_protected_rows(seed: int, how: tuple[str, bool]) -> None:
     case = protect(random_case(seed), seed)
@@ -451,7 +450,7 @@ def test_cover_and_semdedup_keep_their_promises_beside_protected_rows(seed: int,
         assert all(result.guarantees.values())
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, fraction=st.floats(0.05, 1))
 def test_random_keeps_protected_rows_within_its_count(seed: int, fraction: float) -> None:
     case = protect(random_case(seed), seed)
@@ -462,7 +461,7 @@ def test_random_keeps_protected_rows_within_its_count(seed: int, fraction: float
     assert result.decisions["kept"][case.protected].all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, cover=st.booleans(), draw=st.integers(0, 2**40))
 def test_at_equal_eps_all_rules_make_the_same_neighbourhoods(seed: int, cover: bool, draw: int) -> None:
     case = random_case(seed)
@@ -475,7 +474,7 @@ def test_at_equal_eps_all_rules_make_the_same_neighbourhoods(seed: int, cover: b
         assert other["kept"].sum() == found[0]["kept"].sum()
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds, fraction=st.floats(0.01, 1), draw=st.integers(-(2**70), 2**70))
 def test_random_keeps_a_seeded_share_of_all_rows(seed: int, fraction: float, draw: int) -> None:
     case = random_case(seed)
@@ -503,6 +502,6 @@ def test_random_draws_every_row_alike_and_differently_by_seed() -> None:
 def test_random_neighbour_draws_every_member_alike() -> None:
     x = np.ones((5, 2))
     times = np.zeros(5)
-    for seed in range(500):
+    for seed in range(250):
         times[deduplicate(x, eps=0.1, rule="random-neighbour", seed=seed, clusters=[0] * 5).kept] += 1
-    assert 64 < times.min() < times.max() < 136  # 100 +- 4 standard deviations of 8.9
+    assert 25 < times.min() < times.max() < 75  # 50 +- 4 standard deviations of 6.3
