@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import os
 
-import pytest
-from hypothesis import settings
-from runs import again, embeddings, finished, images_run, prototypes, prune, scheduler, shards, weights
+# Before numpy and torch are loaded: two processes run the tests on what may be two cores, and the threads of their
+# libraries would spend half of the time waiting for each other. What rests on threads asks for them.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from runs import (  # noqa: E402
+    again,
+    embeddings,
+    finished,
+    images_run,
+    prototypes,
+    prune,
+    scheduler,
+    shards,
+    weights,
+)
 
 __all__ = [
     "again",

@@ -237,12 +237,12 @@ def cluster(folder: Path, **environment: str) -> Iterator[str]:
             str(folder),
         ]
     ]
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    quiet = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
     with open(folder / "log", "wb") as log:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "dask", *words, "--scheduler-file", str(address)],
-                cwd=folder, stdout=log, stderr=log, env=os.environ | one_thread | environment,
+                cwd=folder, stdout=log, stderr=log, env=os.environ | quiet | environment,
             )
             for words in asked
         ]  # fmt: skip

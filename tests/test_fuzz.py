@@ -205,7 +205,7 @@ def little_memory() -> Any:
 def test_no_change_of_bytes_makes_a_reader_fail_or_hang(name: str, tmp_path: Path) -> None:
     bench = Bench(FORMATS[name], tmp_path)
     assert bench._read() in ("all", "rejections")
-    assert set(survives(bench, 60)) & {"error", "rejections"}
+    assert set(survives(bench, 40)) & {"error", "rejections"}
 
 
 def test_no_change_of_bytes_makes_the_decoder_fail_or_hang() -> None:

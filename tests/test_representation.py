@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdedup.core import representation as rp
@@ -38,6 +38,7 @@ def shares(counts):
     return [c / sum(counts) for c in counts]
 
 
+@settings(max_examples=50)
 @given(labelled_rows())
 def test_measures_are_those_of_masks_over_the_rows(given_rows):
     rows, groups = given_rows
@@ -90,6 +91,7 @@ def test_an_insufficient_group_is_compared_with_nobody():
     assert math.isnan(alone.ratio) and np.isnan(alone.to_best).all()
 
 
+@settings(max_examples=30)
 @given(labelled_rows())
 def test_weighted_lines_give_fairlearn_what_the_rows_would(given_rows):
     from fairlearn.metrics import MetricFrame, count, selection_rate
