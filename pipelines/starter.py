@@ -186,4 +186,6 @@ def _carry_out(arguments: tuple[str, ...], address: str) -> int:
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
         else:
+            if code == -signal.SIGINT:  # it has answered, but CPython dies of an interrupt that came in an `exec`
+                return cli.EXIT_OTHER
             return code if code >= 0 else 128 - code
