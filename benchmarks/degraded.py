@@ -23,7 +23,7 @@ from fairface import BASE, ROOT, RULES, compare, draws, figures_header, load, pa
 from fairdedup.core.moments import MembershipMoments
 from fairdedup.core.prototypes import Attribute, Prototypes, gap, membership, temperatures_of
 from fairdedup.core.similarity import Vectors, unit_float16
-from fairdedup.core.uncertain import says_nothing
+from fairdedup.core.uncertainty import says_nothing
 from fairdedup.errors import UserError
 
 COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1", "balanced cover reserve 0.2")

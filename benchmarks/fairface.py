@@ -25,11 +25,11 @@ from sweep import cpu_model
 
 import fairdedup
 from fairdedup import deduplicate
-from fairdedup.captions import embed_captions, needs_text_tower, read_captions, read_vectors
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
-from fairdedup.storage.run import RunDirectory
+from fairdedup.prototype_files import embed_captions, needs_text_tower, read_captions, read_vectors
+from fairdedup.storage.layout import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTYPES = ROOT / "configs" / "prototypes" / "fairface.yaml"

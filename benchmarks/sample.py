@@ -23,10 +23,10 @@ from sweep import cpu_model
 
 import fairdedup
 from fairdedup import deduplicate
-from fairdedup.captions import default_prototypes, embed_captions, read_captions
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import builtin_spec, load_encoder
+from fairdedup.prototype_files import default_prototypes, embed_captions, read_captions
 from fairdedup.sample import write_sample
 
 RULES = ("random", "semdedup", "fairdedup", "balanced")

@@ -27,8 +27,8 @@ from sweep import cpu_model
 import fairdedup
 from fairdedup.core import kmeans
 from fairdedup.stages import cluster
-from fairdedup.storage.files import mark_made, write_array
-from fairdedup.storage.run import RunDirectory
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import mark_made, write_array
 
 MIB = 1 << 20
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from fairdedup.arrays import as_ids, as_labels, as_mask, as_matrix, as_numbers
 from fairdedup.core import kmeans
+from fairdedup.core.approximate import one_thread_a_product
 from fairdedup.core.decision import decide
-from fairdedup.core.finder import one_thread_a_product
 from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.parts import COLUMNS, Decided
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import ordered
 from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
-from fairdedup.core.steps import COLUMNS, Decided
 from fairdedup.core.survey import Cluster, Options
 from fairdedup.errors import UserError
 

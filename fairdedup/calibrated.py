@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.captions import write_vectors
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_table
-from fairdedup.storage.run import RunDirectory, groups
+from fairdedup.prototype_files import write_vectors
+from fairdedup.storage.layout import RunDirectory, groups
+from fairdedup.storage.run_files import read_table
 from fairdedup.storage.vectors import vectors_of_rows
 
 LEAST_LABELS = 3  # of each concept

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from fairdedup.errors import NO_TEXT, FairdedupError, UserError, is_text, visible
-from fairdedup.stores import as_path, check_local, check_url
+from fairdedup.storage.object_stores import as_path, check_local, check_url
 from fairdedup.streams import steady
 
 EXIT_USER, EXIT_OTHER = 2, 1
@@ -223,7 +223,7 @@ def embed(input_: str | None, quiet: bool, log_json: bool, config_file: Path | N
     """First stage: images to embeddings, or ready embeddings taken in."""
     config = _config(config_file, {"input": input_, **flags})
     from fairdedup import pipeline
-    from fairdedup.storage.run import RunDirectory
+    from fairdedup.storage.layout import RunDirectory
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         config, dataset = pipeline.open_for_embedding(config, progress)
@@ -239,7 +239,7 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
     """Second stage: cluster the embeddings of RUN (./fairdedup-run)."""
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.storage.run import RunDirectory
+    from fairdedup.storage.layout import RunDirectory
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
@@ -258,7 +258,7 @@ def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | No
     """Third stage: decide who of RUN (./fairdedup-run) is kept, or decide again, with no re-embedding."""
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.storage.run import RunDirectory
+    from fairdedup.storage.layout import RunDirectory
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.prune_stage(config, RunDirectory(config.out.absolute()), workers)

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from fairdedup.errors import NO_TEXT, UserError, is_text
-from fairdedup.stores import as_path, check_local, check_url, check_writable
+from fairdedup.storage.object_stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.storage.files import read_array
-from fairdedup.storage.run import RunDirectory
-from fairdedup.storage.state import StateDirectory
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import read_array
+from fairdedup.storage.run_state import StateDirectory
 
 PSI_LIMIT = 0.25  # of the population stability index beyond chance: what is called a major shift
 SIMILARITY_LIMIT = 0.05  # by which the mean centroid similarity may fall

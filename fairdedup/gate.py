@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fairdedup.errors import UserError
-from fairdedup.storage.files import read_json
-from fairdedup.storage.run import RunDirectory, finished
+from fairdedup.storage.layout import RunDirectory, finished
+from fairdedup.storage.run_files import read_json
 
 
 @dataclass(frozen=True)

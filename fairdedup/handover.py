@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import stems_that_clash
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.stages.idfiles import ids_of, write_lines, write_uids
-from fairdedup.stages.reshard import OWN, Plan, measure, plan_shards, reshard
-from fairdedup.storage.files import is_sealed, read_json, seal, whole, write_json
-from fairdedup.storage.run import Group, RunDirectory, finished, groups
-from fairdedup.stores import RemotePath
+from fairdedup.stages.id_export import ids_of, write_lines, write_uids
+from fairdedup.stages.tar_export import OWN, Plan, measure, plan_shards, reshard
+from fairdedup.storage.layout import Group, RunDirectory, finished, groups
+from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.run_files import is_sealed, read_json, seal, whole, write_json
 from fairdedup.workers import Workers
 
 Form = Literal["webdataset", "uids", "txt"]

@@ -25,11 +25,20 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.survey import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
-from fairdedup.stages.state import read_prototypes, write_prototypes, write_segments
-from fairdedup.storage.files import clear, is_sealed, read_array, read_json, seal, sha256_of, write_array, write_json
-from fairdedup.storage.run import RunDirectory, manifest_of
-from fairdedup.storage.state import StateDirectory, listed, read_state, take_over, write_earlier
-from fairdedup.stores import any_in, as_path, protocol_of
+from fairdedup.stages.record_state import read_prototypes, write_prototypes, write_segments
+from fairdedup.storage.layout import RunDirectory, manifest_of
+from fairdedup.storage.object_stores import any_in, as_path, protocol_of
+from fairdedup.storage.run_files import (
+    clear,
+    is_sealed,
+    read_array,
+    read_json,
+    seal,
+    sha256_of,
+    write_array,
+    write_json,
+)
+from fairdedup.storage.run_state import StateDirectory, listed, read_state, take_over, write_earlier
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
 ONE_LINE = ("eps", "dimension", "encoder", "prototypes", "temperatures", "moments")  # what several runs must share

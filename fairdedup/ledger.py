@@ -18,12 +18,12 @@ from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
-from fairdedup.stages.cluster import check_sorted
-from fairdedup.stages.replace import finish
-from fairdedup.storage.files import clear, read_json, sha256_of, write_json
-from fairdedup.storage.run import RunDirectory, ShardRecord, groups
-from fairdedup.storage.state import StateDirectory
-from fairdedup.stores import RemotePath, as_path
+from fairdedup.stages.clustering import check_sorted
+from fairdedup.stages.replacement import finish
+from fairdedup.storage.layout import RunDirectory, ShardRecord, groups
+from fairdedup.storage.object_stores import RemotePath, as_path
+from fairdedup.storage.run_files import clear, read_json, sha256_of, write_json
+from fairdedup.storage.run_state import StateDirectory
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "gone", "report", "sample",

@@ -7,7 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairdedup.captions import (
+from fairdedup.config import RunConfig
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules import NEEDS_PROTOTYPES
+from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
+from fairdedup.errors import UserError
+from fairdedup.increments import Ground, encoder_identity
+from fairdedup.ledger import state_of
+from fairdedup.prototype_files import (
     check_vectors,
     default_prototypes,
     embed_captions,
@@ -16,18 +23,11 @@ from fairdedup.captions import (
     read_vectors,
     write_vectors,
 )
-from fairdedup.config import RunConfig
-from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import NEEDS_PROTOTYPES
-from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
-from fairdedup.errors import UserError
-from fairdedup.increments import Ground, encoder_identity
-from fairdedup.ledger import state_of
-from fairdedup.stages.state import read_prototypes
-from fairdedup.storage.files import is_sealed, read_array, read_json, seal, sha256_of, write_json
-from fairdedup.storage.run import RunDirectory
-from fairdedup.storage.state import StateDirectory
-from fairdedup.stores import as_path
+from fairdedup.stages.record_state import read_prototypes
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.run_files import is_sealed, read_array, read_json, seal, sha256_of, write_json
+from fairdedup.storage.run_state import StateDirectory
 from fairdedup.workers import Workers
 
 

@@ -23,8 +23,8 @@ from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import search_eps
 from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps, swept_target
 from fairdedup.core.kmeans import check_clusters
+from fairdedup.core.parts import count_kept
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.core.steps import count_kept
 from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids, read_ids
@@ -58,20 +58,20 @@ from fairdedup.models import (
     prototypes_of_run,
 )
 from fairdedup.progress import StageProgress
-from fairdedup.stages.cluster import ClusterOptions, cluster
-from fairdedup.stages.copies import share_copies
-from fairdedup.stages.curate import Evaluation, Wishes, check_wishes, curated
-from fairdedup.stages.embed import embed, fingerprints, known_shards
-from fairdedup.stages.export import export
-from fairdedup.stages.prune import cluster_ranges, group_shares, prune, run_over, vague_attributes
-from fairdedup.stages.replace import finish, replace, replace_again
-from fairdedup.storage.claim import claimed
-from fairdedup.storage.copies import Copies
-from fairdedup.storage.files import clear, is_sealed, read_json, read_table, write_json
+from fairdedup.stages.clustering import ClusterOptions, cluster
+from fairdedup.stages.curation import Evaluation, Wishes, check_wishes, curated
+from fairdedup.stages.embedding import embed, fingerprints, known_shards
+from fairdedup.stages.exact_copies import share_copies
+from fairdedup.stages.pruning import cluster_ranges, group_shares, prune, run_over, vague_attributes
+from fairdedup.stages.replacement import finish, replace, replace_again
+from fairdedup.stages.results import export
+from fairdedup.storage.layout import RunDirectory, finished, manifest_of
+from fairdedup.storage.lock import claimed
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.run import RunDirectory, finished, manifest_of
-from fairdedup.storage.state import StateDirectory
-from fairdedup.stores import RemotePath, as_path
+from fairdedup.storage.object_stores import RemotePath, as_path
+from fairdedup.storage.run_files import clear, is_sealed, read_json, read_table, write_json
+from fairdedup.storage.run_state import StateDirectory
+from fairdedup.storage.shared_vectors import Copies
 from fairdedup.workers import Workers
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
-from fairdedup.stages.embed import TOPIC
+from fairdedup.stages.embedding import TOPIC
 
 RETRIES = 2  # a lost worker costs its own task
 WORKER_THREADS = 1  # what an encoder computes may depend on its threads, never on the number of workers

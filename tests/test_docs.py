@@ -20,10 +20,10 @@ import yaml
 
 import fairdedup
 from fairdedup.api import DECISION_COLUMNS, deduplicate
-from fairdedup.captions import read_captions
 from fairdedup.cli import cli
 from fairdedup.config import RunConfig
 from fairdedup.ledger import OWN_FILES
+from fairdedup.prototype_files import read_captions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,32 +15,31 @@ PACKAGE = Path(fairdedup.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 STAGES_USE = {"core", "encoders", "datasets", "storage", "report", "errors"}
-WITH_STORES = {"stores", "errors"}
+WITH_STORAGE = {"storage", "errors"}
 MAY_IMPORT = {  # room or module directly in the package -> what of ours it may use besides itself
     "errors": set(),
     "core": {"errors"},
-    "stores": {"errors"},
-    "web": set(),
     "streams": set(),
-    "datasets": WITH_STORES | {"web"},
+    "datasets": WITH_STORAGE,
     "encoders": {"core", "errors"},
-    "storage": WITH_STORES,
+    "storage": {"errors"},
     "sample": {"errors"},
     "report": {"core", "storage", "errors"},
-    "config": WITH_STORES,
+    "config": WITH_STORAGE,
     "progress": {"errors"},
     "summary": {"errors"},
     "stages": STAGES_USE,
-    "captions": STAGES_USE,
+    "prototype_files": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
-    "calibrated": {"captions", "core", "datasets", "storage", "errors"},
-    "increments": STAGES_USE | {"config", "stages", "stores"},
+    "calibrated": {"prototype_files", "core", "datasets", "storage", "errors"},
+    "increments": STAGES_USE | {"config", "stages"},
     "drift": {"storage"},
+    "tasks": set(),
     "workers": {"stages", "storage", "progress", "errors"},
-    "ledger": STAGES_USE | {"config", "increments", "progress", "stages", "stores", "workers"},
-    "models": STAGES_USE | {"captions", "config", "increments", "ledger", "stages", "stores", "workers"},
+    "ledger": STAGES_USE | {"config", "increments", "progress", "stages", "workers"},
+    "models": STAGES_USE | {"prototype_files", "config", "increments", "ledger", "stages", "workers"},
     "gate": {"storage", "errors"},
-    "handover": {"stages", "datasets", "storage", "stores", "workers", "errors"},
+    "handover": {"stages", "datasets", "storage", "workers", "errors"},
     "arrays": {"errors"},
     "api": {"arrays", "core", "errors"},
     "__init__": {"api", "errors"},
@@ -70,7 +69,7 @@ def imported(path: Path) -> list[tuple[str, bool]]:
 
 
 def room(module: str) -> str:
-    """Return the folder or module directly in the package: "core" of "fairdedup.core.sweep"."""
+    """Return the folder or module directly in the package: "core" of "fairdedup.core.leader_sweep"."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -113,8 +112,8 @@ def test_the_core_knows_arrays_only(path: Path) -> None:
 
 def test_every_rule_above_is_about_something() -> None:
     assert {"core", "datasets", "encoders", "storage", "stages", "api", "cli", "pipeline"} <= {of(p) for p in MODULES}
-    assert "fairdedup.core.similarity" in ours(PACKAGE / "core" / "sweep.py")
-    assert room("fairdedup.core.sweep") == "core"
+    assert "fairdedup.core.similarity" in ours(PACKAGE / "core" / "leader_sweep.py")
+    assert room("fairdedup.core.leader_sweep") == "core"
     assert "fairdedup.pipeline" in ours(PACKAGE / "cli.py")  # imported inside functions
 
 

@@ -35,8 +35,8 @@ from runs import (
 from fairdedup import deduplicate, pipeline
 from fairdedup.config import RunConfig
 from fairdedup.progress import StageProgress
-from fairdedup.storage.files import write_array
-from fairdedup.storage.run import RunDirectory
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import write_array
 from fairdedup.workers import Workers
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -21,9 +21,9 @@ from fairdedup.core import kmeans
 from fairdedup.core.rules import row_hash
 from fairdedup.pipeline import prune_stage
 from fairdedup.progress import StageProgress
-from fairdedup.stages.cluster import ClusterOptions, train_centroids
-from fairdedup.storage.files import write_array
-from fairdedup.storage.run import RunDirectory, ShardRecord
+from fairdedup.stages.clustering import ClusterOptions, train_centroids
+from fairdedup.storage.layout import RunDirectory, ShardRecord
+from fairdedup.storage.run_files import write_array
 
 
 class Here:

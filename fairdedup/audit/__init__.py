@@ -16,18 +16,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.audit.measure import Attribute, measured, number
-from fairdedup.audit.suggest import suggest
-from fairdedup.audit.why import explain
-from fairdedup.core.cells import Cells
+from fairdedup.audit.causes import explain
+from fairdedup.audit.measures import Attribute, measured, number
+from fairdedup.audit.suggestions import suggest
+from fairdedup.core.groups import Cells
 from fairdedup.core.prototypes import Prototypes, temperatures_of
 from fairdedup.core.representation import CONFIDENCE
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
-from fairdedup.stages.audit import ByLabel, BySoftMembership, Part, Source, count, gaps_of
-from fairdedup.stages.state import own_temperatures
-from fairdedup.storage.files import read_json, write_json, write_table
-from fairdedup.storage.run import RunDirectory, groups
+from fairdedup.stages.group_counts import ByLabel, BySoftMembership, Part, Source, count, gaps_of
+from fairdedup.stages.record_state import own_temperatures
+from fairdedup.storage.layout import RunDirectory, groups
+from fairdedup.storage.run_files import read_json, write_json, write_table
 
 MOST_CELLS = 400  # of an intersection that nobody asked for
 DRAWS = 1000

@@ -14,8 +14,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.beforehand import Beforehand
-from fairdedup.core.finder import column_bounds, finder, mark_reaching, no_marks, row_bounds
+from fairdedup.core.approximate import column_bounds, finder, mark_reaching, no_marks, row_bounds
+from fairdedup.core.pinned import Beforehand
 from fairdedup.core.rules import Preference, choose_one
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed
 

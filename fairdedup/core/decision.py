@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
+from fairdedup.core.parts import NOBODY, Decided, count_kept, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import row_hash
 from fairdedup.core.similarity import MAX_EPS
-from fairdedup.core.steps import NOBODY, Decided, count_kept, decide_part, list_rows
 from fairdedup.core.survey import Inherited, Options, Part, Plan, Run, survey
 from fairdedup.errors import FairdedupError, UserError
 

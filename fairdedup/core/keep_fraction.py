@@ -14,9 +14,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.leader_sweep import MAX_WINDOW
 from fairdedup.core.moments import MembershipMoments, at_centre, centred, weights
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
-from fairdedup.core.sweep import MAX_WINDOW
 from fairdedup.errors import UserError
 
 COVERAGE_WEIGHT = 40  # of 1 - similarity to the representative, against the price of a seat

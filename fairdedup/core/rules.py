@@ -13,8 +13,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.leader_sweep import Neighbourhoods
 from fairdedup.core.similarity import Vectors
-from fairdedup.core.sweep import Neighbourhoods
 
 SWEEPING = ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
 RULES = (*SWEEPING, "semdedup-chain", "random")

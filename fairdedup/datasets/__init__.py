@@ -12,7 +12,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.clip_retrieval import open_clip_retrieval, open_several
 from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Sample
-from fairdedup.datasets.files import entries, extension, is_on_web, locate
+from fairdedup.datasets.filesystem import entries, extension, is_on_web, locate
 from fairdedup.datasets.folder import open_folder
 from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.datasets.listing import METADATA_FILES
@@ -22,7 +22,7 @@ from fairdedup.datasets.patterns import folders_named_by, is_pattern, named_by
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.webdataset import is_tar, open_shards
 from fairdedup.errors import UserError
-from fairdedup.stores import naming, protocol_of
+from fairdedup.storage.object_stores import naming, protocol_of
 
 __all__ = ["Dataset", "EmbeddingShard", "ImageShard", "Sample", "open_input"]
 

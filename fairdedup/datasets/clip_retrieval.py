@@ -11,7 +11,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.files import entries, fingerprint
+from fairdedup.datasets.filesystem import entries, fingerprint
 from fairdedup.datasets.metadata import describe, read_rows, with_ids
 from fairdedup.datasets.npy import load, read_shape
 from fairdedup.errors import UserError

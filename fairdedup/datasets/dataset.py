@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.stores import any_in
+from fairdedup.storage.object_stores import any_in
 
 
 @dataclass(frozen=True)

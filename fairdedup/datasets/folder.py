@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import CAPTION_COLUMNS
 from fairdedup.datasets.dataset import Dataset, Sample
-from fairdedup.datasets.files import (
+from fairdedup.datasets.filesystem import (
     Unreadable,
     extension,
     fingerprint,

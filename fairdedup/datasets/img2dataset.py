@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.filesystem import plain_text
 from fairdedup.datasets.rows import DAMAGED, TEXT_TYPES, opened, stream, text_column
 from fairdedup.errors import UserError
 

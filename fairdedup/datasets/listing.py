@@ -14,7 +14,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import role_of
-from fairdedup.datasets.files import open_file, plain_text
+from fairdedup.datasets.filesystem import open_file, plain_text
 from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
 from fairdedup.errors import UserError

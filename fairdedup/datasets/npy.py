@@ -16,10 +16,10 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.files import fingerprint, open_file, plain_text
+from fairdedup.datasets.filesystem import fingerprint, open_file, plain_text
 from fairdedup.datasets.metadata import describe, read_rows, with_ids
 from fairdedup.errors import UserError
-from fairdedup.stores import is_of_transport
+from fairdedup.storage.object_stores import is_of_transport
 
 SHARD_ROWS = 100_000
 

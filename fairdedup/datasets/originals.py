@@ -22,7 +22,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import ImageShard, Sample
-from fairdedup.datasets.files import Unreadable, extension, open_file, plain_text, read_file
+from fairdedup.datasets.filesystem import Unreadable, extension, open_file, plain_text, read_file
 from fairdedup.datasets.folder import FolderShard
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.parquet import ParquetImageShard

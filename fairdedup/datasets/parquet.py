@@ -19,7 +19,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import Columns, recognise
 from fairdedup.datasets.dataset import Dataset, EmbeddingShard, ImageShard, Sample
-from fairdedup.datasets.files import Unreadable, fingerprint, natural_key, plain_text, read_file, within
+from fairdedup.datasets.filesystem import Unreadable, fingerprint, natural_key, plain_text, read_file, within
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import failure
 from fairdedup.datasets.rows import DAMAGED, group_sizes, opened, stream, text_column

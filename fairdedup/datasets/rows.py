@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.files import open_file, plain_text
+from fairdedup.datasets.filesystem import open_file, plain_text
 from fairdedup.errors import UserError
 
 ROWS_PER_BYTE = 8  # a footer that claims more rows than this for each byte of its file is not believed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.filesystem import plain_text
 
 MAX_TEXT_BYTES = 1 << 20
 """Longest caption or JSON read; more is a mistake or an attack, not a caption."""

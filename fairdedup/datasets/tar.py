@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from fairdedup.datasets.files import plain_text
+from fairdedup.datasets.filesystem import plain_text
 
 _CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
 _MAX_HEADER_BYTES = 1 << 20  # of a long name or of pax records

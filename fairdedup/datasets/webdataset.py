@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset, Sample
-from fairdedup.datasets.files import Entry, entries, extension, fingerprint, natural_key, open_file, plain_text
+from fairdedup.datasets.filesystem import Entry, entries, extension, fingerprint, natural_key, open_file, plain_text
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import downloads
 from fairdedup.datasets.rows import is_parquet

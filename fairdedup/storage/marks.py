@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.errors import visible
-from fairdedup.storage.files import read_array, read_table
+from fairdedup.storage.run_files import read_array, read_table
 
 MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
 EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # near: an evaluation sample, or -1

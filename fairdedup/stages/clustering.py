@@ -1,0 +1,191 @@
+"""The second stage: train spherical k-means on a seeded sample, assign every row exactly, sort by cluster.
+
+Consecutive shards share a sorted file of up to about GROUP_ROWS rows, so that a prune task reads its range of clusters
+as one slice of a few files, however many and tiny the shards are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core import kmeans
+from fairdedup.errors import UserError
+from fairdedup.storage.layout import Group, RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
+from fairdedup.storage.run_files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
+
+BLOCK = 1 << 16  # rows that are widened for their assignment at a time
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How to cluster.
+
+    Attributes
+    ----------
+    clusters : int or "auto"
+    seed : int
+    threads : int
+        Of FAISS while it trains.
+    """
+
+    clusters: int | str = "auto"
+    seed: int = 0
+    threads: int = 1
+
+
+def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> str:
+    """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
+    run = RunDirectory(root)
+    made_of = hash_of([asdict(r) for r in records], clusters, asdict(options))
+    if is_made(run.centroids, made_of):
+        return seal(run.centroids)
+    starts = offsets(records)
+    shards = (shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False))
+    chosen = kmeans.training_rows(shards, clusters, options.seed)
+    sample = np.empty((len(chosen), _dimension(run, records)), np.float32)  # what FAISS takes: no second copy of it
+    for record, start in zip(records, starts, strict=False):
+        low, high = np.searchsorted(chosen, [start, start + record.input])
+        if high > low:
+            places = np.searchsorted(shard_rows(record, int(start)), chosen[low:high])
+            sample[low:high] = read_array(run.vectors(record.number))[places]
+    write_array(run.centroids, kmeans.train(sample, clusters, options.seed, options.threads))
+    mark_made(run.centroids, made_of)
+    return seal(run.centroids)
+
+
+def take_centroids(run: RunDirectory, frozen: Path) -> str:
+    """Copy the centroids of an earlier run, and return their seal."""
+    made_of = hash_of("frozen", seal(frozen))
+    if not is_made(run.centroids, made_of):
+        write_array(run.centroids, np.asarray(read_array(frozen)))
+        mark_made(run.centroids, made_of)
+    return seal(run.centroids)
+
+
+def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
+    """Return the rows of an embedding shard's vectors."""
+    return first + record.positions()
+
+
+def sort_group(root: Path, group: Group, centroids: str) -> NDArray[np.int64]:
+    """Assign the rows of consecutive shards and write them sorted by cluster, unless that is done.
+
+    Parameters
+    ----------
+    group : Group
+    centroids : str
+        Seal of the centroids.
+
+    Returns
+    -------
+    counts : ndarray of shape (k,), int64
+        How many rows fell into each cluster.
+    """
+    run, number = RunDirectory(root), group.number
+    made_of = hash_of([asdict(r) for r in group.records], group.first, centroids)
+    known = run.read_sorted(number)
+    if known is not None and known.fingerprint == made_of:
+        return np.diff(read_array(run.sorted("offsets", number)))
+    unit_centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)))
+    unit, rows = _vectors(run, group), group.rows()
+    labels = np.empty(len(unit), np.int64)
+    for start in range(0, len(unit), BLOCK):
+        labels[start : start + BLOCK] = kmeans.assign(unit[start : start + BLOCK], unit_centroids)
+    order = np.argsort(labels, kind="stable")
+    write_array(run.sorted("vectors", number), unit[order])
+    write_array(run.sorted("rows", number), rows[order])
+    counts = np.bincount(labels, minlength=len(unit_centroids)).astype(np.int64)
+    write_array(run.sorted("offsets", number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+    write_json(run.sorted_record(number), asdict(SortedRecord(number, made_of, seals_of(run.sorted_files(number)))))
+    return counts
+
+
+def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
+    """Return the vectors of consecutive shards (n, d); a shard without any has no dimension either."""
+    filled = [r for r in group.records if r.valid]
+    if not filled:
+        return np.zeros((0, 0), np.float16)
+    unit = np.empty((sum(r.valid for r in filled), _dimension(run, filled)), np.float16)
+    start = 0
+    for record in filled:
+        unit[start : start + record.valid] = read_array(run.vectors(record.number))
+        start += record.valid
+    return unit
+
+
+def _dimension(run: RunDirectory, records: Sequence[ShardRecord]) -> int:
+    """Return how many values a vector has; one of the shards has a vector."""
+    return int(read_array(run.vectors(next(r.number for r in records if r.valid))).shape[1])
+
+
+def hash_of(*known: Any) -> str:
+    """Return what a result was made of, as a hash of its JSON."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def check_sorted(root: Path, number: int) -> None:
+    """Refuse a sorted group whose files are not what they were written as.
+
+    Raises
+    ------
+    UserError
+        If one is missing or damaged.
+    """
+    run = RunDirectory(root)
+    if run.read_sorted(number) is None:
+        raise UserError(
+            f"{run.sorted('vectors', number)} or a file beside it is missing or damaged: run `fairdedup cluster {root}`"
+        )
+
+
+def cluster(
+    run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]], frozen: Path | None = None
+) -> NDArray[np.int64]:
+    """Cluster the embeddings of a run; what is done and undamaged is not done again.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    options : ClusterOptions
+    submit : callable
+    frozen : Path, optional
+        Centroids of an earlier run: nothing is trained then, and there may be no row at all.
+
+    Returns
+    -------
+    sizes : ndarray of shape (k,), int64
+        Rows of each cluster.
+
+    Raises
+    ------
+    UserError
+        If there are no finished embeddings, or fewer rows than clusters.
+    """
+    records = run.records()
+    valid = sum(r.valid for r in records)
+    if frozen is not None:
+        centroids = take_centroids(run, frozen)
+    elif not valid:
+        raise UserError(f"{run.root} holds no valid embedding: see {run.root / 'rejected'} for the reasons")
+    else:
+        number = kmeans.check_clusters(options.clusters, valid)
+        trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
+        (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
+    parts = groups(records)
+    counts = submit(
+        "assign", sort_group, [(run.root, group, centroids) for group in parts], [group.input for group in parts],
+        [group.name for group in parts],
+    )  # fmt: skip
+    run.drop_sorted_from(len(parts))
+    sizes = np.sum(counts, axis=0)
+    if read_json(run.sizes) != sizes.tolist():
+        write_json(run.sizes, sizes.tolist())
+    return sizes

@@ -1,0 +1,78 @@
+"""Kept (or removed) ids as files that other tools read: a line an id, or DataComp's array of pairs of numbers.
+
+Ids are read a part of decisions/ at a time, and never changed: what a format cannot hold is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fairdedup.errors import UserError
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import read_table, write_array
+
+UID = np.dtype("u8,u8")
+_HEX = "^[0-9a-fA-F]{32}$"
+_ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # what reads the file takes the mark for its encoding
+
+
+def ids_of(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
+    """Yield the ids of the kept, or of the removed, rows of each part, in the order of the input."""
+    for part in parts:
+        table = read_table(run.part("decisions", part), ["id", "kept"])
+        flags = table.column("kept")
+        yield table.column("id").filter(flags if kept else pc.invert(flags))
+
+
+def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
+    """Write a line an id, as UTF-8, and return how many.
+
+    Raises
+    ------
+    UserError
+        If an id would not be read back as it is.
+    """
+    count = 0
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for column in ids:
+            for name in column.to_pylist():
+                if not name or _ENDS_A_LINE.search(name):
+                    raise UserError(
+                        f"id {name!r} cannot be a line of a text file: take the ids from kept/ or decisions/"
+                    )
+                file.write(f"{name}\n")
+            count += len(column)
+    return count
+
+
+def write_uids(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
+    """Write ids of 32 hex digits as DataComp's subsets: an .npy of dtype ``u8,u8``, sorted; return how many.
+
+    Raises
+    ------
+    UserError
+        Naming the first id that is something else.
+    """
+    halves = [_halves(column) for column in ids]
+    pairs = np.concatenate(halves) if halves else np.zeros((0, 2), np.uint64)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    write_array(path, np.ascontiguousarray(pairs[order]).view(UID).reshape(-1))
+    return len(pairs)
+
+
+def _halves(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Return ids as pairs of numbers (n, 2)."""
+    fit = pc.match_substring_regex(column, _HEX)
+    if not pc.all(fit, min_count=0).as_py():  # of no ids, all
+        wrong = column[pc.index(fit, False).as_py()].as_py()
+        raise UserError(f"id {wrong!r} is not of 32 hex digits, as DataComp's are: write --to txt")
+    digits = "".join(column.to_pylist())
+    return np.frombuffer(unhexlify(digits), ">u8").astype(np.uint64).reshape(-1, 2)

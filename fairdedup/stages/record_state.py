@@ -1,0 +1,131 @@
+"""After the decision: what a later run goes on from, written to state/ by a task for each group of shards.
+
+The task reads the group's decisions and its sorted vectors, so the state can be made from a finished run alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.core.moments import Moments
+from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
+from fairdedup.core.similarity import Vectors, quantised
+from fairdedup.storage.layout import Group, RunDirectory, groups
+from fairdedup.storage.run_files import read_array, read_json, read_table, seal, write_array, write_table
+from fairdedup.storage.run_state import Segment, StateDirectory, identity
+
+BLOCK = 1 << 14  # rows whose similarities are held at a time
+
+
+def state_group(
+    root: Path, folder: Path, group: Group, clusters: int, prototypes: Prototypes | None, moments: Moments | None
+) -> dict[str, str]:
+    """Write the segment of consecutive shards, and beside it its sums over each cluster; return the segment's seals."""
+    run = RunDirectory(root)
+    columns = ["row", "id", "cluster", "kept", "centroid_similarity"]
+    table = read_table(run.part("decisions", group.number), columns)
+    decided, cluster = table.column("row").to_numpy(), table.column("cluster").to_numpy()
+    kept = table.column("kept").to_numpy().astype(bool)
+    rows = np.asarray(read_array(run.sorted("rows", group.number)))
+    unit = read_array(run.sorted("vectors", group.number))
+    stays = np.flatnonzero(np.isin(rows, decided[kept]))
+    places = np.searchsorted(decided, rows[stays])
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(cluster[kept], minlength=clusters)))).astype(np.int64)
+    ids = table.column("id").combine_chunks().take(pa.array(places))
+    seals = Segment(folder, group.number).write(np.asarray(unit[stays]), offsets, np.asarray(rows[stays]), ids)
+
+    sizes = np.zeros((clusters, 2), np.int64)
+    np.add.at(sizes, (cluster, 0), 1)
+    np.add.at(sizes, (cluster, 1), quantised(table.column("centroid_similarity").to_numpy()))
+    write_array(_sums(folder, "sizes", group.number), sizes)
+    concepts = np.zeros((clusters, 2, 0 if prototypes is None else len(prototypes.concepts)), np.int64)
+    valid = np.flatnonzero(np.isin(rows, decided)) if prototypes is not None else np.zeros(0, np.int64)
+    for start in range(0, len(valid), BLOCK):
+        own = valid[start : start + BLOCK]
+        assert prototypes is not None
+        similarity = np.concatenate(prototypes.similarity(Vectors.of(unit[own]), absent=False), axis=1)
+        p = quantised(similarity if moments is None else moments.standardised(similarity))
+        at = np.searchsorted(decided, rows[own])
+        np.add.at(concepts, (cluster[at], 0), p)
+        np.add.at(concepts, (cluster[at][kept[at]], 1), p[kept[at]])
+    write_array(_sums(folder, "concepts", group.number), concepts)
+    return seals
+
+
+def _sums(folder: Path, what: str, number: int) -> Path:
+    return folder / f".{what}_{number}.npy"
+
+
+def write_segments(
+    run: RunDirectory, number: int, clusters: int, prototypes: Prototypes | None, moments: Moments | None,
+    submit: Callable[..., list[Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Write the folder of this run in its own state, the last of the line, and return what state.json says of it.
+
+    Its sums, over the rows that were decided: ``sizes.npy`` int64 (k, 2), rows and their quantised centroid
+    similarity; ``concepts.npy`` int64 (k, 2, c), p of `fairdedup` over all and over the kept ones.
+    """
+    folder, parts = StateDirectory(run.root).of_run(number), groups(run.records())
+    files: dict[str, str] = {}
+    arguments = [(run.root, folder, group, clusters, prototypes, moments) for group in parts]
+    for seals in submit("state", state_group, arguments, [g.input for g in parts], [g.name for g in parts]):
+        files |= seals
+    for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
+        total = np.sum([0])
+        for group in parts:
+            total = total + np.asarray(read_array(_sums(folder, what, group.number)))
+            _sums(folder, what, group.number).unlink()
+        write_array(folder / f"{what}.npy", total)
+        files[f"{what}.npy"] = seal(folder / f"{what}.npy")
+    return {"run": str(run.root), "identity": identity(files), "segments": len(parts), "files": files}
+
+
+def write_prototypes(path: Path, prototypes: Prototypes) -> None:
+    """Write prototypes as they are used, unit vectors of float16 values; it is a prototypes file as any."""
+    lines = [
+        {
+            "attribute": a.name,
+            "concept": concept,
+            "vector": vector.astype(np.float32).tolist(),
+            "temperature": a.temperature,
+        }
+        for a in prototypes.attributes
+        for concept, vector in [*zip(a.concepts, a.vectors, strict=True), *((ABSENT, v) for v in a.absent)]
+    ]
+    kinds = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(pa.float32())),
+             ("temperature", pa.float64())]  # fmt: skip
+    write_table(path, pa.Table.from_pylist(lines, pa.schema(kinds)))
+
+
+def read_prototypes(path: Path) -> Prototypes:
+    """Read them, the very vectors: to scale them again would round them again."""
+    own: dict[str, list[tuple[str, NDArray[np.float16]]]] = {}
+    temperatures: dict[str, float | None] = {}
+    for line in read_table(path).to_pylist():
+        temperatures[line["attribute"]] = line["temperature"]
+        own.setdefault(line["attribute"], []).append((line["concept"], np.array(line["vector"], np.float16)))
+    attributes = []
+    for name, lines in own.items():
+        named = [(c, v) for c, v in lines if c != ABSENT]
+        absent = [v for c, v in lines if c == ABSENT]
+        vectors = np.stack([v for _, v in named])
+        missing = np.stack(absent) if absent else np.zeros((0, vectors.shape[1]), np.float16)
+        attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, missing, temperatures[name]))
+    return Prototypes(tuple(attributes))
+
+
+def own_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:
+    """Return the temperature of each attribute that a run's memberships had; () if it was decided by other prototypes.
+
+    A run --against others has those of the first run, not what `auto` would make of its own rows.
+    """
+    left = StateDirectory(run.root)
+    known = read_json(left.file) or {}
+    own = known.get("prototypes") and read_prototypes(left.prototypes).same_as(prototypes)
+    return tuple(known["temperatures"]) if own else ()

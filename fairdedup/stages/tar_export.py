@@ -1,0 +1,239 @@
+"""Kept (or removed) samples copied out of the input into new WebDataset shards, byte for byte (`fairdedup export`).
+
+Not the stage that writes kept/: that is `export`. A task writes one whole shard, reading only what it needs of the
+input; the record of a shard, written after it, lets the same command skip it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.datasets import ImageShard
+from fairdedup.datasets.originals import Member, Piece, originals
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.layout import Group, RunDirectory
+from fairdedup.storage.run_files import is_sealed, read_json, read_table, whole, write_json
+from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
+
+OWN = ".fairdedup"  # folder of records in what is written
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all tasks share.
+
+    Attributes
+    ----------
+    root : Path
+        Of the run.
+    folder : Path
+        Where shards are written.
+    kept : bool
+        Whether the kept samples, or the removed ones.
+    made_of : str
+        What the shards depend on, as a hash.
+    clashing : frozenset of str
+        See `originals`.
+    """
+
+    root: Path
+    folder: Path
+    kept: bool
+    made_of: str
+    clashing: frozenset[str]
+
+    def record(self, name: str) -> Path:
+        """Return the path of a shard's record."""
+        return self.folder / OWN / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class NewShard:
+    """One shard to be written.
+
+    Attributes
+    ----------
+    name : str
+    first, last : int
+        Rows of its first and last sample.
+    samples : int
+    parts : tuple of int
+        Of decisions/, in which they stand.
+    sources : tuple of (int, ImageShard)
+        The input shards in which they lie, and the row at which each begins.
+    """
+
+    name: str
+    first: int
+    last: int
+    samples: int
+    parts: tuple[int, ...]
+    sources: tuple[tuple[int, ImageShard], ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is known of a shard that was written.
+
+    Attributes
+    ----------
+    name : str
+        Of the file.
+    samples, members : int
+    seal : str
+    """
+
+    name: str
+    samples: int
+    members: int
+    seal: str
+
+
+def rows_of(run: RunDirectory, part: int, kept: bool, columns: Sequence[str] = ()) -> pa.Table:
+    """Return `row` and these columns of the kept, or of the removed, rows of a part of decisions/."""
+    table = read_table(run.part("decisions", part), ["row", *columns, "kept"])
+    flags = table.column("kept").to_numpy()
+    return table.drop_columns(["kept"]).filter(pa.array(flags if kept else ~flags))
+
+
+def plan_shards(
+    run: RunDirectory, parts: Sequence[Group], shards: Sequence[ImageShard], kept: bool, sizes: Iterator[int]
+) -> list[NewShard]:
+    """Cut the samples, in the order of the input, into shards.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    parts : sequence of Group
+        Of all embedding shards.
+    shards : sequence of ImageShard
+        Of the input.
+    kept : bool
+    sizes : iterator of int
+        How many samples the next shard is to have; the last may have fewer.
+    """
+    ends: list[tuple[int, int, int, list[int]]] = []  # first row, last row, samples, parts
+    wanted = 0
+    for part in parts:
+        rows = rows_of(run, part.number, kept).column("row").to_numpy()
+        at = 0
+        while at < len(rows):
+            if not wanted:
+                wanted = next(sizes)
+                ends.append((int(rows[at]), -1, 0, []))
+            taken = min(wanted, len(rows) - at)
+            first, _, samples, own = ends[-1]
+            ends[-1] = first, int(rows[at + taken - 1]), samples + taken, [*own, part.number]
+            at, wanted = at + taken, wanted - taken
+    starts = np.array([first for part in parts for _, first in part.shards()])
+    digits = max(5, len(str(len(ends) - 1)))
+    plan = []
+    for number, (first, last, samples, own) in enumerate(ends):
+        low, high = np.searchsorted(starts, [first, last], side="right")
+        sources = tuple((int(starts[k]), shards[k]) for k in range(low - 1, high))
+        plan.append(NewShard(f"shard-{number:0{digits}d}.tar", first, last, samples, tuple(own), sources))
+    return plan
+
+
+def write_shard(plan: Plan, new: NewShard) -> Written:
+    """Write one shard, unless it is there undamaged.
+
+    Raises
+    ------
+    UserError
+        If a sample is not where the run has found it, or cannot be copied.
+    """
+    path = plan.folder / new.name
+    known = _known(plan, new.name)
+    if known is not None and is_sealed(path, known.seal):
+        return known
+    with whole(path) as aside, ShardWriter(aside) as shard:
+        for source, rows, ids, first in _sources(plan, new):
+            _copy(source, rows - first, ids, plan.clashing, shard)
+        seal = shard.seal()
+    written = Written(new.name, new.samples, shard.members, seal)
+    write_json(plan.record(new.name), {"made of": plan.made_of, **asdict(written)})
+    return written
+
+
+def _known(plan: Plan, name: str) -> Written | None:
+    """Return the record of a shard of the same plan."""
+    try:
+        known = read_json(plan.record(name))
+        return Written(**known) if known.pop("made of") == plan.made_of else None
+    except (FairdedupError, TypeError, AttributeError, KeyError):  # damaged, or none: written again
+        return None
+
+
+def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np.int64], list[str], int]]:
+    """Yield each input shard with the rows and the ids of the samples that are wanted of it."""
+    run = RunDirectory(plan.root)
+    table = pa.concat_tables([rows_of(run, part, plan.kept, ["id"]) for part in new.parts])
+    rows = table.column("row").to_numpy()
+    low, high = np.searchsorted(rows, [new.first, new.last + 1])
+    rows, names = rows[low:high], table.column("id").slice(low, high - low)
+    if len(rows) != new.samples:
+        raise FairdedupError(f"{new.name}: {len(rows)} samples, not {new.samples}; RUN was changed: try again")
+    edges = [*(first for first, _ in new.sources), new.last + 1]
+    for (first, source), (start, stop) in zip(
+        new.sources, np.searchsorted(rows, np.column_stack((edges[:-1], edges[1:]))), strict=True
+    ):
+        if stop > start:
+            yield source, rows[start:stop], names.slice(start, stop - start).to_pylist(), first
+
+
+def _copy(
+    source: ImageShard, positions: NDArray[np.int64], ids: list[str], clashing: frozenset[str], shard: ShardWriter
+) -> None:
+    """Copy samples, each of which must be there under the id that the run has for it."""
+    expected, left = dict(zip(positions.tolist(), ids, strict=True)), set(positions.tolist())
+    for member in originals(source, positions.tolist(), clashing):
+        if member.id != expected[member.position]:
+            raise UserError(
+                f"{source.name}: sample {member.position} is {member.id!r}, and was {expected[member.position]!r} when "
+                "the run was made: bring the input back as it was"
+            )
+        left.discard(member.position)
+        _write(member, shard)
+    if left:
+        raise UserError(f"{source.name} no longer holds {expected[min(left)]!r}: bring the input back as it was")
+
+
+def _write(member: Member, shard: ShardWriter) -> None:
+    if isinstance(member.data, Piece):
+        shard.copy(member.name, member.data.path, member.data.offset, member.data.size)
+    else:
+        shard.add(member.name, member.data)
+
+
+def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
+    """Return the bytes that each sample of a shard takes in a tar."""
+    sizes: list[int] = []
+    for source, rows, _, first in _sources(plan, new):
+        wanted = (rows - first).tolist()
+        own = dict.fromkeys(wanted, 0)
+        for member in originals(source, wanted, plan.clashing):
+            size = member.data.size if isinstance(member.data, Piece) else len(member.data)
+            own[member.position] += len(header(member.name, size)) + size + -size % BLOCK
+        sizes += own.values()
+    return np.array(sizes, np.int64)
+
+
+def measure(plan: Plan, shards: list[NewShard], submit: Callable[..., list[Any]]) -> NDArray[np.int64]:
+    """Return the bytes of each sample, in order."""
+    own = submit("measure", sizes_of, [(plan, new) for new in shards], [new.samples for new in shards],
+                 [new.name for new in shards])  # fmt: skip
+    return np.concatenate([*own, np.zeros(0, np.int64)])
+
+
+def reshard(plan: Plan, shards: list[NewShard], submit: Callable[..., list[Any]]) -> list[Written]:
+    """Write every shard that is not there yet, and return what is known of each, in order."""
+    return submit("reshard", write_shard, [(plan, new) for new in shards], [new.samples for new in shards],
+                  [new.name for new in shards])  # fmt: skip

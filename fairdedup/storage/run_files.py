@@ -1,0 +1,324 @@
+"""The only place that opens a run's files: each is either whole or not there, and a seal tells it from a damaged one.
+
+On a disk a file is written aside and renamed; in a store it is written aside on the local disk and put, and an object
+appears whole or not at all. What is read of an object is what is asked for, by range requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import secrets
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from fairdedup.errors import FairdedupError
+from fairdedup.storage.object_stores import RemotePath, naming, read_many
+from fairdedup.storage.remote_array import RemoteArray
+
+PIECE = 1 << 24  # bytes
+BLOCK = 1 << 26  # bytes of an object that are read at a time, to be summed up
+AHEAD = 1 << 27  # bytes that a task's arrays in a store may read ahead, all together
+
+_SENT: OrderedDict[RemotePath, str] = OrderedDict()  # seals of objects just put, which need not be read again for it
+_SENT_MOST = 16
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it takes the place of `path` once the block has ended well.
+
+    Raises
+    ------
+    FairdedupError
+        If it cannot be written (no space, no permission): nothing half-written stays.
+    """
+    if isinstance(path, RemotePath):
+        try:
+            with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
+                aside = Path(folder, path.name)
+                yield aside
+                _put(aside, path)
+        except OSError as error:
+            raise FairdedupError(
+                f"cannot write {path}: {error.strerror or error}; it is written on the local disk first: free some "
+                "space there, or name another folder (TMPDIR)"
+            ) from error
+        return
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise FairdedupError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _put(local: Path, path: RemotePath) -> None:
+    _SENT.pop(path, None)
+    path.put(local)
+    _SENT[path] = seal(local)
+    while len(_SENT) > _SENT_MOST:
+        _SENT.popitem(last=False)
+
+
+def seal(path: Path) -> str:
+    """Return the size of a file and the checksum of its bytes (XXH3, 128 bits): what tells that it is undamaged."""
+    if isinstance(path, RemotePath):
+        return _SENT.pop(path, None) or _seal_of(path.blocks(BLOCK))
+    with open(path, "rb") as file:
+        return _seal_of(iter(partial(file.read, 1 << 22), b""))
+
+
+def _seal_of(blocks: Iterable[bytes]) -> str:
+    checksum, size = xxhash.xxh3_128(), 0
+    for block in blocks:
+        checksum.update(block)
+        size += len(block)
+    return f"{size}-{checksum.hexdigest()}"
+
+
+def is_whole(path: Path, expected: str) -> bool:
+    """Return whether a file is there with the size that a seal names."""
+    if isinstance(path, RemotePath):
+        try:
+            return str(path.stat().st_size) == expected.split("-")[0]
+        except FileNotFoundError:
+            return False
+    return path.is_file() and str(path.stat().st_size) == expected.split("-")[0]
+
+
+def is_sealed(path: Path, expected: str) -> bool:
+    """Return whether a file is there with the very bytes that it was sealed with."""
+    try:
+        if isinstance(path, RemotePath):
+            return _seal_of(path.blocks(BLOCK)) == expected
+        return is_whole(path, expected) and seal(path) == expected
+    except OSError:
+        return False
+
+
+def is_made(path: Path, made_of: str) -> bool:
+    """Return whether a file is there undamaged and was made of this, as `mark_made` noted."""
+    try:
+        known = read_json(path.with_suffix(".json"))
+    except FairdedupError:
+        return False
+    return isinstance(known, dict) and known.get("made of") == made_of and is_sealed(path, str(known.get("seal")))
+
+
+def mark_made(path: Path, made_of: str) -> None:
+    """Note beside a file what it was made of, and its seal; to be called once it is whole."""
+    write_json(path.with_suffix(".json"), {"made of": made_of, "seal": seal(path)})
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, in pieces by Python's own writer: on a full disk numpy's is silent about what it lost."""
+    if array.dtype.hasobject:
+        raise ValueError(f"{path}: an array of Python objects is never written")
+    array = np.ascontiguousarray(array)
+    with whole(path) as aside, open(aside, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), PIECE):
+            file.write(data[start : start + PIECE])
+
+
+def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
+    """Map an .npy file into memory, read-only; a file of no rows is read whole.
+
+    Of a store it is an array whose slices of rows are range requests. Whoever goes through it in order says `upto`
+    which row, and among how many such arrays (`share`): then slices are read ahead.
+    """
+    if isinstance(path, RemotePath):
+        return RemoteArray(path, AHEAD // max(1, share) if upto is not None else 0, upto)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    if isinstance(path, RemotePath):
+        with naming(path, "read"), path.open("rb") as file:
+            yield file
+    else:
+        yield path
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or columns of it."""
+    if isinstance(path, RemotePath) and columns is None:
+        return pq.read_table(pa.BufferReader(path.read_bytes()))
+    with _readable(path) as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+
+
+def read_sealed_table(path: Path, expected: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """Read a Parquet file, or columns of it, if it is there with the very bytes that it was sealed with."""
+    if isinstance(path, RemotePath):  # one request for both
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if _seal_of([data]) != expected:
+            return None
+        return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+    return read_table(path, columns) if is_sealed(path, expected) else None
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Read the schema of a Parquet file."""
+    with _readable(path) as file:
+        return pq.read_schema(file)
+
+
+@contextmanager
+def opened_arrow(path: Path) -> Iterator[pa.Table]:
+    """Give the table of an Arrow file, mapped into memory where it is local."""
+    with pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else pa.memory_map(str(path)) as source:
+        yield pa.ipc.open_file(source).read_all()
+
+
+def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None where there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let go of the pages of a mapped file that this process has read; they stay in the system's cache."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet; the same table gives the same bytes."""
+    with whole(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Write a Parquet file a table at a time: no more than one is held."""
+    with whole(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        yield writer
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and machines."""
+    with whole(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or None where there is no such file.
+
+    Raises
+    ------
+    FairdedupError
+        If it is damaged.
+    """
+    try:
+        return _parsed(path, path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from None
+
+
+def read_jsons(paths: Sequence[Path]) -> list[Any]:
+    """Read many small files of JSON, of a store several at a time; None for one that is missing or damaged."""
+    found: list[Any] = []
+    for path, data in zip(paths, read_many(list(paths)), strict=True):
+        try:
+            found.append(None if data is None else _parsed(path, data.decode("utf-8")))
+        except (FairdedupError, UnicodeDecodeError):
+            found.append(None)
+    return found
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> FairdedupError:
+    return FairdedupError(f"{path} is damaged ({str(error).splitlines()[0]}): bring it back, or --restart")
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    """Return the size of each file in a folder, by name: one listing, however many there are."""
+    if isinstance(folder, RemotePath):
+        return folder.sizes()
+    try:
+        with os.scandir(folder) as found:
+            return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def take_copy(source: Path, target: Path) -> None:
+    """Give a file a second place: a hard link where both are on one disk that has them, else a copy."""
+    if isinstance(target, RemotePath) and isinstance(source, RemotePath) and source.protocol == target.protocol:
+        target.copy_from(source)
+        return
+    with whole(target) as aside:
+        if isinstance(source, RemotePath):
+            source.get(aside)
+            return
+        try:
+            os.link(source, aside)
+        except OSError:
+            shutil.copyfile(source, aside)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file another name; in a store it is copied by the server, then removed."""
+    if isinstance(target, RemotePath) and isinstance(source, RemotePath):
+        target.copy_from(source)
+        source.unlink()
+    else:
+        os.replace(source, target)
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Tell whether two local names are of one file."""
+    if isinstance(a, RemotePath) or isinstance(b, RemotePath):
+        return False
+    try:
+        return os.path.samefile(a, b)
+    except FileNotFoundError:
+        return False
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder of the run, if it is there."""
+    if isinstance(folder, RemotePath):
+        folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,228 @@
+"""Every reader on damaged files: whatever the bytes, a rejected row or an error of one line, soon and in little memory.
+
+`make soak` goes on for an hour; FUZZ_SECONDS changes that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
+from inputs import vectors as some_vectors
+from test_inputs import Colours
+
+from fairdedup.datasets import open_input
+from fairdedup.datasets.images import BadImage, decode
+from fairdedup.encoders import EncoderSpec, forward
+from fairdedup.errors import UserError
+from fairdedup.stages import embedding as embed
+from fairdedup.stages.results import merged_schema
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.shared_vectors import Copies
+
+SPEC = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
+LONGEST = 30.0  # seconds of the processor for one input: others may use the machine too
+MOST_MEMORY = 3 << 30
+SMALL = encoded(plain(size=(5, 4)), "PNG")
+COLUMNS = {"text": ["a caption", None, "ünï"], "n": [1, 2, 3], "tags": [["a"], [], None], "o": [{"a": 1}] * 3}
+
+
+def tgz(folder: Path) -> Path:
+    import gzip
+
+    path = tar(("a.png", SMALL), ("b.png", SMALL), ("b.txt", b"x"))(folder)
+    path.with_suffix(".tgz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
+    return path.with_suffix(".tgz")
+
+
+FORMATS: dict[str, Maker] = {
+    "folder": folder_of({"a.png": SMALL, "a.txt": "text", "a.json": '{"n": 1, "s": ["x"]}'}),
+    "metadata.csv": folder_of({"a.png": SMALL, "metadata.csv": 'file_name,text\na.png,"x\ny"\nb.png,z\n'}),
+    "metadata.jsonl": folder_of({"a.png": SMALL, "metadata.jsonl": '{"file_name": "a.png", "n": 1}\n' * 2}),
+    "metadata.parquet": lambda f: parquet({"file_name": ["a.png"] * 3, **COLUMNS}, {"a.png": SMALL})(f)
+    .rename(f / "metadata.parquet").parent,
+    "tar": tar(("a.png", SMALL), ("a.txt", b"text"), ("a.json", b'{"n": 1}'), ("b.png", SMALL)),
+    "tgz": tgz,
+    "img2dataset": downloaded(),
+    "Parquet of images": parquet({"key": list("abc"), "image": [SMALL] * 3, **COLUMNS}),
+    "Parquet of images, plain": parquet({"jpg": [SMALL] * 3, **COLUMNS}, compression="none", use_dictionary=False),
+    "Parquet of structs": parquet({"image": hugging_face(SMALL, None, SMALL), **COLUMNS}, row_group_size=2),
+    "Parquet of paths": parquet({"path": ["a.png", "b.png", "../a.png"], **COLUMNS}, {"a.png": SMALL}),
+    "Parquet of vectors": parquet({"embedding": some_vectors(3), "id": [1, 2, 3], **COLUMNS}, row_group_size=2),
+    "Parquet of fixed vectors": parquet({"emb": pa.array(some_vectors(3), pa.list_(pa.float32(), 4)), **COLUMNS}),
+    "Parquet of dictionaries": parquet(
+        {"jpg": pa.array([SMALL] * 3).dictionary_encode(), "key": pa.array(list("abc")).dictionary_encode(),
+         "text": pa.array(["x", "x", None]).dictionary_encode()}, compression="zstd",
+    ),
+    "npy": npy(np.eye(4, dtype=np.float32), {"e.ids.txt": "a\nb\nc\nd\n"}),
+    "npy with a table": lambda f: parquet({"id": list("abcd"), "n": [1, 2, 3, 4]})(f).rename(f / "e.parquet")
+    and npy(np.eye(4))(f),
+    "img_emb": clip_retrieval(*((np.eye(3), {"key": list(keys), **COLUMNS}) for keys in ("abc", "def"))),
+}  # fmt: skip
+IMAGES = {kind: encoded(plain(size=(16, 16)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")}
+
+OPERATION = st.tuples(
+    st.sampled_from(("flip", "set", "set", "cut", "insert", "repeat", "delete", "move")),
+    st.integers(0, 1 << 16),
+    st.integers(0, 1 << 16),
+    st.one_of(
+        st.binary(min_size=1, max_size=8), st.sampled_from((b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80" * 9))
+    ),
+)
+CHANGES = st.lists(OPERATION, min_size=1, max_size=4)
+Change = tuple[str, int, int, bytes]
+
+
+def changed(data: bytes, changes: list[Change]) -> bytes:
+    """Return bytes after some accidents; places count from the end as often as from the front, where headers are."""
+    work = bytearray(data)
+    for kind, place, length, new in changes:
+        at = place // 2 % (len(work) + 1)
+        at = len(work) - at if place % 2 else at
+        size = length % 64 + 1
+        if kind == "flip" and at < len(work):
+            work[at] ^= 1 << length % 8
+        elif kind == "set":
+            work[at : at + len(new)] = new
+        elif kind == "cut":
+            del work[at:]
+        elif kind == "insert":
+            work[at:at] = new
+        elif kind == "repeat":
+            work[at:at] = work[at : at + size]
+        elif kind == "delete":
+            del work[at : at + size]
+        else:
+            work[at : at + size] = work[length % (len(work) + 1) :][:size]
+    return bytes(work)
+
+
+class Bench:
+    """A valid input on disk, and what happens when one of its files is changed."""
+
+    def __init__(self, maker: Maker, place: Path) -> None:
+        self.place, self.run = place, place / "run"
+        (place / "in").mkdir(parents=True)
+        self.source = maker(place / "in")
+        self.files = [p for p in sorted((place / "in").rglob("*")) if p.is_file()]
+        self.whole = [p.read_bytes() for p in self.files]
+
+    def try_with(self, which: int, changes: list[Change]) -> str:
+        """Change one file, read everything, and put the file back; return how it ended."""
+        path, data = self.files[which % len(self.files)], self.whole[which % len(self.files)]
+        path.write_bytes(changed(data, changes))
+        started = time.process_time()
+        try:
+            return self._read()
+        finally:
+            assert time.process_time() - started < LONGEST
+            path.write_bytes(data)
+
+    def _read(self) -> str:
+        run = RunDirectory(self.run)
+        try:
+            dataset = open_input(str(self.source))
+            records = []
+            for number, shard in enumerate(dataset.shards):
+                shard.fingerprint()
+                if dataset.kind == "images":
+                    for position, sample in enumerate(shard.read()):
+                        assert sample.position == position
+                        assert (sample.image is None) == (sample.error is not None)
+                    records.append(embed.embed_images(number, shard, self.run, "", SPEC, Copies()))
+                else:
+                    records.append(embed.embed_vectors(number, shard, self.run, ""))
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 4_000
+            return "error"
+        for record in records:
+            assert record.valid + len(record.rejected) == record.input
+            table = pq.read_table(run.metadata(record.number))
+            assert table.num_rows == record.valid == len(np.load(run.vectors(record.number)))
+            table.validate(full=True)
+            table.column("id").to_pylist()
+            pa.array([list(map(str, r)) for r in record.rejected], pa.list_(pa.string()))
+            json.dumps(record.rejected).encode()
+        merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
+        return "rejections" if any(r.rejected for r in records) else "all"
+
+
+def survives(bench: Bench, examples: int, **options: Any) -> Counter[str]:
+    """Let Hypothesis look for changes that a reader does not survive, and return how many inputs ended how."""
+    ends: Counter[str] = Counter()
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
+    @given(st.integers(0, 7), CHANGES)
+    def attempt(which: int, changes: list[Change]) -> None:
+        ends[bench.try_with(which, changes)] += 1
+
+    attempt()
+    return ends
+
+
+def decodes(examples: int, **options: Any) -> None:
+    """Let Hypothesis look for image files that end in anything but a picture or a BadImage."""
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
+    @given(st.sampled_from(sorted(IMAGES)), CHANGES)
+    def attempt(kind: str, changes: list[Change]) -> None:
+        started = time.process_time()
+        try:
+            assert decode(changed(IMAGES[kind], changes)).mode == "RGB"
+        except BadImage as error:
+            assert len(str(error)) < 100 and str(error).isprintable()
+        assert time.process_time() - started < LONGEST
+
+    attempt()
+
+
+@pytest.fixture(autouse=True)
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
+
+
+@pytest.fixture(autouse=True)
+def little_memory() -> Any:
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MOST_MEMORY
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_change_of_bytes_makes_a_reader_fail_or_hang(name: str, tmp_path: Path) -> None:
+    bench = Bench(FORMATS[name], tmp_path)
+    assert bench._read() in ("all", "rejections")
+    assert set(survives(bench, 40)) & {"error", "rejections"}
+
+
+def test_no_change_of_bytes_makes_the_decoder_fail_or_hang() -> None:
+    decodes(400)
+
+
+@pytest.mark.soak
+def test_an_hour_of_changes(tmp_path: Path) -> None:
+    until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "3600"))
+    benches = {name: Bench(maker, tmp_path / name) for name, maker in FORMATS.items()}
+    tried: Counter[str] = Counter()
+    for name in itertools.cycle([*FORMATS, "decoder"]):
+        if time.monotonic() > until:
+            break
+        if name == "decoder":
+            decodes(1_000, derandomize=False)
+            tried["decoded"] += 1_000
+        else:
+            tried += survives(benches[name], 300, derandomize=False)
+    print(f"{tried.total():,} damaged inputs: {dict(tried)}")
