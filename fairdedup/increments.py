@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fairdedup.storage.run_files import (
     write_json,
 )
 from fairdedup.storage.run_state import StateDirectory, listed, read_state, take_over, write_earlier
+from fairdedup.tasks import Submit
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
 ONE_LINE = ("eps", "dimension", "encoder", "prototypes", "temperatures", "moments")  # what several runs must share
@@ -376,7 +377,7 @@ class Settled:
 
 
 def write_state(
-    directory: RunDirectory, line: Line, settled: Settled, submit: Callable[..., list[Any]]
+    directory: RunDirectory, line: Line, settled: Settled, submit: Submit
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write this run's state/, and return it and the seal of every file in it."""
     target = StateDirectory(directory.root)
@@ -420,7 +421,7 @@ def write_state(
     return known, {**seals, SEAL_OF_STATE: seal(target.file)}
 
 
-def renew_state(directory: RunDirectory, submit: Callable[..., list[Any]]) -> dict[str, Any]:
+def renew_state(directory: RunDirectory, submit: Submit) -> dict[str, Any]:
     """Write the state of a finished run anew after a replacement, and return what changes in its manifest, if any.
 
     The old one is kept as stale.json until run.json names the new one.

@@ -24,6 +24,7 @@ from fairdedup.storage.layout import RunDirectory, ShardRecord, groups
 from fairdedup.storage.object_stores import RemotePath, as_path
 from fairdedup.storage.run_files import clear, read_json, sha256_of, write_json
 from fairdedup.storage.run_state import StateDirectory
+from fairdedup.tasks import map_groups
 from fairdedup.workers import Workers
 
 OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "gone", "report", "sample",
@@ -153,8 +154,7 @@ def check_clustered(directory: RunDirectory, workers: Workers | None) -> None:
     if state_of(directory)["done"].get("cluster") != hash_of_embeddings(records):
         raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
     if workers is not None:
-        parts = groups(records)
-        workers.submit("verify", check_sorted, [(root, g.number) for g in parts], [g.input for g in parts])
+        map_groups(workers.submit, "verify", check_sorted, groups(records), root)
 
 
 def check_input(directory: RunDirectory, dataset: Dataset) -> None:

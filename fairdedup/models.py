@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fairdedup.config import RunConfig
 from fairdedup.core.prototypes import Prototypes
@@ -28,6 +28,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
 from fairdedup.storage.run_files import is_sealed, read_array, read_json, seal, sha256_of, write_json
 from fairdedup.storage.run_state import StateDirectory
+from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
 
@@ -85,7 +86,7 @@ def image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) 
     if device == "auto":
         # Settled before the first shard, and kept: a run begun on a GPU goes on on one.
         known = state_of(directory).get("device")
-        device = known or workers.submit("device", usable_device, [()])[0]
+        device = known or workers.submit("device", usable_device, [Task(())])[0]
         state = state_of(directory)
         directory.root.mkdir(parents=True, exist_ok=True)
         write_json(directory.config, {**state, "device": device})
@@ -111,7 +112,7 @@ def _spec(config: RunConfig, model: str, pretrained: str | None, device: str) ->
     return EncoderSpec(model, pretrained, config.batch_size, device, config.dtype, config.threads)
 
 
-def usable_device() -> str:
+def usable_device() -> Literal["cpu", "cuda"]:
     """Return "cuda" where torch sees a GPU, else "cpu": what a worker is asked for --device auto."""
     import torch
 
@@ -172,7 +173,7 @@ def prototypes_for(config: RunConfig, directory: RunDirectory, workers: Workers)
     known = state.get("prototypes")
     if known and known["made of"] == key and is_sealed(store, known["seal"]):
         return _fitting(read_vectors(store, directory), directory, file)
-    embedded = workers.submit("prototypes", embed_captions, [(read_captions(file), spec)])[0]
+    embedded = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec))])[0]
     write_vectors(store, embedded)
     write_json(directory.config, {**state_of(directory), "prototypes": {"made of": key, "seal": seal(store)}})
     return _fitting(Prototypes.of(embedded), directory, file)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
+ROWS_TOPIC = "fairdedup-rows"  # Dask topic on which a running task reports the rows that it has done
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class HasRows(Protocol):
     @property
     def input(self) -> int:
         """Number of input rows."""
+        ...
+
+
+class MapGroups(Protocol):
+    """Maps a function over the groups of a data set: `map_groups` with its first and fourth arguments bound."""
+
+    def __call__(self, stage: str, function: Callable[..., Result], *shared: Any) -> list[Result]:
+        """Call ``function(group, *shared)`` for each group and return the results in order."""
         ...
 
 

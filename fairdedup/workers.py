@@ -15,7 +15,7 @@ from typing import Any
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
-from fairdedup.stages.embedding import TOPIC
+from fairdedup.tasks import ROWS_TOPIC, Result, Task
 
 RETRIES = 2  # a lost worker costs its own task
 WORKER_THREADS = 1  # what an encoder computes may depend on its threads, never on the number of workers
@@ -145,56 +145,45 @@ class Workers:
         self.progress.say(f"{workers} on this machine, {memory} each; dashboard: {client.dashboard_link}")
         return client
 
-    def submit(
-        self,
-        stage: str,
-        function: Callable[..., Any],
-        arguments: Sequence[tuple[Any, ...]],
-        sizes: Sequence[int] | None = None,
-        names: Sequence[str] | None = None,
-        work: Sequence[float] | None = None,
-    ) -> list[Any]:
-        """Apply a function to each tuple of arguments and return the results in order.
+    def submit(self, stage: str, function: Callable[..., Result], tasks: Sequence[Task]) -> list[Result]:
+        """Run the tasks of a stage and return their results in order: the `Submit` protocol.
 
         Parameters
         ----------
         stage : str
             The name that progress shows.
         function : callable
-        arguments : sequence of tuple
-        sizes : sequence of int, optional
-            Rows of each task; unknown where left out, and shards are counted.
-        names : sequence of str, optional
-            What each task is about, for the error of one that fails.
-        work : sequence of float, optional
-            How much each task has to do, where that is not its rows: the largest starts first.
-
-        A task that reports rows on the topic `TOPIC` while it works moves the bar before it ends.
+            A module-level function. If it reports rows on `ROWS_TOPIC` while it works, the bar moves before it ends.
+        tasks : sequence of Task
+            If the rows of any of them are unknown, progress counts tasks instead.
 
         Raises
         ------
         UserError, FairdedupError
             As the task raised it, or naming the task that failed for good.
         """
-        if not arguments:
+        if not tasks:
             return []
         from distributed import KilledWorker, as_completed
 
         if self._client is None:
             self._client = self._start()
-        weights = list(sizes) if sizes is not None else [1] * len(arguments)
-        order = sorted(range(len(arguments)), key=lambda k: -(work or weights)[k])
-        called = [f"{stage} of {name}" for name in names] if names else [f"{stage} task {k}" for k in range(len(order))]
+        known = [task.rows for task in tasks if task.rows is not None]
+        weights = known if len(known) == len(tasks) else [1] * len(tasks)
+        work = [weight if task.work is None else task.work for task, weight in zip(tasks, weights, strict=True)]
+        order = sorted(range(len(tasks)), key=lambda k: -work[k])
+        called = [f"{stage} of {task.name}" if task.name else f"{stage} task {k}" for k, task in enumerate(tasks)]
         own = secrets.token_hex(8)  # no pass may be taken for another: Dask gives equal keys equal results
-        unit = "rows" if sizes is not None else "shards" if len(arguments) > 1 else "task"
+        unit = "rows" if weights is known else "shards" if len(tasks) > 1 else "task"
         with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown, own) as reported:
             futures = {}
             with held_back():
                 for k in order:
                     key = f"{stage}-{k}-{own}"
-                    future = self._client.submit(outcome, function, *arguments[k], pure=False, retries=RETRIES, key=key)
+                    arguments = tasks[k].arguments
+                    future = self._client.submit(outcome, function, *arguments, pure=False, retries=RETRIES, key=key)
                     futures[future] = k
-            results: list[Any] = [None] * len(arguments)
+            results: list[Any] = [None] * len(tasks)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
                 if future.cancelled():  # nobody here has: the scheduler is gone, and what it knew with it
@@ -238,12 +227,12 @@ class Workers:
                     reported.append(rows)
 
         if shown.name == "embed":
-            self._client.subscribe_topic(TOPIC, heard)
+            self._client.subscribe_topic(ROWS_TOPIC, heard)
         try:
             yield reported
         finally:
             if shown.name == "embed":
-                self._client.unsubscribe_topic(TOPIC)
+                self._client.unsubscribe_topic(ROWS_TOPIC)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -37,6 +37,7 @@ from fairdedup.config import RunConfig
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import write_array
+from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -427,7 +428,7 @@ def test_a_lost_worker_costs_its_own_task(tmp_path):
         return k * k
 
     with StageProgress(quiet=True) as progress, Workers(progress, workers=1) as own:
-        assert own.submit("embed", task, [(tmp_path / "died", k) for k in range(4)], [1] * 4) == [0, 1, 4, 9]
+        assert own.submit("embed", task, [Task((tmp_path / "died", k), rows=1) for k in range(4)]) == [0, 1, 4, 9]
     assert (tmp_path / "died").exists() and progress.rows == {"embed": 4}
 
 

@@ -24,6 +24,7 @@ from fairdedup.progress import StageProgress
 from fairdedup.stages.clustering import ClusterOptions, train_centroids
 from fairdedup.storage.layout import RunDirectory, ShardRecord
 from fairdedup.storage.run_files import write_array
+from fairdedup.tasks import Task
 
 
 class Here:
@@ -33,11 +34,9 @@ class Here:
         self.progress = StageProgress(quiet=True)
         self.handed: dict[str, list[NDArray[Any]]] = {}
 
-    def submit(
-        self, step: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *told: Any
-    ) -> list[Any]:
-        self.handed[step] = [a for own in arguments for a in own if isinstance(a, np.ndarray)]
-        return [function(*own) for own in arguments]
+    def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+        self.handed[stage] = [a for task in tasks for a in task.arguments if isinstance(a, np.ndarray)]
+        return [function(*task.arguments) for task in tasks]
 
 
 @pytest.mark.parametrize("rule", ["balanced", "semdedup", "random"])

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
 
@@ -110,14 +111,14 @@ def test_a_whole_run_is_the_same_by_one_worker_and_by_four(processes, tmp_path, 
 
 def test_the_order_of_the_tasks_changes_no_byte(tmp_path, finished, embeddings, prototypes, scheduler):
     class Shuffled(Workers):
-        def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-                   *more: Any) -> list[Any]:  # fmt: skip
-            order = list(range(len(arguments)))
+        def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+            order = list(range(len(tasks)))
             rng.shuffle(order)
             work = [0.0] * len(order)
             for place, k in enumerate(order):
                 work[k] = -float(place)
-            return super().submit(stage, function, arguments, *(*more, None, None)[:2], work)
+            shuffled = [replace(task, work=own) for task, own in zip(tasks, work, strict=True)]
+            return super().submit(stage, function, shuffled)
 
     for seed in range(3):
         rng = random.Random(seed)
@@ -167,9 +168,9 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
 
         def __exit__(self, *_: object) -> None: ...
 
-        def submit(self, stage: str, function: Callable[..., Any], arguments: Any, *_: object) -> list[Any]:
-            with self.progress.stage(stage, len(arguments)):
-                return [function(*args) for args in arguments]
+        def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+            with self.progress.stage(stage, len(tasks)):
+                return [function(*task.arguments) for task in tasks]
 
     monkeypatch.setattr(storage, "GROUP_ROWS", 160)
     monkeypatch.setattr(pipeline, "Workers", Here)
@@ -195,15 +196,16 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
     class Deadly(Workers):
         """Kills a worker at its first task of every stage; another takes its place."""
 
-        def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-                   *more: Any) -> list[Any]:  # fmt: skip
-            if stage in done_again or not arguments:
-                return super().submit(stage, function, arguments, *more)
+        def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+            if stage in done_again or not tasks:
+                return super().submit(stage, function, tasks)
             log = tmp_path / f"{stage}.log"
-            again = [(str(log), k == 0, function, args) for k, args in enumerate(arguments)]
-            results = super().submit(stage, dying(), again, *more)
+            again = [
+                replace(task, arguments=(str(log), k == 0, function, task.arguments)) for k, task in enumerate(tasks)
+            ]
+            results = super().submit(stage, dying(), again)
             begun = log.read_text().split()
-            done_again[stage] = len(begun) - len(arguments)
+            done_again[stage] = len(begun) - len(tasks)
             for process in [p for p in mortal if p.poll() is not None]:
                 mortal.remove(process)
                 mortal.append(processes.worker())
@@ -240,10 +242,12 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
     tmp_path, finished, embeddings, prototypes, scheduler
 ):
     class Failing(Workers):
-        def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-                   *more: Any) -> list[Any]:  # fmt: skip
-            wrapped = [(stage == "embed" and k == 2, function, args) for k, args in enumerate(arguments)]
-            return super().submit(stage, breaking(), wrapped, *more)
+        def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+            wrapped = [
+                replace(task, arguments=(stage == "embed" and k == 2, function, task.arguments))
+                for k, task in enumerate(tasks)
+            ]
+            return super().submit(stage, breaking(), wrapped)
 
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS,
                        out=tmp_path / "run", scheduler=scheduler)  # fmt: skip
@@ -322,12 +326,11 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, 
 
 def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp_path, finished, prototypes):
     class Cut(Workers):
-        def submit(self, stage: str, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-                   *more: Any) -> list[Any]:  # fmt: skip
+        def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
             if stage == "decide":
                 threading.Timer(1, processes.running[0].kill).start()
-                function, arguments = slowly(), [(function, args) for args in arguments]
-            return super().submit(stage, function, arguments, *more)
+                function, tasks = slowly(), [replace(task, arguments=(function, task.arguments)) for task in tasks]
+            return super().submit(stage, function, tasks)
 
     shutil.copytree(finished, tmp_path / "run")
     config = RunConfig(keep=0.5, rule="semdedup", out=tmp_path / "run")
@@ -374,7 +377,7 @@ def test_log_json_tells_progress_result_and_error_a_line_each(embeddings, schedu
 def test_the_task_with_most_pairs_begins_first(scheduler):
     begun: list[float] = []
     with StageProgress(quiet=True) as progress, Workers(progress, scheduler) as workers:
-        workers.submit("any", abs, [(-1,)])
+        workers.submit("any", abs, [Task((-1,))])
         submit = workers._client.submit
 
         def noted(function: Any, task: Any, *args: Any, **more: Any) -> Any:
@@ -383,7 +386,7 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 
         workers._client.submit = noted
         work = [3.0, 9.0, 1.0, 4.0]
-        assert workers.submit("any", abs, [(-w,) for w in work], [10, 10, 10, 10], None, work) == work
+        assert workers.submit("any", abs, [Task((-w,), rows=10, work=w) for w in work]) == work
     assert begun == [-9.0, -4.0, -3.0, -1.0]
 
 

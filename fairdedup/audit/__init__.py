@@ -28,13 +28,13 @@ from fairdedup.stages.group_counts import ByLabel, BySoftMembership, Part, Sourc
 from fairdedup.stages.record_state import own_temperatures
 from fairdedup.storage.layout import RunDirectory, groups
 from fairdedup.storage.run_files import read_json, write_json, write_table
+from fairdedup.tasks import Result, Submit, map_groups
 
 MOST_CELLS = 400  # of an intersection that nobody asked for
 DRAWS = 1000
 FEW_CLUSTERS = 20
 BY_LABELS = "by the labels of"
 SOFTLY = "by soft membership, not by labels: what the encoder perceives, and no better than it"
-Submit = Callable[..., list[Any]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def soft_source(
     """Return memberships at the run's own temperatures, or as `balanced` has them where the prototypes are others."""
 
     def gaps() -> list[NDArray[np.float64]]:
-        found = submit("survey", gaps_of, [(part, prototypes) for part in parts], [part.group.input for part in parts])
+        found = map_groups(submit, "survey", gaps_of, parts, prototypes)
         return [np.concatenate(g) for g in zip(*found, strict=True)]
 
     known = own_temperatures(run, prototypes)
@@ -137,8 +137,7 @@ def audit(
         None: by soft membership.
     prototypes : Prototypes or None
         Needed without labels, and for suggestions.
-    submit : callable
-        Maps a function over tuples of arguments, as `Workers.submit` does.
+    submit : Submit
 
     Raises
     ------
@@ -161,10 +160,10 @@ def audit(
         matched = _match(parts, ByLabel(labels))
         notes += _told(matched, labels, asked)
 
-    def over(step: str, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def over(stage: str, function: Callable[..., Result], *shared: Any) -> list[Result]:
         if labels is not None:  # the labels are here, and counting is quick
-            return [function(part, *args) for part in parts]
-        return submit(step, function, [(part, *args) for part in parts], [part.group.input for part in parts])
+            return [function(part, *shared) for part in parts]
+        return map_groups(submit, stage, function, parts, *shared)
 
     before, after = _counted(run, over("count", count, source, [a.cells for a in attributes]), attributes)
     valid = int(manifest["counts"]["valid"])

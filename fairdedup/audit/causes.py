@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fairdedup.stages.group_counts import Source, Weights, rows_in
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json
 from fairdedup.storage.schemas import DECISIONS_SCHEMA
+from fairdedup.tasks import MapGroups
 
 MOST_ROWS = 1 << 22  # of the clusters that are looked into
 NAMED = 5  # lost members that are named
@@ -22,7 +22,7 @@ LEAST = 1e-9  # a cost below it is rounding
 
 
 def explain(
-    lines: list[dict[str, Any]], losses: list[Loss], top: int, source: Source, over: Callable[..., list[Any]],
+    lines: list[dict[str, Any]], losses: list[Loss], top: int, source: Source, over: MapGroups,
     run: RunDirectory,
 ) -> list[str]:  # fmt: skip
     """Add to each sufficient group what its loss is made of, and return notes.
@@ -36,7 +36,7 @@ def explain(
     top : int
         How many clusters and neighbourhoods to name.
     source : Source
-    over : callable
+    over : MapGroups
         Maps a function over the parts of the decisions.
     run : RunDirectory
     """

@@ -16,11 +16,12 @@ from fairdedup.core.uncertainty import SCORE_UNIT, spread
 from fairdedup.stages.group_counts import Part, Source, first_of_each, most_uncertain, uncertain_mass
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json, whole
+from fairdedup.tasks import Result, Submit, Task
 
 
 def suggest(
     run: RunDirectory, parts: list[Part], source: Source, prototypes: Prototypes, labelled: list[NDArray[np.int64]],
-    number: int, place: Path, submit: Callable[..., list[Any]],
+    number: int, place: Path, submit: Submit,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the samples whose labels would say most, highest score first, and return where and how many.
 
@@ -37,13 +38,13 @@ def suggest(
         How many samples.
     place : Path
         Of the CSV.
-    submit : callable
+    submit : Submit
     """
-    sizes = [part.group.input for part in parts]
 
-    def over(step: str, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def over(step: str, function: Callable[..., Result], *args: Any) -> list[Result]:
         pairs = zip(parts, labelled, strict=True)
-        return submit(step, function, [(part, source, known, *args) for part, known in pairs], sizes)
+        tasks = [Task((part, source, known, *args), part.input, part.name) for part, known in pairs]
+        return submit(step, function, tasks)
 
     clusters = len(read_json(run.sizes))
     mass, rows = np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)

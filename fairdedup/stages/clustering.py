@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fairdedup.core import kmeans
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import Group, RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
 from fairdedup.storage.run_files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
+from fairdedup.tasks import Submit, Task, map_groups
 
 BLOCK = 1 << 16  # rows that are widened for their assignment at a time
 
@@ -75,12 +76,13 @@ def shard_rows(record: ShardRecord, first: int) -> NDArray[np.int64]:
     return first + record.positions()
 
 
-def sort_group(root: Path, group: Group, centroids: str) -> NDArray[np.int64]:
+def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
     """Assign the rows of consecutive shards and write them sorted by cluster, unless that is done.
 
     Parameters
     ----------
     group : Group
+    root : Path
     centroids : str
         Seal of the centroids.
 
@@ -131,7 +133,7 @@ def hash_of(*known: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def check_sorted(root: Path, number: int) -> None:
+def check_sorted(group: Group, root: Path) -> None:
     """Refuse a sorted group whose files are not what they were written as.
 
     Raises
@@ -140,14 +142,13 @@ def check_sorted(root: Path, number: int) -> None:
         If one is missing or damaged.
     """
     run = RunDirectory(root)
-    if run.read_sorted(number) is None:
-        raise UserError(
-            f"{run.sorted('vectors', number)} or a file beside it is missing or damaged: run `fairdedup cluster {root}`"
-        )
+    if run.read_sorted(group.number) is None:
+        path = run.sorted("vectors", group.number)
+        raise UserError(f"{path} or a file beside it is missing or damaged: run `fairdedup cluster {root}`")
 
 
 def cluster(
-    run: RunDirectory, options: ClusterOptions, submit: Callable[..., list[Any]], frozen: Path | None = None
+    run: RunDirectory, options: ClusterOptions, submit: Submit, frozen: Path | None = None
 ) -> NDArray[np.int64]:
     """Cluster the embeddings of a run; what is done and undamaged is not done again.
 
@@ -155,7 +156,7 @@ def cluster(
     ----------
     run : RunDirectory
     options : ClusterOptions
-    submit : callable
+    submit : Submit
     frozen : Path, optional
         Centroids of an earlier run: nothing is trained then, and there may be no row at all.
 
@@ -178,12 +179,11 @@ def cluster(
     else:
         number = kmeans.check_clusters(options.clusters, valid)
         trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
-        (centroids,) = submit("train k-means", train_centroids, [(run.root, records, number, options)], [trained_on])
+        (centroids,) = submit(
+            "train k-means", train_centroids, [Task((run.root, records, number, options), trained_on)]
+        )
     parts = groups(records)
-    counts = submit(
-        "assign", sort_group, [(run.root, group, centroids) for group in parts], [group.input for group in parts],
-        [group.name for group in parts],
-    )  # fmt: skip
+    counts = map_groups(submit, "assign", sort_group, parts, run.root, centroids)
     run.drop_sorted_from(len(parts))
     sizes = np.sum(counts, axis=0)
     if read_json(run.sizes) != sizes.tolist():

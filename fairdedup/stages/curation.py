@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from fairdedup.storage.layout import Group, RunDirectory, ShardRecord, groups
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
 from fairdedup.storage.run_files import clear, read_array, read_schema, write_array
 from fairdedup.storage.schemas import conform, merged_schema
+from fairdedup.tasks import Submit, map_groups
 
 DROP, WHERE, NEAR = 0, 1, 2  # reasons; the last that applies to a row is told, except that drop is stronger than where
 AT_ONCE = 1 << 14  # rows, and evaluation samples, that are compared at a time
@@ -91,7 +92,7 @@ class _Found:
 
 
 def curate_group(
-    root: Path, folder: Path, group: Group, where: Condition | None, prefer: str | None, schema: pa.Schema,
+    group: Group, root: Path, folder: Path, where: Condition | None, prefer: str | None, schema: pa.Schema,
     evaluation: Evaluation | None,
 ) -> _Found:  # fmt: skip
     """Write the marks of consecutive shards, one after the other, and return what was found of them."""
@@ -207,7 +208,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def curated(run: RunDirectory, wishes: Wishes, submit: Callable[..., list[Any]]) -> Iterator[Marks]:
+def curated(run: RunDirectory, wishes: Wishes, submit: Submit) -> Iterator[Marks]:
     """Mark the rows of a clustered run, for as long as the block takes.
 
     Raises
@@ -236,7 +237,7 @@ def _clear_stale(run: RunDirectory) -> None:
                 clear(left)
 
 
-def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..., list[Any]]) -> Marks:
+def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Submit) -> Marks:
     records = run.records()
     schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
     where = None if wishes.where is None else condition(wishes.where, schema)
@@ -250,11 +251,9 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Callable[..
             named[option] = read_ids(file, f"--{option.replace('_', '-')}")
             write_ids(folder / f"{option}.parquet", named[option])
     parts = groups(records)
-    found: list[_Found] = submit(
-        "curate", curate_group,
-        [(run.root, folder, group, where, wishes.prefer, schema, wishes.evaluation) for group in parts],
-        [group.input for group in parts], [group.name for group in parts],
-    )  # fmt: skip
+    found = map_groups(
+        submit, "curate", curate_group, parts, run.root, folder, where, wishes.prefer, schema, wishes.evaluation
+    )
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = sum(r.valid for r in records)
     if np.sum(excluded) == valid and not wishes.may_leave_none:

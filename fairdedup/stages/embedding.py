@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,10 @@ from fairdedup.errors import UserError
 from fairdedup.storage.layout import Rejection, RunDirectory, ShardRecord, seals_of
 from fairdedup.storage.run_files import read_array, read_table, write_array, write_table
 from fairdedup.storage.shared_vectors import Copies, borrowed
+from fairdedup.tasks import ROWS_TOPIC, Submit, Task
 
 REPORT_EVERY = 64  # rows
 COMMON_REASONS = 3
-TOPIC = "fairdedup-rows"  # where a task reports, to whoever listens, how many rows it has done
 
 
 def shard_fingerprint(shard: str, encoder: dict[str, Any] | None) -> str:
@@ -98,7 +98,7 @@ def _report(rows: int) -> None:
         return
     with suppress(ValueError):  # not on a worker
         worker = get_worker()
-        worker.log_event(TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
+        worker.log_event(ROWS_TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
 
 
 def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
@@ -167,11 +167,11 @@ def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
     return [shard_fingerprint(shard, encoder) for shard in dataset.fingerprints.values()]
 
 
-def known_shards(run: RunDirectory, prints: Sequence[str], submit: Callable[..., list[Any]]) -> dict[int, ShardRecord]:
+def known_shards(run: RunDirectory, prints: Sequence[str], submit: Submit) -> dict[int, ShardRecord]:
     """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
     recorded = run.recorded()
     before = [k for k in range(len(prints)) if k in recorded]
-    found = submit("verify", known_shard, [(k, run.root, prints[k]) for k in before])
+    found = submit("verify", known_shard, [Task((k, run.root, prints[k])) for k in before])
     return {record.number: record for record in found if record is not None}
 
 
@@ -183,7 +183,7 @@ def embed(
     known: dict[int, ShardRecord],
     copies: Sequence[Copies],
     max_rejected: float,
-    submit: Callable[..., list[Any]],
+    submit: Submit,
     may_be_empty: bool = False,
 ) -> list[ShardRecord]:
     """Embed every shard that is not known yet.
@@ -202,8 +202,7 @@ def embed(
         What each shard of images shares.
     max_rejected : float
         Largest share of the input that may be rejected.
-    submit : callable
-        ``submit(stage, function, list of argument tuples, sizes, names)`` gives the results in order.
+    submit : Submit
     may_be_empty : bool
         Whether an input without any sample will do.
 
@@ -217,15 +216,12 @@ def embed(
         If nothing could be used, too much is rejected, two rows share an id, or the dimensions differ.
     """
     todo = [k for k in range(len(prints)) if k not in known]
-    shards = [dataset.shards[k] for k in todo]
-    sizes = [shard.rows for shard in shards]
-    arguments: list[tuple[Any, ...]] = [(k, shard, run.root, prints[k]) for k, shard in zip(todo, shards, strict=True)]
-    if spec is not None:
-        arguments = [(*own, spec, copies[own[0]]) for own in arguments]
-    embedded = submit(
-        "embed", embed_images if spec else embed_vectors, arguments, None if None in sizes else sizes,
-        [shard.name for shard in shards],
-    )  # fmt: skip
+    tasks = []
+    for k in todo:
+        shard = dataset.shards[k]
+        more = () if spec is None else (spec, copies[k])
+        tasks.append(Task((k, shard, run.root, prints[k], *more), shard.rows, shard.name))
+    embedded = submit("embed", embed_images if spec else embed_vectors, tasks)
     for lent in run.all_lent():
         lent.unlink()
     known = known | {record.number: record for record in embedded}

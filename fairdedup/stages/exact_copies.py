@@ -19,6 +19,7 @@ from fairdedup.encoders.forward import Forward
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import is_made, mark_made, read_array, write_array
 from fairdedup.storage.shared_vectors import Copies
+from fairdedup.tasks import Submit, Task
 
 
 def hash_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
@@ -89,7 +90,7 @@ def lend(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerpr
 
 def share_copies(
     dataset: Dataset, run: RunDirectory, spec: EncoderSpec, prints: Sequence[str], todo: Sequence[int],
-    submit: Callable[..., list[Any]],
+    submit: Submit,
 ) -> tuple[list[Copies], int]:  # fmt: skip
     """Find the exact copies among all images of an input, and embed those that shards to be done take from others.
 
@@ -110,9 +111,11 @@ def share_copies(
 
     def over(stage: str, function: Callable[..., Any], numbers: list[int], more: list[tuple[Any, ...]]) -> None:
         shards = [dataset.shards[k] for k in numbers]
-        sizes = [shard.rows for shard in shards]
-        arguments = [(k, shard, run.root, *own) for k, shard, own in zip(numbers, shards, more, strict=True)]
-        submit(stage, function, arguments, None if None in sizes else sizes, [shard.name for shard in shards])
+        tasks = [
+            Task((k, shard, run.root, *own), shard.rows, shard.name)
+            for k, shard, own in zip(numbers, shards, more, strict=True)
+        ]
+        submit(stage, function, tasks)
 
     every = list(range(len(dataset.shards)))
     over("find copies", hash_shard, every, [(prints[k],) for k in every])

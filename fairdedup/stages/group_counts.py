@@ -46,6 +46,16 @@ class Part:
     group: Group
     seal: str
 
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+        return self.group.name
+
+    @property
+    def input(self) -> int:
+        """Number of input rows."""
+        return self.group.input
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the decisions.
 

@@ -20,13 +20,14 @@ from fairdedup.core.moments import MembershipMoments, shares
 from fairdedup.core.parts import RECORD, Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
-from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, memberships, survey
+from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, Run, memberships, survey
 from fairdedup.core.uncertainty import SAYS_LITTLE, says_nothing
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory, groups
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run_files import read_array, read_json, release, write_array
 from fairdedup.storage.run_state import EarlierSamples, kept_per_cluster
+from fairdedup.tasks import Result, Submit, Task
 
 TASKS = 64  # at least, where there are so many clusters
 LARGE = 1 << 25  # bytes of a cluster
@@ -48,6 +49,11 @@ class ClusterRange:
     marks: Path | None = None
     beside: bool = False  # what earlier runs kept
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    def task(self, *arguments: Any) -> Task:
+        """Return the task of calling a function with this range and more arguments."""
+        name = f"clusters {self.first} to {self.last - 1}"
+        return Task((self, *arguments), self.rows, name, self.work)
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters that hold a row that is not excluded, rows ascending."""
@@ -156,7 +162,7 @@ def prune(
     options: Options,
     prototypes: Prototypes | None,
     amount: dict[str, Any],
-    submit: Callable[..., list[Any]],
+    submit: Submit,
     marks: Marks,
     inherited: Inherited | None = None,
 ) -> tuple[Decision, list[ClusterRange]]:
@@ -187,15 +193,9 @@ def prune(
 
 
 def _map(
-    submit: Callable[..., list[Any]], step: str, function: Callable[..., Any], parts: Any, *args: Any
-) -> list[Any]:
-    return submit(step, function, [(part, *args) for part in parts], *_told(parts))
-
-
-def _told(parts: Sequence[ClusterRange]) -> tuple[list[int], list[str], list[float]]:
-    """Return what `submit` is told of the tasks of some parts: their rows, names and work."""
-    names = [f"clusters {part.first} to {part.last - 1}" for part in parts]
-    return [part.rows for part in parts], names, [part.work for part in parts]
+    submit: Submit, step: str, function: Callable[..., Result], parts: Sequence[ClusterRange], *args: Any
+) -> list[Result]:
+    return submit(step, function, [part.task(*args) for part in parts])
 
 
 def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
@@ -223,7 +223,7 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
 
 def group_shares(
     parts: list[ClusterRange], options: Options, prototypes: Prototypes, decision: Decision,
-    submit: Callable[..., list[Any]], inherited: Inherited | None = None,
+    submit: Submit, inherited: Inherited | None = None,
 ) -> tuple[list[dict[str, Any]], tuple[float, ...], tuple[MembershipMoments, ...]]:  # fmt: skip
     """Return each concept's share of the valid and of the kept samples, by soft membership, and what these rest on.
 
@@ -245,8 +245,8 @@ def group_shares(
     again = np.zeros(parts[0].starts[-1], np.bool_)  # (input,)
     again[decision.readmitted] = True
     removed = [decided.removed for decided in decision.parts]
-    arguments = [(part, plan, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
-    kept = submit("shares", kept_memberships, arguments, *_told(parts))
+    tasks = [part.task(plan, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
+    kept = submit("shares", kept_memberships, tasks)
     lines = []
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
@@ -269,6 +269,6 @@ def vague_attributes(options: Options, prototypes: Prototypes, moments: Sequence
     ]
 
 
-def run_over(submit: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """Return what core/ maps over parts with, from what maps over tuples of arguments."""
+def run_over(submit: Submit) -> Run:
+    """Return a function that maps the steps of core/ over cluster ranges."""
     return partial(_map, submit)

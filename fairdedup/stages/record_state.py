@@ -5,7 +5,6 @@ The task reads the group's decisions and its sorted vectors, so the state can be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.storage.layout import Group, RunDirectory, groups
 from fairdedup.storage.run_files import read_array, read_json, read_table, seal, write_array, write_table
 from fairdedup.storage.run_state import Segment, StateDirectory, identity
+from fairdedup.tasks import Submit, map_groups
 
 BLOCK = 1 << 14  # rows whose similarities are held at a time
 
 
 def state_group(
-    root: Path, folder: Path, group: Group, clusters: int, prototypes: Prototypes | None, moments: Moments | None
+    group: Group, root: Path, folder: Path, clusters: int, prototypes: Prototypes | None, moments: Moments | None
 ) -> dict[str, str]:
     """Write the segment of consecutive shards, and beside it its sums over each cluster; return the segment's seals."""
     run = RunDirectory(root)
@@ -64,7 +64,7 @@ def _sums(folder: Path, what: str, number: int) -> Path:
 
 def write_segments(
     run: RunDirectory, number: int, clusters: int, prototypes: Prototypes | None, moments: Moments | None,
-    submit: Callable[..., list[Any]],
+    submit: Submit,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the folder of this run in its own state, the last of the line, and return what state.json says of it.
 
@@ -73,8 +73,7 @@ def write_segments(
     """
     folder, parts = StateDirectory(run.root).of_run(number), groups(run.records())
     files: dict[str, str] = {}
-    arguments = [(run.root, folder, group, clusters, prototypes, moments) for group in parts]
-    for seals in submit("state", state_group, arguments, [g.input for g in parts], [g.name for g in parts]):
+    for seals in map_groups(submit, "state", state_group, parts, run.root, folder, clusters, prototypes, moments):
         files |= seals
     for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
         total = np.sum([0])

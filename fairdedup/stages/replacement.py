@@ -39,6 +39,7 @@ from fairdedup.storage.run_files import (
 from fairdedup.storage.run_state import StateDirectory
 from fairdedup.storage.schemas import conform, merged_schema
 from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.tasks import Result, Submit, Task, map_groups
 
 FOLDERS = ("decisions", "kept", "rejected")
 Rows = NDArray[np.int64]
@@ -54,6 +55,14 @@ class _Shards:
     @property
     def number(self) -> int:
         return self.group.number
+
+    @property
+    def name(self) -> str:
+        return self.group.name
+
+    @property
+    def input(self) -> int:
+        return self.group.input
 
     def decisions(self) -> pa.Table:
         return read_table(self.run.part("decisions", self.number))
@@ -239,9 +248,7 @@ def promote(
     return representative, np.sort(promoted)
 
 
-def replace(
-    run: RunDirectory, manifest: dict[str, Any], gone_file: Path, submit: Callable[..., list[Any]]
-) -> dict[str, Any]:
+def replace(run: RunDirectory, manifest: dict[str, Any], gone_file: Path, submit: Submit) -> dict[str, Any]:
     """Take the ids of a file out of a finished run, promote who takes their place, and return the new manifest.
 
     Raises
@@ -259,7 +266,7 @@ def replace(
     return finish(run) or new
 
 
-def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Callable[..., list[Any]]) -> dict[str, Any]:
+def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Submit) -> dict[str, Any]:
     """Take out of new decisions, whose manifest is not written yet, who has gone before; return the new manifest.
 
     One list after the other, as they came: the same decisions end with the same bytes.
@@ -280,19 +287,16 @@ def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Callable[
     return manifest
 
 
-def _replaced(
-    run: RunDirectory, manifest: dict[str, Any], ids: pa.Array, name: str, submit: Callable[..., list[Any]]
-) -> dict[str, Any]:
+def _replaced(run: RunDirectory, manifest: dict[str, Any], ids: pa.Array, name: str, submit: Submit) -> dict[str, Any]:
     """Write the parts of a replacement aside, and return the manifest that they will have."""
     aside = run.replaced
     clear(aside)
     write_ids(aside / "gone.parquet", ids)
     mark_made(aside / "gone.parquet", name)
     shards = [_Shards(run, group) for group in groups(run.records())]
-    sizes = [shard.group.input for shard in shards]
 
-    def over(step: str, function: Callable[..., Any], *args: Any) -> list[Any]:
-        return submit(step, function, [(shard, *args) for shard in shards], sizes)
+    def over(step: str, function: Callable[..., Result], *args: Any) -> list[Result]:
+        return map_groups(submit, step, function, shards, *args)
 
     def gather(name: str, rows: Rows) -> _Known:
         held = [v for v in over("gather", vectors_of, rows) if len(v)]
@@ -340,21 +344,22 @@ def clusters_of(shard: _Shards, rows: Rows) -> Rows:
 
 def _rewrite(
     shards: list[_Shards], aside: Path, gone: Rows, reason: str, rows: Rows, heir: Rows, known: _Known,
-    submit: Callable[..., list[Any]],
+    submit: Submit,
 ) -> tuple[dict[str, int], float, dict[str, str]]:  # fmt: skip
     """Write the parts of all groups that change."""
     order = np.argsort(rows)
     rows, heir = rows[order], heir[order]
     schema = merged_schema([read_schema(s.run.metadata(r.number)) for s in shards for r in s.group.records])
-    arguments = []
+    tasks = []
     for shard in shards:
         left, own = gone[shard.within(gone)], shard.within(rows)
         if len(left) or len(rows[own]):
-            arguments.append((shard, aside, left, reason, rows[own], heir[own], known, schema))
+            arguments = (shard, aside, left, reason, rows[own], heir[own], known, schema)
+            tasks.append(Task(arguments, shard.input, shard.name))
     changes: dict[str, int] = {}
     seals: dict[str, str] = {}
     least = 1.0
-    for change, lowest, sealed in submit("replace", rewrite_shard, arguments, [a[0].group.input for a in arguments]):
+    for change, lowest, sealed in submit("replace", rewrite_shard, tasks):
         least = min(least, lowest)
         seals.update(sealed)
         for name, number in change.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from fairdedup.storage.marks import Marks
 from fairdedup.storage.run_files import clear, read_array, read_schema, seal, writing
 from fairdedup.storage.run_state import named
 from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform, merged_schema
+from fairdedup.tasks import Submit, Task
 
 COUNTS = ("input", "valid", "kept", "removed", "rejected", "readmitted", "excluded")
 FOLDERS = ("decisions", "kept", "rejected")
@@ -110,7 +110,7 @@ def export(
     run: RunDirectory,
     tasks: list[tuple[int, NDArray[np.int64]]],
     readmitted: NDArray[np.int64],
-    submit: Callable[..., list[Any]],
+    submit: Submit,
     marks: Marks,
     beside: bool = False,
 ) -> tuple[dict[str, int], dict[str, str]]:
@@ -132,15 +132,16 @@ def export(
             stale.unlink()
     schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
     marks = replace(marks, excluded=0, protected=0)  # what is of each cluster need not travel
-    parts, arguments = groups(records), []
-    for group in parts:
+    tasks_of_groups = []
+    for group in groups(records):
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
         own = [(task, int(b[group.number]), int(b[group.number + 1])) for task, b in tasks]
         own = [each for each in own if each[2] > each[1]]
-        arguments.append((run.root, group, own, readmitted[low:high], schema, marks, beside))
+        arguments = (run.root, group, own, readmitted[low:high], schema, marks, beside)
+        tasks_of_groups.append(Task(arguments, group.input, group.name))
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     seals: dict[str, str] = {}
-    for each, sealed in submit("export", export_group, arguments, [g.input for g in parts], [g.name for g in parts]):
+    for each, sealed in submit("export", export_group, tasks_of_groups):
         seals.update(sealed)
         for name, more in each.items():
             counts[name] += more

@@ -6,10 +6,9 @@ input; the record of a shard, written after it, lets the same command skip it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import Group, RunDirectory
 from fairdedup.storage.run_files import is_sealed, read_json, read_table, whole, write_json
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
+from fairdedup.tasks import Submit, Task
 
 OWN = ".fairdedup"  # folder of records in what is written
 
@@ -226,14 +226,16 @@ def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
     return np.array(sizes, np.int64)
 
 
-def measure(plan: Plan, shards: list[NewShard], submit: Callable[..., list[Any]]) -> NDArray[np.int64]:
+def measure(plan: Plan, shards: list[NewShard], submit: Submit) -> NDArray[np.int64]:
     """Return the bytes of each sample, in order."""
-    own = submit("measure", sizes_of, [(plan, new) for new in shards], [new.samples for new in shards],
-                 [new.name for new in shards])  # fmt: skip
+    own = submit("measure", sizes_of, [_task(plan, new) for new in shards])
     return np.concatenate([*own, np.zeros(0, np.int64)])
 
 
-def reshard(plan: Plan, shards: list[NewShard], submit: Callable[..., list[Any]]) -> list[Written]:
+def reshard(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Written]:
     """Write every shard that is not there yet, and return what is known of each, in order."""
-    return submit("reshard", write_shard, [(plan, new) for new in shards], [new.samples for new in shards],
-                  [new.name for new in shards])  # fmt: skip
+    return submit("reshard", write_shard, [_task(plan, new) for new in shards])
+
+
+def _task(plan: Plan, new: NewShard) -> Task:
+    return Task((plan, new), new.samples, new.name)

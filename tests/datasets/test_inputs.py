@@ -9,7 +9,7 @@ import ast
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -351,8 +352,8 @@ class Here:
 
     progress = StageProgress(quiet=True)
 
-    def submit(self, stage: str, function: Callable[..., Any], arguments: Any, *_: Any) -> list[Any]:
-        return [function(*each) for each in arguments]
+    def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
+        return [function(*task.arguments) for task in tasks]
 
 
 @pytest.fixture
