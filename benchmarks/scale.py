@@ -26,7 +26,8 @@ from sweep import cpu_model
 
 import fairdedup
 from fairdedup.core import kmeans
-from fairdedup.stages import cluster
+from fairdedup.stages import clustering as cluster
+from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import mark_made, write_array
 
@@ -59,8 +60,10 @@ def plant(run: Path, centres: np.ndarray, clusters: int) -> None:
     directory = RunDirectory(run)
     options = cluster.ClusterOptions(clusters, 0, 1)
     write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
-    mark_made(directory.centroids, cluster.hash_of([asdict(r) for r in directory.records()], clusters, asdict(options)))
-    assert len(centres) == kmeans.check_clusters(clusters, sum(r.valid for r in directory.records()))
+    embedded = load_embedded(directory)
+    records = [record.content() for record in embedded.records]
+    mark_made(directory.centroids, cluster.hash_of(records, clusters, asdict(options)))
+    assert len(centres) == kmeans.check_clusters(clusters, embedded.valid)
 
 
 def measured(*words: object) -> dict[str, Any]:

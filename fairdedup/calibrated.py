@@ -16,14 +16,14 @@ from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import write_vectors
-from fairdedup.storage.layout import RunDirectory, groups
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.run_files import read_table
 from fairdedup.storage.vectors import vectors_of_rows
 
 LEAST_LABELS = 3  # of each concept
 
 
-def calibrate_prototypes(run: RunDirectory, prototypes: Prototypes, labels: Labels, out: Path) -> list[dict[str, Any]]:
+def calibrate_prototypes(embedded: Embedded, prototypes: Prototypes, labels: Labels, out: Path) -> list[dict[str, Any]]:
     """Fit prototypes to the labels of some samples of a run, write them, and tell how much better they predict.
 
     Parameters
@@ -46,7 +46,7 @@ def calibrate_prototypes(run: RunDirectory, prototypes: Prototypes, labels: Labe
         If no column is an attribute, a label is no concept, or a concept has too few labels.
     """
     columns = _columns(prototypes, labels)
-    found, vectors = _labelled(run, labels)
+    found, vectors = _labelled(embedded, labels)
     told: list[dict[str, Any]] = []
     written: dict[str, dict[str, NDArray[np.float64]]] = {}
     temperatures: dict[str, float] = {}
@@ -95,10 +95,11 @@ def _columns(prototypes: Prototypes, labels: Labels) -> dict[str, int]:
     return columns
 
 
-def _labelled(run: RunDirectory, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _labelled(embedded: Embedded, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the lines (n,) of the labels whose samples the run has, and their unit vectors (n, d)."""
+    run = embedded.directory
     lines, vectors = [], []
-    for group in groups(run.records()):
+    for group in embedded.groups:
         rows, own = [], []
         for record, first in group.shards():
             ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()

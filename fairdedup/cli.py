@@ -194,7 +194,7 @@ def run(input_: str | None, restart: bool, quiet: bool, log_json: bool, config_f
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.run(config, workers, restart)
-    _summary(manifest, config.out, quiet, log_json)
+    _summary(manifest.to_json(), config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup refit day-30 --keep 0.5 --out new-line")
@@ -213,7 +213,7 @@ def refit(
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.refit(config, list(runs), workers, restart)
-    _summary(manifest, config.out, quiet, log_json)
+    _summary(manifest.to_json(), config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai")
@@ -239,10 +239,11 @@ def cluster(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | 
     """Second stage: cluster the embeddings of RUN (./fairdedup-run)."""
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
+    from fairdedup.storage.contents import load_embedded
     from fairdedup.storage.layout import RunDirectory
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
-        pipeline.cluster_stage(config, RunDirectory(config.out.absolute()), workers)
+        pipeline.cluster_stage(config, load_embedded(RunDirectory(config.out.absolute())), workers)
     progress.log("finished", run=str(config.out))
     _say(quiet or log_json, visible(f"clusters: {config.out / 'clusters'}"))
 
@@ -262,7 +263,7 @@ def prune(run_: Path | None, quiet: bool, log_json: bool, config_file: Path | No
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.prune_stage(config, RunDirectory(config.out.absolute()), workers)
-    _summary(manifest, config.out, quiet, log_json)
+    _summary(manifest.to_json(), config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup replace my-run --gone vanished.txt")
@@ -279,7 +280,7 @@ def replace(run_: Path | None, gone: Path, quiet: bool, log_json: bool, config_f
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
         manifest = pipeline.replace_stage(config, gone, workers)
-    _summary(manifest, config.out, quiet, log_json)
+    _summary(manifest.to_json(), config.out, quiet, log_json)
 
 
 @cli.command(cls=_Examples, examples="fairdedup sweep my-run --keep 0.3,0.5,0.8")

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import Drift
 from fairdedup.storage.run_files import read_array
-from fairdedup.storage.run_state import StateDirectory
+from fairdedup.storage.run_state import RunState
+from fairdedup.storage.state_directory import StateDirectory
 
 PSI_LIMIT = 0.25  # of the population stability index beyond chance: what is called a major shift
 SIMILARITY_LIMIT = 0.05  # by which the mean centroid similarity may fall
 
 
-def drift_of(directory: RunDirectory, known: dict[str, Any]) -> dict[str, Any] | None:
-    """Compare the rows of the last run of a line with those of all before it; None where either has no row.
-
-    Returns
-    -------
-    dict
-        ``psi``, ``psi_by_chance``, ``mean_similarity`` (of the new rows to their centroids),
-        ``mean_similarity_before``, and ``refit``: whether clustering anew is due.
-    """
+def drift_of(directory: RunDirectory, known: RunState) -> Drift | None:
+    """Compare the rows of the last run of a line with those of all before it; None where either has no row."""
     state = StateDirectory(directory.root)
-    sizes = [np.asarray(read_array(state.of_run(k) / "sizes.npy")) for k in range(len(known["runs"]))]
+    sizes = [np.asarray(read_array(state.run_folder(k) / "sizes.npy")) for k in range(len(known.runs))]
     before, now = np.sum(sizes[:-1], axis=0), sizes[-1]
     if len(sizes) < 2 or not before[:, 0].sum() or not now[:, 0].sum():
         return None
     psi, chance = stability(before[:, 0], now[:, 0])
     means = [float(s[:, 1].sum() / s[:, 0].sum() / 1e6) for s in (now, before)]
     due = psi - chance > PSI_LIMIT or means[1] - means[0] > SIMILARITY_LIMIT
-    return {
-        "psi": round(psi, 4), "psi_by_chance": round(chance, 4), "mean_similarity": round(means[0], 6),
-        "mean_similarity_before": round(means[1], 6), "refit": bool(due),
-    }  # fmt: skip
+    return Drift(
+        psi=round(psi, 4),
+        psi_by_chance=round(chance, 4),
+        mean_similarity=round(means[0], 6),
+        mean_similarity_before=round(means[1], 6),
+        refit=bool(due),
+    )
 
 
 def stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> tuple[float, float]:
@@ -72,12 +69,12 @@ def _cells(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int6
     return cells
 
 
-def warnings_of(found: dict[str, Any] | None, root: Path) -> list[str]:
+def warnings_of(found: Drift | None, root: Path) -> list[str]:
     """Return a line that says that clustering anew is due, if it is."""
-    if not found or not found["refit"]:
+    if found is None or not found.refit:
         return []
     return [
-        f"new rows have drifted from the clusters (stability index {found['psi']:.2f}, by chance "
-        f"{found['psi_by_chance']:.2f}; mean centroid similarity {found['mean_similarity']:.3f} after "
-        f"{found['mean_similarity_before']:.3f}): a new clustering is due: `fairdedup refit {root}`"
+        f"new rows have drifted from the clusters (stability index {found.psi:.2f}, by chance "
+        f"{found.psi_by_chance:.2f}; mean centroid similarity {found.mean_similarity:.3f} after "
+        f"{found.mean_similarity_before:.3f}): a new clustering is due: `fairdedup refit {root}`"
     ]

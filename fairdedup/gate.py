@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fairdedup.errors import UserError
-from fairdedup.storage.layout import RunDirectory, finished
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.run_files import read_json
 
 
@@ -74,7 +75,7 @@ def check_run(root: Path, bounds: Bounds) -> list[Check]:
         If the run is not finished, or not audited.
     """
     directory = RunDirectory(root)
-    manifest = finished(directory)
+    manifest = require_manifest(directory)
     audit = None
     if bounds.min_retention is not None:
         audit = read_json(directory.report("audit.json"))
@@ -83,17 +84,17 @@ def check_run(root: Path, bounds: Bounds) -> list[Check]:
     return list(_checks(manifest, audit, bounds))
 
 
-def _checks(manifest: dict[str, Any], audit: dict[str, Any] | None, bounds: Bounds) -> Iterator[Check]:
+def _checks(manifest: RunManifest, audit: dict[str, Any] | None, bounds: Bounds) -> Iterator[Check]:
     if bounds.max_rejected is not None:
-        counts = manifest["counts"]
-        rejected = counts["rejected"] - counts.get("excluded", 0)
-        yield _at_most("rejected", rejected / max(1, counts["input"]), bounds.max_rejected, "--max-rejected")
+        counts = manifest.counts
+        rejected = counts.rejected - counts.excluded
+        yield _at_most("rejected", rejected / max(1, counts.input), bounds.max_rejected, "--max-rejected")
     if bounds.max_drift is not None:
-        drift = manifest.get("drift")
+        drift = manifest.drift
         if drift is None:
             yield Check(True, "drift: none, as there are no earlier or no new rows")
         else:
-            beyond = drift["psi"] - drift["psi_by_chance"]
+            beyond = drift.psi - drift.psi_by_chance
             yield _at_most("drift (psi beyond chance)", beyond, bounds.max_drift, "--max-drift")
     if bounds.min_retention is not None and audit is not None:
         for attribute in audit["attributes"]:

@@ -23,9 +23,13 @@ from fairdedup.datasets.originals import stems_that_clash
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.stages.id_export import ids_of, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure, plan_shards, reshard
-from fairdedup.storage.layout import Group, RunDirectory, finished, groups
+from fairdedup.storage.config_record import describe_input_changes
+from fairdedup.storage.contents import load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.run_files import is_sealed, read_json, seal, whole, write_json
+from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
 
 Form = Literal["webdataset", "uids", "txt"]
@@ -87,20 +91,20 @@ def hand_over(wanted: Wanted, workers: Workers) -> dict[str, Any]:
     manifest, parts = _finished(directory)
     _check_place(wanted, directory)
     if wanted.form != "webdataset":
-        return _write_ids(wanted, directory, parts, manifest["counts"][wanted.what])
-    if manifest["input"]["kind"] != "images":
+        return _write_ids(wanted, directory, parts, getattr(manifest.counts, wanted.what))
+    if manifest.input.kind != "images":
         raise UserError(f"{wanted.run} was made of embeddings, there are no images to write: use --to txt or --to uids")
     dataset = _input(wanted, directory, manifest)
     return _write_shards(wanted, directory, manifest, parts, dataset, workers)
 
 
-def _finished(directory: RunDirectory) -> tuple[dict[str, Any], list[Group]]:
+def _finished(directory: RunDirectory) -> tuple[RunManifest, list[Group]]:
     """Return the manifest and the parts of a finished run whose decisions are undamaged."""
-    manifest, root = finished(directory), directory.root
-    parts = groups(directory.records())
+    manifest, root = require_manifest(directory), directory.root
+    parts = load_embedded(directory).groups
     for part in parts:
         path = directory.part("decisions", part.number)
-        if not is_sealed(path, manifest.get("files", {}).get(str(path.relative_to(root)), "")):
+        if not is_sealed(path, manifest.files.get(str(path.relative_to(root)), "")):
             raise UserError(f"{path} is missing or damaged: run `fairdedup prune {root}` again")
     return manifest, parts
 
@@ -143,20 +147,18 @@ def _write_ids(wanted: Wanted, directory: RunDirectory, parts: list[Group], expe
     return {"path": str(place), "samples": count}
 
 
-def _input(wanted: Wanted, directory: RunDirectory, manifest: dict[str, Any]) -> Dataset:
+def _input(wanted: Wanted, directory: RunDirectory, manifest: RunManifest) -> Dataset:
     """Open the input that the run was made of."""
-    asked = manifest["config"]["embed"]
-    if manifest["input"]["format"] == "sample":
-        source = str(directory.root / "sample")
-    else:
-        source = wanted.source or asked["input"]
+    asked = manifest.config["embed"]
+    drawn = manifest.input.format == "sample"
+    source = str(directory.root / "sample") if drawn else wanted.source or asked["input"]
     try:
         dataset = open_input(source, id_from=asked["id"], column=asked["column"])
     except UserError as error:
         raise UserError(
             f"the input of {wanted.run} cannot be opened ({error}); name where it is now with --input"
         ) from None
-    changes = directory.changes(dataset.fingerprints)
+    changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
@@ -170,7 +172,7 @@ def _input(wanted: Wanted, directory: RunDirectory, manifest: dict[str, Any]) ->
 
 
 def _write_shards(
-    wanted: Wanted, directory: RunDirectory, manifest: dict[str, Any], parts: list[Group], dataset: Dataset,
+    wanted: Wanted, directory: RunDirectory, manifest: RunManifest, parts: list[Group], dataset: Dataset,
     workers: Workers,
 ) -> dict[str, Any]:  # fmt: skip
     place = wanted.place
@@ -183,10 +185,12 @@ def _write_shards(
         new = plan_shards(directory, parts, shards, plan.kept, _cuts(sizes, wanted.most_bytes))
     written = reshard(plan, new, workers.submit)
     samples = sum(shard.samples for shard in written)
-    if samples != manifest["counts"][wanted.what]:
-        raise FairdedupError(f"{samples:,} samples are written, not {manifest['counts'][wanted.what]:,}: report this")
+    expected = getattr(manifest.counts, wanted.what)
+    if samples != expected:
+        raise FairdedupError(f"{samples:,} samples are written, not {expected:,}: report this")
     told = {
-        "fairdedup": manifest["fairdedup"], "what": wanted.what, "made of": plan.made_of, "input": manifest["input"],
+        "fairdedup": manifest.fairdedup, "what": wanted.what, "made of": plan.made_of,
+        "input": manifest.input.model_dump(),
         "samples": samples, "shards": [asdict(shard) for shard in written],
     }  # fmt: skip
     write_json(place / "manifest.json", told)
@@ -194,11 +198,11 @@ def _write_shards(
     return {"path": str(place), "samples": samples, "shards": len(written), "bytes": total}
 
 
-def _made_of(wanted: Wanted, manifest: dict[str, Any]) -> str:
+def _made_of(wanted: Wanted, manifest: RunManifest) -> str:
     """Return what shards depend on, as a hash: the decisions, the input, and how it is cut."""
-    decisions = {name: sealed for name, sealed in manifest["files"].items() if name.startswith("decisions/")}
+    decisions = {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
     cut = wanted.samples if wanted.most_bytes is None else [wanted.most_bytes]
-    known = [VERSION, wanted.what, cut, manifest["input"]["fingerprint"], decisions]
+    known = [VERSION, wanted.what, cut, manifest.input.fingerprint, decisions]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

@@ -26,19 +26,30 @@ from fairdedup.core.survey import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.stages.record_state import read_prototypes, write_prototypes, write_segments
-from fairdedup.storage.layout import RunDirectory, manifest_of
+from fairdedup.storage.config_record import EncoderRecord, NamedModel
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.earlier_samples import link_runs, write_earlier
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import read_manifest, write_manifest
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.run_files import (
     clear,
     is_sealed,
     read_array,
-    read_json,
     seal,
     sha256_of,
     write_array,
-    write_json,
 )
-from fairdedup.storage.run_state import StateDirectory, listed, read_state, take_over, write_earlier
+from fairdedup.storage.run_state import (
+    DecisionOptions,
+    KeptRun,
+    MembershipSums,
+    RunState,
+    SimilaritySums,
+    StatePrototypes,
+    require_run_state,
+)
+from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Submit
 
 SEAL_OF_STATE = "state/state.json"  # among the files of run.json
@@ -52,11 +63,11 @@ class Ground:
 
     Attributes
     ----------
-    sources : list of (Path, dict)
+    sources : list of (Path, RunState)
         Run directories, with their state.json.
     """
 
-    sources: list[tuple[Path, dict[str, Any]]]
+    sources: list[tuple[Path, RunState]]
 
     @property
     def root(self) -> Path:
@@ -64,7 +75,7 @@ class Ground:
         return self.sources[0][0]
 
     @property
-    def known(self) -> dict[str, Any]:
+    def known(self) -> RunState:
         """Its state.json."""
         return self.sources[0][1]
 
@@ -75,28 +86,30 @@ class Ground:
 
     def prototypes(self) -> Prototypes | None:
         """Return the prototypes of the line."""
-        return read_prototypes(StateDirectory(self.root).prototypes) if self.known["prototypes"] else None
+        return read_prototypes(StateDirectory(self.root).prototypes) if self.known.prototypes else None
 
     def inherited(self) -> Inherited:
         """Return what the decision of new rows takes over."""
-        runs = {run["identity"]: run for _, known in self.sources for run in known["runs"]}
-        sums = [[_memberships(m) for m in run["memberships"]] for run in runs.values() if run["memberships"]]
+        assert self.known.eps is not None
+        runs = {run.identity: run for _, state in self.sources for run in state.runs}
+        sums = [[_memberships(m) for m in run.memberships] for run in runs.values() if run.memberships]
         return Inherited(
-            self.known["eps"], tuple(self.known["temperatures"]),
+            self.known.eps,
+            tuple(self.known.temperatures),
             tuple(sum(own[1:], own[0]) for own in zip(*sums, strict=True)),
-            _moments(self.known["moments"]),
-        )  # fmt: skip
+            _moments(self.known.moments),
+        )
 
 
-def _memberships(known: dict[str, Any]) -> MembershipMoments:
-    return MembershipMoments(known["count"], tuple(known["sums"]), tuple(map(tuple, known["products"])))
+def _memberships(known: MembershipSums) -> MembershipMoments:
+    return MembershipMoments(known.count, known.sums, known.products)
 
 
-def _moments(known: dict[str, Any] | None) -> Moments | None:
-    return None if known is None else Moments(known["count"], tuple(known["sums"]), tuple(known["squares"]))
+def _moments(known: SimilaritySums | None) -> Moments | None:
+    return None if known is None else Moments(known.count, known.sums, known.squares)
 
 
-def sources_of(config: RunConfig) -> list[tuple[Path, dict[str, Any]]]:
+def sources_of(config: RunConfig) -> list[tuple[Path, RunState]]:
     """Return the runs that are named, with their states.
 
     Raises
@@ -104,15 +117,15 @@ def sources_of(config: RunConfig) -> list[tuple[Path, dict[str, Any]]]:
     UserError
         If one is not finished or damaged.
     """
-    sources: list[tuple[Path, dict[str, Any]]] = []
+    sources: list[tuple[Path, RunState]] = []
     for folder in config.against:
         root = folder.absolute()
         if any_in([root], config.out):
             raise UserError(f"--against {str(folder)!r} is the run itself: choose another --out")
-        manifest = manifest_of(RunDirectory(root))
+        manifest = read_manifest(RunDirectory(root))
         if manifest is None:
             raise UserError(f"--against {str(folder)!r} holds no finished run: finish it, or name another folder")
-        sources.append((root, read_state(root, manifest.get("files", {}).get(SEAL_OF_STATE))))
+        sources.append((root, require_run_state(root, manifest.files.get(SEAL_OF_STATE))))
     return sources
 
 
@@ -128,11 +141,11 @@ def ground_of(config: RunConfig) -> Ground | None:
     if not sources:
         return None
     first = sources[0][1]
-    if first["eps"] is None:
+    if first.eps is None:
         raise UserError(f"--against {str(config.against[0])!r} was decided by 'random', which has no eps: name another")
     for folder, (_, known) in zip(config.against, sources, strict=True):
-        differing = [name for name in ONE_LINE if known[name] != first[name]]
-        differing += ["centroids"] if known["files"]["centroids.npy"] != first["files"]["centroids.npy"] else []
+        differing = [name for name in ONE_LINE if getattr(known, name) != getattr(first, name)]
+        differing += ["centroids"] if known.files["centroids.npy"] != first.files["centroids.npy"] else []
         if differing:
             raise UserError(
                 f"--against {str(folder)!r} has another {differing[0]} than {str(config.against[0])!r}: name runs of "
@@ -143,8 +156,8 @@ def ground_of(config: RunConfig) -> Ground | None:
 
 def seals_of(config: RunConfig) -> list[str | None]:
     """Return the seal of each earlier run's state, as its manifest has it."""
-    manifests = [manifest_of(RunDirectory(folder.absolute())) or {} for folder in config.against]
-    return [m.get("files", {}).get(SEAL_OF_STATE) for m in manifests]
+    manifests = [read_manifest(RunDirectory(folder.absolute())) for folder in config.against]
+    return [None if manifest is None else manifest.files.get(SEAL_OF_STATE) for manifest in manifests]
 
 
 def inherit(config: RunConfig, ground: Ground) -> RunConfig:
@@ -161,34 +174,38 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
             f"--keep {config.keep:g} does not go with --against, where nothing is re-admitted: leave it out, or cap "
             f"the new rows by --at-most {config.keep:g}"
         )
-    if config.eps is not None and parse_eps(config.eps) != known["eps"]:
+    assert known.eps is not None
+    if config.eps is not None and parse_eps(config.eps) != known.eps:
         raise UserError(
-            f"--eps {config.eps:g}: {name!r} has eps {known['eps'] / EPS_UNIT:g}, and so have new rows: leave it out"
+            f"--eps {config.eps:g}: {name!r} has eps {known.eps / EPS_UNIT:g}, and so have new rows: leave it out"
         )
-    options = known["options"]
+    options = known.options
     update: dict[str, Any] = {"eps": None}
     if "rule" not in given:
-        update |= {n: options[n] for n in ("rule", "prefer") if n not in given}
-    update |= {n: options[n] for n in ("cover", "target") if n not in given}
+        update |= {n: getattr(options, n) for n in ("rule", "prefer") if n not in given}
+    update |= {n: getattr(options, n) for n in ("cover", "target") if n not in given}
     for option in FROM_RUN:
-        if option in given and getattr(config, option) != options[option]:
+        theirs = getattr(options, option)
+        if option in given and getattr(config, option) != theirs:
             raise UserError(
-                f"--{option} {getattr(config, option)} is not that of {name!r} ({options[option]}): leave it out, or "
+                f"--{option} {getattr(config, option)} is not that of {name!r} ({theirs}): leave it out, or "
                 "begin anew by `fairdedup refit`"
             )
-        update[option] = options[option]
+        update[option] = theirs
     rule = update.get("rule", config.rule)
     if rule not in SWEEPING:
         raise UserError(f"rule {rule!r} does not go with --against: choose one of {', '.join(SWEEPING)}")
-    if rule in NEEDS_PROTOTYPES and known["prototypes"] is None:
+    if rule in NEEDS_PROTOTYPES and known.prototypes is None:
         raise UserError(f"rule {rule!r} needs prototypes and {name!r} has none: choose a rule that needs none")
-    prototypes = known["prototypes"] or {}
-    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != prototypes.get("file"):
+    file = None if known.prototypes is None else known.prototypes.file
+    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != file:
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
     check_clusters(config, ground)
     if config.model is None and config.pretrained is None:
-        update |= {n: known["named"][n] for n in ("model", "pretrained") if known["named"]}
-        update |= {n: known["spec"][n] for n in ("batch_size", "dtype", "threads") if known["spec"] and n not in given}
+        if known.named is not None:
+            update |= {n: getattr(known.named, n) for n in ("model", "pretrained")}
+        if known.spec is not None:
+            update |= {n: getattr(known.spec, n) for n in ("batch_size", "dtype", "threads") if n not in given}
     return config.model_copy(update=update)
 
 
@@ -205,7 +222,7 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     named = config.model_copy(update={"against": tuple(runs)})
     sources = sources_of(named)
     known = sources[0][1]
-    days = list(dict.fromkeys(run["run"] for _, state in sources for run in state["runs"][:-1]))
+    days = list(dict.fromkeys(run.run for _, state in sources for run in state.runs[:-1]))
     days = list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
     if any_in(days, config.out):
         raise UserError(f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another")
@@ -213,9 +230,9 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
         own = RunDirectory(as_path(day))
         if not own.vectors(0).parent.is_dir():
             raise UserError(f"the embeddings of {day!r} are not there: bring that run back to where it was made")
-        gone = (manifest_of(own) or {}).get("replaced")
-        if gone and config.drop is None:
-            count = sum(each["gone"] for each in gone)
+        manifest = read_manifest(own)
+        if manifest is not None and manifest.replaced and config.drop is None:
+            count = sum(each.gone for each in manifest.replaced)
             raise UserError(
                 f"{count:,} samples of {day!r} have vanished and would come back: name them by --drop FILE, "
                 f"as {own.gone(0)}"
@@ -226,14 +243,14 @@ def refitted(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     if len(folders) > 1:
         common, *rest = (re.sub(r"([{},\\])", r"\\\1", f) for f in _apart(folders))
         folders = [os.path.join(common, f"{{{','.join(rest)}}}")]
-    given, options = config.model_fields_set, known["options"]
+    given, options = config.model_fields_set, known.options
     update: dict[str, Any] = {"input": folders[0], "against": (), "column": None}  # these are of runs, not of this one
     if "rule" not in given:
-        update |= {n: options[n] for n in ("rule", "prefer") if n not in given}
-    update |= {n: options[n] for n in ("cover", "target", "reserve", *FROM_RUN) if n not in given}
-    if config.model is None and known["named"]:
-        update |= known["named"]
-    if config.prototypes is None and known["prototypes"]:
+        update |= {n: getattr(options, n) for n in ("rule", "prefer") if n not in given}
+    update |= {n: getattr(options, n) for n in ("cover", "target", "reserve", *FROM_RUN) if n not in given}
+    if config.model is None and known.named is not None:
+        update |= {n: getattr(known.named, n) for n in ("model", "pretrained")}
+    if config.prototypes is None and known.prototypes is not None:
         update["prototypes"] = StateDirectory(sources[0][0]).prototypes
     return config.model_copy(update=update)
 
@@ -263,13 +280,14 @@ def check_encoder(kind: str, named: bool, spec: EncoderSpec | None, ground: Grou
     UserError
         Naming both.
     """
-    theirs, ours, root = ground.known["encoder"], encoder_identity(spec), ground.root
+    theirs, ours, root = ground.known.encoder, encoder_identity(spec), ground.root
     if kind == "images" and theirs is None:
         raise UserError(
             f"--against {str(root)!r}: nothing says which model made its embeddings, so images cannot be embedded as "
             "they were: give embeddings, or run it again with --model"
         )
-    if kind == "embeddings" and ground.known["kind"] == "images" and not named:
+    if kind == "embeddings" and ground.known.kind == "images" and not named:
+        assert theirs is not None
         raise UserError(
             f"nothing says which model made these embeddings, and {str(root)!r} was embedded by {_called(theirs)}: "
             "name the one that made them (--model, --pretrained)"
@@ -281,18 +299,21 @@ def check_encoder(kind: str, named: bool, spec: EncoderSpec | None, ground: Grou
         )
 
 
-def encoder_identity(spec: EncoderSpec | None) -> dict[str, Any] | None:
+def encoder_identity(spec: EncoderSpec | None) -> NamedModel | None:
     """Return what makes two encoders the same: the model, and the tag or the hash of its weights."""
-    return None if spec is None else {name: spec.identity()[name] for name in ("model", "pretrained")}
+    if spec is None:
+        return None
+    known = spec.identity()
+    return NamedModel(model=known["model"], pretrained=known["pretrained"])
 
 
-def _called(encoder: dict[str, Any]) -> str:
-    return " ".join(repr(str(v)) for v in encoder.values() if v is not None)
+def _called(encoder: NamedModel) -> str:
+    return " ".join(repr(name) for name in (encoder.model, encoder.pretrained) if name is not None)
 
 
 def check_clusters(config: RunConfig, ground: Ground) -> None:
     """Refuse another number of clusters than the earlier runs'."""
-    clusters = ground.known["clusters"]
+    clusters = ground.known.clusters
     if config.clusters not in ("auto", clusters):
         raise UserError(
             f"--clusters {config.clusters}: the {clusters} clusters are those of {str(ground.root)!r}: leave it out"
@@ -301,9 +322,9 @@ def check_clusters(config: RunConfig, ground: Ground) -> None:
 
 def check_dimension(width: int | None, ground: Ground) -> None:
     """Refuse vectors of another length than the centroids."""
-    if width is not None and width != ground.known["dimension"]:
+    if width is not None and width != ground.known.dimension:
         raise UserError(
-            f"the embeddings have {width} dimensions and those of {str(ground.root)!r} {ground.known['dimension']}: "
+            f"the embeddings have {width} dimensions and those of {str(ground.root)!r} {ground.known.dimension}: "
             "all must come from one model"
         )
 
@@ -312,20 +333,20 @@ def check_dimension(width: int | None, ground: Ground) -> None:
 class Line:
     """The runs before this one, linked into its own state, and what is taken over from them."""
 
-    runs: list[dict[str, Any]]
+    runs: list[KeptRun]
     inherited: Inherited | None = None
 
 
 def begin(directory: RunDirectory, ground: Ground) -> Line:
     """Link what earlier runs left into this run's state/, for the decision to read."""
     target = StateDirectory(directory.root)
-    runs = take_over(target, ground.sources)
-    shape = read_array(target.of_run(0) / "concepts.npy").shape
+    runs = link_runs(target, ground.sources)
+    shape = read_array(target.run_folder(0) / "concepts.npy").shape
     sums, begun = np.zeros((shape[0], shape[2]), np.int64), np.zeros(shape[0], np.bool_)
     for number, run in enumerate(runs):
-        sizes, concepts = (_whole(target.of_run(number), f"{n}.npy", run) for n in ("sizes", "concepts"))
+        sizes, concepts = (_whole(target.run_folder(number), f"{n}.npy", run) for n in ("sizes", "concepts"))
         new = ~begun & (sizes[:, 0] > 0)
-        if ground.known["options"]["start"] == "cluster":
+        if ground.known.options.start == "cluster":
             sums[new] = np.rint(concepts[new, 0] / sizes[new, :1]).astype(np.int64)
         begun |= new
         sums += concepts[:, 1]
@@ -333,9 +354,9 @@ def begin(directory: RunDirectory, ground: Ground) -> Line:
     return Line(runs, ground.inherited())
 
 
-def _whole(folder: Path, name: str, run: dict[str, Any]) -> NDArray[np.int64]:
-    if not is_sealed(folder / name, run["files"][name]):
-        raise UserError(f"{folder / name} is damaged: prune the run that it came from again ({run['run']})")
+def _whole(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
+    if not is_sealed(folder / name, run.files[name]):
+        raise UserError(f"{folder / name} is damaged: prune the run that it came from again ({run.run})")
     return np.asarray(read_array(folder / name))
 
 
@@ -376,10 +397,9 @@ class Settled:
     named: EncoderSpec | None
 
 
-def write_state(
-    directory: RunDirectory, line: Line, settled: Settled, submit: Submit
-) -> tuple[dict[str, Any], dict[str, str]]:
+def write_state(embedded: Embedded, line: Line, settled: Settled, submit: Submit) -> tuple[RunState, dict[str, str]]:
     """Write this run's state/, and return it and the seal of every file in it."""
+    directory = embedded.directory
     target = StateDirectory(directory.root)
     centroids = np.asarray(read_array(directory.centroids))
     write_array(target.centroids, centroids)
@@ -388,58 +408,67 @@ def write_state(
     if settled.prototypes is not None:
         write_prototypes(target.prototypes, settled.prototypes)
         files["prototypes.parquet"] = seal(target.prototypes)
-        known_prototypes = {"file": settled.prototypes_file, "vectors": files["prototypes.parquet"]}
-    clear(target.of_run(len(line.runs)))  # what this run wrote before
-    own = write_segments(
-        directory, len(line.runs), len(centroids), settled.prototypes, settled.moments, submit
-    )  # fmt: skip
-    clear(target.of_run(len(line.runs) + 1))
-    own["memberships"] = [asdict(m) for m in settled.memberships]
-    options = settled.options
-    known = {
-        "eps": settled.eps,
-        "clusters": centroids.shape[0],
-        "dimension": centroids.shape[1],
-        "kind": settled.kind,
-        "encoder": encoder_identity(settled.named),
-        "named": None if settled.named is None else {n: getattr(settled.named, n) for n in ("model", "pretrained")},
-        "spec": None if settled.spec is None else asdict(settled.spec),
-        "prototypes": known_prototypes,
-        "options": {
-            "rule": options.rule, "prefer": settled.prefer, "cover": options.cover, "target": options.target,
-            "start": options.start, "calibrate": options.calibrate, "temperature": options.temperature,
-            "reserve": options.reserve,
-        },
-        "temperatures": list(settled.temperatures),
-        "moments": None if settled.moments is None else asdict(settled.moments),
-        "files": files,
-        "runs": [*line.runs, own],
-    }  # fmt: skip
-    write_json(target.file, known)
+        vectors = files["prototypes.parquet"]
+        known_prototypes = StatePrototypes(file=settled.prototypes_file, vectors=vectors)
+    clear(target.run_folder(len(line.runs)))  # what this run wrote before
+    own = write_segments(embedded, len(line.runs), len(centroids), settled.prototypes, settled.moments, submit)
+    clear(target.run_folder(len(line.runs) + 1))
+    memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in settled.memberships]
+    own = own.model_copy(update={"memberships": memberships})
+    options, named, moments = settled.options, settled.named, settled.moments
+    state = RunState(
+        eps=settled.eps,
+        clusters=centroids.shape[0],
+        dimension=centroids.shape[1],
+        kind=settled.kind,
+        encoder=encoder_identity(named),
+        named=None if named is None else NamedModel(model=named.model, pretrained=named.pretrained),
+        spec=None if settled.spec is None else EncoderRecord(**asdict(settled.spec)),
+        prototypes=known_prototypes,
+        options=DecisionOptions(
+            rule=options.rule,
+            prefer=settled.prefer,
+            cover=options.cover,
+            target=options.target,
+            start=options.start,
+            calibrate=options.calibrate,
+            temperature=options.temperature,
+            reserve=options.reserve,
+        ),
+        temperatures=list(settled.temperatures),
+        moments=None
+        if moments is None
+        else SimilaritySums(count=moments.count, sums=moments.sums, squares=moments.squares),
+        files=files,
+        runs=[*line.runs, own],
+    )
+    state.write(target.file)
     target.stale.unlink(missing_ok=True)
-    seals = {f"state/{name}": each for name, each in listed(known).items()}
-    return known, {**seals, SEAL_OF_STATE: seal(target.file)}
+    return state, seals_of_state(target, state)
 
 
-def renew_state(directory: RunDirectory, submit: Submit) -> dict[str, Any]:
+def seals_of_state(target: StateDirectory, state: RunState) -> dict[str, str]:
+    """Return the seal of every file of a state, by its path below the run directory."""
+    return {f"state/{name}": sealed for name, sealed in state.list_files().items()} | {SEAL_OF_STATE: seal(target.file)}
+
+
+def renew_state(embedded: Embedded, submit: Submit) -> dict[str, dict[str, str]]:
     """Write the state of a finished run anew after a replacement, and return what changes in its manifest, if any.
 
     The old one is kept as stale.json until run.json names the new one.
     """
+    directory = embedded.directory
     target = StateDirectory(directory.root)
-    known, manifest = read_json(target.stale), manifest_of(directory)
-    if known is None or manifest is None:
+    state, manifest = RunState.read(target.stale), read_manifest(directory)
+    if state is None or manifest is None:
         return {}
-    *runs, own = known["runs"]
-    again = write_segments(
-        directory, len(runs), known["clusters"],
-        read_prototypes(target.prototypes) if known["prototypes"] else None,
-        _moments(known["moments"]), submit,
-    )  # fmt: skip
-    known["runs"] = [*runs, {**again, "run": own["run"], "memberships": own["memberships"]}]
-    write_json(target.file, known)
-    seals = {f"state/{name}": each for name, each in listed(known).items()} | {SEAL_OF_STATE: seal(target.file)}
-    changed = {"files": {**manifest["files"], **seals}}
-    write_json(directory.manifest, {**manifest, **changed})
+    *runs, own = state.runs
+    prototypes = read_prototypes(target.prototypes) if state.prototypes else None
+    again = write_segments(embedded, len(runs), state.clusters, prototypes, _moments(state.moments), submit)
+    again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
+    state = state.model_copy(update={"runs": [*runs, again]})
+    state.write(target.file)
+    changed = {"files": {**manifest.files, **seals_of_state(target, state)}}
+    write_manifest(directory, manifest.model_copy(update=changed))
     target.stale.unlink()
     return changed

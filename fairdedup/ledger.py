@@ -18,14 +18,21 @@ from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
-from fairdedup.stages.clustering import check_sorted
-from fairdedup.stages.replacement import finish
-from fairdedup.storage.layout import RunDirectory, ShardRecord, groups
+from fairdedup.stages.replacement import complete_replacement
+from fairdedup.storage.config_record import (
+    EMPTY_RECORD,
+    ConfigRecord,
+    StageOptions,
+    StageTime,
+    describe_input_changes,
+    read_config_record,
+    write_config_record,
+)
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import remove_audit
 from fairdedup.storage.object_stores import RemotePath, as_path
-from fairdedup.storage.run_files import clear, read_json, sha256_of, write_json
-from fairdedup.storage.run_state import StateDirectory
-from fairdedup.tasks import map_groups
-from fairdedup.workers import Workers
+from fairdedup.storage.run_files import clear, sha256_of
+from fairdedup.storage.state_directory import StateDirectory
 
 OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "gone", "report", "sample",
        "state", "evaluation")  # fmt: skip
@@ -51,7 +58,7 @@ def clear_run(directory: RunDirectory) -> None:
         clear(directory.root / name)
     for name in OWN_FILES:
         (directory.root / name).unlink(missing_ok=True)
-    write_json(directory.config, {"asked": {}, "done": {}})  # last: it says that all this was ours, and still is
+    write_config_record(directory, EMPTY_RECORD)  # last: it says that all this was ours, and still is
 
 
 def _check_permission(directory: RunDirectory, folders: Collection[str]) -> None:
@@ -66,11 +73,11 @@ def _check_permission(directory: RunDirectory, folders: Collection[str]) -> None
 
 def recorded_against(directory: RunDirectory) -> list[str]:
     """Return the earlier runs whose centroids these clusters have."""
-    known: list[str] = state_of(directory)["asked"].get("cluster", {}).get("against", [])
+    known: list[str] = read_config_record(directory).options_of("cluster").get("against", [])
     return known
 
 
-def asked_of(config: RunConfig, stage: str) -> dict[str, Any]:
+def stage_options(config: RunConfig, stage: str) -> StageOptions:
     """Return the options of a stage, with the hashes of the files that they name."""
     known = config.model_dump(mode="json")
     asked = {name: known[name] for name in STAGE_KEYS[stage]}
@@ -89,23 +96,7 @@ def asked_of(config: RunConfig, stage: str) -> dict[str, Any]:
     return asked
 
 
-def state_of(directory: RunDirectory) -> dict[str, Any]:
-    """Return what the run directory was asked for, and what of it is done.
-
-    Raises
-    ------
-    FairdedupError
-        If that is damaged.
-    """
-    known = read_json(directory.config)
-    if known is None:
-        return {"asked": {}, "done": {}}
-    if not isinstance(known, dict) or not all(isinstance(known.get(name), dict) for name in ("asked", "done")):
-        raise FairdedupError(f"{directory.config} is damaged: bring it back, or --restart")
-    return known
-
-
-def begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
+def begin(directory: RunDirectory, stage: str, options: StageOptions) -> None:
     """Record what a stage is asked to do; the run is not finished from here on.
 
     Raises
@@ -114,52 +105,38 @@ def begin(directory: RunDirectory, stage: str, asked: dict[str, Any]) -> None:
         If this user may not write there: then nothing is removed.
     """
     _check_permission(directory, ("report", "state", "replaced"))
-    finish(directory)  # a replacement that was stopped: who has gone must not be forgotten
+    complete_replacement(directory)  # a replacement that was stopped: who has gone must not be forgotten
     directory.manifest.unlink(missing_ok=True)
-    directory.drop_audit()
+    remove_audit(directory)
     StateDirectory(directory.root).file.unlink(missing_ok=True)
     if not isinstance(directory.root, RemotePath):  # where nothing is written aside
         for stale in directory.root.glob("**/.*.tmp"):  # what a killed worker was writing
             stale.unlink(missing_ok=True)
-    state = state_of(directory)
-    state["asked"][stage] = asked
-    state["done"].pop(stage, None)  # what a finished clustering was made of is kept and compared
-    write_json(directory.config, state)
+    write_config_record(directory, read_config_record(directory).start_stage(stage, options))
 
 
-def finish_stage(directory: RunDirectory, stage: str, value: Any, progress: StageProgress, **more: Any) -> None:
-    """Record that a stage is done, and what it was made of."""
-    state = state_of(directory)
-    state["done"][stage] = value
-    write_json(directory.config, {**state, **more, "stages": stages_of(state, progress)})
+def finish_stage(
+    directory: RunDirectory, stage: str, value: int | str, progress: StageProgress, **more: Any
+) -> ConfigRecord:
+    """Record that a stage is done and what it was made of, with more fields of the record; return the record."""
+    record = read_config_record(directory).finish_stage(stage, value)
+    record = record.model_copy(update={**more, "stages": stage_times(record, progress)})
+    write_config_record(directory, record)
+    return record
 
 
-def stages_of(state: dict[str, Any], progress: StageProgress) -> dict[str, dict[str, float]]:
-    """Return rows and seconds of each stage: what earlier commands took, and over it what this one did."""
+def stage_times(record: ConfigRecord, progress: StageProgress) -> dict[str, StageTime]:
+    """Return rows and seconds of each stage: those of earlier commands, replaced by those of this one."""
     own = {
-        name: {"rows": progress.rows.get(name, 0), "seconds": round(seconds, 3)}
+        name: StageTime(rows=progress.rows.get(name, 0), seconds=round(seconds, 3))
         for name, seconds in progress.seconds.items()
     }
-    return {**state.get("stages", {}), **own}
-
-
-def hash_of_embeddings(records: list[ShardRecord]) -> str:
-    """Return what clusters depend on, as a hash."""
-    return hashlib.sha256("\n".join(r.fingerprint for r in records).encode()).hexdigest()
-
-
-def check_clustered(directory: RunDirectory, workers: Workers | None) -> None:
-    """Refuse clusters of other embeddings than those that are there now, and damaged ones where there are workers."""
-    root, records = directory.root, directory.records()
-    if state_of(directory)["done"].get("cluster") != hash_of_embeddings(records):
-        raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
-    if workers is not None:
-        map_groups(workers.submit, "verify", check_sorted, groups(records), root)
+    return {**record.stages, **own}
 
 
 def check_input(directory: RunDirectory, dataset: Dataset) -> None:
     """Refuse an input that is another than the one that the run was begun with."""
-    changes = directory.changes(dataset.fingerprints)
+    changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
@@ -167,7 +144,7 @@ def check_input(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -> None:
+def check_directory(directory: RunDirectory, asked: dict[str, StageOptions]) -> None:
     """Refuse a folder that is no run, and a run that was begun with another configuration."""
     root = directory.root
     for folder in () if isinstance(root, RemotePath) else (root, *root.parents):
@@ -182,9 +159,8 @@ def check_directory(directory: RunDirectory, asked: dict[str, dict[str, Any]]) -
         if foreign:
             raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
         return
-    known = state_of(directory)
     changes, stages = [], set()
-    for stage, options in known["asked"].items():
+    for stage, options in read_config_record(directory).options.items():
         if stage not in asked:
             raise UserError(f"{root} was made by another version, which has a stage {stage!r}: choose another --out")
         for name in sorted(options.keys() | asked[stage].keys()):

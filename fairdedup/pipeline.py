@@ -33,23 +33,19 @@ from fairdedup.drift import drift_of, warnings_of
 from fairdedup.errors import UserError
 from fairdedup.increments import Ground, Settled
 from fairdedup.ledger import (
-    asked_of,
     begin,
-    check_clustered,
     check_directory,
     check_input,
     clear_run,
     fingerprint_of,
     finish_stage,
-    hash_of_embeddings,
     recorded_against,
-    stages_of,
-    state_of,
+    stage_options,
+    stage_times,
     versions,
 )
 from fairdedup.models import (
     check_prototypes,
-    dimension_of,
     encoders_of,
     image_encoder,
     named_spec,
@@ -62,16 +58,36 @@ from fairdedup.stages.clustering import ClusterOptions, cluster
 from fairdedup.stages.curation import Evaluation, Wishes, check_wishes, curated
 from fairdedup.stages.embedding import embed, fingerprints, known_shards
 from fairdedup.stages.exact_copies import share_copies
-from fairdedup.stages.pruning import cluster_ranges, group_shares, prune, run_over, vague_attributes
-from fairdedup.stages.replacement import finish, replace, replace_again
+from fairdedup.stages.pruning import cluster_ranges, prune, run_over
+from fairdedup.stages.replacement import complete_replacement, replace, replace_again
 from fairdedup.stages.results import export
-from fairdedup.storage.layout import RunDirectory, finished, manifest_of
+from fairdedup.storage.config_record import (
+    EMPTY_RECORD,
+    ConfigRecord,
+    EncoderRecord,
+    InputRecord,
+    NamedModel,
+    StageOptions,
+    read_config_record,
+    read_input_fingerprints,
+    write_input_fingerprints,
+)
+from fairdedup.storage.contents import Clustered, Embedded, load_clustered, load_embedded
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.lock import claimed
+from fairdedup.storage.manifest import (
+    GroupShare,
+    Guarantees,
+    RunManifest,
+    read_manifest,
+    require_manifest,
+    write_manifest,
+)
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.object_stores import RemotePath, as_path
-from fairdedup.storage.run_files import clear, is_sealed, read_json, read_table, write_json
-from fairdedup.storage.run_state import StateDirectory
+from fairdedup.storage.run_files import clear, is_sealed, read_table
 from fairdedup.storage.shared_vectors import Copies
+from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.workers import Workers
 
 
@@ -83,7 +99,7 @@ def at_work(config: RunConfig, progress: StageProgress, alone: bool = True) -> I
         yield workers
 
 
-def run(config: RunConfig, workers: Workers, restart: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, workers: Workers, restart: bool = False) -> RunManifest:
     """Run every stage that is not done yet, and return the manifest.
 
     Raises
@@ -95,45 +111,50 @@ def run(config: RunConfig, workers: Workers, restart: bool = False) -> dict[str,
     named = config.model is not None
     config, ground = _grounded(config)
     _check_amount(config)
-    asked = {stage: asked_of(config, stage) for stage in STAGE_KEYS}
+    options = {stage: stage_options(config, stage) for stage in STAGE_KEYS}
     if restart and directory.config.is_file():  # a folder that is no run is refused below, never cleared
         kind = "images" if config.input is None else _open(config, directory, progress).kind
-        _check_models(config, kind, {}, named, ground)  # a mistake must not cost the old run
+        _check_models(config, kind, EMPTY_RECORD, named, ground)  # a mistake must not cost the old run
         for name in ("drop", "always_keep"):
             file = getattr(config, name)
             if file is not None:
                 read_ids(file, f"--{name.replace('_', '-')}")
         clear_run(directory)
-    check_directory(directory, asked)
+    check_directory(directory, options)
     dataset = _open(config, directory, progress)
-    _check_models(config, dataset.kind, state_of(directory), named, ground)
+    _check_models(config, dataset.kind, read_config_record(directory), named, ground)
     check_input(directory, dataset)
     _finish_replacement(directory, workers)
-    known = manifest_of(directory)
+    known = read_manifest(directory)
     if known is not None:
-        files = known.get("files", {directory.manifest.name: ""})  # a manifest without them vouches for nothing
-        damaged = next((f for f, sealed in files.items() if not is_sealed(directory.root / f, sealed)), "")
+        damaged = next((f for f, sealed in known.files.items() if not is_sealed(directory.root / f, sealed)), "")
         if not damaged:
             progress.say(f"{config.out} is finished already: nothing to do (--restart clears it)")
             return known
         progress.say(f"{directory.root / damaged} is missing or damaged: it is made again")
-    embed_stage(config, directory, dataset, workers)
-    cluster_stage(config, directory, workers, ground)
-    return prune_stage(config, directory, workers, verified=True, ground=ground)
+    embedded = embed_stage(config, directory, dataset, workers, options["embed"])
+    clustered = cluster_stage(config, embedded, workers, ground, options["cluster"])
+    return prune_stage(config, directory, workers, clustered, ground, options["prune"])
 
 
-def refit(config: RunConfig, runs: list[Path], workers: Workers, restart: bool = False) -> dict[str, Any]:
+def refit(config: RunConfig, runs: list[Path], workers: Workers, restart: bool = False) -> RunManifest:
     """Cluster and decide anew all that the lines of some runs have embedded, as a run of its own; as `run`."""
     return run(increments.refitted(config, runs), workers, restart)
 
 
-def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, workers: Workers) -> None:
+def embed_stage(
+    config: RunConfig,
+    directory: RunDirectory,
+    dataset: Dataset,
+    workers: Workers,
+    options: StageOptions | None = None,
+) -> Embedded:
     """Write embeddings/: float16 vectors and metadata of every shard of the input."""
     spec = image_encoder(config, directory, workers) if dataset.kind == "images" else None
     check_input(directory, dataset)
-    begin(directory, "embed", asked_of(config, "embed"))
+    begin(directory, "embed", options or stage_options(config, "embed"))
     if not directory.input.is_file():
-        write_json(directory.input, dataset.fingerprints)
+        write_input_fingerprints(directory, dataset.fingerprints)
     prints = fingerprints(dataset, spec)
     there = known_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in there]
@@ -143,102 +164,125 @@ def embed_stage(config: RunConfig, directory: RunDirectory, dataset: Dataset, wo
         if saved:
             workers.progress.say(f"{saved:,} images are exact copies of others: as many forward passes are saved")
     empty = bool(config.against)
-    records = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit, empty)
-    workers.progress.rows["embed"] = sum(r.input for r in records)  # a tar is counted by reading it
-    known = {
-        "source": dataset.source, "format": dataset.format, "kind": dataset.kind,
-        "fingerprint": fingerprint_of(dataset),
-    }  # fmt: skip
-    named = {"model": config.model, "pretrained": config.pretrained} if config.model else None
-    encoder = asdict(spec) if spec else None
-    finish_stage(directory, "embed", len(records), workers.progress, input=known, encoder=encoder, named_model=named)
+    embedded = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit, empty)
+    workers.progress.rows["embed"] = embedded.input  # a tar is counted by reading it
+    known = InputRecord(
+        source=dataset.source, format=dataset.format, kind=dataset.kind, fingerprint=fingerprint_of(dataset)
+    )
+    named = NamedModel(model=config.model, pretrained=config.pretrained) if config.model else None
+    encoder = EncoderRecord(**asdict(spec)) if spec else None
+    shards = len(embedded.records)
+    finish_stage(directory, "embed", shards, workers.progress, input=known, encoder=encoder, named_model=named)
+    return embedded
 
 
-def cluster_stage(config: RunConfig, directory: RunDirectory, workers: Workers, ground: Ground | None = None) -> None:
+def cluster_stage(
+    config: RunConfig,
+    embedded: Embedded,
+    workers: Workers,
+    ground: Ground | None = None,
+    options: StageOptions | None = None,
+) -> Clustered:
     """Write clusters/: the centroids, and the embeddings sorted by cluster; what is there undamaged stays."""
-    records = directory.records()
+    directory = embedded.directory
     ground = ground or increments.ground_of(config)
     if ground is not None:
         increments.check_clusters(config, ground)
-        increments.check_dimension(dimension_of(directory), ground)
+        increments.check_dimension(embedded.dimension, ground)
     else:
         # A mistake must not cost the old clusters.
-        check_clusters(config.clusters, max(1, sum(r.valid for r in records)))
-    begin(directory, "cluster", asked_of(config, "cluster"))
+        check_clusters(config.clusters, max(1, embedded.valid))
+    begin(directory, "cluster", options or stage_options(config, "cluster"))
     frozen = None if ground is None else ground.centroids
-    cluster(directory, ClusterOptions(config.clusters, config.seed, config.threads), workers.submit, frozen)
-    finish_stage(directory, "cluster", hash_of_embeddings(records), workers.progress)
+    how = ClusterOptions(config.clusters, config.seed, config.threads)
+    clustered = cluster(embedded, how, workers.submit, frozen)
+    finish_stage(directory, "cluster", embedded.fingerprint, workers.progress)
+    return clustered
 
 
 def prune_stage(
-    config: RunConfig, directory: RunDirectory, workers: Workers, verified: bool = False, ground: Ground | None = None
-) -> dict[str, Any]:
-    """Write decisions/, kept/, rejected/ and, last, run.json; return it. `verified`: the clusters are known whole."""
+    config: RunConfig,
+    directory: RunDirectory,
+    workers: Workers,
+    clustered: Clustered | None = None,
+    ground: Ground | None = None,
+    asked: StageOptions | None = None,
+) -> RunManifest:
+    """Write decisions/, kept/, rejected/ and, last, run.json; `clustered` is loaded and verified where it is None."""
     if ground is None and not recorded_against(directory):
         _check_amount(config)
-    check_clustered(directory, None if verified else workers)
+    if clustered is None:
+        clustered = load_clustered(load_embedded(directory), workers.submit)
+    embedded = clustered.embedded
     config = _seeded(config, directory)
     if ground is None:
         config, ground = _ground_of_clusters(config, directory)
     _check_amount(config)
     options = _options(config)
-    prototypes = prototypes_for(config, directory, workers) if ground is None else ground.prototypes()
-    amount = {
-        "keep": config.keep,
-        "at_most": config.at_most,
-        "eps": None if config.eps is None else parse_eps(config.eps),
-    }
-    evaluation = _evaluation(config, directory, ground, workers)
-    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
+    prototypes = prototypes_for(config, embedded, workers) if ground is None else ground.prototypes()
+    evaluation = _evaluation(config, embedded, ground, workers)
+    with curated(embedded, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
         line = increments.begin(directory, ground) if ground else increments.Line([])
-        decision, parts = prune(directory, options, prototypes, amount, workers.submit, marks, line.inherited)
-        shares, temperatures, memberships = (
-            group_shares(parts, options, prototypes, decision, workers.submit, line.inherited)
-            if prototypes
-            else ([], (), ())
+        pruned = prune(
+            clustered,
+            marks,
+            options,
+            prototypes,
+            workers.submit,
+            keep=config.keep,
+            at_most=config.at_most,
+            eps=None if config.eps is None else parse_eps(config.eps),
+            inherited=line.inherited,
         )
-        doubts = vague_attributes(options, prototypes, memberships) if prototypes else []
-        begin(directory, "prune", asked_of(config, "prune"))  # not before: a mistake must not cost the old decisions
-        tasks = [(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
-        counts, seals = export(directory, tasks, decision.readmitted, workers.submit, marks, ground is not None)
-    decided = replace_again(directory, {
-        "counts": counts, "eps": None if decision.eps is None else decision.eps / EPS_UNIT,
-        "guarantees": decision.guarantees, "warnings": [*marks.warnings, *decision.warnings, *doubts],
-        "shares": shares, "files": seals,
-    }, workers.submit)  # fmt: skip
+        # Not before: a mistake must not cost the old decisions.
+        begin(directory, "prune", asked or stage_options(config, "prune"))
+        beside = ground is not None
+        written = export(embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=beside)
+    decision, record = pruned.decision, read_config_record(directory)
+    assert record.input is not None
+    manifest = RunManifest(
+        fairdedup=versions().get("fairdedup"),
+        config=record.options,
+        versions=versions(),
+        seed=config.seed,
+        input=record.input,
+        encoder=record.encoder,
+        clusters=int(np.count_nonzero(clustered.sizes - marks.excluded)),
+        stages={},
+        counts=written.counts,
+        eps=None if decision.eps is None else decision.eps / EPS_UNIT,
+        guarantees=Guarantees(**decision.guarantees),
+        warnings=[*marks.warnings, *pruned.warnings],
+        shares=pruned.shares,
+        files=written.seals,
+    )
+    manifest = replace_again(embedded, manifest, workers.submit)
     moments = line.inherited.moments if line.inherited else decision.plan.moments if decision.plan else None
     settled = Settled(
         line.inherited.eps if line.inherited else decision.eps, options, config.prefer, prototypes,
-        prototypes_key(config, ground), temperatures, memberships, moments, *encoders_of(config, directory),
+        prototypes_key(config, ground), pruned.temperatures, pruned.memberships, moments,
+        *encoders_of(config, directory),
     )  # fmt: skip
-    known, sealed = increments.write_state(directory, line, settled, workers.submit)
-    drift = drift_of(directory, known)
-    state, sizes = state_of(directory), read_json(directory.sizes)
-    manifest = {
-        "fairdedup": versions().get("fairdedup"),
-        "config": state["asked"],
-        "versions": versions(),
-        "seed": config.seed,
-        "input": state["input"],
-        "encoder": state.get("encoder"),
-        "clusters": int(np.count_nonzero(np.array(sizes) - marks.excluded)),
-        "stages": stages_of(state, workers.progress),
-        **decided,
-        "files": {**decided["files"], **sealed},
+    state, sealed = increments.write_state(embedded, line, settled, workers.submit)
+    drift = drift_of(directory, state)
+    update: dict[str, Any] = {
+        "stages": stage_times(record, workers.progress),
+        "files": {**manifest.files, **sealed},
+        "warnings": [*manifest.warnings, *warnings_of(drift, directory.root)],
     }
-    manifest["warnings"] += warnings_of(drift, directory.root)
-    if state["input"]["format"] == "sample":
-        manifest["shares"] = _shares_by_label(directory)
+    if record.input.format == "sample":
+        update["shares"] = _shares_by_label(directory)
     if ground is not None:
-        manifest |= {"against": [run["run"] for run in line.runs], "drift": drift}
-    write_json(directory.manifest, manifest)
+        update |= {"against": [run.run for run in line.runs], "drift": drift}
+    manifest = manifest.model_copy(update=update)
+    write_manifest(directory, manifest)
     return manifest
 
 
 def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> list[dict[str, Any]]:
     """Return, for each fraction, the eps and the counts that a prune would have; nothing is written."""
     directory = RunDirectory(config.out.absolute())
-    check_clustered(directory, workers)
+    clustered = load_clustered(load_embedded(directory), workers.submit)
     if recorded_against(directory):
         raise UserError(
             f"{directory.root} was made --against other runs, whose eps it has: nothing to sweep; cap it by "
@@ -249,17 +293,19 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
     check_wishes(_wishes(config))
-    evaluation = _evaluation(config, directory, None, workers)
-    with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
-        return _sweep(config, fractions, workers, marks)
+    evaluation = _evaluation(config, clustered.embedded, None, workers)
+    with curated(clustered.embedded, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
+        return _sweep(config, clustered, fractions, workers, marks)
 
 
-def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: Marks) -> list[dict[str, Any]]:
-    directory, options = RunDirectory(config.out.absolute()), _options(config)
-    parts, clusters = cluster_ranges(directory, marks)
+def _sweep(
+    config: RunConfig, clustered: Clustered, fractions: list[float], workers: Workers, marks: Marks
+) -> list[dict[str, Any]]:
+    options = _options(config)
+    parts, clusters = cluster_ranges(clustered, marks)
     valid = sum(part.rows for part in parts)
     map_parts = run_over(workers.submit)
-    needed = prototypes_for(config, directory, workers) if options.cover else None
+    needed = prototypes_for(config, clustered.embedded, workers) if options.cover else None
     plan = survey(parts, options if options.cover or options.rule == "semdedup-chain" else Options("semdedup"),
                   needed, map_parts)  # fmt: skip
     lines = []
@@ -275,50 +321,53 @@ def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: M
     return lines
 
 
-def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> dict[str, Any]:
+def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> RunManifest:
     """Take gone samples out of a finished run, promote who takes their place, and return the new manifest."""
     directory = RunDirectory(config.out.absolute())
     check_ids(gone, "--gone")
     _finish_replacement(directory, workers)
-    return _renewed(directory, replace(directory, finished(directory), gone, workers.submit), workers)
+    manifest = require_manifest(directory)
+    embedded = load_embedded(directory)
+    return _renewed(embedded, replace(embedded, manifest, gone, workers.submit), workers)
 
 
 def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
     """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
     directory = RunDirectory(config.out.absolute())
     _finish_replacement(directory, workers)
-    manifest = finished(directory)
+    manifest = require_manifest(directory)
+    embedded = load_embedded(directory)
     labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
     prototypes = None
     if labels is None or asked.suggest:
-        prototypes = prototypes_of_run(config, directory, manifest["config"].get("prune", {}), workers)
-    return audit(directory, manifest, asked, labels, prototypes, workers.submit)
+        prototypes = prototypes_of_run(config, embedded, manifest.config.get("prune", {}), workers)
+    return audit(embedded, manifest, asked, labels, prototypes, workers.submit)
 
 
 def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[dict[str, Any]]:
     """Fit the prototypes of an embedded run to labels of its samples, write them, and tell what that gained."""
     directory = RunDirectory(config.out.absolute())
-    directory.records()  # says which stage is missing
+    embedded = load_embedded(directory)
     _finish_replacement(directory, workers)
-    decided = state_of(directory)["asked"].get("prune", {})
+    decided = read_config_record(directory).options_of("prune")
     known = read_labels(labels, None)
-    return calibrate_prototypes(directory, prototypes_of_run(config, directory, decided, workers), known, out)
+    return calibrate_prototypes(embedded, prototypes_of_run(config, embedded, decided, workers), known, out)
 
 
 def _finish_replacement(directory: RunDirectory, workers: Workers) -> None:
     """Finish a replacement that was stopped, the state that later runs go on from among it."""
-    finish(directory)
-    manifest = manifest_of(directory)
+    complete_replacement(directory)
+    manifest = read_manifest(directory)
     if manifest is not None and StateDirectory(directory.root).stale.is_file():
-        _renewed(directory, manifest, workers)
+        _renewed(load_embedded(directory), manifest, workers)
 
 
-def _renewed(directory: RunDirectory, manifest: dict[str, Any], workers: Workers) -> dict[str, Any]:
+def _renewed(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
     """Return the manifest of a run after a replacement, with what else changes by it."""
-    if manifest["input"]["format"] == "sample":
-        manifest = {**manifest, "shares": _shares_by_label(directory)}
-        write_json(directory.manifest, manifest)
-    return {**manifest, **increments.renew_state(directory, workers.submit)}
+    if manifest.input.format == "sample":
+        manifest = manifest.model_copy(update={"shares": _shares_by_label(embedded.directory)})
+        write_manifest(embedded.directory, manifest)
+    return manifest.model_copy(update=increments.renew_state(embedded, workers.submit))
 
 
 def _grounded(config: RunConfig) -> tuple[RunConfig, Ground | None]:
@@ -338,22 +387,23 @@ def _ground_of_clusters(config: RunConfig, directory: RunDirectory) -> tuple[Run
     if not recorded:
         return config, None
     config, ground = _grounded(config.model_copy(update={"against": tuple(map(as_path, recorded))}))
-    if asked_of(config, "cluster").get("against_state") != state_of(directory)["asked"]["cluster"].get("against_state"):
+    if increments.seals_of(config) != read_config_record(directory).options_of("cluster").get("against_state"):
         raise UserError(
             f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): --restart it"
         )
     return config, ground
 
 
-def _evaluation(
-    config: RunConfig, directory: RunDirectory, ground: Ground | None, workers: Workers
-) -> Evaluation | None:
+def _evaluation(config: RunConfig, embedded: Embedded, ground: Ground | None, workers: Workers) -> Evaluation | None:
     """Return the samples of --exclude-near; those of no run are embedded into evaluation/ as the run itself was."""
     if config.exclude_near is None:
         return None
-    eps = _near_eps(config, None if ground is None else ground.known["eps"])
+    directory = embedded.directory
+    eps = _near_eps(config, None if ground is None else ground.known.eps)
     theirs = RunDirectory(as_path(config.exclude_near).absolute())
-    if not theirs.input.is_file():  # it is no run
+    if theirs.input.is_file():
+        samples = load_embedded(theirs)
+    else:  # it is no run
         theirs = RunDirectory(directory.root / "evaluation")
         own = encoders_of(config, directory)[1]
         # Rows that cannot be used guard nothing, and are told of; they are not this run's.
@@ -367,10 +417,10 @@ def _evaluation(
         if own is not None:
             asked |= asdict(own)
         rows, seconds = workers.progress.rows.get("embed", 0), workers.progress.seconds.get("embed")
-        known = read_json(theirs.input)
+        known = read_input_fingerprints(theirs)
         if known is not None and known != dataset.fingerprints:
             clear(theirs.root)
-        embed_stage(config.model_copy(update=asked), theirs, dataset, workers)
+        samples = embed_stage(config.model_copy(update=asked), theirs, dataset, workers)
         workers.progress.rows["embed"] = rows  # these rows are not the run's
         if seconds is not None:
             workers.progress.seconds["embed"] = seconds
@@ -382,13 +432,13 @@ def _evaluation(
             f"--exclude-near {config.exclude_near!r} was embedded by {encoders[0]} and this run by {encoders[1]}: both "
             "must come from one model"
         )
-    width, own_width = dimension_of(theirs), dimension_of(directory)
+    width, own_width = samples.dimension, embedded.dimension
     if width is not None and own_width is not None and width != own_width:
         raise UserError(
             f"--exclude-near {config.exclude_near!r} has {width} dimensions and the embeddings {own_width}: both must "
             "come from one model"
         )
-    return Evaluation(theirs.root, config.exclude_near, eps)
+    return Evaluation(samples, config.exclude_near, eps)
 
 
 def _near_eps(config: RunConfig, inherited: int | None) -> int:
@@ -404,11 +454,11 @@ def _near_eps(config: RunConfig, inherited: int | None) -> int:
     return inherited
 
 
-def _check_models(config: RunConfig, kind: str, state: dict[str, Any], named: bool, ground: Ground | None) -> None:
+def _check_models(config: RunConfig, kind: str, record: ConfigRecord, named: bool, ground: Ground | None) -> None:
     """Refuse prototypes that cannot be had, and vectors of another encoder than the earlier runs'."""
-    check_prototypes(config, kind, state)
+    check_prototypes(config, kind, record)
     if ground is not None:
-        increments.check_encoder(kind, named, named_spec(config, {}), ground)
+        increments.check_encoder(kind, named, named_spec(config, EMPTY_RECORD), ground)
 
 
 def _check_amount(config: RunConfig) -> None:
@@ -430,7 +480,7 @@ def _seeded(config: RunConfig, directory: RunDirectory) -> RunConfig:
     """Return the configuration with the seed that the run was clustered by, unless one is given."""
     if "seed" in config.model_fields_set:
         return config
-    return config.model_copy(update={"seed": state_of(directory)["asked"]["cluster"]["seed"]})
+    return config.model_copy(update={"seed": read_config_record(directory).options_of("cluster")["seed"]})
 
 
 def _options(config: RunConfig) -> Options:
@@ -473,16 +523,18 @@ def open_for_embedding(config: RunConfig, progress: StageProgress) -> tuple[RunC
     directory = RunDirectory(config.out.absolute())
     named = config.model is not None
     config, ground = _grounded(config)
-    known = state_of(directory)["asked"].get("embed")
-    check_directory(directory, {**{s: state_of(directory)["asked"].get(s, {}) for s in STAGE_KEYS},
-                                 "embed": asked_of(config, "embed") if known else {}})  # fmt: skip
+    record = read_config_record(directory)
+    options = {stage: record.options_of(stage) for stage in STAGE_KEYS}
+    if options["embed"]:
+        options["embed"] = stage_options(config, "embed")
+    check_directory(directory, options)
     dataset = _open(config, directory, progress)
     if ground is not None:
-        increments.check_encoder(dataset.kind, named, named_spec(config, {}), ground)
+        increments.check_encoder(dataset.kind, named, named_spec(config, EMPTY_RECORD), ground)
     return config, dataset
 
 
-def _shares_by_label(directory: RunDirectory) -> list[dict[str, Any]]:
+def _shares_by_label(directory: RunDirectory) -> list[GroupShare]:
     """Return the sample's drawn groups before and after: there the true labels are known."""
     labels = read_table(directory.root / "sample" / "labels.parquet").to_pandas()
     decisions = pd.concat([
@@ -496,8 +548,11 @@ def _shares_by_label(directory: RunDirectory) -> list[dict[str, Any]]:
         before = known[column].value_counts(normalize=True)
         after = known.loc[known["kept"], column].value_counts(normalize=True)
         for group in sorted(before.index):
-            lines.append({
-                "attribute": f"drawn {column.replace('_', ' ')}", "group": str(group),
-                "input": float(before[group]), "kept": float(after.get(group, 0.0)),
-            })  # fmt: skip
+            share = GroupShare(
+                attribute=f"drawn {column.replace('_', ' ')}",
+                group=str(group),
+                input=float(before[group]),
+                kept=float(after.get(group, 0.0)),
+            )
+            lines.append(share)
     return lines

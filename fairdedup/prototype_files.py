@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdedup.core.prototypes import ABSENT, Prototypes
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
+from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_array, read_table, write_table
 
@@ -214,7 +215,7 @@ def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str,
     lines = table.to_pylist()
     wanted = {str(line["id"]) for line in lines}
     found: dict[str, NDArray[np.float64]] = {}
-    for record in run.records():
+    for record in load_embedded(run).records:
         ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
         places = [k for k, name in enumerate(ids) if name in wanted]
         if places:

@@ -25,7 +25,8 @@ from fairdedup.prototype_files import (
     read_vectors,
     write_vectors,
 )
-from fairdedup.storage.layout import RunDirectory, ShardRecord, seals_of
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import Rejection, ShardRecord, seal_files, write_shard_record
 from fairdedup.storage.run_files import write_array, write_json, write_table
 
 SPEC = EncoderSpec("model", None, 8, "cpu", "float32", 1)
@@ -290,10 +291,18 @@ def run(tmp_path: Path) -> RunDirectory:
     for number, rows in enumerate(([0, 1, 2], [3, 4, 5, 6, 7])):
         write_array(run.vectors(number), x[rows])
         write_table(run.metadata(number), pa.table({"id": [f"k{row}" for row in rows]}))
-        seals = seals_of(run.files(number))
-        rejected = [] if number else [(3, "bad", "", "")]
-        run.write_record(ShardRecord(number, "", "", len(rows) + len(rejected), len(rows), rejected, seals))
-    write_json(run.config, {"done": {"embed": 2}})
+        rejected = [] if number else [Rejection(3, "bad", "", "")]
+        record = ShardRecord(
+            number=number,
+            name="",
+            fingerprint="",
+            input=len(rows) + len(rejected),
+            valid=len(rows),
+            rejected=rejected,
+            seals=seal_files(run.shard_files(number)),
+        )
+        write_shard_record(run, record)
+    write_json(run.config, {"asked": {}, "done": {"embed": 2}})
     return run
 
 

@@ -22,7 +22,8 @@ from fairdedup.core.rules import row_hash
 from fairdedup.pipeline import prune_stage
 from fairdedup.progress import StageProgress
 from fairdedup.stages.clustering import ClusterOptions, train_centroids
-from fairdedup.storage.layout import RunDirectory, ShardRecord
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import Rejection, ShardRecord
 from fairdedup.storage.run_files import write_array
 from fairdedup.tasks import Task
 
@@ -43,7 +44,7 @@ class Here:
 def test_no_row_of_a_decision_is_handed_to_two_tasks_of_a_step(again, prototypes, rule):
     workers: Any = Here()
     config = RunConfig(out=again, rule=rule, keep=0.5, reserve=0.3, prototypes=prototypes)
-    readmitted = prune_stage(config, RunDirectory(again), workers)["counts"]["readmitted"]
+    readmitted = prune_stage(config, RunDirectory(again), workers).counts.readmitted
     assert len(workers.handed["shares"]) > 1 and (readmitted > 30 or rule != "balanced")
     for step in ("decide", "shares", "export"):
         rows = np.concatenate([np.zeros(0, np.int64), *workers.handed[step]])
@@ -119,7 +120,11 @@ def test_training_holds_its_sample_and_little_beside_it(tmp_path: Path, monkeypa
     run, records = RunDirectory(tmp_path), []
     for k in range(shards):
         write_array(run.vectors(k), np.full((rows - 1, width), k, np.float16))
-        records.append(ShardRecord(k, f"{k}", "", rows, rows - 1, [(k, "an id", "a source", "a reason")], {}))
+        rejected = [Rejection(k, "an id", "a source", "a reason")]
+        record = ShardRecord(
+            number=k, name=f"{k}", fingerprint="", input=rows, valid=rows - 1, rejected=rejected, seals={}
+        )
+        records.append(record)
     seen: list[NDArray[Any]] = []
 
     def train(sample: NDArray[Any], clusters: int, *more: Any) -> NDArray[np.float32]:

@@ -155,7 +155,7 @@ def test_another_blas_and_other_instructions_change_no_byte(
 
 
 def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, embeddings, prototypes, monkeypatch):
-    from fairdedup.storage import layout as storage
+    from fairdedup.storage import shard_groups as storage
 
     class Here:
         """Runs each task in this process: the number of rows of a group is patched in this one alone."""
@@ -392,13 +392,15 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 
 def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finished, monkeypatch):
     from fairdedup.stages import pruning as prune
+    from fairdedup.storage.contents import load_clustered, load_embedded
     from fairdedup.storage.layout import RunDirectory
     from fairdedup.storage.marks import Marks
 
     shutil.copytree(finished, tmp_path / "run")
     sizes = np.r_[np.random.default_rng(0).integers(1, 500, 3000), 4000]
     (tmp_path / "run" / "clusters" / "sizes.json").write_text(json.dumps(sizes.tolist()))
-    parts, filled = prune.cluster_ranges(RunDirectory(tmp_path / "run"), Marks())
+    clustered = load_clustered(load_embedded(RunDirectory(tmp_path / "run")))
+    parts, filled = prune.cluster_ranges(clustered, Marks())
     assert filled == 3001 and sum(p.rows for p in parts) == sizes.sum() and len(parts) <= prune.TASKS
     work = sorted(p.work for p in parts)
     share = (sizes.astype(float) ** 2).sum() / prune.TASKS

@@ -26,7 +26,9 @@ from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.stages.group_counts import ByLabel, BySoftMembership, Part, Source, count, gaps_of
 from fairdedup.stages.record_state import own_temperatures
-from fairdedup.storage.layout import RunDirectory, groups
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest
 from fairdedup.storage.run_files import read_json, write_json, write_table
 from fairdedup.tasks import Result, Submit, map_groups
 
@@ -97,13 +99,12 @@ class _Matched:
     lacking: int = 0
 
 
-def parts_of(run: RunDirectory, manifest: dict[str, Any]) -> list[Part]:
+def parts_of(embedded: Embedded, manifest: RunManifest) -> list[Part]:
     """Return the parts of a finished run's decisions."""
-    files = manifest["files"]
-    parts = []
-    for group in groups(run.records()):
+    run, parts = embedded.directory, []
+    for group in embedded.groups:
         name = str(run.part("decisions", group.number).relative_to(run.root))
-        parts.append(Part(run, group, files.get(name, "")))
+        parts.append(Part(run, group, manifest.files.get(name, "")))
     return parts
 
 
@@ -121,16 +122,16 @@ def soft_source(
 
 
 def audit(
-    run: RunDirectory, manifest: dict[str, Any], asked: Asked, labels: Labels | None, prototypes: Prototypes | None,
+    embedded: Embedded, manifest: RunManifest, asked: Asked, labels: Labels | None, prototypes: Prototypes | None,
     submit: Submit,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure who was kept, write the report files, and return what they say.
 
     Parameters
     ----------
-    run : RunDirectory
-        A finished one.
-    manifest : dict
+    embedded : Embedded
+        A finished run.
+    manifest : RunManifest
         Of it.
     asked : Asked
     labels : Labels or None
@@ -144,7 +145,7 @@ def audit(
     UserError
         If an attribute is unknown, or no id of the labels is in the run.
     """
-    parts = parts_of(run, manifest)
+    run, parts = embedded.directory, parts_of(embedded, manifest)
     if labels is not None:
         named = list(zip(labels.attributes, labels.groups, strict=True))
     else:
@@ -153,7 +154,7 @@ def audit(
     attributes, notes = _layout(named, asked)
     soft = None
     if prototypes is not None:
-        soft = soft_source(run, parts, prototypes, manifest["config"]["prune"].get("temperature", "auto"), submit)
+        soft = soft_source(run, parts, prototypes, manifest.config["prune"].get("temperature", "auto"), submit)
     source: Source = ByLabel(labels) if labels is not None else soft  # type: ignore[assignment]
     matched = _Matched([np.zeros(0, np.int64)] * len(parts))
     if labels is not None:
@@ -166,8 +167,8 @@ def audit(
         return map_groups(submit, stage, function, parts, *shared)
 
     before, after = _counted(run, over("count", count, source, [a.cells for a in attributes]), attributes)
-    valid = int(manifest["counts"]["valid"])
-    prune = manifest["config"]["prune"]
+    valid = manifest.counts.valid
+    prune = manifest.config["prune"]
     target = asked.target or (prune.get("target", "uniform") if prune["rule"] == "balanced" else "uniform")
     lines, losses = [], []
     for attribute in attributes:
@@ -187,7 +188,7 @@ def audit(
         "source": "labels" if labels is not None else "soft membership",
         "says": f"{BY_LABELS} {asked.labels.name}" if asked.labels is not None else SOFTLY,
         "rule": prune["rule"],
-        "counts": manifest["counts"],
+        "counts": manifest.counts.model_dump(),
         "min_count": asked.min_count,
         "confidence": CONFIDENCE,
         "draws": DRAWS,

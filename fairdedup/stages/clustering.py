@@ -18,8 +18,18 @@ from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
 from fairdedup.errors import UserError
-from fairdedup.storage.layout import Group, RunDirectory, ShardRecord, SortedRecord, groups, offsets, seals_of
+from fairdedup.storage.contents import Clustered, Embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import (
+    ShardRecord,
+    SortedRecord,
+    read_sorted_record,
+    remove_sorted_from,
+    seal_files,
+    write_sorted_record,
+)
 from fairdedup.storage.run_files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
+from fairdedup.storage.shard_groups import Group, first_rows
 from fairdedup.tasks import Submit, Task, map_groups
 
 BLOCK = 1 << 16  # rows that are widened for their assignment at a time
@@ -42,13 +52,13 @@ class ClusterOptions:
     threads: int = 1
 
 
-def train_centroids(root: Path, records: list[ShardRecord], clusters: int, options: ClusterOptions) -> str:
+def train_centroids(root: Path, records: Sequence[ShardRecord], clusters: int, options: ClusterOptions) -> str:
     """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
     run = RunDirectory(root)
-    made_of = hash_of([asdict(r) for r in records], clusters, asdict(options))
+    made_of = hash_of([r.content() for r in records], clusters, asdict(options))
     if is_made(run.centroids, made_of):
         return seal(run.centroids)
-    starts = offsets(records)
+    starts = first_rows(records)
     shards = (shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False))
     chosen = kmeans.training_rows(shards, clusters, options.seed)
     sample = np.empty((len(chosen), _dimension(run, records)), np.float32)  # what FAISS takes: no second copy of it
@@ -92,8 +102,8 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
         How many rows fell into each cluster.
     """
     run, number = RunDirectory(root), group.number
-    made_of = hash_of([asdict(r) for r in group.records], group.first, centroids)
-    known = run.read_sorted(number)
+    made_of = hash_of([r.content() for r in group.records], group.first, centroids)
+    known = read_sorted_record(run, number)
     if known is not None and known.fingerprint == made_of:
         return np.diff(read_array(run.sorted("offsets", number)))
     unit_centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)))
@@ -106,7 +116,9 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
     write_array(run.sorted("rows", number), rows[order])
     counts = np.bincount(labels, minlength=len(unit_centroids)).astype(np.int64)
     write_array(run.sorted("offsets", number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
-    write_json(run.sorted_record(number), asdict(SortedRecord(number, made_of, seals_of(run.sorted_files(number)))))
+    write_sorted_record(
+        run, SortedRecord(number=number, fingerprint=made_of, seals=seal_files(run.sorted_files(number)))
+    )
     return counts
 
 
@@ -133,28 +145,12 @@ def hash_of(*known: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def check_sorted(group: Group, root: Path) -> None:
-    """Refuse a sorted group whose files are not what they were written as.
-
-    Raises
-    ------
-    UserError
-        If one is missing or damaged.
-    """
-    run = RunDirectory(root)
-    if run.read_sorted(group.number) is None:
-        path = run.sorted("vectors", group.number)
-        raise UserError(f"{path} or a file beside it is missing or damaged: run `fairdedup cluster {root}`")
-
-
-def cluster(
-    run: RunDirectory, options: ClusterOptions, submit: Submit, frozen: Path | None = None
-) -> NDArray[np.int64]:
+def cluster(embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Path | None = None) -> Clustered:
     """Cluster the embeddings of a run; what is done and undamaged is not done again.
 
     Parameters
     ----------
-    run : RunDirectory
+    embedded : Embedded
     options : ClusterOptions
     submit : Submit
     frozen : Path, optional
@@ -162,16 +158,14 @@ def cluster(
 
     Returns
     -------
-    sizes : ndarray of shape (k,), int64
-        Rows of each cluster.
+    Clustered
 
     Raises
     ------
     UserError
-        If there are no finished embeddings, or fewer rows than clusters.
+        If there is no vector, or fewer of them than clusters.
     """
-    records = run.records()
-    valid = sum(r.valid for r in records)
+    run, records, valid = embedded.directory, embedded.records, embedded.valid
     if frozen is not None:
         centroids = take_centroids(run, frozen)
     elif not valid:
@@ -182,10 +176,9 @@ def cluster(
         (centroids,) = submit(
             "train k-means", train_centroids, [Task((run.root, records, number, options), trained_on)]
         )
-    parts = groups(records)
-    counts = map_groups(submit, "assign", sort_group, parts, run.root, centroids)
-    run.drop_sorted_from(len(parts))
+    counts = map_groups(submit, "assign", sort_group, embedded.groups, run.root, centroids)
+    remove_sorted_from(run, len(embedded.groups))
     sizes = np.sum(counts, axis=0)
     if read_json(run.sizes) != sizes.tolist():
         write_json(run.sizes, sizes.tolist())
-    return sizes
+    return Clustered(embedded, sizes)

@@ -23,11 +23,14 @@ from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
 from fairdedup.storage.condition import Condition, condition, holds, parse
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import find_ids, unknown_ids, write_ids
-from fairdedup.storage.layout import Group, RunDirectory, ShardRecord, groups
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
+from fairdedup.storage.records import ShardRecord, read_shard_metadata
 from fairdedup.storage.run_files import clear, read_array, read_schema, write_array
-from fairdedup.storage.schemas import conform, merged_schema
+from fairdedup.storage.schemas import conform
+from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, map_groups
 
 DROP, WHERE, NEAR = 0, 1, 2  # reasons; the last that applies to a row is told, except that drop is stronger than where
@@ -37,20 +40,44 @@ STALE = 24 * 3600  # seconds after which marks are nobody's
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Samples that no row may be too near to.
+    """Evaluation samples, which no row may be too near to.
 
     Attributes
     ----------
-    root : Path
-        The run directory that has them embedded.
+    embedded : Embedded
+        Run directory that has them embedded.
     name : str
-        What they are called.
+        What the user calls them.
     eps : int
         Ten-thousandths: too near is a cosine above 1 - eps, whatever the clusters.
     """
 
-    root: Path
+    embedded: Embedded
     name: str
+    eps: int
+
+    def vectors(self) -> EvaluationVectors:
+        """Return what a task reads of them."""
+        embedded = self.embedded
+        shards = [(record.number, record.valid) for record in embedded.records if record.valid]
+        return EvaluationVectors(embedded.directory, shards, self.eps)
+
+
+@dataclass(frozen=True)
+class EvaluationVectors:
+    """Where the vectors of evaluation samples are.
+
+    Attributes
+    ----------
+    directory : RunDirectory
+    shards : list of (int, int)
+        Number of each embedding shard, and of its vectors.
+    eps : int
+        Ten-thousandths.
+    """
+
+    directory: RunDirectory
+    shards: list[tuple[int, int]]
     eps: int
 
 
@@ -93,7 +120,7 @@ class _Found:
 
 def curate_group(
     group: Group, root: Path, folder: Path, where: Condition | None, prefer: str | None, schema: pa.Schema,
-    evaluation: Evaluation | None,
+    evaluation: EvaluationVectors | None,
 ) -> _Found:  # fmt: skip
     """Write the marks of consecutive shards, one after the other, and return what was found of them."""
     run, number = RunDirectory(root), group.number
@@ -113,13 +140,13 @@ def curate_group(
 
 def _curate_shard(
     run: RunDirectory, folder: Path, record: ShardRecord, first: int, where: Condition | None, prefer: str | None,
-    schema: pa.Schema, evaluation: Evaluation | None,
+    schema: pa.Schema, evaluation: EvaluationVectors | None,
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[np.int64], ...]]:  # fmt: skip
     """Return the marks of a shard by row, its excluded rows, and which ids were dropped, kept and lost."""
     own = read_schema(run.metadata(record.number)).names
-    metadata = conform(run.read_metadata(record, [n for n in schema.names if n in own]), schema)
+    metadata = conform(read_shard_metadata(run, record, [n for n in schema.names if n in own]), schema)
     ids = metadata.column("id")
-    unusable = pa.array([r[1] for r in record.rejected], pa.string())
+    unusable = pa.array([r.id for r in record.rejected], pa.string())
     rows = first + record.positions()
     reason = np.full(len(rows), -1)
     if where is not None:
@@ -149,27 +176,26 @@ def _curate_shard(
     return marks, excluded, found
 
 
-def too_near(unit: NDArray[np.float16], evaluation: Evaluation) -> NDArray[np.int64]:
+def too_near(unit: NDArray[np.float16], evaluation: EvaluationVectors) -> NDArray[np.int64]:
     """Return the evaluation sample that each vector is too near to, the most similar one (ties: the first); else -1.
 
     Parameters
     ----------
     unit : ndarray of shape (n, d), float16
-    evaluation : Evaluation
+    evaluation : EvaluationVectors
     """
-    theirs = RunDirectory(evaluation.root)
     found = np.full(len(unit), -1)
     for start in range(0, len(unit), AT_ONCE):
         own = Vectors.of(unit[start : start + AT_ONCE])
         best, place = np.full(len(own), -2.0), np.full(len(own), -1)
         before = 0
-        for record in theirs.records():
-            others = read_array(theirs.vectors(record.number))
-            for first in range(0, record.valid, AT_ONCE):
+        for number, valid in evaluation.shards:
+            others = read_array(evaluation.directory.vectors(number))
+            for first in range(0, valid, AT_ONCE):
                 nearest, similarity = most_similar(own, Vectors.of(others[first : first + AT_ONCE]))
                 more = similarity > best
                 best[more], place[more] = similarity[more], before + first + nearest[more]
-            before += record.valid
+            before += valid
         near = best > 1.0 - evaluation.eps / EPS_UNIT
         found[start : start + AT_ONCE][near] = place[near]
     return found
@@ -208,7 +234,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def curated(run: RunDirectory, wishes: Wishes, submit: Submit) -> Iterator[Marks]:
+def curated(embedded: Embedded, wishes: Wishes, submit: Submit) -> Iterator[Marks]:
     """Mark the rows of a clustered run, for as long as the block takes.
 
     Raises
@@ -219,10 +245,11 @@ def curated(run: RunDirectory, wishes: Wishes, submit: Submit) -> Iterator[Marks
     if wishes == Wishes(may_leave_none=wishes.may_leave_none):
         yield Marks()
         return
+    run = embedded.directory
     _clear_stale(run)
     folder = run.curated / secrets.token_hex(4)
     try:
-        yield _curate(run, wishes, folder, submit)
+        yield _curate(embedded, wishes, folder, submit)
     finally:
         clear(folder)
         with suppress(OSError):
@@ -237,9 +264,8 @@ def _clear_stale(run: RunDirectory) -> None:
                 clear(left)
 
 
-def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Submit) -> Marks:
-    records = run.records()
-    schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
+def _curate(embedded: Embedded, wishes: Wishes, folder: Path, submit: Submit) -> Marks:
+    schema = embedded.schema
     where = None if wishes.where is None else condition(wishes.where, schema)
     if wishes.prefer is not None:
         _check_number(wishes.prefer, schema)
@@ -250,15 +276,16 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Submit) -> 
         if file is not None:
             named[option] = read_ids(file, f"--{option.replace('_', '-')}")
             write_ids(folder / f"{option}.parquet", named[option])
-    parts = groups(records)
+    near = None if wishes.evaluation is None else wishes.evaluation.vectors()
+    root = embedded.directory.root
     found = map_groups(
-        submit, "curate", curate_group, parts, run.root, folder, where, wishes.prefer, schema, wishes.evaluation
+        submit, "curate", curate_group, embedded.groups, root, folder, where, wishes.prefer, schema, near
     )
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
-    valid = sum(r.valid for r in records)
+    valid = embedded.valid
     if np.sum(excluded) == valid and not wishes.may_leave_none:
-        near = ", --exclude-near" if wishes.evaluation else ""
-        raise UserError(f"--where{near} and --drop leave none of {valid} rows: ask for less")
+        options = ", --exclude-near" if wishes.evaluation else ""
+        raise UserError(f"--where{options} and --drop leave none of {valid} rows: ask for less")
     warnings = []
     if "drop" in named:
         warnings += unknown_ids(named["drop"], [f.dropped for f in found], f"--drop {wishes.drop}")
@@ -276,14 +303,14 @@ def _curate(run: RunDirectory, wishes: Wishes, folder: Path, submit: Submit) -> 
         "too near evaluation sample",
     )  # fmt: skip
     if wishes.evaluation is not None:
-        theirs = RunDirectory(wishes.evaluation.root)
-        ids = [theirs.read_metadata(r, ["id"]).column("id") for r in theirs.records()]
+        theirs = wishes.evaluation.embedded
+        ids = [read_shard_metadata(theirs.directory, r, ["id"]).column("id") for r in theirs.records]
         write_ids(
             Marks(folder).evaluation,
             pa.concat_arrays([pa.array([], pa.string()), *(chunk for c in ids for chunk in c.chunks)]),
         )
         number = int(sum(np.count_nonzero(f.near) for f in found))
-        unread = sum(len(r.rejected) for r in theirs.records())
+        unread = sum(len(r.rejected) for r in theirs.records)
         blind = f"; {unread:,} of its samples cannot be used and guard nothing" if unread else ""
         warnings.append(f"--exclude-near {wishes.evaluation.name}: {number:,} rows are too near and left out{blind}")
     return Marks(folder, excluded, protected, reasons, warnings)

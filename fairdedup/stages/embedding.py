@@ -23,7 +23,17 @@ from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard, Sample
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.forward import Forward
 from fairdedup.errors import UserError
-from fairdedup.storage.layout import Rejection, RunDirectory, ShardRecord, seals_of
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import (
+    Rejection,
+    ShardRecord,
+    list_recorded_shards,
+    read_shard_record,
+    remove_shards_from,
+    seal_files,
+    write_shard_record,
+)
 from fairdedup.storage.run_files import read_array, read_table, write_array, write_table
 from fairdedup.storage.shared_vectors import Copies, borrowed
 from fairdedup.tasks import ROWS_TOPIC, Submit, Task
@@ -40,7 +50,7 @@ def shard_fingerprint(shard: str, encoder: dict[str, Any] | None) -> str:
 
 def known_shard(number: int, root: Path, fingerprint: str) -> ShardRecord | None:
     """Return the record of a shard that was embedded before, if its files are undamaged and of the same input."""
-    known = RunDirectory(root).read_record(number, verify=True)
+    known = read_shard_record(RunDirectory(root), number, verify=True)
     return known if known is not None and known.fingerprint == fingerprint else None
 
 
@@ -59,7 +69,7 @@ def embed_images(
         count += 1
         first = copies.here.get(sample.position, -1)
         if sample.image is None:
-            rejected.append((sample.position, sample.id, sample.source, sample.error or "no image"))
+            rejected.append(Rejection(sample.position, sample.id, sample.source, sample.error or "no image"))
             continue
         if sample.position not in ready:
             if first in places:
@@ -68,7 +78,7 @@ def embed_images(
                 try:
                     places[sample.position] = forward.add(decode(sample.image))
                 except BadImage as error:
-                    rejected.append((sample.position, sample.id, sample.source, str(error)))
+                    rejected.append(Rejection(sample.position, sample.id, sample.source, str(error)))
                     continue
         rows.append(replace(sample, image=None))
         if count - reported >= REPORT_EVERY:
@@ -77,8 +87,11 @@ def embed_images(
     forward.flush()
     bad = np.concatenate(forward.bad) if forward.bad else np.zeros(0, np.int8)
     faulty = {p: int(bad[place]) for p, place in places.items() if bad[place]}
-    rejected += [(s.position, s.id, s.source, "encoder: " + reason(faulty[s.position])) for s in rows
-                 if s.position in faulty]  # fmt: skip
+    rejected += [
+        Rejection(s.position, s.id, s.source, "encoder: " + reason(faulty[s.position]))
+        for s in rows
+        if s.position in faulty
+    ]
     rows = [s for s in rows if s.position not in faulty]
     unit = np.concatenate(forward.unit) if forward.unit else np.zeros((0, 0), np.float16)
     width = unit.shape[1] or next((len(v) for v in ready.values()), 0)
@@ -109,7 +122,7 @@ def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: s
     if bad.any():
         ids, known = metadata.column("id"), shard.faults()
         rejected = [
-            (int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", known.get(int(k), reason(int(bad[k]))))
+            Rejection(int(k), str(ids[int(k)].as_py()), f"{shard.name}[{k}]", known.get(int(k), reason(int(bad[k]))))
             for k in np.flatnonzero(bad)
         ]
         metadata = metadata.filter(pa.array(bad == 0))
@@ -156,8 +169,16 @@ def _write(
     run = RunDirectory(root)
     write_array(run.vectors(number), matrix)
     write_table(run.metadata(number), metadata)
-    record = ShardRecord(number, name, fingerprint, count, len(matrix), rejected, seals_of(run.files(number)))
-    run.write_record(record)
+    record = ShardRecord(
+        number=number,
+        name=name,
+        fingerprint=fingerprint,
+        input=count,
+        valid=len(matrix),
+        rejected=rejected,
+        seals=seal_files(run.shard_files(number)),
+    )
+    write_shard_record(run, record)
     return record
 
 
@@ -169,7 +190,7 @@ def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
 
 def known_shards(run: RunDirectory, prints: Sequence[str], submit: Submit) -> dict[int, ShardRecord]:
     """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
-    recorded = run.recorded()
+    recorded = list_recorded_shards(run)
     before = [k for k in range(len(prints)) if k in recorded]
     found = submit("verify", known_shard, [Task((k, run.root, prints[k])) for k in before])
     return {record.number: record for record in found if record is not None}
@@ -185,7 +206,7 @@ def embed(
     max_rejected: float,
     submit: Submit,
     may_be_empty: bool = False,
-) -> list[ShardRecord]:
+) -> Embedded:
     """Embed every shard that is not known yet.
 
     Parameters
@@ -208,7 +229,7 @@ def embed(
 
     Returns
     -------
-    list of ShardRecord
+    Embedded
 
     Raises
     ------
@@ -226,17 +247,17 @@ def embed(
         lent.unlink()
     known = known | {record.number: record for record in embedded}
     done = [known[k] for k in range(len(prints))]
-    run.drop_shards_from(len(done))
+    remove_shards_from(run, len(done))
     if any(r.input for r in done) or not may_be_empty:
         _check_rejected(done, max_rejected)
     _check_dimension(done, run)
     _check_ids(done, run)
-    return done
+    return Embedded(run, tuple(done))
 
 
 def _check_rejected(records: list[ShardRecord], most: float) -> None:
     total, valid = sum(r.input for r in records), sum(r.valid for r in records)
-    reasons = pd.Series([x[3] for r in records for x in r.rejected], dtype=object).value_counts()
+    reasons = pd.Series([x.reason for r in records for x in r.rejected], dtype=object).value_counts()
     commonest = "; ".join(f"{count:,} x {why}" for why, count in reasons.head(COMMON_REASONS).items())
     if not total:
         raise UserError("the input holds no samples: give one with at least one image or vector")

@@ -20,8 +20,9 @@ from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertainty import uncertainty
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
-from fairdedup.storage.layout import Group, RunDirectory
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_sealed_table
+from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.vectors import vectors_of_rows
 
 AT_ONCE = 1 << 15  # vectors

@@ -22,11 +22,13 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import NEEDS_PROTOTYPES
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, Run, memberships, survey
 from fairdedup.core.uncertainty import SAYS_LITTLE, says_nothing
-from fairdedup.errors import UserError
-from fairdedup.storage.layout import RunDirectory, groups
+from fairdedup.stages.values import DecidedTask, Pruned
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import GroupShare
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.run_files import read_array, read_json, release, write_array
-from fairdedup.storage.run_state import EarlierSamples, kept_per_cluster
+from fairdedup.storage.run_files import read_array, release, write_array
 from fairdedup.tasks import Result, Submit, Task
 
 TASKS = 64  # at least, where there are so many clusters
@@ -125,22 +127,14 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan, last: tuple[int, 
     return Stored(**{**vars(decided), "columns": {}}, bounds=np.searchsorted(records["row"], part.starts))
 
 
-def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tuple[list[ClusterRange], int]:
+def cluster_ranges(clustered: Clustered, marks: Marks, *, beside: bool = False) -> tuple[list[ClusterRange], int]:
     """Split the clusters into ranges of about equal n^2; return them and how many clusters a sweep keeps a row of.
 
     These hold a row that is not excluded, no protected one and, `beside` earlier runs, nothing that they kept.
-
-    Raises
-    ------
-    UserError
-        If the clustering has not finished here.
     """
-    known = read_json(run.sizes)
-    if known is None:
-        raise UserError(f"{run.root} holds no finished clustering: run `fairdedup cluster {run.root}` first")
-    parted = groups(run.records())
+    root, parted = clustered.directory.root, clustered.groups
     starts = np.array([g.first for g in parted] + [parted[-1].first + parted[-1].input if parted else 0], np.int64)
-    sizes = np.array(known, np.int64) - marks.excluded
+    sizes = clustered.sizes - marks.excluded
     each = sizes.astype(np.float64) ** 2 + sizes
     work = np.cumsum(each)
     tasks = min(len(sizes), max(TASKS, int(sizes.sum()) // ROWS_A_TASK))
@@ -149,47 +143,68 @@ def cluster_ranges(run: RunDirectory, marks: Marks, beside: bool = False) -> tup
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
     parts = [
         ClusterRange(
-            run.root, k, a, b, len(parted), int(sizes[a:b].sum()), float(each[a:b].sum()), starts, marks.folder, beside
+            root, k, a, b, len(parted), int(sizes[a:b].sum()), float(each[a:b].sum()), starts, marks.folder, beside
         )
         for k, (a, b) in enumerate(spans)
     ]
-    held = np.asarray(marks.protected) + (kept_per_cluster(run.root, len(sizes)) if beside else 0)
+    held = np.asarray(marks.protected) + (count_kept_by_cluster(root, len(sizes)) if beside else 0)
     return parts, int(np.count_nonzero((sizes > 0) & (held == 0)))
 
 
 def prune(
-    run: RunDirectory,
+    clustered: Clustered,
+    marks: Marks,
     options: Options,
     prototypes: Prototypes | None,
-    amount: dict[str, Any],
     submit: Submit,
-    marks: Marks,
+    *,
+    keep: float | None = None,
+    at_most: float | None = None,
+    eps: int | None = None,
     inherited: Inherited | None = None,
-) -> tuple[Decision, list[ClusterRange]]:
-    """Decide which rows of a clustered run are kept.
+) -> Pruned:
+    """Decide which rows of a clustered run are kept; the decisions of each task stay in ``decisions/_tasks``.
 
     Parameters
     ----------
-    amount : dict
-        One of keep, at_most (fractions) and eps (ten-thousandths).
+    clustered : Clustered
     marks : Marks
         Which rows take no part, and which are always kept.
+    options : Options
+    prototypes : Prototypes or None
+        Needed by some rules; if there are any, the shares of their concepts are counted too.
+    submit : Submit
+    keep, at_most : float, optional
+        Fraction of the valid rows, exactly or at most.
+    eps : int, optional
+        Ten-thousandths. One of the three is given, or none with `inherited`.
     inherited : Inherited, optional
-        From earlier runs, whose kept samples state/ holds.
+        What comes from earlier runs, whose kept samples state/ holds.
 
     Returns
     -------
-    decision : Decision
-    parts : list of ClusterRange
-        Those whose decisions lie in ``decisions/_tasks``.
+    Pruned
     """
-    parts, clusters = cluster_ranges(run, marks, inherited is not None)
-    map_parts = run_over(submit)
+    parts, clusters = cluster_ranges(clustered, marks, beside=inherited is not None)
     decision = decide(
-        parts, clusters, options, prototypes, map_parts, **amount, decide_step=decide_and_store,
-        protected=marks.always_kept, inherited=inherited,
-    )  # fmt: skip
-    return decision, parts
+        parts,
+        clusters,
+        options,
+        prototypes,
+        run_over(submit),
+        keep=keep,
+        at_most=at_most,
+        eps=eps,
+        decide_step=decide_and_store,
+        protected=marks.always_kept,
+        inherited=inherited,
+    )
+    tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
+    if prototypes is None:
+        return Pruned(decision, tasks, [], (), (), decision.warnings)
+    shares, temperatures, memberships = group_shares(parts, options, prototypes, decision, submit, inherited)
+    doubts = vague_attributes(options, prototypes, memberships)
+    return Pruned(decision, tasks, shares, temperatures, memberships, [*decision.warnings, *doubts])
 
 
 def _map(
@@ -224,14 +239,14 @@ def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int6
 def group_shares(
     parts: list[ClusterRange], options: Options, prototypes: Prototypes, decision: Decision,
     submit: Submit, inherited: Inherited | None = None,
-) -> tuple[list[dict[str, Any]], tuple[float, ...], tuple[MembershipMoments, ...]]:  # fmt: skip
+) -> tuple[list[GroupShare], tuple[float, ...], tuple[MembershipMoments, ...]]:  # fmt: skip
     """Return each concept's share of the valid and of the kept samples, by soft membership, and what these rest on.
 
     Whatever the rule is, the memberships are those that `balanced` would use; earlier runs give the temperatures.
 
     Returns
     -------
-    lines : list of dict
+    lines : list of GroupShare
     temperatures : tuple of float
     moments : tuple of MembershipMoments
         Of each attribute, over the valid rows.
@@ -251,7 +266,7 @@ def group_shares(
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
         for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
-            lines.append({"attribute": attribute.name, "group": concept, "input": float(x), "kept": float(y)})
+            lines.append(GroupShare(attribute=attribute.name, group=concept, input=float(x), kept=float(y)))
     return lines, plan.temperatures, plan.memberships
 
 

@@ -6,7 +6,6 @@ The task reads the group's decisions and its sorted vectors, so the state can be
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +14,12 @@ from numpy.typing import NDArray
 from fairdedup.core.moments import Moments
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, quantised
-from fairdedup.storage.layout import Group, RunDirectory, groups
-from fairdedup.storage.run_files import read_array, read_json, read_table, seal, write_array, write_table
-from fairdedup.storage.run_state import Segment, StateDirectory, identity
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import read_array, read_table, seal, write_array, write_table
+from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state
+from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.state_directory import Segment, StateDirectory
 from fairdedup.tasks import Submit, map_groups
 
 BLOCK = 1 << 14  # rows whose similarities are held at a time
@@ -63,17 +65,18 @@ def _sums(folder: Path, what: str, number: int) -> Path:
 
 
 def write_segments(
-    run: RunDirectory, number: int, clusters: int, prototypes: Prototypes | None, moments: Moments | None,
+    embedded: Embedded, number: int, clusters: int, prototypes: Prototypes | None, moments: Moments | None,
     submit: Submit,
-) -> dict[str, Any]:  # fmt: skip
+) -> KeptRun:  # fmt: skip
     """Write the folder of this run in its own state, the last of the line, and return what state.json says of it.
 
     Its sums, over the rows that were decided: ``sizes.npy`` int64 (k, 2), rows and their quantised centroid
     similarity; ``concepts.npy`` int64 (k, 2, c), p of `fairdedup` over all and over the kept ones.
     """
-    folder, parts = StateDirectory(run.root).of_run(number), groups(run.records())
+    root, parts = embedded.directory.root, embedded.groups
+    folder = StateDirectory(root).run_folder(number)
     files: dict[str, str] = {}
-    for seals in map_groups(submit, "state", state_group, parts, run.root, folder, clusters, prototypes, moments):
+    for seals in map_groups(submit, "state", state_group, parts, root, folder, clusters, prototypes, moments):
         files |= seals
     for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
         total = np.sum([0])
@@ -82,7 +85,7 @@ def write_segments(
             _sums(folder, what, group.number).unlink()
         write_array(folder / f"{what}.npy", total)
         files[f"{what}.npy"] = seal(folder / f"{what}.npy")
-    return {"run": str(run.root), "identity": identity(files), "segments": len(parts), "files": files}
+    return KeptRun(run=str(root), identity=identify_run(files), segments=len(parts), files=files)
 
 
 def write_prototypes(path: Path, prototypes: Prototypes) -> None:
@@ -124,7 +127,8 @@ def own_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, 
 
     A run --against others has those of the first run, not what `auto` would make of its own rows.
     """
-    left = StateDirectory(run.root)
-    known = read_json(left.file) or {}
-    own = known.get("prototypes") and read_prototypes(left.prototypes).same_as(prototypes)
-    return tuple(known["temperatures"]) if own else ()
+    state = read_run_state(run.root)
+    if state is None or state.prototypes is None:
+        return ()
+    own = read_prototypes(StateDirectory(run.root).prototypes).same_as(prototypes)
+    return tuple(state.temperatures) if own else ()

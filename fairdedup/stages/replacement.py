@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import EPS_UNIT, Vectors, cosine_of_pairs, cosines, most_similar
 from fairdedup.datasets.ids import read_ids
 from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import find_ids, unknown_ids, write_ids
-from fairdedup.storage.layout import Group, RunDirectory, groups
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import ReplacementRecord, RunManifest, remove_audit, write_manifest
+from fairdedup.storage.records import read_shard_metadata
 from fairdedup.storage.run_files import (
     clear,
     is_made,
@@ -28,16 +31,15 @@ from fairdedup.storage.run_files import (
     move,
     read_array,
     read_json,
-    read_schema,
     read_table,
     seal,
     write_array,
-    write_json,
     write_table,
     writing,
 )
-from fairdedup.storage.run_state import StateDirectory
-from fairdedup.storage.schemas import conform, merged_schema
+from fairdedup.storage.schemas import conform
+from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.storage.vectors import vectors_of_rows
 from fairdedup.tasks import Result, Submit, Task, map_groups
 
@@ -157,7 +159,7 @@ def rewrite_shard(
     with writing(parts.part("kept", number), schema) as kept:
         for record, first in shard.group.shards():
             stays = np.isin(first + record.positions(), rows[columns["kept"]])
-            kept.write_table(conform(run.read_metadata(record).filter(pa.array(stays)), schema))
+            kept.write_table(conform(read_shard_metadata(run, record).filter(pa.array(stays)), schema))
     write_table(parts.part("rejected", number), pa.concat_tables([rejected, out.cast(rejected.schema)]).sort_by("row"))
     seals = {str(parts.part(f, number).relative_to(aside)): seal(parts.part(f, number)) for f in FOLDERS}
     after = _counts(table)
@@ -248,7 +250,7 @@ def promote(
     return representative, np.sort(promoted)
 
 
-def replace(run: RunDirectory, manifest: dict[str, Any], gone_file: Path, submit: Submit) -> dict[str, Any]:
+def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: Submit) -> RunManifest:
     """Take the ids of a file out of a finished run, promote who takes their place, and return the new manifest.
 
     Raises
@@ -258,15 +260,16 @@ def replace(run: RunDirectory, manifest: dict[str, Any], gone_file: Path, submit
     FairdedupError
         If the counts would not add up: nothing is changed then.
     """
-    new = _replaced(run, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
+    run = embedded.directory
+    new = _replaced(embedded, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
     if not (run.replaced / FOLDERS[0]).is_dir():  # none of them was in the run
         clear(run.replaced)
         return new
-    write_json(run.replaced / "run.json", new)  # from here on it is done, whoever finishes it
-    return finish(run) or new
+    new.write(run.new_manifest)  # from here on it is done, whoever finishes it
+    return complete_replacement(run) or new
 
 
-def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Submit) -> dict[str, Any]:
+def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
     """Take out of new decisions, whose manifest is not written yet, who has gone before; return the new manifest.
 
     One list after the other, as they came: the same decisions end with the same bytes.
@@ -276,24 +279,28 @@ def replace_again(run: RunDirectory, manifest: dict[str, Any], submit: Submit) -
     UserError
         If a list is damaged.
     """
+    run = embedded.directory
     for number in range(_lists(run)):
         path = run.gone(number)
         known = read_json(path.with_suffix(".json")) or {}
         if not is_made(path, str(known.get("made of"))):
             raise UserError(f"{path} is damaged, and with it who has gone from {run.root}: bring it back, or --restart")
-        manifest = _replaced(run, manifest, read_table(path).column("id").combine_chunks(), known["made of"], submit)
+        manifest = _replaced(
+            embedded, manifest, read_table(path).column("id").combine_chunks(), known["made of"], submit
+        )
         _move_parts(run)
         clear(run.replaced)
     return manifest
 
 
-def _replaced(run: RunDirectory, manifest: dict[str, Any], ids: pa.Array, name: str, submit: Submit) -> dict[str, Any]:
+def _replaced(embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: str, submit: Submit) -> RunManifest:
     """Write the parts of a replacement aside, and return the manifest that they will have."""
+    run = embedded.directory
     aside = run.replaced
     clear(aside)
     write_ids(aside / "gone.parquet", ids)
     mark_made(aside / "gone.parquet", name)
-    shards = [_Shards(run, group) for group in groups(run.records())]
+    shards = [_Shards(run, group) for group in embedded.groups]
 
     def over(step: str, function: Callable[..., Result], *args: Any) -> list[Result]:
         return map_groups(submit, step, function, shards, *args)
@@ -307,33 +314,44 @@ def _replaced(run: RunDirectory, manifest: dict[str, Any], ids: pa.Array, name: 
     gone, was_kept, representative = (np.concatenate([f[k] for f in found]) for k in range(3))
     vanished = gone[was_kept]
     warnings = unknown_ids(ids, [f[3] for f in found], f"--gone {name}")
-    record = {"file": name, "gone": len(gone), "gone_kept": len(vanished), "promoted": 0}
+    warned = {"warnings": [*manifest.warnings, *warnings]}
     if not len(gone):
-        return {**manifest, "warnings": [*manifest["warnings"], *warnings]}
+        return manifest.model_copy(update=warned)
     roots = _roots(gone, was_kept, representative)
     known = gather("roots.npy", np.unique(roots[roots >= 0]))
     orphans = over("find", find_orphans, gone, roots, known)
     rows, back, similarity, kept = (np.concatenate([o[k] for o in orphans]) for k in range(4))
     heir, promoted = promote(rows, back, similarity, kept, vanished)
     known = gather("heirs.npy", np.unique(heir))
-    changes, least, seals = _rewrite(shards, aside, gone, f"gone: {visible(name)}", rows, heir, known, submit)
-    counts = {name: number + changes.get(name, 0) for name, number in manifest["counts"].items()}
-    if counts["kept"] + counts["removed"] + counts["rejected"] != counts["input"]:
+    reason = f"gone: {visible(name)}"
+    changes, least, seals = _rewrite(shards, aside, gone, reason, rows, heir, known, embedded.schema, submit)
+    counts = manifest.counts.model_copy(
+        update={name: getattr(manifest.counts, name) + change for name, change in changes.items()}
+    )
+    if not counts.add_up:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing was changed; please report this")
-    guarantees = dict(manifest["guarantees"])
-    if manifest["eps"] is not None:
-        bound = 1.0 - round(manifest["eps"] * EPS_UNIT) / EPS_UNIT
-        guarantees["every_removed_has_a_kept_representative"] &= least > bound
-        if guarantees["no_two_kept_are_duplicates"] and len(promoted):
+    distinct = manifest.guarantees.no_two_kept_are_duplicates
+    represented = manifest.guarantees.every_removed_has_a_kept_representative
+    if manifest.eps is not None:
+        bound = 1.0 - round(manifest.eps * EPS_UNIT) / EPS_UNIT
+        represented = represented and least > bound
+        if distinct and len(promoted):
             known = gather("promoted.npy", promoted)
             clusters = np.concatenate(over("check", clusters_of, promoted))
             alike = max(over("check", most_alike, aside, clusters, known))
-            guarantees["no_two_kept_are_duplicates"] = not alike > bound
-    record["promoted"] = len(promoted)
-    return {
-        **manifest, "counts": counts, "guarantees": guarantees, "warnings": [*manifest["warnings"], *warnings],
-        "shares": [], "files": {**manifest["files"], **seals}, "replaced": [*manifest.get("replaced", []), record],
-    }  # fmt: skip
+            distinct = not alike > bound
+    guarantees = {"no_two_kept_are_duplicates": distinct, "every_removed_has_a_kept_representative": represented}
+    record = ReplacementRecord(file=name, gone=len(gone), gone_kept=len(vanished), promoted=len(promoted))
+    return manifest.model_copy(
+        update={
+            **warned,
+            "counts": counts,
+            "guarantees": manifest.guarantees.model_copy(update=guarantees),
+            "shares": [],
+            "files": {**manifest.files, **seals},
+            "replaced": [*manifest.replaced, record],
+        }
+    )
 
 
 def clusters_of(shard: _Shards, rows: Rows) -> Rows:
@@ -344,12 +362,11 @@ def clusters_of(shard: _Shards, rows: Rows) -> Rows:
 
 def _rewrite(
     shards: list[_Shards], aside: Path, gone: Rows, reason: str, rows: Rows, heir: Rows, known: _Known,
-    submit: Submit,
+    schema: pa.Schema, submit: Submit,
 ) -> tuple[dict[str, int], float, dict[str, str]]:  # fmt: skip
     """Write the parts of all groups that change."""
     order = np.argsort(rows)
     rows, heir = rows[order], heir[order]
-    schema = merged_schema([read_schema(s.run.metadata(r.number)) for s in shards for r in s.group.records])
     tasks = []
     for shard in shards:
         left, own = gone[shard.within(gone)], shard.within(rows)
@@ -367,19 +384,20 @@ def _rewrite(
     return changes, least, seals
 
 
-def finish(run: RunDirectory) -> dict[str, Any] | None:
+def complete_replacement(run: RunDirectory) -> RunManifest | None:
     """Put the parts of a replacement in their places, one that was stopped among it, and return its manifest if any.
 
     What is not complete is removed: the run stays what it was.
     """
-    manifest: dict[str, Any] | None = read_json(run.replaced / "run.json")
+    manifest = RunManifest.read(run.new_manifest)
     if manifest is not None:
         run.manifest.unlink(missing_ok=True)
-        run.drop_audit()
+        remove_audit(run)
         state = StateDirectory(run.root)
         if state.file.is_file():  # it is of before; whoever replaces makes it anew
             move(state.file, state.stale)
-        manifest["files"] = {n: s for n, s in manifest["files"].items() if not n.startswith("state/")}
+        files = {name: sealed for name, sealed in manifest.files.items() if not name.startswith("state/")}
+        manifest = manifest.model_copy(update={"files": files})
         _move_parts(run)
         own = run.gone(_lists(run))
         for there, place in (
@@ -389,7 +407,7 @@ def finish(run: RunDirectory) -> dict[str, Any] | None:
             if there.is_file():  # else it was moved by a command that was killed
                 own.parent.mkdir(exist_ok=True)
                 move(there, place)
-        write_json(run.manifest, manifest)
+        write_manifest(run, manifest)
     clear(run.replaced)
     return manifest
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,21 +13,33 @@ from numpy.typing import NDArray
 
 from fairdedup.core.parts import COLUMNS, EARLIER, RECORD
 from fairdedup.errors import FairdedupError
-from fairdedup.storage.layout import Group, RunDirectory, groups
+from fairdedup.stages.values import DecidedTask, Written
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.earlier_samples import name_samples
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.run_files import clear, read_array, read_schema, seal, writing
-from fairdedup.storage.run_state import named
-from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform, merged_schema
+from fairdedup.storage.records import read_shard_metadata
+from fairdedup.storage.run_files import clear, read_array, seal, writing
+from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform
+from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, Task
 
-COUNTS = ("input", "valid", "kept", "removed", "rejected", "readmitted", "excluded")
 FOLDERS = ("decisions", "kept", "rejected")
 
 
+class TaskSlice(NamedTuple):
+    """Where the rows of a group of shards are among those that a prune task decided."""
+
+    task: int
+    first: int
+    last: int
+
+
 def export_group(
-    root: Path, group: Group, tasks: list[tuple[int, int, int]], readmitted: NDArray[np.int64], schema: pa.Schema,
+    root: Path, group: Group, tasks: list[TaskSlice], readmitted: NDArray[np.int64], schema: pa.Schema,
     marks: Marks, beside: bool,
-) -> tuple[dict[str, int], dict[str, str]]:  # fmt: skip
+) -> Written:  # fmt: skip
     """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
 
     `tasks` says of each prune task that decided some of their rows where these begin and end among its own.
@@ -41,7 +54,7 @@ def export_group(
     run = RunDirectory(root)
     decided = _decided(run, tasks)
     excluded = marks.of_group(group.number)
-    counts = dict.fromkeys(COUNTS, 0)
+    counts = NO_COUNTS
     paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
     with (
         writing(paths["decisions"], BESIDE_SCHEMA if beside else DECISIONS_SCHEMA) as decisions,
@@ -60,7 +73,7 @@ def export_group(
                 )
             again = np.isin(rows, readmitted)
             kept = own["kept"] | again
-            metadata = run.read_metadata(record)
+            metadata = read_shard_metadata(run, record)
             rejected = [(first + p, name, source, why) for p, name, source, why in record.rejected]
             if len(out):
                 names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
@@ -71,7 +84,7 @@ def export_group(
                 metadata = metadata.filter(pa.array(stays))
             table = _decisions(own, metadata.column("id"), kept, again)
             if beside:
-                for name, values in zip(BESIDE_SCHEMA.names[-2:], named(root, own[EARLIER]), strict=True):
+                for name, values in zip(BESIDE_SCHEMA.names[-2:], name_samples(root, own[EARLIER]), strict=True):
                     table = table.append_column(name, pa.array(values, pa.string()))
             decisions.write_table(table)
             kept_rows.write_table(conform(metadata.filter(pa.array(kept)), schema))
@@ -81,13 +94,19 @@ def export_group(
                     [pa.array(c, f.type) for c, f in zip(columns, REJECTED_SCHEMA, strict=True)], schema=REJECTED_SCHEMA
                 )
             )
-            found = (record.input, len(rows), kept.sum(), (~kept).sum(), len(rejected), again.sum(), len(out))
-            for name, more in zip(COUNTS, found, strict=True):
-                counts[name] += int(more)
-    return counts, {str(path.relative_to(root)): seal(path) for path in paths.values()}
+            counts += Counts(
+                input=record.input,
+                valid=len(rows),
+                kept=int(kept.sum()),
+                removed=int((~kept).sum()),
+                rejected=len(rejected),
+                readmitted=int(again.sum()),
+                excluded=len(out),
+            )
+    return Written(counts, {str(path.relative_to(root)): seal(path) for path in paths.values()})
 
 
-def _decided(run: RunDirectory, tasks: list[tuple[int, int, int]]) -> NDArray[Any]:
+def _decided(run: RunDirectory, tasks: list[TaskSlice]) -> NDArray[Any]:
     """Return slices of the decisions of tasks, by row."""
     slices = [np.asarray(read_array(run.decided(task))[first:last]) for task, first, last in tasks]
     decided = np.concatenate([np.zeros(0, RECORD), *slices])
@@ -107,45 +126,55 @@ def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_],
 
 
 def export(
-    run: RunDirectory,
-    tasks: list[tuple[int, NDArray[np.int64]]],
+    embedded: Embedded,
+    tasks: Sequence[DecidedTask],
     readmitted: NDArray[np.int64],
-    submit: Submit,
     marks: Marks,
+    submit: Submit,
+    *,
     beside: bool = False,
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the product of a run and return its counts, and the seal of every file; `beside` earlier runs or alone.
+) -> Written:
+    """Write the product of a run.
 
     Parameters
     ----------
-    tasks : list of (int, ndarray of shape (g + 1,))
-        Number of each prune task, and where the rows of each group of shards begin among its own.
+    embedded : Embedded
+    tasks : sequence of DecidedTask
+        What the prune tasks have left.
+    readmitted : ndarray of shape (r,), int64, ascending
+    marks : Marks
+        Which rows are excluded.
+    submit : Submit
+    beside : bool
+        Whether earlier runs' samples may represent a row, which needs more columns.
+
+    Returns
+    -------
+    Written
 
     Raises
     ------
     FairdedupError
         If kept + removed + rejected is not the input: nothing is called finished then.
     """
-    records = run.records()
+    run, schema = embedded.directory, embedded.schema
     for folder in FOLDERS:  # an earlier decision of this run may have had other parts
         for stale in (run.root / folder).glob("part-*.parquet"):
             stale.unlink()
-    schema = merged_schema([read_schema(run.metadata(r.number)) for r in records])
     marks = replace(marks, excluded=0, protected=0)  # what is of each cluster need not travel
     tasks_of_groups = []
-    for group in groups(records):
+    for group in embedded.groups:
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
-        own = [(task, int(b[group.number]), int(b[group.number + 1])) for task, b in tasks]
-        own = [each for each in own if each[2] > each[1]]
+        own = [TaskSlice(task, *map(int, bounds[group.number : group.number + 2])) for task, bounds in tasks]
+        own = [each for each in own if each.last > each.first]
         arguments = (run.root, group, own, readmitted[low:high], schema, marks, beside)
         tasks_of_groups.append(Task(arguments, group.input, group.name))
-    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    counts = NO_COUNTS
     seals: dict[str, str] = {}
-    for each, sealed in submit("export", export_group, tasks_of_groups):
-        seals.update(sealed)
-        for name, more in each.items():
-            counts[name] += more
+    for written in submit("export", export_group, tasks_of_groups):
+        counts += written.counts
+        seals |= written.seals
     clear(run.decided(0).parent)
-    if counts["kept"] + counts["removed"] + counts["rejected"] != counts["input"]:
+    if not counts.add_up:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing is called finished; please report this")
-    return counts, seals
+    return Written(counts, seals)

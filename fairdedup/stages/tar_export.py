@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import Member, Piece, originals
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.layout import Group, RunDirectory
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import is_sealed, read_json, read_table, whole, write_json
+from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
 from fairdedup.tasks import Submit, Task
 

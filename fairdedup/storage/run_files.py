@@ -27,7 +27,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
-from fairdedup.storage.object_stores import RemotePath, naming, read_many
+from fairdedup.storage.object_stores import RemotePath, naming
 from fairdedup.storage.remote_array import RemoteArray
 
 PIECE = 1 << 24  # bytes
@@ -246,29 +246,19 @@ def read_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
-        raise _damaged(path, error) from None
-
-
-def read_jsons(paths: Sequence[Path]) -> list[Any]:
-    """Read many small files of JSON, of a store several at a time; None for one that is missing or damaged."""
-    found: list[Any] = []
-    for path, data in zip(paths, read_many(list(paths)), strict=True):
-        try:
-            found.append(None if data is None else _parsed(path, data.decode("utf-8")))
-        except (FairdedupError, UnicodeDecodeError):
-            found.append(None)
-    return found
+        raise damage(path, str(error)) from None
 
 
 def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise _damaged(path, error) from None
+        raise damage(path, str(error)) from None
 
 
-def _damaged(path: Path, error: Exception) -> FairdedupError:
-    return FairdedupError(f"{path} is damaged ({str(error).splitlines()[0]}): bring it back, or --restart")
+def damage(path: Path, reason: str) -> FairdedupError:
+    """Return the error of a damaged file."""
+    return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): bring it back, or --restart")
 
 
 def sizes_in(folder: Path) -> dict[str, int]:

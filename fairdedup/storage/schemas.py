@@ -19,7 +19,7 @@ DECISIONS_SCHEMA = pa.schema([
 BESIDE_SCHEMA = pa.schema([*DECISIONS_SCHEMA, ("representative_run", pa.string()), ("representative_id", pa.string())])
 
 
-def merged_schema(schemas: list[pa.Schema]) -> pa.Schema:
+def merge_schemas(schemas: list[pa.Schema]) -> pa.Schema:
     """Return one schema for all shards: numbers are widened; columns that do not agree become text."""
     names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
     fields = []

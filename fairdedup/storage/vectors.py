@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.storage.layout import Group, RunDirectory
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_array
+from fairdedup.storage.shard_groups import Group
 
 
 def vectors_of_rows(run: RunDirectory, group: Group, rows: NDArray[np.int64]) -> NDArray[np.float16]:

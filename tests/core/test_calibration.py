@@ -16,6 +16,7 @@ from fairdedup.core.prototypes import Prototypes, temperatures_of
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import read_vectors
 from fairdedup.stages.record_state import read_prototypes, write_prototypes
+from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 
 
@@ -114,7 +115,7 @@ def labels(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     ids = table(finished / "decisions")["id"].tolist()
     run = RunDirectory(finished)
-    x = unit(np.concatenate([np.load(run.vectors(r.number)) for r in run.records()]).astype(np.float64))
+    x = unit(np.concatenate([np.load(run.vectors(r.number)) for r in load_embedded(run).records]).astype(np.float64))
     lines = ["id,perceived_age,tone"]
     columns = {}
     for attribute, concepts in prototype_vectors().items():
@@ -143,7 +144,7 @@ def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperat
     done("prune", again, "--keep", 0.5, "--rule", "balanced", "--prototypes", file, "--scheduler", scheduler, "--quiet")
     decided = table(again / "decisions")
     run = RunDirectory(again)
-    unit16 = np.concatenate([np.load(run.vectors(r.number)) for r in run.records()])
+    unit16 = np.concatenate([np.load(run.vectors(r.number)) for r in load_embedded(run).records])
     centroids = oracles.unit16(np.load(run.centroids))
     vectors = {
         a.name: dict(zip(a.concepts, a.vectors, strict=True)) | ({"absent": a.absent} if len(a.absent) else {})

@@ -29,7 +29,7 @@ from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
 from fairdedup.stages import embedding as embed
-from fairdedup.stages.results import merged_schema
+from fairdedup.stages.results import merge_schemas
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.shared_vectors import Copies
 
@@ -157,7 +157,7 @@ class Bench:
             table.column("id").to_pylist()
             pa.array([list(map(str, r)) for r in record.rejected], pa.list_(pa.string()))
             json.dumps(record.rejected).encode()
-        merged_schema([pq.read_schema(run.metadata(r.number)) for r in records])
+        merge_schemas([pq.read_schema(run.metadata(r.number)) for r in records])
         return "rejections" if any(r.rejected for r in records) else "all"
 
 

@@ -369,9 +369,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Ca
                            **{"keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
         directory, here = RunDirectory(config.out), Here()
         dataset = pipeline._open(config, directory, here.progress)
-        pipeline.embed_stage(config, directory, dataset, here)  # type: ignore[arg-type]
-        pipeline.cluster_stage(config, directory, here)  # type: ignore[arg-type]
-        return pipeline.prune_stage(config, directory, here)  # type: ignore[arg-type]
+        embedded = pipeline.embed_stage(config, directory, dataset, here)  # type: ignore[arg-type]
+        clustered = pipeline.cluster_stage(config, embedded, here)  # type: ignore[arg-type]
+        return pipeline.prune_stage(config, directory, here, clustered).to_json()  # type: ignore[arg-type]
 
     return whole
 

@@ -45,7 +45,8 @@ from fairdedup.core.rules import ordered
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
 from fairdedup.drift import stability
 from fairdedup.errors import UserError
-from fairdedup.storage.run_files import seal, write_json
+from fairdedup.storage.run_files import seal
+from fairdedup.storage.run_state import RunState
 
 SWEEPING = [
     (rule, cover) for rule in ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
@@ -480,14 +481,15 @@ def test_what_is_said_of_a_replacement_that_was_stopped_finishes_it(
     gone = decisions_of(line[1])["representative_id"].dropna().iloc[0]
     file.write_text(f"{gone}\n")
 
-    def stop(path: Path, value: object) -> None:
-        if path.name == killed_at:
-            raise KeyboardInterrupt
-        write_json(path, value)
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
     dask = ("--scheduler", scheduler, "--quiet")
     with monkeypatch.context() as patched:
-        patched.setattr(increments, "write_json", stop)
+        if killed_at == "state.json":
+            patched.setattr(RunState, "write", stop)
+        else:
+            patched.setattr(increments, "write_manifest", stop)
         assert command("replace", run, "--gone", file, *dask).code == 1
     said = refused(days / "day1.npy", "--against", run, "--out", tmp_path / "day1", "--max-rejected", 0.5)
     assert "its own `fairdedup run` command" in said and "prune" not in said

@@ -177,7 +177,7 @@ def test_who_has_gone_by_a_replacement_that_was_stopped_does_not_come_back(
     shutil.copytree(again, tmp_path / "whole")
     done("replace", tmp_path / "whole", *asked)
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "finish", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(stage, "complete_replacement", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
         command("replace", again, *asked)
     assert json.loads((again / "replaced" / "run.json").read_text())["replaced"]
     for words in (("gate", again, "--max-rejected", 1), ("export", again, "--to", "txt")):

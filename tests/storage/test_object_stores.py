@@ -39,8 +39,8 @@ from servers import Fault, Request, Served, files_over_http, once_each, s3
 
 from fairdedup.datasets import Dataset, open_input, web
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage import layout as run_storage
 from fairdedup.storage import object_stores as stores
+from fairdedup.storage import shard_groups as run_storage
 from fairdedup.storage.object_stores import RemotePath, as_path, check_url
 from fairdedup.storage.remote_array import HEAD, RemoteArray
 from fairdedup.storage.run_files import BLOCK, is_sealed, read_array, seal, write_array

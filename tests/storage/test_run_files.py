@@ -7,6 +7,7 @@ import json
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,19 @@ import pytest
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import run_files as files
-from fairdedup.storage.layout import RunDirectory, ShardRecord, manifest_of, offsets, seals_of
+from fairdedup.storage.contents import load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import read_manifest
+from fairdedup.storage.records import (
+    Rejection,
+    ShardRecord,
+    read_shard_record,
+    remove_shards_from,
+    seal_files,
+    write_shard_record,
+)
 from fairdedup.storage.run_files import read_array, read_json, whole, write_array, write_json, write_table
+from fairdedup.storage.shard_groups import first_rows
 
 
 def there(folder: Path) -> list[str]:
@@ -28,10 +40,34 @@ def shard(run: RunDirectory, number: int, rejected: list[tuple[int, str, str, st
     write_array(run.vectors(number), np.ones((5, 3), np.float16))
     write_table(run.metadata(number), pa.table({"id": [f"{number}-{k}" for k in range(5)]}))
     record = ShardRecord(
-        number, f"shard {number}", "print", 5 + len(rejected), 5, rejected, seals_of(run.files(number))
+        number=number,
+        name=f"shard {number}",
+        fingerprint="print",
+        input=5 + len(rejected),
+        valid=5,
+        rejected=[Rejection(*each) for each in rejected],
+        seals=seal_files(run.shard_files(number)),
     )
-    run.write_record(record)
+    write_shard_record(run, record)
     return record
+
+
+MANIFEST: dict[str, Any] = {
+    "fairdedup": "0.1",
+    "config": {"prune": {"keep": 0.5, "rule": "random"}},
+    "versions": {"python": "3.12"},
+    "seed": 0,
+    "input": {"source": "x", "format": "npy", "kind": "embeddings", "fingerprint": "f"},
+    "encoder": None,
+    "clusters": 1,
+    "stages": {"embed": {"rows": 2, "seconds": 0.1}},
+    "counts": {"input": 2, "valid": 2, "kept": 1, "removed": 1, "rejected": 0, "readmitted": 0, "excluded": 0},
+    "eps": None,
+    "guarantees": {"no_two_kept_are_duplicates": False, "every_removed_has_a_kept_representative": False},
+    "warnings": [],
+    "shares": [],
+    "files": {},
+}
 
 
 # Whole or not there
@@ -160,9 +196,9 @@ def test_damaged_json_is_named(tmp_path, data):
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     run = RunDirectory(tmp_path)
     written = shard(run, 3, [(2, "é\x1b", "a.tar/x.png", "truncated")])
-    assert run.read_record(3) == written
+    assert read_shard_record(run, 3) == written
     assert written.positions().tolist() == [0, 1, 3, 4, 5]
-    assert run.read_record(4) is None
+    assert read_shard_record(run, 4) is None
 
 
 @pytest.mark.parametrize("what", ["vectors", "metadata"])
@@ -175,7 +211,7 @@ def test_a_shard_with_a_file_of_another_size_has_no_record(tmp_path, what, damag
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-1] if damage == "cut" else path.read_bytes() + b"x")
-    assert run.read_record(0) is None
+    assert read_shard_record(run, 0) is None
 
 
 @pytest.mark.parametrize("change", ["", '{"number": 0', "[]", '{"number": 0}', "null"])
@@ -183,25 +219,25 @@ def test_a_damaged_record_vouches_for_nothing(tmp_path, change):
     run = RunDirectory(tmp_path)
     shard(run, 0)
     run.record(0).write_text(change)
-    assert run.read_record(0) is None
+    assert read_shard_record(run, 0) is None
 
 
 def test_records_name_the_shard_that_is_missing_and_the_mend(tmp_path):
     run = RunDirectory(tmp_path)
     with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
-        run.records()
+        load_embedded(run)
     records = [shard(run, k) for k in range(3)]
-    write_json(run.config, {"done": {"embed": 3}})
-    assert run.records() == records
+    write_json(run.config, {"asked": {}, "done": {"embed": 3}})
+    assert load_embedded(run).records == tuple(records)
     run.vectors(1).unlink()
     with pytest.raises(UserError, match=r"img_emb_1\.npy is missing or damaged: run `fairdedup embed` with --out"):
-        run.records()
+        load_embedded(run)
 
 
 def test_rows_count_what_was_rejected(tmp_path):
     run = RunDirectory(tmp_path)
     records = [shard(run, 0, [(0, "", "", "")]), shard(run, 1), shard(run, 2, [(5, "", "", ""), (6, "", "", "")])]
-    assert offsets(records).tolist() == [0, 6, 11, 18]
+    assert first_rows(records).tolist() == [0, 6, 11, 18]
     assert records[0].positions().tolist() == [1, 2, 3, 4, 5] and records[2].positions().tolist() == [0, 1, 2, 3, 4]
 
 
@@ -209,7 +245,7 @@ def test_shards_of_a_longer_input_are_dropped(tmp_path):
     run = RunDirectory(tmp_path)
     for k in range(4):
         shard(run, k)
-    run.drop_shards_from(2)
+    remove_shards_from(run, 2)
     assert there(tmp_path) == [
         "img_emb_0.npy", "img_emb_1.npy", "metadata_0.parquet", "metadata_1.parquet", "record_0.json", "record_1.json"
     ]  # fmt: skip
@@ -217,9 +253,13 @@ def test_shards_of_a_longer_input_are_dropped(tmp_path):
 
 def test_the_manifest_is_none_until_the_run_is_finished(tmp_path):
     run = RunDirectory(tmp_path)
-    assert manifest_of(run) is None
-    for no_manifest in (None, [], {}, {"eps": 0.1}):
+    assert read_manifest(run) is None
+    whole = MANIFEST | {"a key of tomorrow": [1]}
+    lacking = [{name: value for name, value in whole.items() if name != left} for left in MANIFEST]
+    for no_manifest in (None, [], {}, {"eps": 0.1}, {"counts": {"kept": 1}}, *lacking):
         (tmp_path / "run.json").write_text(json.dumps(no_manifest))
-        assert manifest_of(run) is None
-    (tmp_path / "run.json").write_text(json.dumps({"counts": {"kept": 1}}))
-    assert manifest_of(run) == {"counts": {"kept": 1}}
+        assert read_manifest(run) is None
+    (tmp_path / "run.json").write_text(json.dumps(whole))
+    found = read_manifest(run)
+    assert found is not None and found.counts.kept == 1 and found.version == 1
+    assert found.to_json() == {"version": 1, **whole}

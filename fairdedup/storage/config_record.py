@@ -1,0 +1,174 @@
+"""config.json: which options each stage was run with, and which stages are done; it decides what can be used again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import read_json, write_json
+from fairdedup.storage.stored_model import StoredFile, StoredModel
+
+StageOptions = dict[str, Any]  # options by their names, and hashes of the files that they name
+
+
+class InputRecord(StoredModel):
+    """The input of a run.
+
+    Attributes
+    ----------
+    source : str
+    format : str
+        Name of the format.
+    kind : str
+        "images" or "embeddings".
+    fingerprint : str
+        Hash of the names, sizes and times of its shards.
+    """
+
+    source: str
+    format: str
+    kind: str
+    fingerprint: str
+
+
+class NamedModel(StoredModel):
+    """A model as it was named: its name, and the tag or file of its weights."""
+
+    model: str
+    pretrained: str | None
+
+
+class EncoderRecord(NamedModel):
+    """The encoder that embedded the images; see `encoders.EncoderSpec`."""
+
+    batch_size: int
+    device: str
+    dtype: str
+    threads: int
+
+
+class PrototypesRecord(StoredModel):
+    """The embedded captions in prototypes.parquet.
+
+    Attributes
+    ----------
+    made_of : str
+        Hash of the file of captions and the encoder.
+    seal : str
+        Seal of prototypes.parquet.
+    """
+
+    made_of: str = Field(validation_alias="made of", serialization_alias="made of")
+    seal: str
+
+
+class StageTime(StoredModel):
+    """Rows that a stage handled, and the seconds that it took."""
+
+    rows: int
+    seconds: float
+
+
+class FinishedStages(StoredModel):
+    """What the finished stages have made.
+
+    Attributes
+    ----------
+    embed : int or None
+        Number of embedding shards; None where the stage is not finished.
+    cluster : str or None
+        Hash of the embeddings that were clustered; None where the stage is not finished.
+    """
+
+    embed: int | None = None
+    cluster: str | None = None
+
+
+class ConfigRecord(StoredFile):
+    """config.json.
+
+    Attributes
+    ----------
+    options : dict of str to StageOptions
+        Options of each stage that was started.
+    done : FinishedStages
+    device : str or None
+        Device that ``--device auto`` was resolved to.
+    input : InputRecord or None
+        None until the embed stage is finished; so are `encoder` and `named_model`.
+    encoder : EncoderRecord or None
+        None for ready embeddings.
+    named_model : NamedModel or None
+        Model that was named when the input was embedded.
+    prototypes : PrototypesRecord or None
+    stages : dict of str to StageTime
+    """
+
+    options: dict[str, StageOptions] = Field(validation_alias="asked", serialization_alias="asked")
+    done: FinishedStages
+    device: str | None = None
+    input: InputRecord | None = None
+    encoder: EncoderRecord | None = None
+    named_model: NamedModel | None = None
+    prototypes: PrototypesRecord | None = None
+    stages: dict[str, StageTime] = {}
+
+    def options_of(self, stage: str) -> StageOptions:
+        """Return the options of a stage; none if it was never started."""
+        return self.options.get(stage, {})
+
+    def start_stage(self, stage: str, options: StageOptions) -> ConfigRecord:
+        """Return the record with a stage that is started with these options, and not finished."""
+        left = {name: value for name, value in self.done.model_dump(exclude_unset=True).items() if name != stage}
+        return self.model_copy(
+            update={"options": {**self.options, stage: options}, "done": FinishedStages.model_validate(left)}
+        )
+
+    def finish_stage(self, stage: str, value: int | str) -> ConfigRecord:
+        """Return the record with a stage that is finished; `value` as `FinishedStages` has it."""
+        return self.model_copy(update={"done": self.done.model_copy(update={stage: value})})
+
+
+EMPTY_RECORD = ConfigRecord(options={}, done=FinishedStages())
+
+
+def read_config_record(directory: RunDirectory) -> ConfigRecord:
+    """Return config.json; an empty record where there is none.
+
+    Raises
+    ------
+    FairdedupError
+        If it is damaged, or a newer version of fairdedup wrote it.
+    """
+    return ConfigRecord.read(directory.config) or EMPTY_RECORD
+
+
+def write_config_record(directory: RunDirectory, record: ConfigRecord) -> None:
+    """Write config.json."""
+    record.write(directory.config)
+
+
+def read_input_fingerprints(directory: RunDirectory) -> dict[str, str] | None:
+    """Return the fingerprint of each shard of the input that the run was started with, None before that."""
+    known: dict[str, str] | None = read_json(directory.input)
+    return known
+
+
+def write_input_fingerprints(directory: RunDirectory, fingerprints: dict[str, str]) -> None:
+    """Write the fingerprint of each shard of the input."""
+    write_json(directory.input, fingerprints)
+
+
+def describe_input_changes(directory: RunDirectory, fingerprints: dict[str, str]) -> list[str]:
+    """Return in words how an input differs from the one that the run was started with; nothing where it does not."""
+    known = read_input_fingerprints(directory)
+    if known is None:
+        return []
+    changes = [
+        f"{name!r} {'has changed' if name in fingerprints else 'is gone'}"
+        for name in known
+        if fingerprints.get(name) != known[name]
+    ]
+    return changes + [f"{name!r} is new" for name in fingerprints if name not in known]

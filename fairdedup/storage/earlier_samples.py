@@ -1,0 +1,142 @@
+"""Samples that earlier runs kept (`--against`): linked into a run's own state, and read a cluster at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.run_files import is_same_file, is_sealed, opened_arrow, read_array, take_copy, write_array
+from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
+from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
+
+PLACE_BITS = 32  # of a name: the place in a segment; above them the segment's number
+
+
+def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) -> list[KeptRun]:
+    """Link the files of earlier runs into a state, each run once, and return the runs.
+
+    Parameters
+    ----------
+    target : StateDirectory
+    sources : sequence of (Path, RunState)
+        Run directories and their states; ties go to the first.
+    """
+    runs: list[KeptRun] = []
+    for root, state in sources:
+        for number, run in enumerate(state.runs):
+            if run.identity in {known.identity for known in runs}:
+                continue
+            source, folder = StateDirectory(root).run_folder(number), target.run_folder(len(runs))
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, sealed in run.files.items():
+                _link(source / name, folder / name, sealed)
+            runs.append(run)
+    return runs
+
+
+def _link(source: Path, target: Path, sealed: str) -> None:
+    if is_same_file(source, target) or is_sealed(target, sealed):
+        return
+    take_copy(source, target)
+
+
+class EarlierSamples:
+    """Reads what earlier runs kept, a cluster at a time, from the files that `link_runs` linked."""
+
+    def __init__(self, root: Path, first: int, last: int) -> None:
+        self.state, self.first = StateDirectory(root), first
+        segments = list_segments(root)
+        self._segments = [_Open(segment, first, last, len(segments)) for segment in segments]
+        self._sums = np.asarray(read_array(self.state.sums)[first:last])
+        self._begun = np.asarray(read_array(self.state.begun)[first:last])
+
+    def cluster(self, number: int, dimension: int) -> tuple[NDArray[np.float16], NDArray[np.int64], Any]:
+        """Return vectors (m, d) and names (m,) of a cluster, and its concepts' sums (c,) or None.
+
+        Raises
+        ------
+        UserError
+            If they are damaged.
+        """
+        found = [part for k, s in enumerate(self._segments) for part in s.cluster(number, k)]
+        units = [unit for unit, _ in found] or [np.zeros((0, dimension), np.float16)]
+        names = [name for _, name in found] or [np.zeros(0, np.int64)]
+        k = number - self.first
+        sums = self._sums[k] if self._begun[k] and self._sums.shape[1] else None
+        return np.concatenate(units), np.concatenate(names), sums
+
+
+class _Open:
+    def __init__(self, segment: Segment, first: int, last: int, share: int) -> None:
+        self.segment, self.first = segment, first
+        self.offsets = np.asarray(read_array(segment.offsets)[first : last + 1])
+        self.checksums = np.asarray(read_array(segment.checksums)[first:last])
+        self.vectors = read_array(segment.vectors, int(self.offsets[-1]), share)
+
+    def cluster(self, number: int, place: int) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
+        k = number - self.first
+        start, stop = int(self.offsets[k]), int(self.offsets[k + 1])
+        if stop > start:
+            unit = np.asarray(self.vectors[start:stop])
+            if checksum(unit) != int(self.checksums[k]):
+                raise UserError(
+                    f"{self.segment.vectors} is damaged: clear this run (--restart) and prune the run that it came from"
+                )
+            yield unit, (place << PLACE_BITS) + np.arange(start, stop)
+
+
+def list_segments(root: Path) -> list[Segment]:
+    """Return the segments that a run's decision reads, in order."""
+    state = StateDirectory(root)
+    segments = _read_earlier(state).segments
+    return [s for number, count in enumerate(segments) for s in state.segments(number, count)]
+
+
+def _read_earlier(state: StateDirectory) -> EarlierRecord:
+    record = EarlierRecord.read(state.earlier)
+    if record is None:
+        raise FairdedupError(f"{state.earlier} is missing: run the same command again")
+    return record
+
+
+def count_kept_by_cluster(root: Path, clusters: int) -> NDArray[np.int64]:
+    """Return how many samples earlier runs kept of each cluster: (k,)."""
+    total = np.zeros(clusters, np.int64)
+    for segment in list_segments(root):
+        total += np.diff(read_array(segment.offsets))
+    return total
+
+
+def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None], list[str | None]]:
+    """Return the run and the id of samples of earlier runs, None where a name is -1."""
+    runs: list[str | None] = [None] * len(names)
+    ids: list[str | None] = [None] * len(names)
+    if not (names >= 0).any():
+        return runs, ids
+    segments, folders = list_segments(root), _read_earlier(StateDirectory(root)).runs
+    numbers = names >> PLACE_BITS
+    for number in np.unique(numbers[names >= 0]).tolist():
+        segment, mine = segments[number], np.flatnonzero(numbers == number)
+        with opened_arrow(segment.ids) as table:
+            column = table.column("id")
+            found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
+        run = folders[int(segment.folder.name.removeprefix("run-"))]
+        for k, name in zip(mine.tolist(), found, strict=True):
+            runs[k], ids[k] = run, name
+    return runs, ids
+
+
+def write_earlier(
+    target: StateDirectory, runs: Sequence[KeptRun], sums: NDArray[np.int64], begun: NDArray[np.bool_]
+) -> None:
+    """Write what the decision of a run reads of the earlier ones."""
+    write_array(target.sums, sums)
+    write_array(target.begun, begun)
+    record = EarlierRecord(runs=[run.run for run in runs], segments=[run.segments for run in runs])
+    record.write(target.earlier)

@@ -1,0 +1,166 @@
+"""run.json, the manifest: written last, so that it proves that a run is finished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairdedup.errors import UserError
+from fairdedup.storage.config_record import EncoderRecord, InputRecord, StageTime
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.stored_model import StoredFile, StoredModel, read_undamaged
+
+AUDIT_FILES = ("audit.json", "audit.parquet")
+
+
+class Counts(StoredModel):
+    """Numbers of samples; kept + removed + rejected = input.
+
+    Attributes
+    ----------
+    input : int
+    valid : int
+        Samples that were decided: kept or removed.
+    kept, removed, rejected : int
+    readmitted : int
+        Kept samples that only make up the fraction, or fill a seat of `balanced`.
+    excluded : int
+        Rejected samples that the user left out.
+    """
+
+    input: int
+    valid: int
+    kept: int
+    removed: int
+    rejected: int
+    readmitted: int = 0
+    excluded: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Return the sums."""
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
+
+    @property
+    def add_up(self) -> bool:
+        """Whether every sample of the input is kept, removed or rejected."""
+        return self.kept + self.removed + self.rejected == self.input
+
+
+NO_COUNTS = Counts(**dict.fromkeys(Counts.model_fields, 0))
+
+
+class Guarantees(StoredModel):
+    """What was checked of the decisions; re-admitted samples are left aside."""
+
+    no_two_kept_are_duplicates: bool
+    every_removed_has_a_kept_representative: bool
+
+
+class GroupShare(StoredModel):
+    """Share of a group among the valid (`input`) and the kept samples."""
+
+    attribute: str
+    group: str
+    input: float
+    kept: float
+
+
+class Drift(StoredModel):
+    """How far new rows are from the clusters of the runs before them.
+
+    Attributes
+    ----------
+    psi, psi_by_chance : float
+        Population stability index of the cluster sizes, and its expectation by chance.
+    mean_similarity, mean_similarity_before : float
+        Mean centroid similarity of the new rows and of the rows before them.
+    refit : bool
+        Whether clustering anew is due.
+    """
+
+    psi: float
+    psi_by_chance: float
+    mean_similarity: float
+    mean_similarity_before: float
+    refit: bool
+
+
+class ReplacementRecord(StoredModel):
+    """One `fairdedup replace`: numbers of rows.
+
+    Attributes
+    ----------
+    file : str
+        Name of the list of vanished samples.
+    gone, gone_kept : int
+        Vanished rows, and those of them that were kept.
+    promoted : int
+    """
+
+    file: str
+    gone: int
+    gone_kept: int
+    promoted: int
+
+
+class RunManifest(StoredFile):
+    """run.json; docs/run-directory.md describes each key.
+
+    `against` and `drift` are set with ``--against`` only, `replaced` after a replacement only.
+    """
+
+    fairdedup: str | None
+    config: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    seed: int
+    input: InputRecord
+    encoder: EncoderRecord | None
+    clusters: int
+    stages: dict[str, StageTime]
+    counts: Counts
+    eps: float | None
+    guarantees: Guarantees
+    warnings: list[str]
+    shares: list[GroupShare]
+    files: dict[str, str]
+    replaced: list[ReplacementRecord] = []
+    against: list[str] | None = None
+    drift: Drift | None = None
+
+
+def read_manifest(directory: RunDirectory) -> RunManifest | None:
+    """Return run.json of a finished run, else None; a damaged one proves nothing.
+
+    Raises
+    ------
+    NewerVersionError
+        If a newer version of fairdedup wrote it.
+    """
+    return read_undamaged(directory.manifest, RunManifest)
+
+
+def require_manifest(directory: RunDirectory) -> RunManifest:
+    """Return run.json of a finished run.
+
+    Raises
+    ------
+    UserError
+        If the run is not finished.
+    """
+    root = directory.root
+    manifest = read_manifest(directory)
+    if directory.new_manifest.is_file():
+        raise UserError(f"a replacement in {root} was stopped: run the same `fairdedup replace` again to finish it")
+    if manifest is None:
+        raise UserError(f"{root} holds no finished run: run `fairdedup prune {root}` first")
+    return manifest
+
+
+def write_manifest(directory: RunDirectory, manifest: RunManifest) -> None:
+    """Write run.json: from here on the run is finished."""
+    manifest.write(directory.manifest)
+
+
+def remove_audit(directory: RunDirectory) -> None:
+    """Remove the audit of decisions that are about to change; labels that a person may be adding stay."""
+    for name in AUDIT_FILES:
+        directory.report(name).unlink(missing_ok=True)

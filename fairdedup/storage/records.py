@@ -1,0 +1,201 @@
+"""Records of embedding shards and of sorted groups: each is written after the files that it vouches for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from fairdedup.errors import UserError
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import is_sealed, is_whole, read_sealed_table, seal, sizes_in
+from fairdedup.storage.stored_model import StoredFile, read_stored_files, read_undamaged
+
+
+class Rejection(NamedTuple):
+    """A sample that could not be used."""
+
+    position: int  # in the input shard
+    id: str
+    source: str  # where the sample is, for people
+    reason: str
+
+
+class Record(StoredFile):
+    """A record vouches for files, so unknown keys make it damaged: its files are made again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def content(self) -> dict[str, Any]:
+        """Return everything but the version of the format: what hashes of a record are made of."""
+        return self.model_dump(mode="json", exclude={"version"})
+
+
+class ShardRecord(Record):
+    """What an embedding shard holds.
+
+    Attributes
+    ----------
+    number : int
+    name : str
+        Name of the input shard.
+    fingerprint : str
+        Hash of the input shard's bytes and the encoder.
+    input, valid : int
+        Number of samples in the input shard, and of vectors in the embedding shard.
+    rejected : list of Rejection
+    seals : dict of str to str
+        Seal of each file, by the names of `RunDirectory.shard_files`.
+    """
+
+    number: int
+    name: str
+    fingerprint: str
+    input: int
+    valid: int
+    rejected: list[Rejection]
+    seals: dict[str, str]
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the position in the input shard of every vector: (valid,)."""
+        rejected = np.array([r.position for r in self.rejected], np.int64)
+        return np.delete(np.arange(self.input), rejected)
+
+
+class SortedRecord(Record):
+    """What the files of a sorted group hold: the vectors of consecutive embedding shards, by cluster.
+
+    Attributes
+    ----------
+    number : int
+    fingerprint : str
+        Hash of the embedding shards' records and the centroids.
+    seals : dict of str to str
+        Seal of each file, by the names of `RunDirectory.sorted_files`.
+    """
+
+    number: int
+    fingerprint: str
+    seals: dict[str, str]
+
+
+def seal_files(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the seal of each file."""
+    return {name: seal(path) for name, path in files.items()}
+
+
+def write_shard_record(directory: RunDirectory, record: ShardRecord) -> None:
+    """Write the record of an embedding shard, after its files."""
+    record.write(directory.record(record.number))
+
+
+def read_shard_record(directory: RunDirectory, number: int, *, verify: bool = False) -> ShardRecord | None:
+    """Return the record of an embedding shard, or None if it or a file of the shard is missing or damaged.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    number : int
+    verify : bool
+        Whether to read the files and compare their checksums; otherwise only their sizes are compared.
+    """
+    record = read_undamaged(directory.record(number), ShardRecord)
+    check = is_sealed if verify else is_whole
+    return record if record and _match(directory.shard_files(number), record.seals, check) else None
+
+
+def write_sorted_record(directory: RunDirectory, record: SortedRecord) -> None:
+    """Write the record of a sorted group, after its files."""
+    record.write(directory.sorted_record(record.number))
+
+
+def read_sorted_record(directory: RunDirectory, number: int) -> SortedRecord | None:
+    """Return the record of a sorted group, or None if it or a file of the group is missing or damaged."""
+    record = read_undamaged(directory.sorted_record(number), SortedRecord)
+    return record if record and _match(directory.sorted_files(number), record.seals, is_sealed) else None
+
+
+def read_shard_records(directory: RunDirectory, shards: int) -> list[ShardRecord]:
+    """Return the records of all embedding shards, in order; the sizes of their files are compared.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    shards : int
+        Number of shards.
+
+    Raises
+    ------
+    UserError
+        If a record or a file is missing or damaged.
+    """
+    paths = [directory.record(number) for number in range(shards)]
+    sizes = {name: sizes_in(path.parent) for name, path in directory.shard_files(0).items()}
+    records = []
+    for number, record in enumerate(read_stored_files(paths, ShardRecord)):
+        files = directory.shard_files(number)
+        if record is None or any(
+            str(sizes[name].get(path.name)) != record.seals.get(name, "").split("-")[0] for name, path in files.items()
+        ):
+            raise _damaged_shard(directory, directory.vectors(number))
+        records.append(record)
+    return records
+
+
+def list_recorded_shards(directory: RunDirectory) -> set[int]:
+    """Return the numbers of the embedding shards that have a record, by one listing."""
+    found = (re.fullmatch(r"record_([0-9]+)\.json", name) for name in sizes_in(directory.record(0).parent))
+    return {int(match[1]) for match in found if match}
+
+
+def read_shard_metadata(directory: RunDirectory, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
+    """Return the metadata of an embedding shard: one row for each vector.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    record : ShardRecord
+    columns : list of str, optional
+        Names of the columns to read; None reads all.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
+    path = directory.metadata(record.number)
+    table = read_sealed_table(path, record.seals["metadata"], columns)
+    if table is None:
+        raise _damaged_shard(directory, path)
+    return table
+
+
+def remove_shards_from(directory: RunDirectory, number: int) -> None:
+    """Remove the embedding shards from this number on, which an earlier and longer input left behind."""
+    for stale in sorted(known for known in list_recorded_shards(directory) if known >= number):
+        directory.record(stale).unlink()
+        for path in directory.shard_files(stale).values():
+            path.unlink(missing_ok=True)
+
+
+def remove_sorted_from(directory: RunDirectory, number: int) -> None:
+    """Remove the sorted groups from this number on, which an earlier clustering left behind."""
+    while (record := directory.sorted_record(number)).is_file():
+        record.unlink()
+        for path in directory.sorted_files(number).values():
+            path.unlink(missing_ok=True)
+        number += 1
+
+
+def _match(files: Mapping[str, Path], seals: Mapping[str, str], check: Any) -> bool:
+    return files.keys() == seals.keys() and all(check(path, seals[name]) for name, path in files.items())
+
+
+def _damaged_shard(directory: RunDirectory, path: Path) -> UserError:
+    return UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {directory.root} again")

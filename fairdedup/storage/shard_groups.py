@@ -1,0 +1,82 @@
+"""Groups of consecutive embedding shards, which share a sorted file and a part of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.storage.records import ShardRecord
+
+GROUP_ROWS = 1 << 18  # rows of a group, so that many tiny shards become few files
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive embedding shards that share a sorted file and a part of the result.
+
+    Attributes
+    ----------
+    number : int
+    records : tuple of ShardRecord
+    first : int
+        Row at which the first shard begins.
+    """
+
+    number: int
+    records: tuple[ShardRecord, ...]
+    first: int
+
+    @property
+    def name(self) -> str:
+        """What the shards are called."""
+        last = f" to {self.records[-1].name}" if len(self.records) > 1 else ""
+        return self.records[0].name + last
+
+    @property
+    def input(self) -> int:
+        """Samples of the input in it."""
+        return sum(r.input for r in self.records)
+
+    @property
+    def valid(self) -> int:
+        """Vectors in it."""
+        return sum(r.valid for r in self.records)
+
+    def shards(self) -> Iterator[tuple[ShardRecord, int]]:
+        """Yield each shard with the row at which it begins."""
+        first = self.first
+        for record in self.records:
+            yield record, first
+            first += record.input
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of the vectors, ascending."""
+        return np.concatenate([first + record.positions() for record, first in self.shards()])
+
+    def sources(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return where each of some rows lies, for people: shard and position."""
+        starts = np.array([first for _, first in self.shards()])
+        homes = np.searchsorted(starts, rows, side="right") - 1  # of empty shards the last: none of the rows is theirs
+        return [f"{self.records[h].name}[{row - starts[h]}]" for h, row in zip(homes, rows, strict=True)]
+
+
+def group_shards(records: Sequence[ShardRecord]) -> list[Group]:
+    """Split records into groups of up to `GROUP_ROWS` rows, so that many tiny shards become few files."""
+    out: list[Group] = []
+    held: list[ShardRecord] = []
+    first = rows = 0
+    for record in records:
+        if held and rows + record.input > GROUP_ROWS:
+            out.append(Group(len(out), tuple(held), first))
+            held, first, rows = [], first + rows, 0
+        held.append(record)
+        rows += record.input
+    return [*out, Group(len(out), tuple(held), first)] if held else out
+
+
+def first_rows(records: Sequence[ShardRecord]) -> NDArray[np.int64]:
+    """Return the row at which each shard begins, and behind them the number of input samples."""
+    return np.cumsum([0] + [r.input for r in records]).astype(np.int64)
