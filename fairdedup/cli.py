@@ -341,18 +341,28 @@ def audit(
     """
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.audit import Asked
+    from fairdedup.audit.audit_options import AuditOptions
 
     crossed = None
     if intersections:
         crossed = tuple(tuple(_names(text, "--intersections")) for text in intersections if text != "none")
     named = None if attributes is None else tuple(_names(attributes, "--attributes"))
-    asked = Asked(labels, named, crossed, min_count, aim, top, suggest_labels or 0, csv_out, config.seed)
+    options = AuditOptions(
+        labels=labels,
+        attributes=named,
+        intersections=crossed,
+        min_count=min_count,
+        target=aim,
+        top=top,
+        suggest=suggest_labels or 0,
+        suggestions=csv_out,
+        seed=config.seed,
+    )
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
-        found = pipeline.audit_run(config, asked, workers)
+        found = pipeline.audit_run(config, options, workers)
     report = config.out / "report" / "audit.json"
-    told = {name: found[name] for name in ("source", "counts", "notes")}
-    progress.log("finished", run=str(config.out), report=str(report), **told)
+    known = {"source": found.source, "counts": found.counts, "notes": found.notes}
+    progress.log("finished", run=str(config.out), report=str(report), **known)
     if as_json:
         click.echo(report.read_text(encoding="utf-8"), nl=False)
     elif not (quiet or log_json):
@@ -407,13 +417,13 @@ def calibrate(
     from fairdedup import pipeline
 
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress) as workers:
-        told = pipeline.calibrate_run(config, labels, file, workers)
+        results = pipeline.calibrate_run(config, labels, file, workers)
     if log_json:
-        progress.log("finished", run=str(config.out), prototypes=str(file), attributes=told)
-    for line in told:
+        progress.log("finished", run=str(config.out), prototypes=str(file), attributes=[r.to_json() for r in results])
+    for one in results:
         _say(quiet or log_json, visible(
-            f"{line['attribute']}: {line['labels']:,} labels, temperature {line['temperature']:g}; cross entropy of "
-            f"labels not seen {line['after']:.3f}, {line['before']:.3f} before, {line['by chance']:.3f} by chance"
+            f"{one.attribute}: {one.labels:,} labels, temperature {one.temperature:g}; cross entropy of "
+            f"labels not seen {one.after:.3f}, {one.before:.3f} before, {one.by_chance:.3f} by chance"
         ))  # fmt: skip
     _say(quiet or log_json, visible(f"prototypes: {file}"))
 
@@ -444,7 +454,7 @@ def export(
     """
     config = _config(config_file, {"out": run_, **flags})
     from fairdedup import pipeline
-    from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over
+    from fairdedup.handover import SHARD_SAMPLES, ExportOptions, export_samples
 
     if shard_size is not None and shard_bytes is not None:
         raise UserError("--shard-size and --shard-bytes exclude each other: give one of them")
@@ -452,13 +462,21 @@ def export(
         if form != "webdataset" and value is not None:
             raise UserError(f"{flag} is for --to webdataset, not for --to {form}: leave it out")
     most = None if shard_bytes is None else _bytes(shard_bytes, "--shard-bytes")
-    wanted = Wanted(config.out, form, what, dest, shard_size or SHARD_SAMPLES, most, source)
+    options = ExportOptions(
+        run=config.out,
+        form=form,
+        what=what,
+        dest=dest,
+        shard_samples=shard_size or SHARD_SAMPLES,
+        shard_bytes=most,
+        source=source,
+    )
     with _progress(quiet, log_json) as progress, pipeline.at_work(config, progress, alone=False) as workers:
-        told = hand_over(wanted, workers)
+        result = export_samples(options, workers)
     if log_json:
-        progress.log("finished", run=str(config.out), **told)
-    shards = f", {told['shards']:,} tar, {told['bytes'] / 1e6:,.1f} MB" if "shards" in told else ""
-    _say(quiet or log_json, visible(f"{what} samples: {told['samples']:,}{shards}, in {told['path']}"))
+        progress.log("finished", run=str(config.out), **result.to_json())
+    shards = "" if result.shards is None else f", {result.shards:,} tar, {(result.bytes or 0) / 1e6:,.1f} MB"
+    _say(quiet or log_json, visible(f"{what} samples: {result.samples:,}{shards}, in {result.path}"))
 
 
 @cli.command(cls=_Examples, examples="fairdedup sample faces/ && fairdedup run faces/ --keep 0.5")
