@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fairdedup.audit.audit_report import AttributeReport, AuditReport
 from fairdedup.errors import visible
 
 _GUARANTEES = {
@@ -108,76 +109,76 @@ def print_sweep(lines: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def print_audit(found: dict[str, Any], out: Path, console: Console) -> None:
+def print_audit(found: AuditReport, out: Path, console: Console) -> None:
     """Print an audit for people: a table for each attribute, who of the intersections fares badly, and where."""
-    console.print(f"\nwho was kept, {_plain(found['says'])}")
-    for line in found["attributes"]:
-        if not line["intersection"]:
+    console.print(f"\nwho was kept, {_plain(found.says)}")
+    for line in found.attributes:
+        if not line.intersection:
             console.print()
             _print_attribute(line, found, console)
     worst = [
-        (group["to_best"], line["attribute"], group)
-        for line in found["attributes"] if line["intersection"]
-        for group in line["groups"] if group["under_four_fifths"]
+        (group.to_best or 0.0, line.attribute, group)
+        for line in found.attributes if line.intersection
+        for group in line.groups if group.under_four_fifths
     ]  # fmt: skip
-    if any(line["intersection"] for line in found["attributes"]):
+    if any(line.intersection for line in found.attributes):
         console.print(f"\nintersections: {len(worst):,} groups are kept at under four fifths of the best rate")
         for ratio, name, group in sorted(worst, key=lambda w: w[:2])[:_WORST]:
             console.print(
-                f"  {_plain(name)}: {_plain(group['group'])}: {_amount(group['kept'])} of {_amount(group['before'])} "
+                f"  {_plain(name)}: {_plain(group.group)}: {_amount(group.kept)} of {_amount(group.before)} "
                 f"kept, {ratio:.2f} of the best rate", soft_wrap=True,
             )  # fmt: skip
     _print_losses(found, console)
     console.print(
-        f"\n! under four fifths of the best rate   [] {found['confidence']:.0%} interval over whole clusters   "
+        f"\n! under four fifths of the best rate   [] {found.confidence:.0%} interval over whole clusters   "
         "p against `random`, Holm", markup=False, soft_wrap=True,
     )  # fmt: skip
-    for note in found["notes"]:
+    for note in found.notes:
         console.print(f"[yellow]note:[/] {_plain(note)}", soft_wrap=True)
-    if "suggested" in found:
-        known = found["suggested"]
-        console.print(f"{known['rows']:,} samples that are worth a label: {_plain(known['file'])}", soft_wrap=True)
+    if found.suggested is not None:
+        known = found.suggested
+        console.print(f"{known.rows:,} samples that are worth a label: {_plain(known.file)}", soft_wrap=True)
     console.print(f"everything, intersections too: {_plain(out / 'report' / 'audit.json')}", soft_wrap=True)
 
 
-def _print_attribute(line: dict[str, Any], found: dict[str, Any], console: Console) -> None:
-    unlabelled = f"; {line['unlabelled']:,} unlabelled" if line["unlabelled"] else ""
-    title = f"{_plain(line['attribute'])} ({_amount(line['kept'])} of {_amount(line['rows'])} kept{unlabelled})"
-    if not line["groups"]:
-        console.print(f"{title}: {_plain(line['why'])}")
+def _print_attribute(line: AttributeReport, found: AuditReport, console: Console) -> None:
+    unlabelled = f"; {line.unlabelled:,} unlabelled" if line.unlabelled else ""
+    title = f"{_plain(line.attribute)} ({_amount(line.kept)} of {_amount(line.rows)} kept{unlabelled})"
+    if not line.groups:
+        console.print(f"{title}: {_plain(line.why)}")
         return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
     table.add_column("group", max_width=22, overflow="fold")
     for name in ("before", "kept", "keep rate", "share", "points", "skew", "p", ""):
         table.add_column(name, justify="right", no_wrap=True)
-    for group in line["groups"]:
-        counts = (_plain(group["group"]), _amount(group["before"]), _amount(group["kept"]))
-        if not group["sufficient"]:
+    for group in line.groups:
+        counts = (_plain(group.group), _amount(group.before), _amount(group.kept))
+        if not group.sufficient:
             table.add_row(*counts, "insufficient")
             continue
-        share = _of(group["share_before"], "{:.1%}") + " to " + _of(group["share_after"], "{:.1%}")
+        share = _of(group.share_before, "{:.1%}") + " to " + _of(group.share_after, "{:.1%}")
         table.add_row(
-            *counts, escape(_of(group["rate"], "{:.1%}") + _interval(group["rate_interval"], "{:.0f}")), share,
-            escape(_of(group["shift"], "{:+.1f}", 100) + _interval(group["shift_interval"], "{:+.1f}")),
-            _of(group["skew"], "{:+.2f}"), _chance(group["p_holm"]), "!" if group["under_four_fifths"] else "",
+            *counts, escape(_of(group.rate, "{:.1%}") + _interval(group.rate_interval, "{:.0f}")), share,
+            escape(_of(group.shift, "{:+.1f}", 100) + _interval(group.shift_interval, "{:+.1f}")),
+            _of(group.skew, "{:+.2f}"), _chance(group.p_holm), "!" if group.under_four_fifths else "",
         )  # fmt: skip
     console.print(table)
     console.print(
-        f"  least / largest rate {_of(line['ratio'], '{:.2f}')}{_interval(line['ratio_interval'], '{:.2f}', 1)}"
-        f"   all but the majority {_of(line['non_majority_before'], '{:.1%}')} to "
-        f"{_of(line['non_majority_after'], '{:.1%}')}\n"
-        f"  distance to target ({line['target']}) {_of(line['distance_before'], '{:.3f}')} to "
-        f"{_of(line['distance_after'], '{:.3f}')}   KL to full {_of(line['kl_to_full'], '{:.4f}')}, to uniform "
-        f"{_of(line['kl_to_uniform'], '{:.4f}')}", markup=False,
+        f"  least / largest rate {_of(line.ratio, '{:.2f}')}{_interval(line.ratio_interval, '{:.2f}', 1)}"
+        f"   all but the majority {_of(line.non_majority_before, '{:.1%}')} to "
+        f"{_of(line.non_majority_after, '{:.1%}')}\n"
+        f"  distance to target ({line.target}) {_of(line.distance_before, '{:.3f}')} to "
+        f"{_of(line.distance_after, '{:.3f}')}   KL to full {_of(line.kl_to_full, '{:.4f}')}, to uniform "
+        f"{_of(line.kl_to_uniform, '{:.4f}')}", markup=False,
     )  # fmt: skip
 
 
-def _print_losses(found: dict[str, Any], console: Console) -> None:
+def _print_losses(found: AuditReport, console: Console) -> None:
     """Print where the groups that lost most were lost."""
     losers = [
-        (group["loss"]["whole"], line["attribute"], group)
-        for line in found["attributes"] if not line["intersection"]
-        for group in line["groups"] if group["sufficient"] and group["loss"]["whole"] > _LEAST
+        (group.loss.whole, line.attribute, group)
+        for line in found.attributes if not line.intersection
+        for group in line.groups if group.sufficient and group.loss.whole > _LEAST
     ]  # fmt: skip
     if not losers:
         return
@@ -187,11 +188,11 @@ def _print_losses(found: dict[str, Any], console: Console) -> None:
     for name in ("short by", "clusters pruned harder", "choice inside clusters", "costliest clusters"):
         table.add_column(name, justify="right")
     for _, name, group in sorted(losers, key=lambda x: (-x[0], x[1]))[:_WORST]:
-        loss = group["loss"]
-        clusters = sorted((*loss["clusters_between"], *loss["clusters_within"]), key=lambda c: -c["cost"])
-        costliest = ", ".join(list(dict.fromkeys(str(c["cluster"]) for c in clusters))[:_CLUSTERS])
-        table.add_row(f"{_plain(name)}: {_plain(group['group'])}", f"{loss['whole']:.1f}", f"{loss['between']:+.1f}",
-                      f"{loss['within']:+.1f}", costliest)  # fmt: skip
+        loss = group.loss
+        clusters = sorted((*loss.clusters_between, *loss.clusters_within), key=lambda c: -c.cost)
+        costliest = ", ".join(list(dict.fromkeys(str(c.cluster) for c in clusters))[:_CLUSTERS])
+        table.add_row(f"{_plain(name)}: {_plain(group.group)}", f"{loss.whole:.1f}", f"{loss.between:+.1f}",
+                      f"{loss.within:+.1f}", costliest)  # fmt: skip
     console.print()
     console.print(table)
 
@@ -205,11 +206,11 @@ def _amount(count: float) -> str:
     return f"{count:,}" if isinstance(count, int) else f"{count:,.1f}"
 
 
-def _of(value: float | str | None, form: str, times: float = 1) -> str:
-    return "-" if value is None else value if isinstance(value, str) else form.format(value * times)
+def _of(value: float | None, form: str, times: float = 1) -> str:
+    return "-" if value is None else form.format(value * times)
 
 
-def _interval(bounds: list[Any] | None, form: str, times: float = 100) -> str:
+def _interval(bounds: tuple[float, float] | None, form: str, times: float = 100) -> str:
     return f" [{_of(bounds[0], form, times)}, {_of(bounds[1], form, times)}]" if bounds else ""
 
 

@@ -92,9 +92,9 @@ def audit(
     """
     session = Session.open(flags)
     from fairdedup import pipeline
-    from fairdedup.audit import Asked
+    from fairdedup.audit.audit_options import AuditOptions
 
-    asked = Asked(
+    audit_options = AuditOptions(
         labels=labels,
         attributes=attributes,
         intersections=tuple(filter(None, intersections)) if intersections else None,
@@ -106,9 +106,9 @@ def audit(
         seed=session.config.seed,
     )
     with session.workers() as workers:
-        found = pipeline.audit_run(session.config, asked, workers)
+        found = pipeline.audit_run(session.config, audit_options, workers)
     report = session.config.out / "report" / "audit.json"
-    session.finish(report=str(report), **{name: found[name] for name in ("source", "counts", "notes")})
+    session.finish(report=str(report), source=found.source, counts=found.counts, notes=found.notes)
     if as_json:
         click.echo(report.read_text(encoding="utf-8"), nl=False)
     elif session.prints:
@@ -184,11 +184,11 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     with session.workers() as workers:
         fitted = pipeline.calibrate_run(session.config, labels, file, workers)
     lines = [
-        f"{line['attribute']}: {line['labels']:,} labels, temperature {line['temperature']:g}; cross entropy on "
-        f"held-out labels {line['after']:.3f}, before {line['before']:.3f}, by chance {line['by chance']:.3f}"
-        for line in fitted
+        f"{fit.attribute}: {fit.labels:,} labels, temperature {fit.temperature:g}; cross entropy on held-out labels "
+        f"{fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
+        for fit in fitted
     ]
-    session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=fitted)
+    session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=[fit.to_json() for fit in fitted])
 
 
 @click.command(
@@ -232,21 +232,21 @@ def export(
     for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
         if form != "webdataset" and value is not None:
             raise UserError(f"{flag} works only with --to webdataset, not with --to {form}. Leave it out.")
-    from fairdedup.handover import SHARD_SAMPLES, Wanted, hand_over
+    from fairdedup.handover import SHARD_SAMPLES, ExportOptions, export_samples
 
-    wanted = Wanted(
+    export_options = ExportOptions(
         run=session.config.out,
         form=form,
         what=what,
         dest=dest,
-        samples=shard_size or SHARD_SAMPLES,
-        most_bytes=shard_bytes,
+        shard_samples=shard_size or SHARD_SAMPLES,
+        shard_bytes=shard_bytes,
         source=source,
     )
     with session.workers(read_only=True) as workers:
-        written = hand_over(wanted, workers)
-    shards = f", {written['shards']:,} tar, {written['bytes'] / 1e6:,.1f} MB" if "shards" in written else ""
-    session.finish(f"{what} samples: {written['samples']:,}{shards}, in {written['path']}", **written)
+        written = export_samples(export_options, workers)
+    shards = "" if written.shards is None else f", {written.shards:,} tar, {(written.bytes or 0) / 1e6:,.1f} MB"
+    session.finish(f"{what} samples: {written.samples:,}{shards}, in {written.path}", **written.to_json())
 
 
 @click.command(cls=ExampleCommand, examples=["fairdedup sample faces/ && fairdedup run faces/ --keep 0.5"])
