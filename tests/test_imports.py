@@ -27,7 +27,6 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "report": {"core", "storage", "errors"},
     "config": WITH_STORAGE,
     "progress": {"errors"},
-    "summary": {"audit", "errors"},
     "stages": STAGES_USE,
     "prototype_files": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
@@ -45,7 +44,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip
-NOT_FROM_PIPELINE = {"cli", "api", "summary", "__main__"}
+NOT_FROM_PIPELINE = {"cli", "api", "__main__"}
 LAZY = {"faiss", "torch", "fairlearn", "scipy"}  # inside functions only
 CORE_MAY_LOAD = {"numpy", "numba", "threadpoolctl"} | LAZY
 HEAVY = ("torch", "open_clip", "pandas", "numba", "distributed", "faiss", "fairlearn", "scipy")

@@ -112,7 +112,7 @@ def audit(
     if as_json:
         click.echo(report.read_text(encoding="utf-8"), nl=False)
     elif session.prints:
-        from fairdedup.summary import print_audit
+        from fairdedup.cli.audit_summary import print_audit
 
         print_audit(found, session.config.out, session.console)
 

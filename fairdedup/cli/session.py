@@ -101,6 +101,6 @@ class Session:
         """Print the summary of a finished run, or log it."""
         self.finish(**{name: manifest[name] for name in LOGGED})
         if self.prints:
-            from fairdedup.summary import print_summary
+            from fairdedup.cli.run_summary import print_summary
 
             print_summary(manifest, self.config.out, self.console)

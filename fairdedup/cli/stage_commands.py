@@ -149,7 +149,7 @@ def sweep(fractions: list[float], **flags: Any) -> None:
     """
     session = Session.open(flags)
     from fairdedup import pipeline
-    from fairdedup.summary import print_sweep
+    from fairdedup.cli.run_summary import print_sweep
 
     with session.workers() as workers:
         lines = pipeline.sweep_run(session.config, fractions, workers)

@@ -54,6 +54,7 @@ from runs import command, picture, table
 
 import fairdedup
 from fairdedup import cli, pipeline
+from fairdedup.cli.run_summary import print_summary
 from fairdedup.config import RunConfig
 from fairdedup.datasets import open_input
 from fairdedup.datasets import parquet as reader
@@ -61,7 +62,6 @@ from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.summary import print_summary
 
 
 @dataclass(frozen=True)
