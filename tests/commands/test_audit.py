@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from runs import CLUSTERS, Decided, command, done, files, manifest, prototype_vectors, raw_vectors, table
 
-from fairdedup.audit import causes as why
-from fairdedup.storage.manifest import AUDIT_FILES
+from fairdedup.audit import causes
+from fairdedup.storage.layout import AUDIT_FILES
 
 REPORT = ("report/audit.json", "report/audit.parquet")
 
@@ -307,7 +307,7 @@ def test_the_same_seed_gives_the_same_report(again, labelled):
 
 
 def test_a_large_cluster_is_counted_but_not_looked_into(again, labelled, monkeypatch):
-    monkeypatch.setattr(why, "MOST_ROWS", 10)
+    monkeypatch.setattr(causes, "MOST_ROWS", 10)
     done("audit", again, "--labels", labelled[1], "--quiet")
     found = told(again)
     assert any("too large to be looked into" in note for note in found["notes"])
@@ -378,22 +378,19 @@ def test_prototypes_of_the_run_are_the_default(again, scheduler):
 
 
 def test_soft_reports_do_not_depend_on_how_parts_are_cut(again, scheduler, prototypes, monkeypatch):
-    from fairdedup.storage import shard_groups as storage
-    from fairdedup.storage.contents import load_embedded
-    from fairdedup.storage.layout import RunDirectory
-    from fairdedup.storage.run_files import seal
+    from fairdedup.storage import layout as storage
 
     done("audit", again, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
     whole = (again / "report" / "audit.json").read_bytes()
     decisions = pq.read_table(again / "decisions" / "part-00000.parquet")
     known = manifest(again)
     monkeypatch.setattr(storage, "GROUP_ROWS", 80)  # three shards, three parts
-    for number, group_ in enumerate(load_embedded(RunDirectory(again)).groups):
+    for number, group_ in enumerate(storage.groups(storage.RunDirectory(again).records())):
         rows = decisions.column("row").to_numpy()
         own = (rows >= group_.first) & (rows < group_.first + group_.input)
         path = again / "decisions" / f"part-{number:05d}.parquet"
         pq.write_table(decisions.filter(pa.array(own)), path)
-        known["files"][f"decisions/{path.name}"] = seal(path)
+        known["files"][f"decisions/{path.name}"] = storage.seal(path)
     assert number == 2
     (again / "run.json").write_text(json.dumps(known))
     done("audit", again, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")

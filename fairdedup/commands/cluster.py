@@ -1,0 +1,42 @@
+"""`fairdedup cluster`: the second stage alone. Embeddings are clustered, or assigned to the clusters of earlier runs."""
+
+from __future__ import annotations
+
+from fairdedup.config import RunConfig
+from fairdedup.core.kmeans import check_clusters
+from fairdedup.incremental.earlier_runs import check_cluster_count, check_dimension, find_earlier_runs
+from fairdedup.preparation.request import Request
+from fairdedup.preparation.stage_records import finish_stage, start_stage
+from fairdedup.stages.clustering import ClusterOptions, cluster
+from fairdedup.storage.contents import Clustered, Embedded, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.workers import Workers
+
+
+def cluster_command(config: RunConfig, workers: Workers) -> Clustered:
+    """Cluster the embeddings of a run, and return the clusters.
+
+    Raises
+    ------
+    UserError
+        If there are no finished embeddings, or there are more clusters than rows.
+    """
+    directory = RunDirectory(config.out.absolute())
+    embedded = load_embedded(directory)
+    earlier = find_earlier_runs(config)
+    return cluster_embeddings(Request(config, directory, earlier), embedded, workers)
+
+
+def cluster_embeddings(request: Request, embedded: Embedded, workers: Workers) -> Clustered:
+    """Write clusters/: the centroids, and the embeddings sorted by cluster; undamaged files are used again."""
+    config, earlier = request.config, request.earlier
+    if earlier is None:
+        check_clusters(config.clusters, max(1, embedded.valid))  # before the old clusters are given up
+    else:
+        check_cluster_count(config, earlier)
+        check_dimension(embedded.dimension, earlier)
+    start_stage(embedded.directory, "cluster", request.options["cluster"])
+    options = ClusterOptions(config.clusters, config.seed, config.threads)
+    clustered = cluster(embedded, options, workers.submit, None if earlier is None else earlier.centroids)
+    finish_stage(embedded.directory, "cluster", embedded.fingerprint, workers.progress)
+    return clustered

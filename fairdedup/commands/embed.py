@@ -1,0 +1,82 @@
+"""`fairdedup embed`: the first stage alone. Images become embeddings, or ready embeddings are read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fairdedup.config import STAGE_KEYS, RunConfig
+from fairdedup.datasets import Dataset
+from fairdedup.preparation.encoder_choice import choose_image_encoder
+from fairdedup.preparation.provenance import fingerprint_dataset
+from fairdedup.preparation.request import Request, read_request
+from fairdedup.preparation.run_checks import check_directory, check_input
+from fairdedup.preparation.run_input import open_run_input
+from fairdedup.preparation.stage_records import finish_stage, start_stage
+from fairdedup.stages.embedding import embed, find_embedded_shards, fingerprint_shards
+from fairdedup.stages.exact_copies import share_copies
+from fairdedup.storage.config_record import (
+    EncoderRecord,
+    InputRecord,
+    NamedModel,
+    read_config_record,
+    read_input_fingerprints,
+    write_input_fingerprints,
+)
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.shared_vectors import Copies
+from fairdedup.workers import Workers
+
+
+def embed_command(config: RunConfig, workers: Workers) -> Embedded:
+    """Embed the input into a run directory, and return the embeddings.
+
+    Raises
+    ------
+    UserError
+        If the run directory is of another input, or was embedded with other options.
+    """
+    request = read_request(config)
+    record = read_config_record(request.directory)
+    options = {stage: record.options_of(stage) for stage in STAGE_KEYS}
+    if options["embed"]:
+        options["embed"] = request.options["embed"]
+    check_directory(request.directory, options)
+    dataset = open_run_input(request.config, request.directory, workers.progress)
+    request.check_encoder(dataset.kind)
+    return embed_input(request, dataset, workers)
+
+
+def embed_input(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
+    """Write embeddings/: float16 vectors and metadata of every shard of the input; return them.
+
+    Shards that were embedded before and are undamaged are not embedded again.
+    """
+    config, directory = request.config, request.directory
+    encoder = choose_image_encoder(config, directory, workers) if dataset.kind == "images" else None
+    check_input(directory, dataset)
+    start_stage(directory, "embed", request.options["embed"])
+    if read_input_fingerprints(directory) is None:
+        write_input_fingerprints(directory, dataset.fingerprints)
+    prints = fingerprint_shards(dataset, encoder)
+    finished = find_embedded_shards(directory, prints, workers.submit)
+    todo = [k for k in range(len(prints)) if k not in finished]
+    copies: list[Copies] = []
+    if encoder and todo:
+        copies, saved = share_copies(dataset, directory, encoder, prints, todo, workers.submit)
+        if saved:
+            workers.progress.say(f"{saved:,} exact copies; each is embedded once")
+    empty = bool(config.against)
+    embedded = embed(dataset, directory, encoder, prints, finished, copies, config.max_rejected, workers.submit, empty)
+    workers.progress.rows["embed"] = embedded.input  # how many samples a tar holds is known only now
+    finish_stage(
+        directory,
+        "embed",
+        len(embedded.records),
+        workers.progress,
+        input=InputRecord(
+            source=dataset.source, format=dataset.format, kind=dataset.kind, fingerprint=fingerprint_dataset(dataset)
+        ),
+        encoder=EncoderRecord(**asdict(encoder)) if encoder else None,
+        named_model=NamedModel(model=config.model, pretrained=config.pretrained) if config.model else None,
+    )
+    return embedded

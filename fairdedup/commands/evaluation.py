@@ -1,0 +1,98 @@
+"""``--exclude-near``: the evaluation samples that no kept row may be too near to, as embeddings.
+
+A run directory is read as it is. Any other input is embedded into RUN/evaluation, as the run itself was embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from fairdedup.commands.embed import embed_input
+from fairdedup.datasets import open_input
+from fairdedup.errors import UserError
+from fairdedup.incremental.earlier_runs import identify_encoder
+from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
+from fairdedup.preparation.request import Request
+from fairdedup.preparation.run_checks import find_exclusion_eps
+from fairdedup.progress import StageProgress
+from fairdedup.stages.curation import Evaluation
+from fairdedup.storage.config_record import read_config_record, read_input_fingerprints
+from fairdedup.storage.contents import Embedded, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.run_files import clear
+from fairdedup.workers import Workers
+
+
+def read_evaluation(request: Request, embedded: Embedded, workers: Workers) -> Evaluation | None:
+    """Return the evaluation samples of ``--exclude-near``, None without that option.
+
+    Raises
+    ------
+    UserError
+        If they cannot be embedded, or are of another model than the run's embeddings.
+    """
+    source = request.config.exclude_near
+    if source is None:
+        return None
+    eps = find_exclusion_eps(request.config, None if request.earlier is None else request.earlier.eps)
+    directory = RunDirectory(as_path(source).absolute())
+    if directory.input.is_file():  # a run directory
+        samples = load_embedded(directory)
+    else:
+        samples = _embed_samples(request, source, workers)
+    _check_same_model(request, source, samples, embedded)
+    return Evaluation(samples, source, eps)
+
+
+def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
+    directory = RunDirectory(request.directory.root / "evaluation")
+    encoder = find_recorded_encoder(read_config_record(request.directory))
+    dataset = open_input(source, id_from=request.config.id)
+    if dataset.kind == "images" and encoder is None:
+        raise UserError(
+            f"--exclude-near {source!r} holds images, and this run's embeddings were ready-made: give embeddings of "
+            "the same model"
+        )
+    known = read_input_fingerprints(directory)
+    if known is not None and known != dataset.fingerprints:
+        clear(directory.root)
+    # Samples that cannot be used exclude nothing. They are reported, and are not rejected rows of the run.
+    update: dict[str, Any] = {"input": source, "out": directory.root, "against": (), "max_rejected": 1.0}
+    if encoder is not None:
+        update |= asdict(encoder)
+    own = Request(request.config.model_copy(update=update), directory)
+    with _without_embed_times(workers.progress):
+        return embed_input(own, dataset, workers)
+
+
+@contextmanager
+def _without_embed_times(progress: StageProgress) -> Iterator[None]:
+    """Leave the rows and seconds of the embed stage as they were: what the block embeds is not the run's."""
+    rows, seconds = progress.rows.get("embed", 0), progress.seconds.get("embed")
+    yield
+    progress.rows["embed"] = rows
+    if seconds is None:
+        progress.seconds.pop("embed", None)
+    else:
+        progress.seconds["embed"] = seconds
+
+
+def _check_same_model(request: Request, source: str, samples: Embedded, embedded: Embedded) -> None:
+    theirs, ours = (
+        identify_encoder(find_encoder(request.config, read_config_record(each.directory)))
+        for each in (samples, embedded)
+    )
+    if theirs is not None and ours is not None and theirs != ours:
+        raise UserError(
+            f"--exclude-near {source!r} was embedded by {theirs} and this run by {ours}: both must come from one model"
+        )
+    width, own_width = samples.dimension, embedded.dimension
+    if width is not None and own_width is not None and width != own_width:
+        raise UserError(
+            f"--exclude-near {source!r} has {width} dimensions and the embeddings {own_width}: both must come from "
+            "one model"
+        )

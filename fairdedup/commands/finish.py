@@ -1,0 +1,117 @@
+"""The end of a run: its state for later runs, and run.json, which proves that the run is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fairdedup.core.model import Options
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.incremental.drift import describe_drift, measure_drift
+from fairdedup.incremental.lineage import Lineage, RunOutcome, write_run_state
+from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
+from fairdedup.preparation.prototype_choice import hash_prototypes
+from fairdedup.preparation.provenance import list_versions
+from fairdedup.preparation.request import Request
+from fairdedup.preparation.stage_records import merge_stage_times
+from fairdedup.stages.replacement import replace_again
+from fairdedup.stages.sample_shares import measure_sample_shares
+from fairdedup.stages.values import Pruned, Written
+from fairdedup.storage.config_record import ConfigRecord, read_config_record
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.manifest import Guarantees, RunManifest, write_manifest
+from fairdedup.storage.marks import Marks
+from fairdedup.workers import Workers
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision, and everything that it was made from.
+
+    Attributes
+    ----------
+    clustered : Clustered
+    marks : Marks
+        Rows that took no part, and rows that were always kept.
+    options : Options
+    prototypes : Prototypes or None
+    lineage : Lineage
+    pruned : Pruned
+    """
+
+    clustered: Clustered
+    marks: Marks
+    options: Options
+    prototypes: Prototypes | None
+    lineage: Lineage
+    pruned: Pruned
+
+
+def finish_run(request: Request, decided: Decided, written: Written, workers: Workers) -> RunManifest:
+    """Write the state and the manifest of a run whose results are written, and return the manifest.
+
+    Samples that `fairdedup replace` took out before are taken out of these results too.
+    """
+    embedded, directory, lineage = decided.clustered.embedded, decided.clustered.directory, decided.lineage
+    record = read_config_record(directory)
+    manifest = replace_again(embedded, _build_manifest(request, decided, written, record), workers.submit)
+    state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), workers.submit)
+    drift = measure_drift(directory, state.state)
+    update: dict[str, Any] = {
+        "stages": merge_stage_times(record, workers.progress),
+        "files": {**manifest.files, **state.seals},
+        "warnings": [*manifest.warnings, *describe_drift(drift, directory.root)],
+    }
+    if manifest.input.format == "sample":
+        update["shares"] = measure_sample_shares(directory)
+    if request.earlier is not None:
+        update |= {"against": [run.run for run in lineage.runs], "drift": drift}
+    manifest = manifest.model_copy(update=update)
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def _build_manifest(request: Request, decided: Decided, written: Written, record: ConfigRecord) -> RunManifest:
+    assert record.input is not None
+    decision, versions = decided.pruned.decision, list_versions()
+    return RunManifest(
+        fairdedup=versions.get("fairdedup"),
+        config=record.options,
+        versions=versions,
+        seed=request.config.seed,
+        input=record.input,
+        encoder=record.encoder,
+        clusters=int(np.count_nonzero(decided.clustered.sizes - decided.marks.excluded)),
+        stages={},
+        counts=written.counts,
+        eps=None if decision.eps is None else decision.eps / EPS_UNIT,
+        guarantees=Guarantees(**decision.guarantees),
+        warnings=[*decided.marks.warnings, *decided.pruned.warnings],
+        shares=decided.pruned.shares,
+        files=written.seals,
+    )
+
+
+def _build_outcome(request: Request, decided: Decided, record: ConfigRecord) -> RunOutcome:
+    assert record.input is not None
+    inherited, decision = decided.lineage.inherited, decided.pruned.decision
+    if inherited is not None:
+        eps, moments = inherited.eps, inherited.moments
+    else:
+        eps, moments = decision.eps, decision.plan.moments if decision.plan else None
+    return RunOutcome(
+        eps=eps,
+        options=decided.options,
+        prefer=request.config.prefer,
+        prototypes=decided.prototypes,
+        prototypes_hash=hash_prototypes(request.config, request.earlier),
+        temperatures=decided.pruned.temperatures,
+        memberships=decided.pruned.memberships,
+        moments=moments,
+        kind=record.input.kind,
+        image_encoder=find_recorded_encoder(record),
+        encoder=find_encoder(request.config, record),
+    )

@@ -1,0 +1,29 @@
+"""`fairdedup prune`: the third stage alone. A clustered run is decided, or decided again with other options."""
+
+from __future__ import annotations
+
+from fairdedup.commands.run import decide
+from fairdedup.config import RunConfig
+from fairdedup.preparation.request import list_recorded_runs, read_clustered_request
+from fairdedup.preparation.run_checks import check_decision_options
+from fairdedup.storage.contents import load_clustered, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest
+from fairdedup.workers import Workers
+
+
+def prune_command(config: RunConfig, workers: Workers) -> RunManifest:
+    """Decide which samples of a clustered run are kept, and return the manifest.
+
+    Raises
+    ------
+    UserError
+        If there are no finished clusters, or options miss something or clash.
+    """
+    directory = RunDirectory(config.out.absolute())
+    if not list_recorded_runs(directory):
+        check_decision_options(config)  # before the files are verified, which takes a while
+    clustered = load_clustered(load_embedded(directory), workers.submit)
+    request = read_clustered_request(config)
+    check_decision_options(request.config)
+    return decide(request, clustered, workers)

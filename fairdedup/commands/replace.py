@@ -1,0 +1,56 @@
+"""`fairdedup replace`: samples that have vanished leave a finished run, and others are promoted in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairdedup.config import RunConfig
+from fairdedup.datasets.ids import check_ids
+from fairdedup.incremental.lineage import renew_run_state
+from fairdedup.stages.replacement import complete_replacement, replace_samples
+from fairdedup.stages.sample_shares import measure_sample_shares
+from fairdedup.storage.contents import Embedded, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest, read_manifest, require_manifest, write_manifest
+from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.workers import Workers
+
+
+def replace_command(config: RunConfig, vanished: Path, workers: Workers) -> RunManifest:
+    """Take vanished samples out of a finished run, promote others, and return the new manifest.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run directory.
+    vanished : Path
+        File of the ids of samples that have vanished.
+    workers : Workers
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, or the file cannot be read.
+    """
+    directory = RunDirectory(config.out.absolute())
+    check_ids(vanished, "--gone")
+    complete_stopped_replacement(directory, workers)
+    manifest = require_manifest(directory)
+    embedded = load_embedded(directory)
+    return _renew(embedded, replace_samples(embedded, manifest, vanished, workers.submit), workers)
+
+
+def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> None:
+    """Complete a replacement that was stopped, with the state that later runs start from."""
+    complete_replacement(directory)
+    manifest = read_manifest(directory)
+    if manifest is not None and StateDirectory(directory.root).stale.is_file():
+        _renew(load_embedded(directory), manifest, workers)
+
+
+def _renew(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
+    """Renew what depends on the decisions after a replacement, and return the manifest."""
+    if manifest.input.format == "sample":
+        manifest = manifest.model_copy(update={"shares": measure_sample_shares(embedded.directory)})
+        write_manifest(embedded.directory, manifest)
+    return renew_run_state(embedded, manifest, workers.submit)

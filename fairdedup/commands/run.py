@@ -1,0 +1,122 @@
+"""`fairdedup run`: images or embeddings in, kept IDs out. The whole run, from top to bottom, on one page.
+
+embed ──▶ cluster ──▶ prune ──▶ write, with run.json last. Each step can be called alone, as a command of its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fairdedup.commands.cluster import cluster_embeddings
+from fairdedup.commands.embed import embed_input
+from fairdedup.commands.evaluation import read_evaluation
+from fairdedup.commands.finish import Decided, finish_run
+from fairdedup.commands.replace import complete_stopped_replacement
+from fairdedup.config import RunConfig
+from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.datasets.ids import read_ids
+from fairdedup.incremental.lineage import link_earlier_runs
+from fairdedup.preparation.prototype_choice import check_prototypes, choose_prototypes
+from fairdedup.preparation.request import Request, read_request
+from fairdedup.preparation.run_checks import (
+    build_curation_options,
+    build_options,
+    check_decision_options,
+    check_directory,
+    check_input,
+)
+from fairdedup.preparation.run_input import open_run_input
+from fairdedup.preparation.stage_records import clear_run, start_stage
+from fairdedup.stages.curation import mark_rows
+from fairdedup.stages.pruning import prune
+from fairdedup.stages.results import write_results
+from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.manifest import RunManifest, read_manifest
+from fairdedup.storage.run_files import is_sealed
+from fairdedup.workers import Workers
+
+
+def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunManifest:
+    """Run every step that is not finished yet, and return the manifest.
+
+    Parameters
+    ----------
+    config : RunConfig
+    workers : Workers
+    restart : bool
+        Clear the run directory first.
+
+    Raises
+    ------
+    UserError
+        If the options do not fit the input, or differ from those that the run directory was made with.
+    """
+    request = read_request(config)
+    directory = request.directory
+    check_decision_options(request.config)
+    if restart and directory.config.is_file():  # a folder that is not a run is refused below, never cleared
+        _clear(request, workers)
+    check_directory(directory, request.options)
+    dataset = open_run_input(request.config, directory, workers.progress)
+    check_prototypes(request.config, dataset.kind, read_config_record(directory))
+    request.check_encoder(dataset.kind)
+    check_input(directory, dataset)
+    complete_stopped_replacement(directory, workers)
+    finished = _find_finished_run(request, workers)
+    if finished is not None:
+        return finished
+    embedded = embed_input(request, dataset, workers)
+    clustered = cluster_embeddings(request, embedded, workers)
+    return decide(request, clustered, workers)
+
+
+def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManifest:
+    """Decide which samples of a clustered run are kept, write the results, and return the manifest."""
+    config, earlier, embedded = request.config, request.earlier, clustered.embedded
+    options = build_options(config)
+    prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
+    curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
+    with mark_rows(embedded, curation, workers.submit) as marks:
+        lineage = link_earlier_runs(request.directory, earlier)
+        pruned = prune(
+            clustered,
+            marks,
+            options,
+            prototypes,
+            workers.submit,
+            keep=config.keep,
+            at_most=config.at_most,
+            eps=None if config.eps is None else parse_eps(config.eps),
+            inherited=lineage.inherited,
+        )
+        start_stage(request.directory, "prune", request.options["prune"])  # not before: a mistake keeps the old results
+        written = write_results(embedded, pruned, marks, workers.submit, with_earlier=earlier is not None)
+    return finish_run(request, Decided(clustered, marks, options, prototypes, lineage, pruned), written, workers)
+
+
+def _clear(request: Request, workers: Workers) -> None:
+    """Clear the run directory for ``--restart``, once nothing that can be known now would stop the new run."""
+    config = request.config
+    kind = "images"
+    if config.input is not None:
+        kind = open_run_input(config, request.directory, workers.progress).kind
+    check_prototypes(config, kind, EMPTY_RECORD)
+    request.check_encoder(kind)
+    for option, file in (("--drop", config.drop), ("--always-keep", config.always_keep)):
+        if file is not None:
+            read_ids(file, option)
+    clear_run(request.directory)
+
+
+def _find_finished_run(request: Request, workers: Workers) -> RunManifest | None:
+    """Return the manifest of a finished run whose files are undamaged; otherwise say what is made again."""
+    manifest, root, say = read_manifest(request.directory), request.directory.root, workers.progress.say
+    if manifest is None:
+        return None
+    damaged = next((name for name, sealed in manifest.files.items() if not is_sealed(root / name, sealed)), None)
+    if damaged is None:
+        say(f"{request.config.out} is finished already: nothing to do (--restart clears it)")
+        return manifest
+    say(f"{root / damaged} is missing or damaged: it is made again")
+    return None

@@ -1,0 +1,104 @@
+"""`fairdedup sweep`: the eps and the counts of several keep fractions, without writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fairdedup.commands.evaluation import read_evaluation
+from fairdedup.config import RunConfig
+from fairdedup.core.eps_search import search_eps
+from fairdedup.core.keep_fraction import check_target, kept_target, swept_target
+from fairdedup.core.model import Plan
+from fairdedup.core.parts import count_kept
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.core.survey import survey
+from fairdedup.errors import UserError
+from fairdedup.preparation.prototype_choice import choose_prototypes
+from fairdedup.preparation.request import Request, list_recorded_runs, read_clustered_request
+from fairdedup.preparation.run_checks import build_curation_options, build_options
+from fairdedup.stages.curation import check_curation_options, mark_rows
+from fairdedup.stages.pruning import list_cluster_ranges, map_over_ranges
+from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.marks import Marks
+from fairdedup.workers import Workers
+
+
+@dataclass(frozen=True)
+class SweptFraction:
+    """What a decision at one keep fraction would be.
+
+    Attributes
+    ----------
+    keep : float
+        Fraction of the valid rows.
+    kept : int
+        Number of rows that would be kept.
+    eps : float
+    readmitted : int
+        Number of kept rows that would be re-admitted, seats of `balanced` among them.
+    """
+
+    keep: float
+    kept: int
+    eps: float
+    readmitted: int
+
+
+def sweep_command(config: RunConfig, fractions: Sequence[float], workers: Workers) -> list[SweptFraction]:
+    """Return what a decision at each keep fraction would be.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run, and the options of the decision.
+    fractions : sequence of float
+        Keep fractions, in (0, 1].
+    workers : Workers
+
+    Raises
+    ------
+    UserError
+        If the run is not clustered, its eps is that of earlier runs, or the rule has no eps.
+    """
+    directory = RunDirectory(config.out.absolute())
+    clustered = load_clustered(load_embedded(directory), workers.submit)
+    if list_recorded_runs(directory):
+        raise UserError(
+            f"{directory.root} was made --against other runs and has their eps, so there is nothing to sweep: limit it "
+            f"by `fairdedup prune {directory.root} --at-most F`"
+        )
+    request = read_clustered_request(config)
+    rule = build_options(request.config).rule
+    if not rule.has_eps:
+        raise UserError(f"--rule {rule.name} has no eps to sweep: choose another --rule")
+    curation = build_curation_options(request.config)
+    check_curation_options(curation)
+    curation = replace(curation, evaluation=read_evaluation(request, clustered.embedded, workers))
+    with mark_rows(clustered.embedded, curation, workers.submit) as marks:
+        return _sweep(request, clustered, marks, fractions, workers)
+
+
+def _sweep(
+    request: Request, clustered: Clustered, marks: Marks, fractions: Sequence[float], workers: Workers
+) -> list[SweptFraction]:
+    options = build_options(request.config)
+    parts, clusters = list_cluster_ranges(clustered, marks)
+    valid = sum(part.rows for part in parts)
+    map_parts = map_over_ranges(workers.submit)
+    plan = Plan(options)
+    if options.cover:  # without cover no count depends on a survey
+        plan = survey(parts, options, choose_prototypes(request.config, clustered.embedded, workers), map_parts)
+    least = clusters + marks.always_kept
+    reserve = options.reserve if options.rule.reserves_seats else 0.0
+    results = []
+    for fraction in fractions:
+        target = kept_target(fraction, valid)
+        check_target(fraction, valid, clusters, marks.always_kept)
+        eps = search_eps(parts, plan, swept_target(target, valid, reserve, least), valid, map_parts)
+        swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
+        results.append(SweptFraction(fraction, target, eps / EPS_UNIT, target - swept))
+    return results

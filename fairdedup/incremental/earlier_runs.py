@@ -1,0 +1,203 @@
+"""The runs of ``--against``: they are read and checked here, and new rows that do not fit them are refused.
+
+Centroids, eps, prototypes and encoder are those of the first run of the line; docs/rules.md has the rule, and
+docs/increments.md the use. Nothing here reads an input or decides a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairdedup.config import RunConfig
+from fairdedup.core.moments import MembershipMoments, Moments
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.model import Inherited
+from fairdedup.encoders import EncoderSpec
+from fairdedup.errors import UserError
+from fairdedup.prototype_files import read_prototypes
+from fairdedup.storage.config_record import NamedModel
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import read_manifest
+from fairdedup.storage.object_stores import any_in
+from fairdedup.storage.run_state import MembershipSums, RunState, SimilaritySums, require_run_state
+from fairdedup.storage.state_directory import StateDirectory
+
+STATE_FILE = "state/state.json"  # as run.json names it among its files
+SHARED = ("eps", "dimension", "encoder", "prototypes", "temperatures", "moments")  # what runs of one line share
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """Finished runs of one line, which new rows are decided against.
+
+    Attributes
+    ----------
+    sources : list of (Path, RunState)
+        Run directories and their states, in the order in which they were named. There is at least one.
+    """
+
+    sources: list[tuple[Path, RunState]]
+
+    @property
+    def root(self) -> Path:
+        """Run directory of the first run, which gives everything but kept samples."""
+        return self.sources[0][0]
+
+    @property
+    def state(self) -> RunState:
+        """State of the first run."""
+        return self.sources[0][1]
+
+    @property
+    def eps(self) -> int:
+        """Eps of the line in ten-thousandths."""
+        assert self.state.eps is not None  # `find_earlier_runs` refuses runs without one
+        return self.state.eps
+
+    @property
+    def centroids(self) -> Path:
+        """Path of the centroids: float32 (k, d)."""
+        return StateDirectory(self.root).centroids
+
+    def read_prototypes(self) -> Prototypes | None:
+        """Return the prototypes of the line, None if it has none."""
+        return read_prototypes(StateDirectory(self.root).prototypes) if self.state.prototypes else None
+
+    def build_inherited(self) -> Inherited:
+        """Return what the decision of new rows takes over."""
+        runs = {run.identity: run for _, state in self.sources for run in state.runs}
+        sums = [[_membership_moments(m) for m in run.memberships] for run in runs.values() if run.memberships]
+        return Inherited(
+            eps=self.eps,
+            temperatures=tuple(self.state.temperatures),
+            memberships=tuple(sum(own[1:], own[0]) for own in zip(*sums, strict=True)),
+            moments=similarity_moments(self.state.moments),
+        )
+
+
+def _membership_moments(known: MembershipSums) -> MembershipMoments:
+    return MembershipMoments(known.count, known.sums, known.products)
+
+
+def similarity_moments(known: SimilaritySums | None) -> Moments | None:
+    """Return the moments that state.json holds, None where there are none."""
+    return None if known is None else Moments(known.count, known.sums, known.squares)
+
+
+def read_sources(config: RunConfig) -> list[tuple[Path, RunState]]:
+    """Return the runs of ``--against`` with their states.
+
+    Raises
+    ------
+    UserError
+        If a run is not finished or is damaged, or is the run that is to be written.
+    """
+    sources: list[tuple[Path, RunState]] = []
+    for folder in config.against:
+        root = folder.absolute()
+        if any_in([root], config.out):
+            raise UserError(f"--against {str(folder)!r} is the run itself: choose another --out")
+        manifest = read_manifest(RunDirectory(root))
+        if manifest is None:
+            raise UserError(f"--against {str(folder)!r} holds no finished run: finish it, or name another folder")
+        sources.append((root, require_run_state(root, manifest.files.get(STATE_FILE))))
+    return sources
+
+
+def find_earlier_runs(config: RunConfig) -> EarlierRuns | None:
+    """Read the runs of ``--against``; return None if none is named.
+
+    Raises
+    ------
+    UserError
+        If a run is not finished or is damaged, or the runs belong to different lines.
+    """
+    sources = read_sources(config)
+    if not sources:
+        return None
+    first = sources[0][1]
+    if first.eps is None:
+        raise UserError(f"--against {str(config.against[0])!r} was decided by 'random', which has no eps: name another")
+    for folder, (_, state) in zip(config.against, sources, strict=True):
+        differing = [name for name in SHARED if getattr(state, name) != getattr(first, name)]
+        differing += ["centroids"] if state.files["centroids.npy"] != first.files["centroids.npy"] else []
+        if differing:
+            raise UserError(
+                f"--against {str(folder)!r} has another {differing[0]} than {str(config.against[0])!r}: name runs of "
+                "one line, all made --against the same first run"
+            )
+    return EarlierRuns(sources)
+
+
+def list_state_seals(config: RunConfig) -> list[str | None]:
+    """Return the seal of the state of each run of ``--against``, as its manifest has it."""
+    manifests = [read_manifest(RunDirectory(folder.absolute())) for folder in config.against]
+    return [None if manifest is None else manifest.files.get(STATE_FILE) for manifest in manifests]
+
+
+def check_encoder(kind: str, spec: EncoderSpec | None, earlier: EarlierRuns, *, model_named: bool) -> None:
+    """Refuse vectors of another encoder than that of the earlier runs.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of the input: "images" or "embeddings".
+    spec : EncoderSpec or None
+        What embeds the images or has made the embeddings, None if it is not known.
+    earlier : EarlierRuns
+    model_named : bool
+        Whether the command names the model; otherwise it is the earlier runs'.
+
+    Raises
+    ------
+    UserError
+        Naming both encoders.
+    """
+    theirs, ours, root = earlier.state.encoder, identify_encoder(spec), earlier.root
+    if kind == "images" and theirs is None:
+        raise UserError(
+            f"--against {str(root)!r}: nothing says which model made its embeddings, so images cannot be embedded as "
+            "they were: give embeddings, or run it again with --model"
+        )
+    if kind == "embeddings" and earlier.state.kind == "images" and not model_named:
+        assert theirs is not None
+        raise UserError(
+            f"nothing says which model made these embeddings, and {str(root)!r} was embedded by {_name(theirs)}: "
+            "name the one that made them (--model, --pretrained)"
+        )
+    if theirs is not None and ours is not None and ours != theirs:
+        raise UserError(
+            f"the encoder is {_name(ours)} and that of {str(root)!r} was {_name(theirs)}: new rows need the same one"
+        )
+
+
+def identify_encoder(spec: EncoderSpec | None) -> NamedModel | None:
+    """Return what makes two encoders the same: the model, and the tag or the hash of its weights."""
+    if spec is None:
+        return None
+    known = spec.identity()
+    return NamedModel(model=known["model"], pretrained=known["pretrained"])
+
+
+def _name(encoder: NamedModel) -> str:
+    return " ".join(repr(name) for name in (encoder.model, encoder.pretrained) if name is not None)
+
+
+def check_cluster_count(config: RunConfig, earlier: EarlierRuns) -> None:
+    """Refuse a ``--clusters`` that is not the number of clusters of the earlier runs."""
+    clusters = earlier.state.clusters
+    if config.clusters not in ("auto", clusters):
+        raise UserError(
+            f"--clusters {config.clusters}: {str(earlier.root)!r} has {clusters} clusters, and new rows get the same "
+            "ones: leave it out"
+        )
+
+
+def check_dimension(width: int | None, earlier: EarlierRuns) -> None:
+    """Refuse vectors whose length is not that of the centroids; None stands for no vector at all."""
+    if width is not None and width != earlier.state.dimension:
+        raise UserError(
+            f"the embeddings have {width} dimensions and those of {str(earlier.root)!r} {earlier.state.dimension}: "
+            "all must come from one model"
+        )

@@ -1,0 +1,139 @@
+"""Options of a run ``--against`` earlier runs, or of `fairdedup refit`: what the earlier runs fill in, or forbid."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fairdedup.config import RunConfig
+from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.rules.registry import find_rule, sweeping_names
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.errors import UserError
+from fairdedup.incremental.earlier_runs import EarlierRuns, check_cluster_count, read_sources
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import read_manifest
+from fairdedup.storage.object_stores import any_in, as_path, protocol_of
+from fairdedup.storage.run_files import sha256_of
+from fairdedup.storage.state_directory import StateDirectory
+
+FIXED = ("start", "calibrate", "temperature")  # options that sums of earlier runs depend on
+
+
+def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
+    """Return the configuration with the options that come from the earlier runs.
+
+    Raises
+    ------
+    UserError
+        If an option contradicts the earlier runs.
+    """
+    given, state, name = config.model_fields_set, earlier.state, str(config.against[0])
+    _check_amount(config, earlier, name)
+    update: dict[str, Any] = {"eps": None}
+    if "rule" not in given:
+        update |= {n: getattr(state.options, n) for n in ("rule", "prefer") if n not in given}
+    update |= {n: getattr(state.options, n) for n in ("cover", "target") if n not in given}
+    for option in FIXED:
+        theirs = getattr(state.options, option)
+        if option in given and getattr(config, option) != theirs:
+            raise UserError(
+                f"--{option} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
+                "start a new line by `fairdedup refit`"
+            )
+        update[option] = theirs
+    rule = find_rule(update.get("rule", config.rule))
+    if not rule.sweeps:
+        raise UserError(f"--rule {rule.name} does not go with --against: choose one of {', '.join(sweeping_names())}")
+    if rule.needs_prototypes and state.prototypes is None:
+        raise UserError(f"--rule {rule.name} needs prototypes and {name!r} has none: choose a rule that needs none")
+    file = None if state.prototypes is None else state.prototypes.file
+    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != file:
+        raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
+    check_cluster_count(config, earlier)
+    if config.model is None and config.pretrained is None:
+        if state.named is not None:
+            update |= {n: getattr(state.named, n) for n in ("model", "pretrained")}
+        if state.spec is not None:
+            update |= {n: getattr(state.spec, n) for n in ("batch_size", "dtype", "threads") if n not in given}
+    return config.model_copy(update=update)
+
+
+def _check_amount(config: RunConfig, earlier: EarlierRuns, name: str) -> None:
+    """Refuse an amount that new rows cannot have: their eps is that of the line."""
+    if config.keep is not None:
+        raise UserError(
+            f"--keep {config.keep:g} does not go with --against, where nothing is re-admitted: leave it out, or limit "
+            f"the new rows by --at-most {config.keep:g}"
+        )
+    if config.eps is not None and parse_eps(config.eps) != earlier.eps:
+        raise UserError(
+            f"--eps {config.eps:g}: {name!r} has eps {earlier.eps / EPS_UNIT:g}, and so have new rows: leave it out"
+        )
+
+
+def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
+    """Return the configuration of a run that clusters and decides again what all runs of some lines have embedded.
+
+    Rule, prototypes and model are those of the first run, unless they are given.
+
+    Raises
+    ------
+    UserError
+        If a run has no state, or the embeddings of a run of its line are not where they were made.
+    """
+    sources = read_sources(config.model_copy(update={"against": tuple(runs)}))
+    state = sources[0][1]
+    earlier = (run.run for _, each in sources for run in each.runs[:-1])
+    days = list(dict.fromkeys([*earlier, *(str(root) for root, _ in sources)]))
+    _check_days(config, days)
+    given, options = config.model_fields_set, state.options
+    # These options belonged to the runs, not to this one.
+    update: dict[str, Any] = {"input": _join_inputs(days), "against": (), "column": None}
+    if "rule" not in given:
+        update |= {n: getattr(options, n) for n in ("rule", "prefer") if n not in given}
+    update |= {n: getattr(options, n) for n in ("cover", "target", "reserve", *FIXED) if n not in given}
+    if config.model is None and state.named is not None:
+        update |= {n: getattr(state.named, n) for n in ("model", "pretrained")}
+    if config.prototypes is None and state.prototypes is not None:
+        update["prototypes"] = StateDirectory(sources[0][0]).prototypes
+    return config.model_copy(update=update)
+
+
+def _check_days(config: RunConfig, days: Sequence[str]) -> None:
+    """Refuse runs of a line whose embeddings are missing, would be overwritten, or would bring back vanished rows."""
+    if any_in(days, config.out):
+        raise UserError(f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another")
+    for day in days:
+        directory = RunDirectory(as_path(day))
+        if not directory.vectors(0).parent.is_dir():
+            raise UserError(f"the embeddings of {day!r} are missing: bring that run back to where it was made")
+        manifest = read_manifest(directory)
+        if manifest is not None and manifest.replaced and config.drop is None:
+            count = sum(each.gone for each in manifest.replaced)
+            raise UserError(
+                f"{count:,} samples of {day!r} have vanished and would come back: name them by --drop FILE, "
+                f"as {directory.gone(0)}"
+            )
+
+
+def _join_inputs(days: Sequence[str]) -> str:
+    """Return one input, a pattern of braces if need be, that names the embeddings of all runs."""
+    if len({protocol_of(day) for day in days}) > 1:
+        raise UserError("the runs of the line are in different stores: bring their embeddings to one place")
+    folders = [f"{day}/embeddings" for day in days]
+    if len(folders) == 1:
+        return folders[0]
+    common, *rest = (re.sub(r"([{},\\])", r"\\\1", part) for part in _split_common(folders))
+    return os.path.join(common, f"{{{','.join(rest)}}}")
+
+
+def _split_common(folders: Sequence[str]) -> list[str]:
+    """Return what paths have in common, and then the rest of each."""
+    start = folders[0].partition("://")[0] + "://" if "://" in folders[0] else ""
+    bare = [folder.removeprefix(start) for folder in folders]
+    common = os.path.commonpath(bare)
+    return [start + common, *(os.path.relpath(folder, common) for folder in bare)]

@@ -1,0 +1,218 @@
+"""A run's state/: the runs before it are linked into it before the decision, and its own part is written after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.moments import MembershipMoments, Moments
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.model import Inherited, Options
+from fairdedup.encoders import EncoderSpec
+from fairdedup.errors import UserError
+from fairdedup.incremental.earlier_runs import STATE_FILE, EarlierRuns, identify_encoder, similarity_moments
+from fairdedup.prototype_files import read_prototypes, write_prototypes
+from fairdedup.stages.record_state import write_segments
+from fairdedup.storage.config_record import EncoderRecord, NamedModel
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.earlier_samples import link_runs, write_earlier
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
+from fairdedup.storage.run_files import clear, is_sealed, read_array, seal, write_array
+from fairdedup.storage.run_state import (
+    DecisionOptions,
+    KeptRun,
+    MembershipSums,
+    RunState,
+    SimilaritySums,
+    StatePrototypes,
+)
+from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.tasks import Submit
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The runs before a run.
+
+    Attributes
+    ----------
+    runs : list of KeptRun
+        Runs that are linked into the run's state, in order; empty for the first run of a line.
+    inherited : Inherited or None
+        What the decision takes over from them; None for the first run of a line.
+    """
+
+    runs: list[KeptRun] = field(default_factory=list)
+    inherited: Inherited | None = None
+
+
+def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> Lineage:
+    """Link the state of earlier runs into that of a run, where its decision reads it.
+
+    Raises
+    ------
+    UserError
+        If a file of an earlier run is damaged.
+    """
+    if earlier is None:
+        return Lineage()
+    target = StateDirectory(directory.root)
+    runs = link_runs(target, earlier.sources)
+    clusters, _, concepts = read_array(target.run_folder(0) / "concepts.npy").shape
+    sums, begun = np.zeros((clusters, concepts), np.int64), np.zeros(clusters, np.bool_)
+    for number, run in enumerate(runs):
+        sizes, own = (_read_sums(target.run_folder(number), f"{name}.npy", run) for name in ("sizes", "concepts"))
+        new = ~begun & (sizes[:, 0] > 0)
+        if earlier.state.options.start == "cluster":
+            sums[new] = np.rint(own[new, 0] / sizes[new, :1]).astype(np.int64)
+        begun |= new
+        sums += own[:, 1]
+    write_earlier(target, runs, sums, begun)
+    return Lineage(runs, earlier.build_inherited())
+
+
+def _read_sums(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
+    if not is_sealed(folder / name, run.files[name]):
+        raise UserError(f"{folder / name} is damaged: prune the run that it came from again ({run.run})")
+    return np.asarray(read_array(folder / name))
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What later runs need of a decision, besides the samples that it kept.
+
+    Attributes
+    ----------
+    eps : int or None
+        Eps of the line in ten-thousandths; None for the rule `random`.
+    options : Options
+    prefer : str or None
+        Column of the rule `prefer`.
+    prototypes : Prototypes or None
+    prototypes_hash : str or None
+        SHA-256 of the prototypes file.
+    temperatures : tuple of float
+        Temperature of each attribute's memberships.
+    memberships : tuple of MembershipMoments
+        Moments of each attribute's memberships over the rows of this run.
+    moments : Moments or None
+        Moments of the similarity to each concept (``calibrate: zscore``).
+    kind : str
+        Kind of the input: "images" or "embeddings".
+    image_encoder : EncoderSpec or None
+        What embedded the images.
+    encoder : EncoderSpec or None
+        What embedded the images or made the embeddings, if it is known.
+    """
+
+    eps: int | None
+    options: Options
+    prefer: str | None
+    prototypes: Prototypes | None
+    prototypes_hash: str | None
+    temperatures: tuple[float, ...]
+    memberships: tuple[MembershipMoments, ...]
+    moments: Moments | None
+    kind: str
+    image_encoder: EncoderSpec | None
+    encoder: EncoderSpec | None
+
+
+class WrittenState(NamedTuple):
+    """The state of a run, and the seal of each of its files by its path below the run directory."""
+
+    state: RunState
+    seals: dict[str, str]
+
+
+def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, submit: Submit) -> WrittenState:
+    """Write state/ of a run, once its decisions are written."""
+    directory = embedded.directory
+    target = StateDirectory(directory.root)
+    centroids = np.asarray(read_array(directory.centroids))
+    write_array(target.centroids, centroids)
+    files = {"centroids.npy": seal(target.centroids)}
+    prototypes = None
+    if outcome.prototypes is not None:
+        write_prototypes(target.prototypes, outcome.prototypes)
+        vectors = files["prototypes.parquet"] = seal(target.prototypes)
+        prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
+    number = len(lineage.runs)
+    clear(target.run_folder(number))  # what an earlier decision of this run wrote
+    own = write_segments(embedded, number, len(centroids), outcome.prototypes, outcome.moments, submit)
+    clear(target.run_folder(number + 1))
+    memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
+    state = RunState(
+        eps=outcome.eps,
+        clusters=centroids.shape[0],
+        dimension=centroids.shape[1],
+        kind=outcome.kind,
+        encoder=identify_encoder(outcome.encoder),
+        named=_name_model(outcome.encoder),
+        spec=None if outcome.image_encoder is None else EncoderRecord(**asdict(outcome.image_encoder)),
+        prototypes=prototypes,
+        options=_record_options(outcome),
+        temperatures=list(outcome.temperatures),
+        moments=_similarity_sums(outcome.moments),
+        files=files,
+        runs=[*lineage.runs, own.model_copy(update={"memberships": memberships})],
+    )
+    state.write(target.file)
+    target.stale.unlink(missing_ok=True)
+    return WrittenState(state, _list_seals(target, state))
+
+
+def _name_model(encoder: EncoderSpec | None) -> NamedModel | None:
+    return None if encoder is None else NamedModel(model=encoder.model, pretrained=encoder.pretrained)
+
+
+def _similarity_sums(moments: Moments | None) -> SimilaritySums | None:
+    if moments is None:
+        return None
+    return SimilaritySums(count=moments.count, sums=moments.sums, squares=moments.squares)
+
+
+def _record_options(outcome: RunOutcome) -> DecisionOptions:
+    options = outcome.options
+    return DecisionOptions(
+        rule=options.rule.name,
+        prefer=outcome.prefer,
+        cover=options.cover,
+        target=options.target,
+        start=options.start,
+        calibrate=options.calibrate,
+        temperature=options.temperature,
+        reserve=options.reserve,
+    )
+
+
+def _list_seals(target: StateDirectory, state: RunState) -> dict[str, str]:
+    return {f"state/{name}": sealed for name, sealed in state.list_files().items()} | {STATE_FILE: seal(target.file)}
+
+
+def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
+    """Write the state of a run again after a replacement, and return the manifest with the new seals.
+
+    The old state is kept as stale.json until run.json names the new one. Without it nothing is to be done.
+    """
+    directory = embedded.directory
+    target = StateDirectory(directory.root)
+    state, written = RunState.read(target.stale), read_manifest(directory)
+    if state is None or written is None:
+        return manifest
+    *runs, own = state.runs
+    prototypes = read_prototypes(target.prototypes) if state.prototypes else None
+    moments = similarity_moments(state.moments)
+    again = write_segments(embedded, len(runs), state.clusters, prototypes, moments, submit)
+    again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
+    state = state.model_copy(update={"runs": [*runs, again]})
+    state.write(target.file)
+    files = {**written.files, **_list_seals(target, state)}
+    write_manifest(directory, written.model_copy(update={"files": files}))
+    target.stale.unlink()
+    return manifest.model_copy(update={"files": files})

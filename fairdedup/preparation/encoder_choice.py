@@ -1,0 +1,93 @@
+"""Which encoder a run uses: the one that is named, the one that it was started with, or the built-in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairdedup.config import RunConfig
+from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
+from fairdedup.errors import UserError
+from fairdedup.storage.config_record import ConfigRecord, read_config_record, write_config_record
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.tasks import Task
+from fairdedup.workers import Workers
+
+
+def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
+    """Return the encoder of images: the one that is named, else the built-in one.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, or its weights are missing.
+    """
+    device = _settle_device(config, directory, workers)
+    check_named_model(config)
+    if config.model is not None:
+        return _build_spec(config, config.model, config.pretrained, device)
+    if config.input is not None:
+        workers.progress.say(
+            "no --model: the built-in encoder was trained on drawn pictures, to try things out; for real data name "
+            "one, as --model ViT-B-16 --pretrained openai"
+        )
+    return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
+
+
+def check_named_model(config: RunConfig) -> None:
+    """Refuse an unknown model, and weights without a model."""
+    if config.model is not None:
+        check_model(config.model, config.pretrained)
+    elif config.pretrained is not None:
+        raise UserError(f"--pretrained {config.pretrained!r} needs --model: name the model that it belongs to")
+
+
+def _settle_device(config: RunConfig, directory: RunDirectory, workers: Workers) -> str:
+    """Return the device, found before the first shard and recorded: a run that began on a GPU continues on one."""
+    if config.device != "auto":
+        return config.device
+    record = read_config_record(directory)
+    device = record.device or workers.submit("device", find_device, [Task(())])[0]
+    directory.root.mkdir(parents=True, exist_ok=True)
+    write_config_record(directory, record.model_copy(update={"device": device}))
+    return device
+
+
+def find_device() -> str:
+    """Return "cuda" if torch sees a GPU here, else "cpu"; runs on a worker."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _build_spec(config: RunConfig, model: str, pretrained: str | None, device: str) -> EncoderSpec:
+    """Return a named encoder, with absolute paths, since a worker may have another current folder."""
+    if model.startswith("local-dir:"):
+        model = f"local-dir:{Path(model.removeprefix('local-dir:')).absolute()}"
+    if pretrained is not None and Path(pretrained).is_file():
+        pretrained = str(Path(pretrained).absolute())
+    return EncoderSpec(
+        model=model,
+        pretrained=pretrained,
+        batch_size=config.batch_size,
+        device=device,
+        dtype=config.dtype,
+        threads=config.threads,
+    )
+
+
+def find_recorded_encoder(record: ConfigRecord) -> EncoderSpec | None:
+    """Return the encoder that embedded the images of a run, None for ready embeddings."""
+    return None if record.encoder is None else EncoderSpec(**record.encoder.model_dump())
+
+
+def find_named_encoder(config: RunConfig, record: ConfigRecord, device: str = "cpu") -> EncoderSpec | None:
+    """Return the model that is named now, or was named when the embeddings were read; None if none was."""
+    if config.model is not None:
+        return _build_spec(config, config.model, config.pretrained, device)
+    named = record.named_model
+    return None if named is None else _build_spec(config, named.model, named.pretrained, device)
+
+
+def find_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
+    """Return what embedded the images or made the embeddings of a run, None if it is not known."""
+    return find_recorded_encoder(record) or find_named_encoder(config, record)

@@ -1,0 +1,192 @@
+"""Which prototypes a decision uses: those that are named, those of the run, or the ones that ship with fairdedup.
+
+Captions are embedded by the text tower of the run's own encoder, once; the vectors stay in prototypes.parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fairdedup.config import RunConfig
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules.registry import find_rule
+from fairdedup.encoders import EncoderSpec
+from fairdedup.errors import UserError
+from fairdedup.incremental.earlier_runs import EarlierRuns, identify_encoder
+from fairdedup.preparation.encoder_choice import (
+    check_named_model,
+    find_named_encoder,
+    find_recorded_encoder,
+)
+from fairdedup.prototype_files import (
+    check_vectors,
+    default_prototypes,
+    needs_text_tower,
+    read_prototypes,
+    read_vectors,
+    write_vectors,
+)
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
+from fairdedup.storage.config_record import (
+    ConfigRecord,
+    PrototypesRecord,
+    StageOptions,
+    read_config_record,
+    write_config_record,
+)
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.run_files import is_sealed, seal, sha256_of
+from fairdedup.storage.run_state import read_run_state
+from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.tasks import Task
+from fairdedup.workers import Workers
+
+
+def check_prototypes(config: RunConfig, kind: str, record: ConfigRecord, *, optional: bool = False) -> None:
+    """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a damaged file.
+
+    Parameters
+    ----------
+    config : RunConfig
+    kind : str
+        Kind of the input: "images" or "embeddings".
+    record : ConfigRecord
+    optional : bool
+        Whether the caller can do without prototypes, whatever the rule needs.
+
+    Raises
+    ------
+    UserError
+        Naming the option.
+    """
+    check_named_model(config)
+    file = config.prototypes or default_prototypes()
+    if config.prototypes is not None and not file.is_file():
+        raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
+    if config.against:
+        return  # they come from the earlier runs
+    needed = not optional and find_rule(config.rule).needs_prototypes
+    if needed and kind == "embeddings" and find_named_encoder(config, record) is None:
+        if config.prototypes is None:
+            raise UserError(
+                f"--rule {config.rule} needs prototypes and these embeddings name no model: name the one that made "
+                "them (--model ViT-B-16 --pretrained openai), bring prototype vectors (--prototypes FILE), or use a "
+                "rule that needs none (--rule semdedup)"
+            )
+        if needs_text_tower(file):
+            raise UserError(
+                f"--prototypes {str(file)!r} holds captions and these embeddings name no model: add the one that made "
+                "them (--model ViT-B-16 --pretrained openai)"
+            )
+    if needs_text_tower(file):
+        read_captions(file)
+    else:
+        check_vectors(file)
+
+
+def choose_prototypes(
+    config: RunConfig, embedded: Embedded, workers: Workers, *, optional: bool = False
+) -> Prototypes | None:
+    """Return the prototypes of a decision; captions are embedded by the text tower of the run's encoder.
+
+    Returns
+    -------
+    Prototypes or None
+        None if nothing can embed the captions and the rule needs no prototypes, or they are `optional`.
+
+    Raises
+    ------
+    UserError
+        If prototypes are needed and cannot be had, or do not fit the embeddings.
+    """
+    directory = embedded.directory
+    record = read_config_record(directory)
+    assert record.input is not None
+    check_prototypes(config, record.input.kind, record, optional=optional)
+    file = config.prototypes or default_prototypes()
+    if not needs_text_tower(file):
+        return _check_fit(read_vectors(file, embedded), embedded, file)
+    spec = _choose_text_encoder(config, record)
+    if spec is None:
+        return None
+    key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
+    store = directory.root / "prototypes.parquet"
+    known = record.prototypes
+    if known is not None and known.made_of == key and is_sealed(store, known.seal):
+        return _check_fit(read_vectors(store, embedded), embedded, file)
+    vectors = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec))])[0]
+    write_vectors(store, vectors)
+    made = PrototypesRecord(made_of=key, seal=seal(store))
+    write_config_record(directory, read_config_record(directory).model_copy(update={"prototypes": made}))
+    return _check_fit(Prototypes.of(vectors), embedded, file)
+
+
+def _choose_text_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
+    """Return the encoder that embeds captions: the images' own, else the one that is named; None if none is."""
+    own = find_recorded_encoder(record)
+    if own is None:
+        return find_named_encoder(config, record, "cpu" if config.device == "auto" else config.device)
+    if config.model is not None:
+        named = find_named_encoder(config, record, own.device)
+        assert named is not None
+        if identify_encoder(named) != identify_encoder(own):
+            raise UserError(
+                f"{_as_flags(named)}: this run's images were embedded by {_as_flags(own)}; leave the model out"
+            )
+    return own
+
+
+def _as_flags(spec: EncoderSpec) -> str:
+    return f"--model {spec.model!r}" + (f" --pretrained {spec.pretrained!r}" if spec.pretrained else "")
+
+
+def _check_fit(prototypes: Prototypes, embedded: Embedded, file: Path) -> Prototypes:
+    if prototypes.dimension != embedded.dimension:
+        raise UserError(
+            f"prototypes {str(file)!r} have {prototypes.dimension} dimensions and the embeddings "
+            f"{embedded.dimension}: both must come from one model"
+        )
+    return prototypes
+
+
+def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOptions, workers: Workers) -> Prototypes:
+    """Return the prototypes that are named, else those that a run was decided by.
+
+    Parameters
+    ----------
+    config : RunConfig
+    embedded : Embedded
+    options : StageOptions
+        Options that the run was pruned with; empty if it never was.
+    workers : Workers
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    root = embedded.directory.root
+    if (config.prototypes, config.model, config.pretrained) == (None, None, None):
+        state = read_run_state(root)
+        if state is not None and state.prototypes is not None:
+            return read_prototypes(StateDirectory(root).prototypes)
+    recorded: Any = options.get("prototypes")
+    file = config.prototypes or (as_path(recorded) if recorded else None)
+    prototypes = choose_prototypes(config.model_copy(update={"prototypes": file}), embedded, workers, optional=True)
+    if prototypes is None:
+        raise UserError(
+            f"{root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
+            "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
+        )
+    return prototypes
+
+
+def hash_prototypes(config: RunConfig, earlier: EarlierRuns | None) -> str | None:
+    """Return the SHA-256 of the prototypes file of a decision."""
+    if earlier is not None:
+        return None if earlier.state.prototypes is None else earlier.state.prototypes.file
+    return sha256_of(config.prototypes or default_prototypes())

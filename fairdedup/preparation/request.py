@@ -1,0 +1,95 @@
+"""What one command was told to do, completed: the configuration, the run directory, and the runs before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fairdedup.config import STAGE_KEYS, RunConfig
+from fairdedup.errors import UserError
+from fairdedup.incremental.earlier_runs import EarlierRuns, check_encoder, find_earlier_runs, list_state_seals
+from fairdedup.incremental.inherited_options import inherit_options
+from fairdedup.preparation.encoder_choice import find_named_encoder
+from fairdedup.preparation.stage_options import collect_stage_options
+from fairdedup.storage.config_record import EMPTY_RECORD, StageOptions, read_config_record
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import as_path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one command was told to do.
+
+    Attributes
+    ----------
+    config : RunConfig
+        Options as given, with those that come from earlier runs or from the run itself.
+    directory : RunDirectory
+    earlier : EarlierRuns or None
+        Runs of ``--against``.
+    model_named : bool
+        Whether the command itself names the model; otherwise it may come from the earlier runs.
+    """
+
+    config: RunConfig
+    directory: RunDirectory
+    earlier: EarlierRuns | None = None
+    model_named: bool = False
+
+    @cached_property
+    def options(self) -> dict[str, StageOptions]:
+        """Options of each stage as config.json records them; the files that they name are hashed once."""
+        return {stage: collect_stage_options(self.config, stage) for stage in STAGE_KEYS}
+
+    def check_encoder(self, kind: str) -> None:
+        """Refuse an input of this kind whose vectors would be of another encoder than those of the earlier runs."""
+        if self.earlier is not None:
+            spec = find_named_encoder(self.config, EMPTY_RECORD)
+            check_encoder(kind, spec, self.earlier, model_named=self.model_named)
+
+
+def read_request(config: RunConfig) -> Request:
+    """Return the request of a command that starts from the configuration alone.
+
+    Raises
+    ------
+    UserError
+        If a run of ``--against`` cannot be used, or contradicts an option.
+    """
+    earlier = find_earlier_runs(config)
+    completed = config if earlier is None else inherit_options(config, earlier)
+    return Request(completed, RunDirectory(config.out.absolute()), earlier, config.model is not None)
+
+
+def list_recorded_runs(directory: RunDirectory) -> list[str]:
+    """Return the earlier runs that a run was clustered against."""
+    recorded: list[str] = read_config_record(directory).options_of("cluster").get("against", [])
+    return recorded
+
+
+def read_clustered_request(config: RunConfig) -> Request:
+    """Return the request of a command that starts from a clustered run.
+
+    The seed and the earlier runs are those of the clustering, unless the configuration names a seed.
+
+    Raises
+    ------
+    UserError
+        If the run was not clustered against the runs that the configuration names, or these have changed since.
+    """
+    directory = RunDirectory(config.out.absolute())
+    clustering = read_config_record(directory).options_of("cluster")
+    if "seed" not in config.model_fields_set:
+        config = config.model_copy(update={"seed": clustering["seed"]})
+    recorded = list_recorded_runs(directory)
+    named = [str(folder.absolute()) for folder in config.against]
+    if named and named != recorded:
+        raise UserError(
+            f"{directory.root} was not clustered --against {', '.join(named)}: cluster it so, or choose another --out"
+        )
+    request = read_request(config.model_copy(update={"against": tuple(map(as_path, recorded))}))
+    if recorded and list_state_seals(request.config) != clustering.get("against_state"):
+        raise UserError(
+            f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): --restart it"
+        )
+    return request

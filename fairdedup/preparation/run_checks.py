@@ -1,0 +1,151 @@
+"""What a command refuses before it writes anything: a folder that is not its run, another input, options that clash."""
+
+from __future__ import annotations
+
+from fairdedup.config import RunConfig
+from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.model import Options
+from fairdedup.core.rules.registry import find_rule
+from fairdedup.datasets import Dataset
+from fairdedup.errors import UserError
+from fairdedup.preparation.stage_options import compare_options
+from fairdedup.stages.curation import CurationOptions, check_curation_options
+from fairdedup.storage.config_record import StageOptions, describe_input_changes, read_config_record
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import RemotePath
+
+
+def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -> None:
+    """Refuse a folder that is not a run directory, and a run that was made with other options.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    options : dict of str to StageOptions
+        Options of every stage.
+
+    Raises
+    ------
+    UserError
+        If the folder holds something else, or an option differs from the recorded one.
+    """
+    root = directory.root
+    _check_place(directory)
+    if not directory.config.is_file():
+        _check_empty(directory)
+        return
+    changes = compare_options(read_config_record(directory), options)
+    if changes.unknown_stages:
+        raise UserError(
+            f"{root} was made by another version, which has a stage {changes.unknown_stages[0]!r}: choose another --out"
+        )
+    if changes.texts:
+        made = f"{root} was made with other options ({', '.join(changes.texts)})"
+        if changes.stages == {"prune"}:
+            raise UserError(
+                f"{made}: choose another --out, --restart, or decide again without embedding by `fairdedup prune {root}`"
+            )
+        raise UserError(f"{made}: choose another --out or --restart")
+
+
+def _check_place(directory: RunDirectory) -> None:
+    """Refuse a path that cannot become a folder."""
+    root = directory.root
+    if isinstance(root, RemotePath):
+        return
+    for folder in (root, *root.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--out {str(folder)!r} is a file: choose a folder")
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"--out {str(folder)!r} is a broken link: fix it, or choose another --out")
+
+
+def _check_empty(directory: RunDirectory) -> None:
+    """Refuse a folder that is no run directory and holds files of something else."""
+    root = directory.root
+    present = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []
+    # A run that was killed early may have left its sample, or a temporary file.
+    foreign = [name for name in present if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
+    if foreign:
+        raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
+
+
+def check_input(directory: RunDirectory, dataset: Dataset) -> None:
+    """Refuse an input that differs from the one that the run directory was made of."""
+    changes = describe_input_changes(directory, dataset.fingerprints)
+    if changes:
+        more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
+        raise UserError(
+            f"{directory.root} was made of another input ({changes[0]}{more}): choose another --out, or --restart"
+        )
+
+
+def check_decision_options(config: RunConfig) -> None:
+    """Refuse options of a decision that miss something, clash, or name files that cannot be read.
+
+    Raises
+    ------
+    UserError
+        If no amount is given, a value is unknown or out of range, or options exclude each other.
+    """
+    if config.keep is None and config.at_most is None and config.eps is None and not config.against:
+        raise UserError("Give one of --keep, --at-most or --eps, such as --keep 0.5.")
+    build_options(config)
+    check_curation_options(build_curation_options(config))
+    if config.exclude_near is not None:
+        find_exclusion_eps(config, 0 if config.against else None)
+    elif config.exclude_near_eps is not None:
+        raise UserError("--exclude-near-eps needs --exclude-near: name the evaluation samples too")
+    if config.eps is not None:
+        parse_eps(config.eps)
+        if not find_rule(config.rule).has_eps:
+            raise UserError(f"--rule {config.rule} has no eps: give --keep or --at-most in place of --eps")
+
+
+def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
+    """Return the eps of --exclude-near in ten-thousandths.
+
+    Parameters
+    ----------
+    config : RunConfig
+    inherited : int or None
+        Eps of the earlier runs.
+
+    Raises
+    ------
+    UserError
+        If nothing says what it is.
+    """
+    if config.exclude_near_eps is not None:
+        return parse_eps(config.exclude_near_eps)
+    if config.eps is not None:
+        return parse_eps(config.eps)
+    if inherited is None:
+        raise UserError("--exclude-near needs an eps before the decision finds one: add --exclude-near-eps 0.05")
+    return inherited
+
+
+def build_options(config: RunConfig) -> Options:
+    """Return the options of the decision that core/ reads."""
+    return Options(
+        rule=find_rule(config.rule),
+        cover=config.cover,
+        seed=config.seed,
+        start=config.start,
+        calibrate=config.calibrate,
+        target=config.target,
+        temperature=config.temperature,
+        reserve=config.reserve,
+        protected=config.always_keep is not None,
+    )
+
+
+def build_curation_options(config: RunConfig) -> CurationOptions:
+    """Return what curation reads, without the evaluation samples."""
+    return CurationOptions(
+        where=config.where,
+        drop=config.drop,
+        always_keep=config.always_keep,
+        prefer=config.prefer,
+        may_leave_none=bool(config.against),
+    )

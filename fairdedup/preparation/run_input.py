@@ -1,0 +1,47 @@
+"""The input of a run: the data set that is named, or the built-in sample, which is drawn first."""
+
+from __future__ import annotations
+
+import time
+
+from fairdedup.config import RunConfig
+from fairdedup.datasets import Dataset, open_input
+from fairdedup.errors import UserError
+from fairdedup.progress import StageProgress
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import RemotePath
+
+
+def open_run_input(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
+    """Open the input that the configuration names; draw and open the built-in sample if it names none.
+
+    Raises
+    ------
+    UserError
+        If the input cannot be opened or lies in the run directory, or the sample cannot be drawn there.
+    """
+    if config.input is None:
+        return _open_sample(config, directory, progress)
+    dataset = open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
+    if dataset.lies_in(directory.root):
+        raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
+    return dataset
+
+
+def _open_sample(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
+    if isinstance(directory.root, RemotePath):
+        raise UserError(
+            f"--out {str(directory.root)!r} without INPUT: the built-in sample is drawn on the local disk; draw it "
+            "with `fairdedup sample DIR` and give DIR as INPUT"
+        )
+    from fairdedup.sample import write_sample
+
+    folder = directory.root / "sample"
+    if not (folder / "README.txt").is_file():
+        progress.say(f"no INPUT: drawing the built-in sample into {folder}")
+        started = time.monotonic()
+        write_sample(folder)
+        progress.seconds["sample"] = time.monotonic() - started
+        progress.rows["sample"] = 0
+    opened = open_input(str(folder), id_from=config.id)
+    return Dataset(opened.kind, "sample", opened.source, opened.shards)

@@ -1,0 +1,81 @@
+"""The options of each stage, as config.json records them: what decides whether a stage's files can be used again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fairdedup.config import STAGE_KEYS, RunConfig
+from fairdedup.datasets import open_input
+from fairdedup.incremental.earlier_runs import list_state_seals
+from fairdedup.preparation.provenance import fingerprint_dataset
+from fairdedup.storage.config_record import ConfigRecord, StageOptions
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.run_files import sha256_of
+
+FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # the content of these files counts, not only their names
+DEFAULTS = RunConfig.model_validate({}).model_dump(mode="json")
+
+
+def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
+    """Return the options that a stage reads, with hashes of the files that they name.
+
+    Parameters
+    ----------
+    config : RunConfig
+    stage : str
+        A key of `STAGE_KEYS`.
+    """
+    values = config.model_dump(mode="json")
+    options = {name: values[name] for name in STAGE_KEYS[stage]}
+    for name in FILE_OPTIONS if stage == "prune" else ():
+        file = getattr(config, name)
+        if file is not None and file.is_file():
+            options[f"{name}_sha256"] = sha256_of(file)
+    if config.exclude_near and "exclude_near" in options:
+        run_input = RunDirectory(as_path(config.exclude_near)).input
+        options["exclude_near_fingerprint"] = sha256_of(run_input) or fingerprint_dataset(
+            open_input(config.exclude_near, id_from=config.id)
+        )
+    if options.get("against"):
+        options["against"] = [str(folder.absolute()) for folder in config.against]
+        options["against_state"] = list_state_seals(config)
+    return options
+
+
+class OptionChanges(NamedTuple):
+    """How options differ from those that a run directory was made with.
+
+    Attributes
+    ----------
+    texts : list of str
+        One text for each option that differs, such as "keep was 0.5, is 0.4".
+    stages : set of str
+        Stages that read these options.
+    unknown_stages : list of str
+        Stages in the record that this version does not have.
+    """
+
+    texts: list[str]
+    stages: set[str]
+    unknown_stages: list[str]
+
+
+def compare_options(record: ConfigRecord, options: dict[str, StageOptions]) -> OptionChanges:
+    """Compare the options of all stages with those in config.json.
+
+    An option that an earlier version did not have counts as its default.
+    """
+    texts: list[str] = []
+    stages: set[str] = set()
+    unknown: list[str] = []
+    for stage, recorded in record.options.items():
+        if stage not in options:
+            unknown.append(stage)
+            continue
+        for name in sorted(recorded.keys() | options[stage].keys()):
+            before, after = (each.get(name, DEFAULTS.get(name)) for each in (recorded, options[stage]))
+            if before != after:
+                texts.append(f"{name} was {before!r}, is {after!r}")
+                stages.add(stage)
+    return OptionChanges(list(dict.fromkeys(texts)), stages, unknown)
