@@ -113,6 +113,14 @@ def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, fits
     return (by_image.mean() + by_text.mean()) / 2
 
 
+def make_optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Return AdamW with weight decay for matrices alone, not for biases, norms and embeddings."""
+    flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
+    deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
+    groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+
 def train(
     model: torch.nn.Module,
     data: Pictures,
@@ -125,10 +133,7 @@ def train(
     generator = torch.Generator().manual_seed(args.seed)
     mean = torch.tensor(preprocess["mean"])[:, None, None]
     std = torch.tensor(preprocess["std"])[:, None, None]
-    flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
-    groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    optimizer = make_optimizer(model, args.lr)
     model.train().to(memory_format=torch.channels_last)
     order = torch.empty(0, dtype=torch.int64)
     started, running = time.perf_counter(), 0.0

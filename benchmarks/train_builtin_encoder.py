@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -140,8 +141,40 @@ def measure_zero_shot(
     return figures
 
 
-def main() -> None:
-    """Draw, train, measure, write."""
+def train_on_drawn_pictures(
+    model: torch.nn.Module, tokenizer: object, preprocess: dict, args: argparse.Namespace
+) -> dict[str, float]:
+    """Draw training pictures, train the model, reduce the weight of groups, and return the seconds that both took."""
+    started = time.perf_counter()
+    rng = np.random.default_rng(TRAIN_SEED + args.seed)
+    pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
+    codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
+    data = caption_pictures(pixels, scenes, codes, tokenizer, rng)
+    drawn = time.perf_counter()
+    print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
+    train(model, data, tokenize_prompts(codes, tokenizer, FACT_OF), codes, preprocess, args)
+    some = slice(0, 3000)
+    shrink_groups(model, tokenizer, encode_pictures(model, pixels[some], preprocess), scenes[some], args.group_weight)
+    return {"seconds drawing": drawn - started, "seconds training": time.perf_counter() - drawn}
+
+
+def measure_weights(tokenizer: object, preprocess: dict, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the zero-shot accuracy and the size of the weights, as they will be loaded."""
+    model = open_clip.create_model(NAME, pretrained=str(args.out)).eval()
+    accuracy = {}
+    for kind, balanced in (("skewed", 0.0), ("balanced", 1.0)):
+        pixels, scenes = draw_pictures(HELD_OUT_SEED + args.seed, args.held_out, balanced, args.threads)
+        accuracy[kind] = measure_zero_shot(model, tokenizer, pixels, scenes, preprocess)
+    weights = {
+        "bytes": args.out.stat().st_size,
+        "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return {"held-out pictures": args.held_out, "zero-shot": accuracy, "weights": weights}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=900)
@@ -157,56 +190,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUILTIN / f"{NAME}.safetensors")
     parser.add_argument("--results", type=Path, default=RESULTS / "builtin_encoder.json")
     parser.set_defaults(flip=False)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)
-    started = time.perf_counter()
-
     open_clip.add_model_config(BUILTIN)
     model = open_clip.create_model(NAME, pretrained=str(args.trained) if args.trained else None).eval()
     tokenizer = open_clip.get_tokenizer(NAME)
     preprocess = model.visual.preprocess_cfg
-    drawn = started
-    if args.trained is None:
-        pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
-        codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
-        data = caption_pictures(pixels, scenes, codes, tokenizer, np.random.default_rng(TRAIN_SEED + args.seed))
-        drawn = time.perf_counter()
-        print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
-        train(model, data, tokenize_prompts(codes, tokenizer, FACT_OF), codes, preprocess, args)
-        some = slice(0, 3000)
-        own = encode_pictures(model, pixels[some], preprocess)
-        shrink_groups(model, tokenizer, own, scenes[some], args.group_weight)
-    web, shown = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
-    level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), shown, args.prior)
-    trained = time.perf_counter()
-    earlier = json.loads(args.results.read_text(encoding="utf-8")) if args.trained else {}
-    training = {"command": earlier["command"], **earlier["training"]} if earlier else {}
+    seconds = {} if args.trained else train_on_drawn_pictures(model, tokenizer, preprocess, args)
+    started = time.perf_counter()
+    web, scenes = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
+    level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), scenes, args.prior)
+    if args.trained:  # how it was trained is in the results of that training
+        earlier = json.loads(args.results.read_text(encoding="utf-8"))
+        training = {"command": earlier["command"], **earlier["training"]}
+    else:
+        seconds["seconds training"] += time.perf_counter() - started
+        rounded = {name: round(value, 1) for name, value in seconds.items()}
+        training = {"pictures": args.pictures, "steps": args.steps, "batch": args.batch, **rounded}
     save_weights(model, args.out)
-
-    kept = open_clip.create_model(NAME, pretrained=str(args.out)).eval()  # measure the weights as they will be loaded
-    measured = {}
-    for kind, balanced in (("skewed", 0.0), ("balanced", 1.0)):
-        held_out, held_scenes = draw_pictures(HELD_OUT_SEED + args.seed, args.held_out, balanced, args.threads)
-        measured[kind] = measure_zero_shot(kept, tokenizer, held_out, held_scenes, preprocess)
-    figures = {
-        "held-out pictures": args.held_out,
-        "zero-shot": measured,
-        "weights": {
-            "bytes": args.out.stat().st_size,
-            "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
-            "parameters": sum(p.numel() for p in kept.parameters()),
-        },
-        "training": training
-        or {
-            "pictures": args.pictures,
-            "steps": args.steps,
-            "batch": args.batch,
-            "seconds drawing": round(drawn - started, 1),
-            "seconds training": round(trained - drawn, 1),
-        },
-    }
+    figures = {**measure_weights(tokenizer, preprocess, args), "training": training}
     packages = ("torch", "open_clip_torch", "numpy")
     write_results(args.results, figures, what=WHAT, seed=args.seed, threads=args.threads, packages=packages)
     print(json.dumps(figures["zero-shot"], indent=2))
