@@ -1,4 +1,7 @@
-"""A small CLIP trained on a CPU: pictures and captions that say what they show, the loss, the loop, the weights."""
+"""Train a small CLIP on a CPU: pictures, captions that state facts about them, the loss, the loop and the weights.
+
+Used by train_builtin_encoder.py and train_face_encoder.py; writes nothing but the weights.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PEOPLE = Path(__file__).resolve().parent.parent / "configs" / "prototypes" / "pe
 
 @dataclass
 class Pictures:
-    """Pictures as the image tower sees them, what they show, and their captions."""
+    """Pictures at the size of the image tower, what they show, and their captions."""
 
     images: torch.Tensor  # (n, 3, 64, 64) uint8
     facts: torch.Tensor  # (n, a) int64, a code for every attribute's value; 0 is none
@@ -28,7 +31,7 @@ class Pictures:
 
 @dataclass
 class Prompts:
-    """Every concept of a file of captions in all its words."""
+    """All captions of each concept of a prototypes file."""
 
     tokens: list[torch.Tensor]  # per concept (captions, t)
     said: torch.Tensor  # (concepts, a)
@@ -36,13 +39,13 @@ class Prompts:
 
 @dataclass
 class Codes:
-    """Numbers for attribute values, so that what captions say can be compared in one go."""
+    """Numbers for attribute values, so that facts and captions can be compared as tensors."""
 
     attributes: list[str]
     values: dict[tuple[str, str], int]
 
     def encode(self, facts: dict[str, str]) -> list[int]:
-        """Code of each attribute, 0 where `facts` lacks it."""
+        """Return the code of each attribute, 0 where `facts` lacks it."""
         row = []
         for attribute in self.attributes:
             if attribute in facts:
@@ -52,29 +55,29 @@ class Codes:
                 row.append(0)
         return row
 
-    def fits(self, facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Whether what is said is true of the picture: facts (b, a), said (c, a) -> (b, c), 0 or 1."""
+    def matches(self, facts: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Return whether each caption is true of each picture: facts (b, a), said (c, a) -> (b, c), 0 or 1."""
         shown, named = facts[:, None, :], said[None, :, :]
         return ((named == 0) | (shown == named)).all(2).float()
 
 
-def prompts(file: Path = PEOPLE) -> dict[str, dict[str, list[str]]]:
-    """Spell a file of captions out: attribute -> concept (or "absent") -> captions."""
+def read_prompts(file: Path = PEOPLE) -> dict[str, dict[str, list[str]]]:
+    """Return all captions of a prototypes file: attribute -> concept (or "absent") -> captions."""
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    spelled = {}
+    captions = {}
     for attribute, entry in config["attributes"].items():
         templates = entry.get("templates", config["templates"])
-        spelled[attribute] = {
+        captions[attribute] = {
             concept: [template.format(phrase) for template in templates for phrase in phrases]
             for concept, phrases in entry["concepts"].items()
         } | ({"absent": list(entry["absent"])} if entry.get("absent") else {})
-    return spelled
+    return captions
 
 
-def encode_words(codes: Codes, tokenizer: object, fact_of: dict[str, str], file: Path = PEOPLE) -> Prompts:
-    """Tokens of all prompts, concept by concept; those for nobody once."""
+def tokenize_prompts(codes: Codes, tokenizer: object, fact_of: dict[str, str], file: Path = PEOPLE) -> Prompts:
+    """Return the tokens of all captions, concept by concept; those of empty pictures once."""
     tokens, said = [], []
-    for attribute, concepts in prompts(file).items():
+    for attribute, concepts in read_prompts(file).items():
         for concept, captions in concepts.items():
             says = {fact_of[attribute]: concept} if concept != "absent" else {"people": "nobody"}
             if codes.encode(says) not in said:
@@ -84,7 +87,7 @@ def encode_words(codes: Codes, tokenizer: object, fact_of: dict[str, str], file:
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator, flip: bool) -> torch.Tensor:
-    """Shift, zoom and light every picture of the batch a little differently. (b, 3, s, s) in 0..1."""
+    """Shift, zoom and brighten every picture of a batch (b, 3, s, s), values 0 to 1, a little differently."""
     if flip:
         turned = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(turned[:, None, None, None], images.flip(3), images)
@@ -96,36 +99,41 @@ def jitter(images: torch.Tensor, generator: torch.Generator, flip: bool) -> torc
     theta[:, 0, 2], theta[:, 1, 2] = 0.06 * draw[:, 1], 0.06 * draw[:, 2]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    keep = torch.rand(b, generator=generator) < 0.3  # some pictures just as they come
+    keep = torch.rand(b, generator=generator) < 0.3  # some pictures stay unchanged
     moved[keep] = images[keep]
     return (moved * (1 + 0.05 * draw[:, 3])[:, None, None, None]).clamp(0, 1)
 
 
 def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, fits: torch.Tensor) -> torch.Tensor:
-    """CLIP's symmetric cross entropy, each target spread over all that `fits`: (pictures, texts)."""
+    """Return CLIP's symmetric cross entropy, targets spread over all texts that fit: `fits` is (pictures, texts)."""
     logits = scale * image @ text.T
-    own = fits / fits.sum(0, keepdim=True).clamp_min(1e-6)  # chance that a text was written for each picture it fits
+    own = fits / fits.sum(0, keepdim=True).clamp_min(1e-6)  # probability that a text belongs to each picture it fits
     by_image = -(own / own.sum(1, keepdim=True) * F.log_softmax(logits, dim=1)).sum(1)
     by_text = -(own * F.log_softmax(logits, dim=0)).sum(0)
     return (by_image.mean() + by_text.mean()) / 2
 
 
+def make_optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Return AdamW with weight decay for matrices alone, not for biases, norms and embeddings."""
+    flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
+    deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
+    groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+
 def train(
     model: torch.nn.Module,
     data: Pictures,
-    asked: Prompts,
+    prompts: Prompts,
     codes: Codes,
     preprocess: dict,
     args: argparse.Namespace,
 ) -> None:
-    """Train for `args.steps` steps of AdamW on a cosine."""
+    """Train for `args.steps` steps of AdamW with a cosine schedule."""
     generator = torch.Generator().manual_seed(args.seed)
     mean = torch.tensor(preprocess["mean"])[:, None, None]
     std = torch.tensor(preprocess["std"])[:, None, None]
-    flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
-    groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    optimizer = make_optimizer(model, args.lr)
     model.train().to(memory_format=torch.channels_last)
     order = torch.empty(0, dtype=torch.int64)
     started, running = time.perf_counter(), 0.0
@@ -138,19 +146,19 @@ def train(
         rows, order = order[: args.batch], order[args.batch :]
         which = torch.randint(data.tokens.shape[1], (args.batch,), generator=generator)
         tokens, said = [data.tokens[rows, which]], [data.said[rows, which]]
-        for concept, words in enumerate(asked.tokens):
+        for concept, words in enumerate(prompts.tokens):
             chosen = torch.randint(len(words), (2,), generator=generator)
             tokens.append(words[chosen])
-            said.append(asked.said[[concept, concept]])
-        fits = codes.fits(data.facts[rows], torch.cat(said))
+            said.append(prompts.said[[concept, concept]])
+        fits = codes.matches(data.facts[rows], torch.cat(said))
         images = jitter(data.images[rows].float() / 255, generator, args.flip)
         images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         image = F.normalize(model.encode_image(images), dim=-1)
         text = F.normalize(model.encode_text(torch.cat(tokens)), dim=-1)
         scale = model.logit_scale.exp()
-        captions, prompts = slice(None, args.batch), slice(args.batch, None)
-        loss = clip_loss(image, text[captions], scale, fits[:, captions])
-        loss = loss + clip_loss(image, text[prompts], scale, fits[:, prompts])
+        of_captions, of_prompts = slice(None, args.batch), slice(args.batch, None)
+        loss = clip_loss(image, text[of_captions], scale, fits[:, of_captions])
+        loss = loss + clip_loss(image, text[of_prompts], scale, fits[:, of_prompts])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -169,9 +177,9 @@ def train(
 def encode_prompts(
     model: torch.nn.Module, tokenizer: object, file: Path = PEOPLE
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Prototypes of a file of captions: attribute -> concept -> (256,), and "absent" -> (m, 256)."""
+    """Return the prototypes of a file of captions: attribute -> concept -> (256,), and "absent" -> (m, 256)."""
     prototypes: dict[str, dict[str, torch.Tensor]] = {}
-    for attribute, concepts in prompts(file).items():
+    for attribute, concepts in read_prompts(file).items():
         prototypes[attribute] = {}
         for concept, captions in concepts.items():
             units = F.normalize(model.encode_text(tokenizer(captions)), dim=-1)  # type: ignore[operator]
@@ -181,13 +189,13 @@ def encode_prompts(
 
 @torch.no_grad()
 def encode_pictures(model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict) -> torch.Tensor:
-    """Embeddings (n, 256), not scaled, of pixels (n, 3, 64, 64)."""
+    """Return the embeddings (n, 256), not scaled to unit length, of pixels (n, 3, 64, 64)."""
     mean = torch.tensor(preprocess["mean"])[:, None, None]
     std = torch.tensor(preprocess["std"])[:, None, None]
     return torch.cat([model.encode_image((part.float() / 255 - mean) / std) for part in pixels.split(256)])
 
 
-def save(model: torch.nn.Module, path: Path) -> None:
+def save_weights(model: torch.nn.Module, path: Path) -> None:
     """Write the weights as safetensors: float16, but float32 for the statistics of batch normalisation."""
     state = {}
     for name, tensor in model.state_dict().items():
@@ -195,4 +203,4 @@ def save(model: torch.nn.Module, path: Path) -> None:
         state[name] = (tensor.half() if half else tensor).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone
+    path.chmod(0o644)  # safetensors writes files that only the owner can read

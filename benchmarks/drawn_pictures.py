@@ -1,4 +1,4 @@
-"""What the built-in encoder is trained and measured on: drawn pictures, their captions, and what each says."""
+"""Drawn pictures with captions, and the facts that each caption states: what the built-in encoder is trained on."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FACT_OF = {
 }
 
 
-def one_off(rng: np.random.Generator, balanced: bool) -> Scene:
-    """Draw a scene on its own; balanced: its person is as likely of any group as of any other."""
+def draw_single_scene(rng: np.random.Generator, balanced: bool) -> Scene:
+    """Return a scene without other shots; balanced: its person belongs to each group with equal probability."""
     scene = make_setting(rng, somebody=rng.random() >= 0.06)
     if scene.occupation != "none":
         if balanced:
@@ -38,15 +38,15 @@ def one_off(rng: np.random.Generator, balanced: bool) -> Scene:
 
 
 def draw_block(job: tuple[int, int, float]) -> tuple[np.ndarray, list[Scene]]:
-    """Draw `n` scenes of one seed, as the image tower sees them: (n, 64, 64, 3)."""
+    """Return `n` pictures (n, 64, 64, 3) of one seed, at the size of the image tower, and their scenes."""
     seed, n, balanced = job
     rng = np.random.default_rng(seed)
-    scenes = [one_off(rng, bool(rng.random() < balanced)) for _ in range(n)]
-    return np.stack([as_seen(draw_scene(scene), rng) for scene in scenes]), scenes
+    scenes = [draw_single_scene(rng, bool(rng.random() < balanced)) for _ in range(n)]
+    return np.stack([preprocess_picture(draw_scene(scene), rng) for scene in scenes]), scenes
 
 
-def as_seen(image: Image.Image, rng: np.random.Generator, side: int = 64) -> np.ndarray:
-    """Encode as JPEG at some quality, trim a little, and scale as open_clip's own preprocessing does."""
+def preprocess_picture(image: Image.Image, rng: np.random.Generator, side: int = 64) -> np.ndarray:
+    """Return a picture trimmed a little, compressed as JPEG, and scaled as open_clip's preprocessing does."""
     if rng.random() < 0.3:
         left, top, right, bottom = (int(edge) for edge in rng.integers(0, 6, size=4))
         image = image.crop((left, top, image.width - right, image.height - bottom))
@@ -61,7 +61,10 @@ def as_seen(image: Image.Image, rng: np.random.Generator, side: int = 64) -> np.
 
 
 def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[torch.Tensor, list[Scene]]:
-    """Draw `n` scenes, a share of them balanced, in blocks that do not depend on the number of processes."""
+    """Return the pixels (n, 3, 64, 64) of `n` scenes, a share of them balanced, and the scenes.
+
+    They are drawn in blocks that do not depend on the number of processes.
+    """
     block = 250
     jobs = [(seed * 1000 + i, min(block, n - i * block), balanced) for i in range(math.ceil(n / block))]
     with get_context("spawn").Pool(processes) as pool:
@@ -73,7 +76,7 @@ def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[t
 def caption_pictures(
     images: torch.Tensor, scenes: list[Scene], codes: Codes, tokenizer: object, rng: np.random.Generator
 ) -> Pictures:
-    """Write CAPTIONS captions for every scene, and note what each says."""
+    """Return the pictures with CAPTIONS captions for each scene, and what each caption says."""
     captions = [write_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
     tokens = tokenizer([caption.text for caption in captions])  # type: ignore[operator]
     said = torch.tensor([codes.encode(caption.said) for caption in captions])

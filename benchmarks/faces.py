@@ -1,7 +1,7 @@
 """FairFace (Karkkainen and Joo, WACV 2021; CC BY 4.0) as it is published, or as WebDataset shards with its labels.
 
-The labels are what annotators perceived. Copies of the label files that went through a spreadsheet hold dates where
-ages were; these are repaired, and any other unknown value is refused.
+The labels are what annotators perceived. Some copies of the label files went through a spreadsheet and hold dates in
+place of ages; these are repaired, and any other unknown value is refused.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ VALUES = {
     "gender": ("Female", "Male"),
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 }
+BATCH = 512  # faces that are encoded at a time
 SPREADSHEET = {
     **dict.fromkeys(("03-Sep", "3-Sep", "09-Mar", "9-Mar"), "3-9"),
     **dict.fromkeys(("Oct-19", "19-Oct"), "10-19"),
@@ -47,25 +48,32 @@ class Face:
     labels: dict[str, str]
 
 
-def checked(labels: dict[str, str], place: str) -> dict[str, str]:
-    """Return race, gender and age by FairFace's names, ages repaired.
+def check_labels(labels: dict[str, str], place: str) -> dict[str, str]:
+    """Return race, gender and age under FairFace's names, with ages repaired.
+
+    Parameters
+    ----------
+    labels : dict of str to str
+        Labels of one face.
+    place : str
+        Where they were read, for the error.
 
     Raises
     ------
     UserError
-        If one of them is missing or is no value of FairFace's.
+        If one of them is missing or unknown.
     """
     out = {}
     for attribute, values in VALUES.items():
         value = str(labels.get(attribute))
         value = SPREADSHEET.get(value, value) if attribute == "age" else value
         if value not in values:
-            raise UserError(f"{place}: {attribute} {value!r} is no label of FairFace: it has {', '.join(values)}")
+            raise UserError(f"{place}: {attribute} {value!r} is no label of FairFace: write one of {', '.join(values)}")
         out[attribute] = value
     return out
 
 
-def label_file(csv: Path) -> pd.DataFrame:
+def read_label_file(csv: Path) -> pd.DataFrame:
     """Read ``fairface_label_*.csv``: race, gender and age by file, as ``val/1.jpg``.
 
     Raises
@@ -76,15 +84,15 @@ def label_file(csv: Path) -> pd.DataFrame:
     table = pd.read_csv(csv, dtype=str, keep_default_na=False)
     for column in ("file", *VALUES):
         if column not in table:
-            raise UserError(f"{csv} has columns {', '.join(table.columns)}: FairFace's has file, age, gender and race")
+            raise UserError(f"{csv} has columns {', '.join(table.columns)}: it must have file, age, gender and race")
     twice = table["file"][table["file"].duplicated()]
     if len(twice):
-        raise UserError(f"{csv} names {twice.iloc[0]!r} twice: take one line out")
-    lines = [checked(line, f"{csv}, {line['file']}") for line in table.to_dict("records")]
+        raise UserError(f"{csv} names {twice.iloc[0]!r} twice: remove one line")
+    lines = [check_labels(line, f"{csv}, {line['file']}") for line in table.to_dict("records")]
     return pd.DataFrame(lines, index=table["file"])
 
 
-def faces(source: str, labels: Path | None = None) -> Iterator[Face]:
+def read_faces(source: str, labels: Path | None = None) -> Iterator[Face]:
     """Yield the faces of a folder with its label file, or of tar shards whose members carry their labels.
 
     Parameters
@@ -92,13 +100,13 @@ def faces(source: str, labels: Path | None = None) -> Iterator[Face]:
     source : str
         The folder ``val`` or ``train`` of the official layout, or tar shards (braces and globs too).
     labels : Path, optional
-        Of a folder; else ``fairface_label_<folder>.csv`` beside it. A file that the folder lacks is left out.
+        Label file of a folder  [default: ``fairface_label_<folder>.csv`` beside it]. Faces without a line are left out.
     """
     dataset = open_input(source)
     known: pd.DataFrame | None = None
     if dataset.format == "folder":
         folder = Path(source)
-        known = label_file(labels or folder.parent / f"fairface_label_{folder.name}.csv")
+        known = read_label_file(labels or folder.parent / f"fairface_label_{folder.name}.csv")
         known = known.rename(index=lambda file: Path(file).name)
     for shard in dataset.shards:
         for sample in shard.read():
@@ -111,19 +119,28 @@ def faces(source: str, labels: Path | None = None) -> Iterator[Face]:
             else:
                 continue
             digest = hashlib.sha256(sample.image).hexdigest()
-            yield Face(sample.source, digest, decode(sample.image), checked(found, sample.source))
+            yield Face(sample.source, digest, decode(sample.image), check_labels(found, sample.source))
 
 
-def table_of(labels: list[dict[str, str]]) -> pd.DataFrame:
+def make_label_table(labels: list[dict[str, str]]) -> pd.DataFrame:
     """Return labels as ordered categories, so that groups always come in FairFace's order."""
     table = pd.DataFrame(labels)
     return pd.DataFrame({a: pd.Categorical(table[a], categories=list(values)) for a, values in VALUES.items()})
 
 
-def skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of a draw in which one race makes up about 60 % and one gender about 70 %, as web data may.
+def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows of a draw in which one race makes up about 60 % and one gender about 70 %, as in web data.
 
-    The other races, and all ages, keep their shares among each other. Every face that is wanted most is in every draw.
+    The other races, and all ages, keep their shares among each other. A face of that race and gender is in every draw.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        Labels as `make_label_table` returns them.
+    race, gender : str
+        The groups that become the majority.
+    rng : numpy.random.Generator
+        Source of randomness.
     """
     chance = np.ones(len(labels))
     for column, value, share in (("race", race, 0.6), ("gender", gender, 0.7)):
@@ -134,7 +151,7 @@ def skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generato
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces as they are pruned: (n, d) vectors, and what only the measures look at."""
+    """Faces to prune: their vectors (n, d), and what only the measures read."""
 
     vectors: np.ndarray
     labels: pd.DataFrame
@@ -142,7 +159,7 @@ class Faces:
     names: list[str]
 
     def take(self, rows: np.ndarray) -> Faces:
-        """Return some of them."""
+        """Return the faces in some rows."""
         return Faces(
             self.vectors[rows],
             self.labels.iloc[rows].reset_index(drop=True),
@@ -151,43 +168,55 @@ class Faces:
         )
 
 
-def encoder_of(text: str) -> EncoderSpec:
-    """Read ``MODEL:WEIGHTS`` (a tag or a file), or ``local-dir:FOLDER`` or ``hf-hub:NAME``, which bring their own."""
+def parse_encoder(text: str) -> EncoderSpec:
+    """Read ``MODEL:WEIGHTS`` (a tag or a file), or ``local-dir:FOLDER`` or ``hf-hub:NAME``, which need none."""
     model, _, weights = (text, "", "") if text.startswith(("local-dir:", "hf-hub:")) else text.partition(":")
     check_model(model, weights or None)
     return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
 
 
-def embed(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int | None = None) -> Faces:
-    """Embed the faces of all sources, in order; the first of them if only so many are wanted."""
+def embed_faces(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int | None = None) -> Faces:
+    """Embed the faces of all sources, in order.
+
+    Parameters
+    ----------
+    sources : list of str
+        Folders or tar shards, as `read_faces` reads them.
+    labels : Path or None
+        Label file of a folder.
+    spec : EncoderSpec
+        The encoder.
+    most : int, optional
+        Largest number of faces of each source.
+    """
     encoder = load_encoder(spec)
-    vectors, waiting, found = [], [], []
+    vectors, batch, found = [], [], []
     started = time.monotonic()
     for source in sources:
-        for face in islice(faces(source, labels), most):
-            waiting.append(face.picture)
+        for face in islice(read_faces(source, labels), most):
+            batch.append(face.picture)
             found.append(face)
-            if len(waiting) == 512:
-                vectors.append(encoder.encode_images(waiting))
-                waiting = []
+            if len(batch) == BATCH:
+                vectors.append(encoder.encode_images(batch))
+                batch = []
                 print(f"{len(found)} faces, {len(found) / (time.monotonic() - started):.0f} a second", file=sys.stderr)
-    if waiting:
-        vectors.append(encoder.encode_images(waiting))
-    unlabelled = table_of([face.labels for face in found])
-    return Faces(np.concatenate(vectors), unlabelled, [f.digest for f in found], [f.name for f in found])
+    if batch:
+        vectors.append(encoder.encode_images(batch))
+    table = make_label_table([face.labels for face in found])
+    return Faces(np.concatenate(vectors), table, [f.digest for f in found], [f.name for f in found])
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def scale_to_unit(vectors: np.ndarray) -> np.ndarray:
     """Scale each row to unit length."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def write_embeddings(known: Faces, folder: Path) -> None:
+def write_embeddings(faces: Faces, folder: Path) -> None:
     """Write vectors and labels in clip-retrieval's layout."""
     for name in ("img_emb", "metadata"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    np.save(folder / "img_emb" / "img_emb_0.npy", known.vectors)
-    table = known.labels.astype(str).assign(id=known.names, sha256=known.digests)
+    np.save(folder / "img_emb" / "img_emb_0.npy", faces.vectors)
+    table = faces.labels.astype(str).assign(id=faces.names, sha256=faces.digests)
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), folder / "metadata" / "metadata_0.parquet")
 
 
@@ -196,31 +225,42 @@ def read_embeddings(folder: Path) -> Faces:
     table = pq.read_table(folder / "metadata" / "metadata_0.parquet").to_pandas()
     lines: list[dict[str, str]] = table[list(VALUES)].to_dict("records")
     digests = table["sha256"].tolist() if "sha256" in table else [""] * len(table)
-    return Faces(np.load(folder / "img_emb" / "img_emb_0.npy"), table_of(lines), digests, table["id"].tolist())
+    return Faces(np.load(folder / "img_emb" / "img_emb_0.npy"), make_label_table(lines), digests, table["id"].tolist())
 
 
-def refuse_known_faces(known: Faces, weights: str | None, allowed: bool, left_out: bool) -> tuple[Faces, int]:
-    """Return the faces, without those that the encoder was trained on if so asked, and how many of these are left.
+def leave_out_known_faces(faces: Faces, weights: str | None, *, allow: bool, leave_out: bool) -> tuple[Faces, int]:
+    """Return the faces, and how many of them the encoder was trained on.
+
+    Parameters
+    ----------
+    faces : Faces
+        The faces to prune.
+    weights : str or None
+        Path of the encoder's weights; the list of faces that it was trained on lies next to it.
+    allow : bool
+        Prune faces that the encoder was trained on.
+    leave_out : bool
+        Leave them out.
 
     Raises
     ------
     UserError
-        If there are any and that is not allowed: an encoder tells such faces apart better than it would strangers.
+        If there are such faces, and neither option is given: an encoder separates them better than unknown faces.
     """
-    listed = Path(weights).with_suffix(".faces.txt") if weights else Path()
-    if not listed.is_file():
-        print(f"what {weights or 'this encoder'} was trained on is not known: no list of faces beside it")
-        return known, 0
-    trained = set(listed.read_text().split())
-    new = np.array([digest not in trained for digest in known.digests])
-    seen = [name for name, is_new in zip(known.names, new, strict=True) if not is_new]
-    if seen and left_out:
-        print(f"{weights} was trained on {len(seen)} of these {len(known.names)} faces: they are left out")
-        return known.take(np.flatnonzero(new)), 0
-    if seen and not allowed:
+    list_file = Path(weights).with_suffix(".faces.txt") if weights else Path()
+    if not list_file.is_file():
+        print(f"the faces that {weights or 'this encoder'} was trained on are unknown: there is no list next to it")
+        return faces, 0
+    trained = set(list_file.read_text().split())
+    new = np.array([digest not in trained for digest in faces.digests])
+    seen = [name for name, is_new in zip(faces.names, new, strict=True) if not is_new]
+    if seen and leave_out:
+        print(f"{weights} was trained on {len(seen)} of these {len(faces.names)} faces: they are left out")
+        return faces.take(np.flatnonzero(new)), 0
+    if seen and not allow:
         raise UserError(
-            f"{weights} was trained on {len(seen)} of these faces ({seen[0]} is one): say --without-known-faces, or "
-            "--same-faces to prune them all the same"
+            f"{weights} was trained on {len(seen)} of these faces ({seen[0]} is one): give --without-known-faces, "
+            "or --same-faces to prune them anyway"
         )
-    print(f"{weights} was trained on {len(seen)} of these {len(known.names)} faces")
-    return known, len(seen)
+    print(f"{weights} was trained on {len(seen)} of these {len(faces.names)} faces")
+    return faces, len(seen)

@@ -1,27 +1,24 @@
-"""Compare the rules on the drawn sample with the built-in encoder: who is kept at the same count, against the truth.
+"""Compare the rules on the drawn sample with the built-in encoder: which groups are kept, at the same kept count.
 
     python benchmarks/sample.py --repeats 10
 
-Each repeat clusters with another seed; figures are paired with `semdedup` of the same seed. Planted copies are looked
-for among the nearest neighbours. Everything here is drawn: it shows that the rules do what they say, not how they
-fare on photographs.
+Each repeat clusters with another seed, and figures are paired with `semdedup` of the same seed. Planted copies are
+searched among the nearest neighbours. All pictures are drawn: the figures show that the rules work as described, not
+how well they work on photographs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from sweep import cpu_model
+from results_file import RESULTS, write_results
 
-import fairdedup
 from fairdedup import deduplicate
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
@@ -30,7 +27,8 @@ from fairdedup.prototype_files import default_prototypes, embed_captions, read_c
 from fairdedup.sample import write_sample
 
 RULES = ("random", "semdedup", "fairdedup", "balanced")
-GROUPS = {  # rare in the sample, and the larger ones that are in the minority all the same
+BASE = "semdedup"
+GROUPS = {  # groups that are rare in the sample, and larger ones that are minorities too
     "dark skin tone (rare)": lambda t: t.skin_tone == "dark",
     "older (rare)": lambda t: t.age == "older",
     "dark or older (any rare)": lambda t: (t.skin_tone == "dark") | (t.age == "older"),
@@ -56,7 +54,17 @@ def embed_sample(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def recall_of_copies(vectors: np.ndarray, ids: list[str], truth: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return, by kind of copy, how often its original is among its five nearest, or very near, and the least cosine."""
+    """Return, for each kind of copy, how often the original is near it, and their smallest cosine.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, d)
+        Embeddings of the sample.
+    ids : list of str
+        Their ids.
+    truth : DataFrame
+        The sample's truth.parquet: id, copy_of and kind of each planted copy.
+    """
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     place = {name: k for k, name in enumerate(ids)}
     found: dict[str, list[tuple[bool, float]]] = {}
@@ -65,7 +73,9 @@ def recall_of_copies(vectors: np.ndarray, ids: list[str], truth: pd.DataFrame) -
         similarity = unit @ unit[copy]
         own = float(similarity[original])
         similarity[copy] = -1
-        nearest = own >= float(np.partition(similarity, -5)[-5])  # among the five nearest: shots of one scene are near
+        nearest = own >= float(
+            np.partition(similarity, -5)[-5]
+        )  # not the nearest alone: shots of one scene are near too
         found.setdefault(line.kind, []).append((nearest, own))
     return {
         kind: {
@@ -78,12 +88,35 @@ def recall_of_copies(vectors: np.ndarray, ids: list[str], truth: pd.DataFrame) -
     }
 
 
+def compare_shares(
+    vectors: np.ndarray, labels: pd.DataFrame, prototypes: Any, *, keep: float, repeats: int
+) -> dict[str, Any]:
+    """Return, for each group, its share of all people and of those that each rule keeps, in percent."""
+    people = (labels.skin_tone != "none").to_numpy()
+    shares: dict[str, dict[str, list[float]]] = {rule: {group: [] for group in GROUPS} for rule in RULES}
+    for seed in range(repeats):
+        for rule in RULES:
+            result = deduplicate(vectors, keep=keep, rule=rule, prototypes=prototypes, seed=seed)
+            kept = result.decisions["kept"].to_numpy() & people
+            for group, is_member in GROUPS.items():
+                shares[rule][group].append(100 * float(is_member(labels[kept]).mean()))
+    table: dict[str, Any] = {}
+    for group, is_member in GROUPS.items():
+        table[group] = {"before": 100 * float(is_member(labels[people]).mean())}
+        for rule in RULES:
+            share = np.array(shares[rule][group])
+            gain = share - np.array(shares[BASE][group])
+            error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else None
+            table[group][rule] = {"share": float(share.mean()), "gain": float(gain.mean()), "standard error": error}
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--keep", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sample.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "sample.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "sample"
@@ -92,38 +125,15 @@ def main() -> None:
         labels = pd.read_parquet(sample / "labels.parquet").set_index("id").loc[ids]
         truth = pd.read_parquet(sample / "truth.parquet")
     prototypes = embed_captions(read_captions(default_prototypes()), builtin_spec(32, "cpu", "float32", 1))
-    people = (labels.skin_tone != "none").to_numpy()
-    shares: dict[str, dict[str, list[float]]] = {rule: {g: [] for g in GROUPS} for rule in RULES}
-    for seed in range(args.repeats):
-        for rule in RULES:
-            result = deduplicate(vectors, keep=args.keep, rule=rule, prototypes=prototypes, seed=seed)
-            kept = result.decisions["kept"].to_numpy() & people
-            for group, member in GROUPS.items():
-                shares[rule][group].append(100 * float(member(labels[kept]).mean()))
-    table = {}
-    for group, member in GROUPS.items():
-        line = {"before": 100 * float(member(labels[people]).mean())}
-        base = np.array(shares["semdedup"][group])
-        for rule in RULES:
-            own = np.array(shares[rule][group])
-            gain = own - base
-            error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else None
-            line[rule] = {"share": float(own.mean()), "gain": float(gain.mean()), "standard error": error}
-        table[group] = line
-    report = {
-        "what": "percent of kept people of a drawn group, and points gained over semdedup at the same kept count",
-        "command": "python " + " ".join(sys.argv),
-        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
-        "seed": args.seed,
+    figures = {
         "repeats": args.repeats,
         "keep": args.keep,
-        "groups": table,
+        "groups": compare_shares(vectors, labels, prototypes, keep=args.keep, repeats=args.repeats),
         "planted copies": recall_of_copies(vectors, ids, truth),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({k: report[k] for k in ("groups", "planted copies")}, indent=2))
+    what = "percent of kept people of a drawn group, and points gained over semdedup at the same kept count"
+    write_results(args.out, figures, what=what, seed=args.seed)
+    print(json.dumps({name: figures[name] for name in ("groups", "planted copies")}, indent=2))
 
 
 if __name__ == "__main__":

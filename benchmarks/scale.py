@@ -1,16 +1,14 @@
-"""Run the whole job out of core on generated embeddings: time, disk, and the most memory of any one process.
+"""Run a whole job out of core on generated embeddings: time, disk, and the largest memory of any one process.
 
     python benchmarks/scale.py --rows 1000000 --dim 512 --giant 200000 --tiny-shards 10000
 
-Three runs: as k-means clusters them; with a planted giant cluster; and a tenth of the rows in many tiny shards.
+Three runs: as k-means clusters the rows, with a planted giant cluster, and a tenth of the rows in many tiny shards.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,22 +20,26 @@ from typing import Any
 
 import numpy as np
 import psutil
-from sweep import cpu_model
+from results_file import RESULTS, write_results
 
-import fairdedup
 from fairdedup.core import kmeans
-from fairdedup.stages import clustering as cluster
+from fairdedup.stages.clustering import ClusterOptions, hash_of
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import mark_made, write_array
 
 MIB = 1 << 20
+LARGEST_PROCESS = 2048  # MiB that no process may exceed
+WHAT = (
+    "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
+    "resident set of any one process, mapped files included"
+)
 
 
 def write_shards(folder: Path, rows: int, dim: int, shards: int, giant: int, seed: int) -> np.ndarray:
     """Write embeddings in clip-retrieval's layout, half of them near-duplicates, and return the planted centres.
 
-    The rows of the first centre are `giant` in number, those of the others share the rest.
+    The first centre has `giant` rows, and the others share the rest.
     """
     rng = np.random.default_rng(seed)
     others = max(1, (rows - giant) // 1000)
@@ -47,32 +49,32 @@ def write_shards(folder: Path, rows: int, dim: int, shards: int, giant: int, see
     labels = rng.permutation(labels)
     for number, own in enumerate(np.array_split(labels, shards)):
         x = 0.8 * rng.standard_normal((len(own), dim), dtype=np.float32)
-        half = len(own) // 2  # the second half of a shard leans on the first, row by row
-        lean = rng.uniform(0.05, 1.0, (half, 1)).astype(np.float32)
-        x[half : 2 * half] = x[:half] + lean * x[half : 2 * half]
+        half = len(own) // 2  # each row of the second half of a shard is near one of the first
+        scale = rng.uniform(0.05, 1.0, (half, 1)).astype(np.float32)
+        x[half : 2 * half] = x[:half] + scale * x[half : 2 * half]
         own[half : 2 * half] = own[:half]
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", (x + centres[own]).astype(np.float16))
     return centres
 
 
-def plant(run: Path, centres: np.ndarray, clusters: int) -> None:
-    """Put the planted centres in the place of trained ones, so that a giant cluster is one and stays one."""
+def plant_centres(run: Path, centres: np.ndarray, clusters: int) -> None:
+    """Replace the trained centroids by the planted centres, so that the giant cluster is not split."""
     directory = RunDirectory(run)
-    options = cluster.ClusterOptions(clusters, 0, 1)
+    options = ClusterOptions(clusters, 0, 1)
     write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
     embedded = load_embedded(directory)
     records = [record.content() for record in embedded.records]
-    mark_made(directory.centroids, cluster.hash_of(records, clusters, asdict(options)))
+    mark_made(directory.centroids, hash_of(records, clusters, asdict(options)))
     assert len(centres) == kmeans.check_clusters(clusters, embedded.valid)
 
 
-def measured(*words: object) -> dict[str, Any]:
-    """Run a command and watch it: seconds, and the largest resident memory of any of its processes, in MiB."""
+def measure_command(*words: object) -> dict[str, Any]:
+    """Run a command and return its seconds, and the largest resident memory of any of its processes, in MiB."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "fairdedup", *map(str, words), "--log-json"], stderr=subprocess.PIPE, text=True
     )
-    most: dict[str, float] = {}
+    largest: dict[str, float] = {}
 
     def watch() -> None:
         while process.poll() is None:
@@ -81,7 +83,7 @@ def measured(*words: object) -> dict[str, Any]:
                 for each in (root, *root.children(recursive=True)):
                     role = "conductor" if each.pid == process.pid else "worker"
                     own = each.memory_info()
-                    most[role] = max(most.get(role, 0), own.rss / MIB)
+                    largest[role] = max(largest.get(role, 0), own.rss / MIB)
             except psutil.Error:
                 pass
             time.sleep(0.05)
@@ -100,31 +102,50 @@ def measured(*words: object) -> dict[str, Any]:
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "stages": stages,
-        "most resident MiB": {role: round(value) for role, value in most.items()},
+        "most resident MiB": {role: round(value) for role, value in largest.items()},
         "counts": next((e["counts"] for e in events if "counts" in e), None),
     }
 
 
-def disk(folder: Path) -> int:
-    """Return the MiB that a folder takes."""
+def disk_usage(folder: Path) -> int:
+    """Return the size of a folder in MiB."""
     return round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / MIB)
 
 
-def job(source: Path, run: Path, rule: str, workers: int, clusters: Any, centres: np.ndarray | None) -> dict[str, Any]:
-    """Embed, cluster and prune, each measured on its own."""
+def measure_job(
+    source: Path, run: Path, *, rule: str, workers: int, clusters: int | str, centres: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Embed, cluster and prune, and return what each took.
+
+    Parameters
+    ----------
+    source, run : Path
+        Embeddings to read, and run directory to write.
+    rule : str
+        Rule to prune by.
+    workers : int
+        Number of Dask workers.
+    clusters : int or "auto"
+        Number of clusters.
+    centres : ndarray of shape (clusters, d), optional
+        Centroids to use in place of trained ones.
+    """
     dask = ("--workers", workers)
-    report = {"embed": measured("embed", source, "--out", run, *dask)}
+    report = {"embed": measure_command("embed", source, "--out", run, *dask)}
     if centres is not None:
-        plant(run, centres, clusters)
-    report["cluster"] = measured("cluster", run, "--clusters", clusters, *dask)
-    report["prune"] = measured("prune", run, "--keep", 0.5, "--rule", rule, *dask)
+        plant_centres(run, centres, clusters)
+    report["cluster"] = measure_command("cluster", run, "--clusters", clusters, *dask)
+    report["prune"] = measure_command("prune", run, "--keep", 0.5, "--rule", rule, *dask)
     sizes = json.loads((run / "clusters" / "sizes.json").read_text())
     report["clusters"] = {"number": len(sizes), "largest": max(sizes)}
     report["files"] = {
         "sorted": len(list((run / "clusters").glob("vectors_*.npy"))),
         "parts of kept": len(list((run / "kept").glob("*"))),
     }
-    report["disk MiB"] = {"input": disk(source), **{p.name: disk(p) for p in sorted(run.iterdir()) if p.is_dir()}}
+    report["disk MiB"] = {
+        "input": disk_usage(source),
+        **{p.name: disk_usage(p) for p in sorted(run.iterdir()) if p.is_dir()},
+    }
     report["most resident MiB of any process"] = max(
         v for stage in ("embed", "cluster", "prune") for v in report[stage]["most resident MiB"].values()
     )
@@ -141,31 +162,30 @@ def main() -> None:
     parser.add_argument("--rule", default="semdedup")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where there is room; else the folder for temporary files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scale.json")
+    parser.add_argument(
+        "--folder", type=Path, help="folder with enough room  [default: the folder for temporary files]"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
     args = parser.parse_args()
-    report: dict[str, Any] = {
-        "what": "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
-        "resident set of any one process, mapped files included",
-        "command": f"python benchmarks/scale.py --rows {args.rows} --dim {args.dim} --shards {args.shards} "
-        f"--giant {args.giant} --tiny-shards {args.tiny_shards} --rule {args.rule} --workers {args.workers}",
-        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "fairdedup": fairdedup.__version__},
-        "seed": args.seed,
-    }
+    job = {"rule": args.rule, "workers": args.workers}
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         centres = write_shards(folder / "x", args.rows, args.dim, args.shards, args.giant, args.seed)
-        report["as k-means clusters them"] = job(folder / "x", folder / "a", args.rule, args.workers, "auto", None)
-        print(json.dumps(report, indent=2), flush=True)
-        report["with a giant cluster"] = job(folder / "x", folder / "b", args.rule, args.workers, len(centres), centres)
-        print(json.dumps(report["with a giant cluster"], indent=2), flush=True)
+        figures["as k-means clusters them"] = measure_job(folder / "x", folder / "a", clusters="auto", **job)
+        print(json.dumps(figures, indent=2), flush=True)
+        figures["with a giant cluster"] = measure_job(
+            folder / "x", folder / "b", clusters=len(centres), centres=centres, **job
+        )
+        print(json.dumps(figures["with a giant cluster"], indent=2), flush=True)
         write_shards(folder / "tiny", args.rows // 10, args.dim, args.tiny_shards, 0, args.seed)
-        report["in tiny shards"] = job(folder / "tiny", folder / "c", args.rule, args.workers, "auto", None)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report["in tiny shards"], indent=2))
-    over = [k for k, v in report.items() if isinstance(v, dict) and v.get("most resident MiB of any process", 0) > 2048]
+        figures["in tiny shards"] = measure_job(folder / "tiny", folder / "c", clusters="auto", **job)
+    options = {
+        name: getattr(args, name) for name in ("rows", "dim", "shards", "giant", "tiny_shards", "rule", "workers")
+    }
+    write_results(args.out, {**options, **figures}, what=WHAT, seed=args.seed)
+    print(json.dumps(figures["in tiny shards"], indent=2))
+    over = [name for name, own in figures.items() if own["most resident MiB of any process"] > LARGEST_PROCESS]
     if over:
         raise SystemExit(f"over 2 GiB: {', '.join(over)}")
 

@@ -1,4 +1,4 @@
-"""Write the tables of docs/fairface.md from the committed results; with --check, only tell whether they are as these.
+"""Write the tables of docs/fairface.md from the committed results; with --check, only compare them.
 
 python benchmarks/tables.py
 """
@@ -6,21 +6,19 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from results_file import ROOT, read_results
+
 PAGE = ROOT / "docs" / "fairface.md"
-RESULTS = ROOT / "benchmarks" / "results"
 ATTRIBUTES = ("race", "gender", "age")
 BASE = "over semdedup"
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LEFT_OUT = ("0.05", "0.15")  # reserves that only the curve of the plot shows
+LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
 
 
-def points(gain: dict[str, Any], sign: str = "+") -> str:
+def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
     """Write a difference with half its 95 % interval, bold where p < .001."""
     text = f"{gain['mean']:{sign}.2f}"
     if gain["low"] is not None:
@@ -28,36 +26,36 @@ def points(gain: dict[str, Any], sign: str = "+") -> str:
     return f"**{text}**" if gain["p"] is not None and gain["p"] < 0.001 else text
 
 
-def rules(known: dict[str, Any]) -> list[str]:
+def rules_table(results: dict[str, Any]) -> list[str]:
     """Return a line for each rule: shares of non-majority groups, distances to uniform, coverage."""
     head = [f"share {a}" for a in ATTRIBUTES] + [f"distance {a}" for a in ATTRIBUTES]
     lines = [f"| rule | {' | '.join(head)} | coverage, 1 % | mean |", "|---|" + "---|" * (len(head) + 2)]
-    for rule, own in known["rules"].items():
+    for rule, own in results["rules"].items():
         if not rule.endswith(LEFT_OUT) and rule != "semdedup":
-            cells = [points(own[key][BASE]) for key in head]
+            cells = [format_gain(own[key][BASE]) for key in head]
             cells += [f"{own[f'coverage {c}'][BASE]['mean']:+.2f}" for c in ("first percentile", "mean")]
             lines.append(f"| `{rule}` | {' | '.join(cells)} |")
     return lines
 
 
-def encoder(known: dict[str, Any]) -> list[str]:
-    """Return the encoder's accuracy."""
+def encoder_table(results: dict[str, Any]) -> list[str]:
+    """Return a line for each attribute: the encoder's accuracy, and its worst and best group."""
     lines = ["| attribute | accuracy | by chance | worst group | best group |", "|---|---|---|---|---|"]
-    for attribute, own in known["zero-shot"].items():
+    for attribute, own in results["zero-shot"].items():
         by = sorted((value, name) for name, value in own["by concept"].items())
         ends = [f"{name} {value:.0%}" for value, name in (by[0], by[-1])]
         lines.append(f"| {attribute} | {own['accuracy']:.1%} | {1 / len(by):.1%} | {ends[0]} | {ends[1]} |")
     return lines
 
 
-def degraded(known: dict[str, Any]) -> list[str]:
-    """Return a line for each way and level: the gain in race / gender / age of each rule, and the warning."""
-    names = [rule for rule in known["table"][0]["rules"] if rule not in ("full", "semdedup")]
+def degraded_table(results: dict[str, Any]) -> list[str]:
+    """Return a line for each kind and level of degradation: each rule's gain in race / gender / age, and warnings."""
+    names = [rule for rule in results["table"][0]["rules"] if rule not in ("full", "semdedup")]
     lines = [
         f"| prototypes | {' | '.join(f'`{name}`' for name in names)} | warned of |",
         "|---|" + "---|" * (len(names) + 1),
     ]
-    for line in known["table"]:
+    for line in results["table"]:
         gains = [
             " / ".join(f"{line['rules'][name][f'share {a}'][BASE]['mean']:+.1f}" for a in ATTRIBUTES) for name in names
         ]
@@ -66,26 +64,25 @@ def degraded(known: dict[str, Any]) -> list[str]:
     return lines
 
 
-def filled(page: str) -> str:
-    """Return the page with every table as the results have it."""
-    kinds = {"rules": rules, "encoder": encoder, "degraded": degraded}
+def fill_tables(page: str) -> str:
+    """Return the page with every table written from the results."""
+    kinds = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table}
 
     def table(found: re.Match[str]) -> str:
-        known = json.loads((RESULTS / f"{found[3]}.json").read_text(encoding="utf-8"))
-        return found[1] + "\n".join(kinds[found[2]](known)) + "\n" + found[4]
+        return found[1] + "\n".join(kinds[found[2]](read_results(found[3]))) + "\n" + found[4]
 
     return PLACE.sub(table, page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="fail if the page differs from the results")
     args = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    if args.check and filled(page) != page:
-        raise SystemExit(f"{PAGE.name} is older than the results: run python benchmarks/tables.py")
+    if args.check and fill_tables(page) != page:
+        raise SystemExit(f"{PAGE.name} differs from the results: run python benchmarks/tables.py")
     if not args.check:
-        PAGE.write_text(filled(page), encoding="utf-8")
+        PAGE.write_text(fill_tables(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Trains the built-in encoder: a small CLIP on the sample's generated pictures and captions.
+"""Train the built-in encoder: a small CLIP on the sample's generated pictures and captions.
 
-Draws training pictures from seeds that `fairdedup sample` never uses by default, trains with the CLIP loss
-(Radford et al. 2021), but counts every caption of the batch that is true of a picture as its caption, then
-measures zero-shot accuracy on held-out pictures and writes weights and figures.
+Training pictures come from seeds that `fairdedup sample` never uses by default. The loss is CLIP's (Radford et al.
+2021), but every caption of a batch that is true of a picture counts as its caption. Zero-shot accuracy is measured on
+held-out pictures. Writes the weights and a result file.
 
     python benchmarks/train_builtin_encoder.py
 """
@@ -12,31 +12,34 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from contrastive import Codes, encode_pictures, encode_prompts, encode_words, save, train
+from contrastive import Codes, encode_pictures, encode_prompts, save_weights, tokenize_prompts, train
 from drawn_pictures import FACT_OF, caption_pictures, draw_pictures
-from sweep import cpu_model
+from results_file import RESULTS, ROOT, write_results
 from torch.nn import functional as F
 
 from fairdedup.sample.people import Scene
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILTIN = ROOT / "fairdedup" / "encoders" / "builtin"
 NAME = "fairdedup-small"
 TRAIN_SEED = 1_000_000  # added to --seed, and HELD_OUT_SEED likewise: far from what users type
 HELD_OUT_SEED = 2_000_000
 LEVEL_SEED = 3_000_000
+WHAT = (
+    "zero-shot accuracy of the built-in encoder on held-out generated pictures with somebody in "
+    "them: argmax over the prototypes of configs/prototypes/people.yaml; skewed: the sample's own shares "
+    "of the groups, balanced: equal shares"
+)
 
 
-def differences(vectors: torch.Tensor) -> torch.Tensor:
-    """Return what tells the rows apart from the first: (n, d) -> (n - 1, d)."""
+def subtract_first(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the differences of all other rows from the first: (n, d) -> (n - 1, d)."""
     return vectors[1:] - vectors[:1]
 
 
@@ -44,7 +47,7 @@ def differences(vectors: torch.Tensor) -> torch.Tensor:
 def shrink_groups(
     model: torch.nn.Module, tokenizer: object, embeddings: torch.Tensor, scenes: list[Scene], weight: float
 ) -> None:
-    """Let who is in a picture weigh less in its embedding than all else that it shows.
+    """Reduce the weight of the person's group in the embedding of a picture.
 
     Real CLIP similarities to different group prompts differ by a few hundredths; here they would differ by tenths,
     and pictures of one scene with different people would hardly ever be duplicates. Two things change in the image
@@ -55,14 +58,14 @@ def shrink_groups(
     named, seen = [], []
     for attribute, concepts in encode_prompts(model, tokenizer).items():
         names = [concept for concept in concepts if concept != "absent"]
-        named.append(differences(torch.stack([concepts[name] for name in names])))
+        named.append(subtract_first(torch.stack([concepts[name] for name in names])))
         shown = [scene.facts().get(FACT_OF[attribute], "") for scene in scenes]
         means = [embeddings[torch.tensor([group == name for group in shown])].mean(0) for name in names]
-        seen.append(differences(torch.stack(means)))
-    asked = torch.linalg.qr(torch.cat(named).T).Q  # (256, differences)
+        seen.append(subtract_first(torch.stack(means)))
+    named_basis = torch.linalg.qr(torch.cat(named).T).Q  # (256, differences)
     rest = torch.cat(seen).T
-    unasked = torch.linalg.qr(rest - asked @ (asked.T @ rest)).Q
-    shrink = torch.eye(len(asked)) - (1 - weight) * asked @ asked.T - unasked @ unasked.T
+    other_basis = torch.linalg.qr(rest - named_basis @ (named_basis.T @ rest)).Q
+    shrink = torch.eye(len(named_basis)) - (1 - weight) * named_basis @ named_basis.T - other_basis @ other_basis.T
     last = model.visual.attnpool.c_proj
     last.weight.copy_(shrink @ last.weight)
     last.bias.copy_(shrink @ last.bias)
@@ -72,7 +75,7 @@ def shrink_groups(
 def level_prompts(
     model: torch.nn.Module, tokenizer: object, embeddings: torch.Tensor, scenes: list[Scene], slope: float
 ) -> None:
-    """Take out the offsets that prompts of a contrastive model have of their own, for pictures as the web has them.
+    """Remove the offsets that the prompts of a contrastive model have, for pictures with the group shares of web data.
 
     Within an attribute each concept becomes the most similar one as often as it is true. Between attributes, the mean
     similarity of the rarest concept follows the logarithm of its share, in units of `slope` times what a picture that
@@ -93,28 +96,28 @@ def level_prompts(
     true = torch.tensor(shows).T[somebody].float()
     similar, shares = F.normalize(people, dim=-1) @ prototypes.T, true.mean(0)
     contrast = ((similar * true).sum(0) / true.sum(0) - (similar * (1 - true)).sum(0) / (1 - true).sum(0)).mean()
-    wanted = similar.mean(0)
+    target = similar.mean(0)
     for own in attributes:
         offsets = torch.zeros(len(own))
         for step in range(3000):
             chosen = torch.bincount((similar[:, own] + offsets).argmax(1), minlength=len(own)) / len(similar)
             offsets += (0.0005 if step < 2000 else 0.0001) * (shares[own] - chosen)
         rarest = int(shares[own].argmin())
-        wanted[own] += offsets + slope * contrast * shares[own][rarest].log() - (wanted[own] + offsets)[rarest]
+        target[own] += offsets + slope * contrast * shares[own][rarest].log() - (target[own] + offsets)[rarest]
     inverse = torch.linalg.pinv(prototypes - prototypes.mean(0))
     shift = torch.zeros(prototypes.shape[1])
-    for _ in range(20):  # lengths change with the shift; this settles soon
+    for _ in range(20):  # lengths change with the shift; this converges quickly
         moved = people + shift
-        lacking = wanted - (F.normalize(moved, dim=-1) @ prototypes.T).mean(0)
-        shift += moved.norm(dim=-1).mean() * inverse @ (lacking - lacking.mean())
+        missing = target - (F.normalize(moved, dim=-1) @ prototypes.T).mean(0)
+        shift += moved.norm(dim=-1).mean() * inverse @ (missing - missing.mean())
     model.visual.attnpool.c_proj.bias += shift
 
 
 @torch.no_grad()
-def zero_shot(
+def measure_zero_shot(
     model: torch.nn.Module, tokenizer: object, pixels: torch.Tensor, scenes: list[Scene], preprocess: dict
 ) -> dict:
-    """Share of held-out pictures whose nearest prototype is the drawn group, per attribute and group."""
+    """Return the share of pictures whose nearest prototype is the drawn group, for each attribute and group."""
     images = F.normalize(encode_pictures(model, pixels, preprocess), dim=-1)
     figures: dict[str, dict] = {}
     somebody = torch.tensor([scene.person is not None for scene in scenes])
@@ -138,8 +141,40 @@ def zero_shot(
     return figures
 
 
-def main() -> None:
-    """Draw, train, measure, write."""
+def train_on_drawn_pictures(
+    model: torch.nn.Module, tokenizer: object, preprocess: dict, args: argparse.Namespace
+) -> dict[str, float]:
+    """Draw training pictures, train the model, reduce the weight of groups, and return the seconds that both took."""
+    started = time.perf_counter()
+    rng = np.random.default_rng(TRAIN_SEED + args.seed)
+    pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
+    codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
+    data = caption_pictures(pixels, scenes, codes, tokenizer, rng)
+    drawn = time.perf_counter()
+    print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
+    train(model, data, tokenize_prompts(codes, tokenizer, FACT_OF), codes, preprocess, args)
+    some = slice(0, 3000)
+    shrink_groups(model, tokenizer, encode_pictures(model, pixels[some], preprocess), scenes[some], args.group_weight)
+    return {"seconds drawing": drawn - started, "seconds training": time.perf_counter() - drawn}
+
+
+def measure_weights(tokenizer: object, preprocess: dict, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the zero-shot accuracy and the size of the weights, as they will be loaded."""
+    model = open_clip.create_model(NAME, pretrained=str(args.out)).eval()
+    accuracy = {}
+    for kind, balanced in (("skewed", 0.0), ("balanced", 1.0)):
+        pixels, scenes = draw_pictures(HELD_OUT_SEED + args.seed, args.held_out, balanced, args.threads)
+        accuracy[kind] = measure_zero_shot(model, tokenizer, pixels, scenes, preprocess)
+    weights = {
+        "bytes": args.out.stat().st_size,
+        "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return {"held-out pictures": args.held_out, "zero-shot": accuracy, "weights": weights}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=900)
@@ -147,80 +182,42 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--pictures", type=int, default=12_000, help="training pictures")
     parser.add_argument("--balanced", type=float, default=1.0, help="share of them with groups in equal shares")
-    parser.add_argument("--group-weight", type=float, default=0.2, help="of who is in a picture, against all else")
+    parser.add_argument("--group-weight", type=float, default=0.2, help="weight of the person's group in the embedding")
     parser.add_argument("--prior", type=float, default=0.6, help="how far similarity follows the groups' shares")
-    parser.add_argument("--trained", type=Path, help="weights of an earlier call: only level their prompts anew")
+    parser.add_argument("--trained", type=Path, help="weights of an earlier training: only level the prompts again")
     parser.add_argument("--held-out", type=int, default=1500, help="pictures to measure on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=BUILTIN / f"{NAME}.safetensors")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "builtin_encoder.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "builtin_encoder.json")
     parser.set_defaults(flip=False)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)
-    started = time.perf_counter()
-
     open_clip.add_model_config(BUILTIN)
     model = open_clip.create_model(NAME, pretrained=str(args.trained) if args.trained else None).eval()
     tokenizer = open_clip.get_tokenizer(NAME)
     preprocess = model.visual.preprocess_cfg
-    drawn = started
-    if args.trained is None:
-        pixels, scenes = draw_pictures(TRAIN_SEED + args.seed, args.pictures, args.balanced, args.threads)
-        codes = Codes(sorted({name for scene in scenes for name in scene.facts()}), {})
-        data = caption_pictures(pixels, scenes, codes, tokenizer, np.random.default_rng(TRAIN_SEED + args.seed))
-        drawn = time.perf_counter()
-        print(f"{len(scenes)} training pictures in {drawn - started:.0f} s", flush=True)
-        train(model, data, encode_words(codes, tokenizer, FACT_OF), codes, preprocess, args)
-        some = slice(0, 3000)
-        own = encode_pictures(model, pixels[some], preprocess)
-        shrink_groups(model, tokenizer, own, scenes[some], args.group_weight)
-    web, shown = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
-    level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), shown, args.prior)
-    trained = time.perf_counter()
-    before = json.loads(args.results.read_text(encoding="utf-8")) if args.trained else {}
-    training = {"command": before["command"], **before["training"]} if before else {}
-    save(model, args.out)
-
-    kept = open_clip.create_model(NAME, pretrained=str(args.out)).eval()  # measured as it will be loaded
-    measured = {}
-    for kind, balanced in (("skewed", 0.0), ("balanced", 1.0)):
-        held_out, held_scenes = draw_pictures(HELD_OUT_SEED + args.seed, args.held_out, balanced, args.threads)
-        measured[kind] = zero_shot(kept, tokenizer, held_out, held_scenes, preprocess)
-    results = {
-        "what": "zero-shot accuracy of the built-in encoder on held-out generated pictures with somebody in "
-        "them: argmax over the prototypes of configs/prototypes/people.yaml; skewed: the sample's own shares "
-        "of the groups, balanced: equal shares",
-        "command": " ".join(["python", "benchmarks/train_builtin_encoder.py", *sys.argv[1:]]),
-        "seed": args.seed,
-        "held-out pictures": args.held_out,
-        "zero-shot": measured,
-        "weights": {
-            "bytes": args.out.stat().st_size,
-            "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
-            "parameters": sum(p.numel() for p in kept.parameters()),
-        },
-        "training": training
-        if training
-        else {
-            "pictures": args.pictures,
-            "steps": args.steps,
-            "batch": args.batch,
-            "seconds drawing": round(drawn - started, 1),
-            "seconds training": round(trained - drawn, 1),
-        },
-        "hardware": {"machine": platform.machine(), "threads": args.threads, "processor": cpu_model()},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "open_clip": open_clip.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    args.results.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(results["zero-shot"], indent=2))
+    seconds = {} if args.trained else train_on_drawn_pictures(model, tokenizer, preprocess, args)
+    started = time.perf_counter()
+    web, scenes = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
+    level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), scenes, args.prior)
+    if args.trained:  # how it was trained is in the results of that training
+        earlier = json.loads(args.results.read_text(encoding="utf-8"))
+        training = {"command": earlier["command"], **earlier["training"]}
+    else:
+        seconds["seconds training"] += time.perf_counter() - started
+        rounded = {name: round(value, 1) for name, value in seconds.items()}
+        training = {"pictures": args.pictures, "steps": args.steps, "batch": args.batch, **rounded}
+    save_weights(model, args.out)
+    figures = {**measure_weights(tokenizer, preprocess, args), "training": training}
+    packages = ("torch", "open_clip_torch", "numpy")
+    write_results(args.results, figures, what=WHAT, seed=args.seed, threads=args.threads, packages=packages)
+    print(json.dumps(figures["zero-shot"], indent=2))
 
 
 if __name__ == "__main__":

@@ -189,7 +189,10 @@ def test_equal_scenes_give_equal_pixels_and_shots_differ() -> None:
     assert len({picture.tobytes() for picture in first}) == len(scenes)
 
 
-@pytest.mark.parametrize(("seed", "n", "said"), [(0, 10, "n = 10"), (-1, 100, "seed = -1")])
+@pytest.mark.parametrize(
+    ("seed", "n", "said"),
+    [(0, 10, "`n` must be at least 50 pictures; got 10"), (-1, 100, "`seed` must be 0 or more; got -1")],
+)
 def test_a_bad_number_is_named(tmp_path: Path, seed: int, n: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         write_sample(tmp_path, seed=seed, n=n)

@@ -274,7 +274,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample into a file": ("sample x.npy", ("DIR 'x.npy' is not empty",)),
     "sample below a file": ("sample x.npy/faces", ("DIR 'x.npy/faces' cannot be written", "Choose another folder.")),
     "sample of nothing": ("sample new --rows 5", ("'--rows'", "5 is not in the range x>=200")),
-    "sample with a negative seed": ("sample new --seed -1", ("seed = -1", "0 or more")),
+    "sample with a negative seed": ("sample new --seed -1", ("seed", "must be 0 or more; got -1")),
     "sample without a folder": ("sample", ("Missing argument 'DIR'",)),
     # Names of nothing
     "an empty --out": ("run x.npy --keep 0.5 --rule semdedup --out ''",

@@ -1,4 +1,4 @@
-"""A small drawing surface for the sample: plain shapes in picture coordinates, antialiased."""
+"""A small drawing surface for the sample: plain, antialiased shapes in picture coordinates. Writes no file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 SIDE = 128  # pixels of the finished picture
-OVER = 3  # each of them is the mean of OVER x OVER drawn ones
+OVER = 3  # each finished pixel is the mean of OVER x OVER drawn ones
 
 
 def rgb(code: str) -> Colour:
-    """Colour of a hex code such as "f6ede4"."""
+    """Return the colour of a hex code such as "f6ede4"."""
     return int(code[0:2], 16), int(code[2:4], 16), int(code[4:6], 16)
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Colour `share` of the way from `a` to `b`."""
+    """Return the colour that lies `share` (0 to 1) of the way from `a` to `b`."""
     return (
         round(a[0] + (b[0] - a[0]) * share),
         round(a[1] + (b[1] - a[1]) * share),
@@ -29,17 +29,17 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 def darker(colour: Colour, share: float = 0.2) -> Colour:
-    """Colour mixed with black."""
+    """Return a colour mixed with a `share` of black."""
     return mix(colour, (0, 0, 0), share)
 
 
 def lighter(colour: Colour, share: float = 0.2) -> Colour:
-    """Colour mixed with white."""
+    """Return a colour mixed with a `share` of white."""
     return mix(colour, (255, 255, 255), share)
 
 
 class Canvas:
-    """Shapes in a world of 128 x 128 units seen through a camera that shifts, zooms and mirrors."""
+    """Shapes in a world of 128 x 128 units, seen through a camera that shifts, zooms and mirrors."""
 
     def __init__(self, background: Colour) -> None:
         self.image = Image.new("RGB", (SIDE * OVER, SIDE * OVER), background)
@@ -47,7 +47,7 @@ class Canvas:
         self.zoom, self.dx, self.dy, self.flip = 1.0, 0.0, 0.0, 1.0
 
     def look(self, zoom: float, dx: float, dy: float, mirrored: bool) -> None:
-        """Set the camera: about the centre, zoom and mirror, then shift by (dx, dy)."""
+        """Set the camera: it zooms and mirrors about the centre, then shifts by (dx, dy)."""
         self.zoom, self.dx, self.dy, self.flip = zoom, dx, dy, -1.0 if mirrored else 1.0
 
     def _at(self, x: float, y: float) -> Point:

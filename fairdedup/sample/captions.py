@@ -1,6 +1,6 @@
-"""Captions for the sample's pictures in the manner of web alt text: each says some of what a picture shows.
+"""Captions for the sample's pictures in the style of web alt text: each states some facts of a picture.
 
-A `Caption` also lists what it says, so that the built-in encoder's training knows which pictures it fits.
+A `Caption` also lists these facts, so that the training of the built-in encoder knows which pictures it fits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FRAMING_WORDS = {
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it says of its picture: attribute -> value, a part of `Scene.facts()`."""
+    """A caption and the facts that it states: attribute -> value, a subset of `Scene.facts()`."""
 
     text: str
     said: dict[str, str]
@@ -67,27 +67,27 @@ def write_caption(scene: Scene, rng: np.random.Generator) -> Caption:
     scene : Scene
         The picture.
     rng : numpy.random.Generator
-        Chooses what is said, and in which words.
+        Chooses the facts and the words.
 
     Returns
     -------
     Caption
-        The text and what it says.
+        The text, and the facts that it states.
     """
-    return _of_nobody(scene, rng) if scene.person is None else _of_somebody(scene, scene.person, rng)
+    return _caption_empty_place(scene, rng) if scene.person is None else _caption_person(scene, scene.person, rng)
 
 
-def _of_nobody(scene: Scene, rng: np.random.Generator) -> Caption:
+def _caption_empty_place(scene: Scene, rng: np.random.Generator) -> Caption:
     texts = (
         f"{_article('empty ' + scene.place)} with nobody in it",
         f"{scene.place}, no people",
         f"a photo of {_article(scene.place)} without people",
         f"empty {scene.place}",
     )
-    return _with_setting(pick(rng, texts), {"people": "nobody", "place": scene.place}, scene, rng)
+    return _append_setting(pick(rng, texts), {"people": "nobody", "place": scene.place}, scene, rng)
 
 
-def _of_somebody(scene: Scene, person: Person, rng: np.random.Generator) -> Caption:
+def _caption_person(scene: Scene, person: Person, rng: np.random.Generator) -> Caption:
     said = {"people": "somebody"}
 
     def say(attribute: str, chance: float) -> bool:
@@ -124,10 +124,10 @@ def _of_somebody(scene: Scene, person: Person, rng: np.random.Generator) -> Capt
         text += f", {scene.accent} outfit"
     if say("place", 0.5):
         text += " " + PLACE_WORDS.get(scene.place, f"in a {scene.place}")
-    return _with_setting(pick(rng, OPENINGS) + text, said, scene, rng)
+    return _append_setting(pick(rng, OPENINGS) + text, said, scene, rng)
 
 
-def _with_setting(text: str, said: dict[str, str], scene: Scene, rng: np.random.Generator) -> Caption:
+def _append_setting(text: str, said: dict[str, str], scene: Scene, rng: np.random.Generator) -> Caption:
     if rng.random() < 0.25:
         text += f", {scene.backdrop} {'sky' if scene.place in OUTDOOR else 'wall'}"
         said["backdrop"] = scene.backdrop

@@ -1,4 +1,4 @@
-"""Draws a `Scene` as a 128 x 128 picture with PIL alone: the place, the person, then the light over both."""
+"""Draw a `Scene` as a 128 x 128 picture with PIL alone: the place, the person, then the light on both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fairdedup.sample.figures import draw_person
 from fairdedup.sample.people import Scene
 from fairdedup.sample.places import BACKDROPS, draw_place
 
-# Head centre (y) and head radius, and how near the camera is to the room behind.
+# Height (y) of the head's centre, head radius, and how near the camera is to the room behind.
 FRAMES = {"close-up": (58.0, 27.0, 1.35), "half-length": (44.0, 17.5, 1.12), "wide": (36.0, 11.0, 1.0)}
 TINTS = {"daylight": (1.0, 1.0, 1.0), "evening light": (1.03, 0.93, 0.8), "dim light": (0.78, 0.76, 0.8)}
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """Draw `scene`.
+    """Return the picture of a scene.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Draws the sample's people: flat, friendly figures of adults at work, from a `Person` and an occupation.
+"""Draw the sample's people: flat, friendly figures of adults at work, from a `Person` and an occupation.
 
-Everything is measured in head radii, so one figure serves every framing.
+All lengths are in head radii, so that one figure works in every framing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,19 @@ COVERING = ("engineer", "firefighter", "chef", "farmer")  # occupations whose he
 
 
 def draw_person(c: Canvas, scene: Scene, person: Person, x: float, y: float, r: float) -> None:
-    """Draw `person` with the head about (x, y) and head radius `r`."""
+    """Draw a person.
+
+    Parameters
+    ----------
+    c : Canvas
+        Canvas to draw on.
+    scene : Scene
+        What the picture shows.
+    person : Person
+        The scene's person.
+    x, y, r : float
+        Centre and radius of the head.
+    """
     skin = MONK[person.monk - 1]
     hair = HAIR[person.hair_colour]
     head_x = x + scene.lean * r
@@ -54,7 +66,7 @@ def draw_person(c: Canvas, scene: Scene, person: Person, x: float, y: float, r: 
 
 
 def _line_colour(skin: Colour, strength: float = 0.35) -> Colour:
-    """Darker than the skin, or lighter where the skin is too dark for that to show."""
+    """Return a colour darker than the skin, or lighter where the skin is too dark for that to be visible."""
     return darker(skin, strength) if sum(skin) > 240 else lighter(skin, strength * 0.55)
 
 
@@ -100,7 +112,7 @@ def _age_lines(c: Canvas, person: Person, skin: Colour, x: float, y: float, r: f
     if person.age == "young":
         return
     line = _line_colour(skin, 0.3 if person.age == "middle-aged" else 0.38)
-    for side in (-1, 1):  # smile lines, and under the eyes
+    for side in (-1, 1):  # smile lines, and lines under the eyes
         c.line(
             [
                 (x + side * 0.24 * r, y + 0.3 * r),
@@ -191,7 +203,7 @@ def _hair_in_front(c: Canvas, person: Person, scene: Scene, hair: Colour, x: flo
         c.poly([*top, *ellipse_points(x, y + 0.06 * r, 0.76 * r, 0.72 * r, 370, 170)], scarf)
         return
     if style == "bald":
-        for side in (-1, 1):  # what is left above the ears
+        for side in (-1, 1):  # hair above the ears
             c.oval(x + side * 0.84 * r, y - 0.14 * r, 0.13 * r, 0.3 * r, hair)
         return
     if style == "buzz cut":

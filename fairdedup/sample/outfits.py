@@ -20,7 +20,19 @@ YELLOW = rgb("f7d038")
 
 
 def draw_clothes(c: Canvas, scene: Scene, person: Person, x: float, y: float, r: float) -> None:
-    """Draw body, legs, and the far arm in the outfit of `scene.occupation`."""
+    """Draw body, legs and the far arm in the outfit of the occupation.
+
+    Parameters
+    ----------
+    c : Canvas
+        Canvas to draw on.
+    scene : Scene
+        What the picture shows.
+    person : Person
+        The scene's person.
+    x, y, r : float
+        Centre and radius of the head.
+    """
     accent = ACCENT_COLOURS[scene.accent]
     job = scene.occupation
     coat = {
@@ -38,7 +50,7 @@ def draw_clothes(c: Canvas, scene: Scene, person: Person, x: float, y: float, r:
     half = 1.5 if person.gender == "woman" else 1.75
     waist = 1.12 if person.gender == "woman" else 1.45
     top, hem = y + 1.25 * r, y + 4.6 * r
-    for side in (-1, 1):  # legs and shoes, seen in wide pictures only
+    for side in (-1, 1):  # legs and shoes, visible in wide pictures only
         legs = rgb("3b4252") if job != "nurse" else coat
         c.box(x + side * 0.62 * r - 0.42 * r, y + 4.2 * r, x + side * 0.62 * r + 0.42 * r, y + 7.6 * r, legs)
         c.box(
@@ -203,7 +215,17 @@ _DETAILS = {
 
 
 def draw_headgear(c: Canvas, scene: Scene, x: float, y: float, r: float) -> None:
-    """Draw the helmet or hat of the occupation, if it has one."""
+    """Draw the helmet or hat of the occupation, if it has one.
+
+    Parameters
+    ----------
+    c : Canvas
+        Canvas to draw on.
+    scene : Scene
+        What the picture shows.
+    x, y, r : float
+        Centre and radius of the head.
+    """
     job = scene.occupation
     if job == "engineer":
         c.poly(ellipse_points(x, y - 0.42 * r, 1.02 * r, 0.92 * r, 180, 360), YELLOW)

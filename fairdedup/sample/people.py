@@ -1,7 +1,7 @@
-"""Who is in the sample's pictures and where: seeded attributes with the skew of web data.
+"""People and places of the sample's pictures: seeded attributes with the skew of web data.
 
-Nothing here draws. A `Scene` says everything that a picture shows; `make_scenes` deals scenes out in series,
-because on the web the same staff page, uniform and backdrop come back with one face exchanged for another.
+A `Scene` describes all that a picture shows, and nothing here draws. `make_scenes` generates scenes in series, because
+on the web the same staff page, uniform and backdrop appear again with another face.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture, fully described; equal scenes are drawn to equal pixels."""
+    """A full description of one picture. Equal scenes give equal pixels."""
 
     place: str  # a workplace of OCCUPATIONS, or "studio"
     backdrop: str  # a wall colour, or the sky outdoors
     layout: int  # seed of the furniture
-    occupation: str  # "none" where nobody is in the picture
+    occupation: str  # "none" in a picture without a person
     accent: str  # colour of the outfit
     framing: str
     light: str
@@ -85,7 +85,7 @@ class Scene:
     mirrored: bool = False
 
     def facts(self) -> dict[str, str]:
-        """Say what the picture shows: attribute -> value."""
+        """Return what the picture shows: attribute -> value."""
         facts = {"place": self.place, "backdrop": self.backdrop, "framing": self.framing, "light": self.light}
         if self.person is None:
             return facts | {"people": "nobody"}
@@ -105,7 +105,17 @@ class Scene:
 
 
 def pick(rng: np.random.Generator, options: tuple[str, ...], shares: tuple[float, ...] | None = None) -> str:
-    """One of `options`, drawn with the given shares."""
+    """Return one of some options at random.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    options : tuple of str
+        What to choose from.
+    shares : tuple of float, optional
+        Probability of each option  [default: equal ones].
+    """
     return options[int(rng.choice(len(options), p=shares))]
 
 
@@ -115,7 +125,19 @@ def make_person(
     ages: tuple[float, ...] = AGE_SHARES,
     monk: tuple[float, ...] = MONK_SHARES,
 ) -> Person:
-    """Draw a person, a woman with probability `women`."""
+    """Return a random person.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    women : float
+        Probability of a woman.
+    ages : tuple of float
+        Probability of each of AGES.
+    monk : tuple of float
+        Probability of each of the ten tones of the Monk Skin Tone scale, lightest first.
+    """
     gender = "woman" if rng.random() < women else "man"
     age = pick(rng, AGES, ages)
     tone = 1 + int(rng.choice(10, p=monk))
@@ -133,7 +155,15 @@ def make_person(
 
 
 def make_setting(rng: np.random.Generator, somebody: bool = True) -> Scene:
-    """Draw a workplace, outfit, framing and light; the person is still to come."""
+    """Return a scene with a random workplace, outfit, framing and light, and without a person.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    somebody : bool
+        Whether a person will be added. False gives an empty room without an occupation.
+    """
     names = tuple(OCCUPATIONS)
     occupation = pick(rng, names, tuple(OCCUPATIONS[name][1] for name in names))
     place = OCCUPATIONS[occupation][0]
@@ -155,7 +185,15 @@ def make_setting(rng: np.random.Generator, somebody: bool = True) -> Scene:
 
 
 def another_shot(rng: np.random.Generator, scene: Scene) -> Scene:
-    """Return the same scene a moment later: camera, head and arm have moved a little."""
+    """Return the same scene a moment later: camera, head and arm have moved a little.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    scene : Scene
+        The scene of the first shot.
+    """
     return replace(
         scene,
         x=float(rng.uniform(-7, 7)),
@@ -167,7 +205,15 @@ def another_shot(rng: np.random.Generator, scene: Scene) -> Scene:
 
 
 def make_scenes(rng: np.random.Generator, n: int) -> list[Scene]:
-    """Draw `n` scenes in series: one-offs, several shots of a person, teams in one setting, empty rooms."""
+    """Return scenes in series: single ones, several shots of a person, teams in one setting, empty rooms.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    n : int
+        Number of scenes.
+    """
     scenes: list[Scene] = []
     while len(scenes) < n:
         kind = pick(rng, ("one-off", "shots", "team", "empty"), (0.72, 0.1, 0.11, 0.07))

@@ -1,4 +1,4 @@
-"""Draws the sample's workplaces, with people or empty; a scene's layout seed places the furniture."""
+"""Draw the sample's workplaces. The layout seed of a scene places the furniture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ BACKDROPS = {
     "cloudy": rgb("c9d0d6"),
     "sunset": rgb("f5b98a"),
 }
-FAR = 40  # the world goes on this far beyond the picture's edges, for a camera that moves
+FAR = 40  # how far places extend beyond the edges of the picture, for a camera that moves
 
 
 def draw_place(c: Canvas, scene: Scene) -> None:
-    """Draw the workplace of `scene` over the whole canvas."""
+    """Draw the workplace of a scene over the whole canvas.
+
+    Parameters
+    ----------
+    c : Canvas
+        Canvas to draw on.
+    scene : Scene
+        What the picture shows.
+    """
     _PLACES[scene.place](c, BACKDROPS[scene.backdrop], np.random.default_rng(scene.layout))
 
 

@@ -1,4 +1,4 @@
-"""What the sample's people hold: an arm, and in its hand a tool for each occupation."""
+"""What the sample's people hold: an arm, and a tool of the occupation in its hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from fairdedup.sample.people import Person, Scene
 
 
 def draw_tool(c: Canvas, scene: Scene, person: Person, skin: Colour, x: float, y: float, r: float) -> None:
-    """Draw the near arm and what its hand holds."""
+    """Draw the near arm and the tool in its hand.
+
+    Parameters
+    ----------
+    c : Canvas
+        Canvas to draw on.
+    scene : Scene
+        What the picture shows.
+    person : Person
+        The scene's person.
+    skin : Colour
+        Colour of the hand.
+    x, y, r : float
+        Centre and radius of the head.
+    """
     accent = ACCENT_COLOURS[scene.accent]
     job = scene.occupation
     sleeve = {

@@ -1,4 +1,4 @@
-"""Writes the sample data set: WebDataset shards, true labels, the planted copies, and a few broken files.
+"""Write the sample data set: WebDataset shards, true labels, the planted copies, and a few broken files.
 
 The same seed and size give the same bytes. Nothing here reads a file or imports torch.
 """
@@ -47,19 +47,33 @@ Broken on purpose, and in neither table: {broken}.
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What `write_sample` has written."""
+    """What `write_sample` wrote.
+
+    Attributes
+    ----------
+    directory : Path
+        Folder of the data set.
+    seed : int
+        Seed that it was drawn from.
+    pictures, copies : int
+        Number of readable pictures, and of planted copies among them.
+    broken : tuple of str
+        Ids of the files that cannot be read.
+    shards : tuple of Path
+        The WebDataset shards.
+    """
 
     directory: Path
     seed: int
     pictures: int
     copies: int
-    broken: tuple[str, ...]  # ids of the files that cannot be read
+    broken: tuple[str, ...]
     shards: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """One member of a shard: image bytes, caption, and the scene behind it (None for a broken file)."""
+    """One sample of a shard: image bytes, caption, and the scene that they show (None for a broken file)."""
 
     image: bytes
     caption: str
@@ -74,11 +88,11 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     Parameters
     ----------
     directory : str or Path
-        Made if it is not there. Files of the same names are replaced.
+        Folder to write; it is created if necessary. Files of the same names are replaced.
     seed : int
         The same seed and `n` give the same bytes.
     n : int
-        Readable pictures, planted copies included; at least 50. Five broken files come on top.
+        Number of readable pictures with the planted copies, at least 50. Five broken files are added.
 
     Returns
     -------
@@ -92,24 +106,15 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     """
     directory = Path(directory)
     if n < SMALLEST:
-        raise UserError(f"n = {n} in write_sample: ask for at least {SMALLEST} pictures")
+        raise UserError(f"`n` must be at least {SMALLEST} pictures; got {n}")
     if seed < 0:
-        raise UserError(f"seed = {seed} in write_sample: ask for 0 or more")
+        raise UserError(f"`seed` must be 0 or more; got {seed}")
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} in write_sample is a file: name a folder")
+        raise UserError(f"{directory} is a file: name a folder for the sample")
     directory.mkdir(parents=True, exist_ok=True)
 
-    rng = np.random.default_rng(seed)
     copies = round(n * COPY_SHARE)
-    samples = [
-        _Sample(_jpeg(draw_scene(scene), 90), write_caption(scene, rng).text, scene)
-        for scene in make_scenes(rng, n - copies)
-    ]
-    originals = rng.choice(len(samples), size=copies, replace=False)
-    samples += [_copy(rng, samples[at], int(at), COPY_KINDS[i % len(COPY_KINDS)]) for i, at in enumerate(originals)]
-    samples += _broken(rng, samples)
-
-    order = rng.permutation(len(samples))
+    samples, order = _make_samples(np.random.default_rng(seed), n, copies)
     keys = [""] * len(samples)
     for position, at in enumerate(order):
         keys[at] = f"{position // PER_SHARD:05d}{position % PER_SHARD:04d}"
@@ -127,13 +132,27 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     return SampleSummary(directory, seed, n, copies, broken, tuple(shards))
 
 
-def _jpeg(image: Image.Image, quality: int) -> bytes:
+def _make_samples(rng: np.random.Generator, n: int, copies: int) -> tuple[list[_Sample], np.ndarray]:
+    """Return all samples, with `copies` planted copies and the broken files, and the order to write them in."""
+    samples = [
+        _Sample(_encode_jpeg(draw_scene(scene), 90), write_caption(scene, rng).text, scene)
+        for scene in make_scenes(rng, n - copies)
+    ]
+    originals = rng.choice(len(samples), size=copies, replace=False)
+    samples += [
+        _make_copy(rng, samples[at], int(at), COPY_KINDS[i % len(COPY_KINDS)]) for i, at in enumerate(originals)
+    ]
+    samples += _make_broken(rng, samples)
+    return samples, rng.permutation(len(samples))
+
+
+def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def _copy(rng: np.random.Generator, original: _Sample, at: int, kind: str) -> _Sample:
+def _make_copy(rng: np.random.Generator, original: _Sample, at: int, kind: str) -> _Sample:
     copy = replace(original, copy_of=at, kind=kind)
     if kind == "exact":
         return copy
@@ -145,15 +164,15 @@ def _copy(rng: np.random.Generator, original: _Sample, at: int, kind: str) -> _S
         return replace(copy, caption=caption)
     image = Image.open(io.BytesIO(original.image))
     if kind == "jpeg":
-        return replace(copy, image=_jpeg(image, int(rng.integers(60, 86))))
+        return replace(copy, image=_encode_jpeg(image, int(rng.integers(60, 86))))
     if kind == "resize":
         side = int(rng.integers(88, 105))
-        return replace(copy, image=_jpeg(image.resize((side, side), Image.Resampling.LANCZOS), 90))
+        return replace(copy, image=_encode_jpeg(image.resize((side, side), Image.Resampling.LANCZOS), 90))
     left, top, right, bottom = (int(edge) for edge in rng.integers(1, 5, size=4))
-    return replace(copy, image=_jpeg(image.crop((left, top, image.width - right, image.height - bottom)), 90))
+    return replace(copy, image=_encode_jpeg(image.crop((left, top, image.width - right, image.height - bottom)), 90))
 
 
-def _broken(rng: np.random.Generator, samples: list[_Sample]) -> list[_Sample]:
+def _make_broken(rng: np.random.Generator, samples: list[_Sample]) -> list[_Sample]:
     whole = samples[0].image
     page = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head><body>Not Found</body></html>"
     return [

@@ -23,7 +23,8 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import faces as ff  # noqa: E402
-from fairface import main, measure, paired  # noqa: E402
+from face_comparison import measure_kept, paired_difference  # noqa: E402
+from fairface import main  # noqa: E402
 
 FAIRFACE = ROOT.parent / "shared" / "data" / "fairface"
 CODE = f"{BUILTIN_MODEL}:{BUILTIN_WEIGHTS}"
@@ -55,14 +56,14 @@ def test_a_mistake_is_one_line():
 @pytest.mark.parametrize("written", ["03-Sep", "3-Sep", "9-Mar", "09-Mar"])
 def test_ages_that_a_spreadsheet_took_for_dates_are_repaired(written):
     known = {"race": "White", "gender": "Male"}
-    assert ff.checked({**known, "age": written}, "x")["age"] == "3-9"
-    assert ff.checked({**known, "age": "19-Oct"}, "x")["age"] == "10-19"
+    assert ff.check_labels({**known, "age": written}, "x")["age"] == "3-9"
+    assert ff.check_labels({**known, "age": "19-Oct"}, "x")["age"] == "10-19"
 
 
 @pytest.mark.parametrize("written", ["01-Feb", "", "20-30", "nan"])
 def test_any_other_unknown_label_is_refused(written):
     with pytest.raises(UserError, match="is no label of FairFace"):
-        ff.checked({"race": "White", "gender": "Male", "age": written}, "x")
+        ff.check_labels({"race": "White", "gender": "Male", "age": written}, "x")
 
 
 def test_a_label_file_that_names_a_face_twice_or_lacks_a_column_is_refused(official, tmp_path):
@@ -70,13 +71,13 @@ def test_a_label_file_that_names_a_face_twice_or_lacks_a_column_is_refused(offic
     pd.concat([table, table[:1]]).to_csv(tmp_path / "twice.csv")
     table.drop(columns="race").to_csv(tmp_path / "less.csv")
     with pytest.raises(UserError, match="'val/1.jpg' twice"):
-        ff.label_file(tmp_path / "twice.csv")
+        ff.read_label_file(tmp_path / "twice.csv")
     with pytest.raises(UserError, match="has columns"):
-        ff.label_file(tmp_path / "less.csv")
+        ff.read_label_file(tmp_path / "less.csv")
 
 
 def test_faces_come_with_their_labels(official):
-    found = {face.name: face for face in ff.faces(str(official / "val"))}
+    found = {face.name: face for face in ff.read_faces(str(official / "val"))}
     table = pd.read_csv(official / "fairface_label_val.csv").set_index("file")
     assert len(found) == 90
     assert found["1.jpg"].labels["age"] == "3-9"
@@ -88,21 +89,21 @@ def test_faces_come_with_their_labels(official):
 def test_a_skewed_draw_has_the_shares_that_it_says():
     rng = np.random.default_rng(0)
     lines = [{a: v[int(rng.integers(len(v)))] for a, v in ff.VALUES.items()} for _ in range(40_000)]
-    labels = ff.table_of(lines)
-    drawn = labels.iloc[ff.skewed(labels, "White", "Male", rng)]
+    labels = ff.make_label_table(lines)
+    drawn = labels.iloc[ff.choose_skewed(labels, "White", "Male", rng)]
     assert abs((drawn["race"] == "White").mean() - 0.6) < 0.03
     assert abs((drawn["gender"] == "Male").mean() - 0.7) < 0.03
     assert abs((drawn["age"] == "0-2").mean() - 1 / 9) < 0.02
 
 
 def test_what_is_measured_by_hand():
-    labels = ff.table_of([
+    labels = ff.make_label_table([
         {"race": race, "gender": gender, "age": "0-2"}
         for race, gender in (("White", "Male"), ("White", "Female"), ("White", "Male"), ("Black", "Male"))
     ])  # fmt: skip
     vectors = np.array([[1, 0], [0, 2], [3, 4], [-1, 0]], np.float32)
     known = ff.Faces(vectors, labels, [""] * 4, list("abcd"))
-    found = measure(known, np.array([True, False, False, True]))
+    found = measure_kept(known, np.array([True, False, False, True]))
     assert found["share race"] == 50  # one of the two that were kept is not White
     assert found["share gender"] == 0
     assert found["distance gender"] == pytest.approx(50)
@@ -112,7 +113,7 @@ def test_what_is_measured_by_hand():
 
 
 def test_a_paired_difference_is_that_of_a_t_test_by_hand():
-    gain = paired(np.array([3.0, 5.0, 4.0]), np.array([1.0, 2.0, 3.0]))
+    gain = paired_difference(np.array([3.0, 5.0, 4.0]), np.array([1.0, 2.0, 3.0]))
     assert gain["mean"] == pytest.approx(2)
     assert gain["high"] - gain["mean"] == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, s = 1
     assert gain["p"] == pytest.approx(0.0742, abs=1e-4)
@@ -163,15 +164,15 @@ def test_an_encoder_that_was_trained_on_these_faces_is_refused_unless_allowed(of
 
 @pytest.mark.skipif(not FAIRFACE.is_dir(), reason="no FairFace here")
 def test_fairface_itself_is_read():
-    table = ff.label_file(FAIRFACE / "fairface_label_val.csv")
+    table = ff.read_label_file(FAIRFACE / "fairface_label_val.csv")
     assert set(table["age"]) == set(ff.VALUES["age"])
-    some = next(ff.faces(str(FAIRFACE / "train96-00014.tar")))
+    some = next(ff.read_faces(str(FAIRFACE / "train96-00014.tar")))
     assert set(some.labels) == set(ff.VALUES)
 
 
 def test_the_page_says_what_the_committed_results_say():
-    from tables import PAGE, PLACE, filled
+    from tables import PAGE, PLACE, fill_tables
 
     page = PAGE.read_text(encoding="utf-8")
     assert len(PLACE.findall(page)) >= 4
-    assert filled(page) == page
+    assert fill_tables(page) == page

@@ -1,0 +1,272 @@
+"""What the benchmarks on faces share: their options, the faces and prototypes, and the comparison of rules.
+
+Each repeat draws rows and clusters them anew, and all rules decide on that one draw at the same kept count. Labels are
+what annotators perceived, and are used to measure only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from faces import (
+    VALUES,
+    Faces,
+    choose_skewed,
+    embed_faces,
+    leave_out_known_faces,
+    parse_encoder,
+    read_embeddings,
+    scale_to_unit,
+    write_embeddings,
+)
+from results_file import ROOT
+from scipy import stats
+
+from fairdedup import deduplicate
+from fairdedup.core.calibration import calibrate
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.errors import UserError
+from fairdedup.prototype_files import embed_captions, needs_text_tower, read_captions, read_vectors
+from fairdedup.storage.layout import RunDirectory
+
+PROTOTYPES = ROOT / "configs" / "prototypes" / "fairface.yaml"
+BASE = "semdedup"
+RULES: dict[str, dict[str, Any]] = {
+    "random": {"rule": "random"},
+    "random-neighbour": {"rule": "random-neighbour"},
+    "semdedup": {"rule": "semdedup"},
+    "semdedup-chain": {"rule": "semdedup-chain"},
+    "fairdedup": {"rule": "fairdedup"},
+    "fairdedup zscore": {"rule": "fairdedup", "calibrate": "zscore"},
+    "fairdedup cover": {"rule": "fairdedup", "cover": True},
+    **{f"balanced reserve {r:g}": {"rule": "balanced", "reserve": r} for r in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)},
+    **{
+        f"balanced cover reserve {r:g}": {"rule": "balanced", "reserve": r, "cover": True}
+        for r in (0.0, 0.1, 0.15, 0.2, 0.25, 0.3)
+    },
+}
+ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
+
+
+Figures = dict[str, dict[str, np.ndarray]]  # rule -> measure -> its value in each repeat
+
+
+class Loaded(NamedTuple):
+    """The faces to prune, the prototypes of the rules, and how many of the faces the encoder was trained on."""
+
+    faces: Faces
+    prototypes: Prototypes
+    trained_on: int
+
+
+def measure_kept(faces: Faces, kept: np.ndarray) -> dict[str, float]:
+    """Return the share of non-majority groups, the distance of the shares to uniform ones, and coverage, in percent.
+
+    Parameters
+    ----------
+    faces : Faces
+        All faces, n of them.
+    kept : ndarray of shape (n,), bool
+        Which are kept.
+    """
+    out = {}
+    for attribute, labels in faces.labels.items():
+        before = labels.value_counts(normalize=True, sort=False).to_numpy()
+        after = labels[kept].value_counts(normalize=True, sort=False).to_numpy()
+        out[f"share {attribute}"] = 100 * float(1 - after[before.argmax()])
+        out[f"distance {attribute}"] = 50 * float(np.abs(after - 1 / len(after)).sum())
+    x = scale_to_unit(faces.vectors)
+    nearest = np.concatenate([(block @ x[kept].T).max(axis=1) for block in np.array_split(x, 8)])
+    out["coverage mean"] = 100 * float(nearest.mean())
+    out["coverage first percentile"] = 100 * float(np.percentile(nearest, 1))
+    return out
+
+
+def draw_faces(faces: Faces, args: argparse.Namespace) -> list[Faces]:
+    """Return the faces of each repeat."""
+    sets = []
+    for repeat in range(args.repeats):
+        rng = np.random.default_rng([args.seed, repeat])
+        if args.skew:
+            rows = choose_skewed(faces.labels, args.race, args.gender, rng)
+        else:
+            rows = np.sort(rng.permutation(len(faces.names))[: args.rows])
+        sets.append(faces.take(rows))
+    return sets
+
+
+def compare_rules(
+    sets: list[Faces], rules: dict[str, dict[str, Any]], prototypes: Prototypes, args: argparse.Namespace
+) -> Figures:
+    """Decide each draw by each rule, and measure; the rule "full" keeps all.
+
+    Parameters
+    ----------
+    sets : list of Faces
+        The faces of each repeat.
+    rules : dict of str to dict
+        Options of `deduplicate` for each rule, by the name in the results.
+    prototypes : Prototypes
+        Prototypes of the rules that read them.
+    args : argparse.Namespace
+        Options of `make_parser`.
+    """
+    figures: dict[str, dict[str, list[float]]] = {}
+    started = time.monotonic()
+    for repeat, one in enumerate(sets):
+        kept_counts = set()
+        for name, options in {"full": {}, **rules}.items():
+            kept = np.ones(len(one.names), bool)
+            if options:
+                result = deduplicate(
+                    one.vectors, keep=args.keep, prototypes=prototypes, clusters=args.clusters, seed=repeat, **options
+                )
+                kept = result.decisions["kept"].to_numpy()
+                kept_counts.add(int(kept.sum()))
+            for key, value in measure_kept(one, kept).items():
+                figures.setdefault(name, {}).setdefault(key, []).append(value)
+        assert len(kept_counts) == 1, "rules are compared at one count"
+        spent = time.monotonic() - started
+        left = spent / (repeat + 1) * (len(sets) - repeat - 1)
+        print(f"repeat {repeat + 1} of {len(sets)}: {len(one.names)} faces, {left:.0f} s left", file=sys.stderr)
+    return {rule: {key: np.array(v) for key, v in own.items()} for rule, own in figures.items()}
+
+
+def paired_difference(own: np.ndarray, base: np.ndarray) -> dict[str, float | None]:
+    """Return the mean of own - base with its 95 % interval, and the p-value of a paired t-test."""
+    gain = own - base
+    out: dict[str, float | None] = {"mean": float(gain.mean()), "low": None, "high": None, "p": None}
+    if len(gain) > 1 and gain.std() > 0:
+        half = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain))
+        p = float(stats.ttest_1samp(gain, 0).pvalue)
+        out |= {"low": out["mean"] - half, "high": out["mean"] + half, "p": p}  # type: ignore[operator]
+    return out
+
+
+def summarise(figures: Figures) -> dict[str, Any]:
+    """Return, for each rule and measure, the mean and the paired difference to `semdedup`."""
+    return {
+        rule: {
+            key: {"mean": float(values.mean()), f"over {BASE}": paired_difference(values, figures[BASE][key])}
+            for key, values in own.items()
+        }
+        for rule, own in figures.items()
+    }
+
+
+def describe_setting(args: argparse.Namespace, sets: list[Faces], trained_on: int) -> dict[str, Any]:
+    """Return the data and the options that the figures come from, for the result file."""
+    return {
+        "data": ATTRIBUTION,
+        "setting": f"{args.race} about 60 %, {args.gender} about 70 %" if args.skew else "as it is",
+        "keep": args.keep,
+        "repeats": args.repeats,
+        "clusters": args.clusters,
+        "faces": [len(one.names) for one in sets],
+        "encoder trained on": f"{trained_on} of these faces",
+        "prototypes": f"calibrated by {args.calibrate_labels} labels of other faces"
+        if args.calibrate_on
+        else "captions",
+    }
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks on faces share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="*", help="folder of the official layout, or tar shards with labels")
+    parser.add_argument("--labels", type=Path, help="fairface_label_*.csv  [default: the one beside the folder]")
+    parser.add_argument("--encoder", help="MODEL:WEIGHTS as open_clip names them, local-dir:FOLDER or hf-hub:NAME")
+    parser.add_argument("--embeddings", type=Path, help="folder of ready embeddings, in place of SOURCE")
+    parser.add_argument("--save-embeddings", type=Path, help="folder to write the embeddings to, for --embeddings")
+    parser.add_argument("--prototypes", type=Path, default=PROTOTYPES, help="captions of the groups")
+    parser.add_argument("--keep", type=float, default=0.5)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=2500, help="faces of a draw; --skew decides this itself")
+    parser.add_argument("--clusters", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skew", action="store_true", help="make one race and one gender the majority, as on the web")
+    parser.add_argument("--race", default="White", choices=VALUES["race"])
+    parser.add_argument("--gender", default="Male", choices=VALUES["gender"])
+    parser.add_argument(
+        "--calibrate-on", help="labelled faces to calibrate the prototypes on; none of them may be pruned"
+    )
+    parser.add_argument("--calibrate-labels", type=int, default=500, help="number of labelled faces to calibrate on")
+    parser.add_argument(
+        "--without-known-faces", action="store_true", help="leave out faces that the encoder was trained on"
+    )
+    parser.add_argument("--same-faces", action="store_true", help="prune even faces that the encoder was trained on")
+    return parser
+
+
+def load_faces(args: argparse.Namespace) -> Loaded:
+    """Load or embed the faces, and load the prototypes.
+
+    Raises
+    ------
+    UserError
+        If options are missing or do not fit together, or the encoder was trained on some of the faces.
+    """
+    spec = parse_encoder(args.encoder) if args.encoder else None
+    if args.embeddings:
+        faces = read_embeddings(args.embeddings)
+    elif spec and args.source:
+        faces = embed_faces(args.source, args.labels, spec)
+    else:
+        raise UserError("nothing to prune: give SOURCE and --encoder, or --embeddings")
+    if args.save_embeddings:
+        write_embeddings(faces, args.save_embeddings)
+    if needs_text_tower(args.prototypes):
+        if spec is None:
+            raise UserError(f"--prototypes {str(args.prototypes)!r} holds captions: give the --encoder of these faces")
+        prototypes = Prototypes.of(embed_captions(read_captions(args.prototypes), spec))
+    else:
+        prototypes = read_vectors(
+            args.prototypes, RunDirectory(Path())
+        )  # exemplars would need a run, and there is none
+    faces, trained_on = leave_out_known_faces(
+        faces,
+        spec.pretrained if spec else None,
+        allow=args.same_faces,
+        leave_out=args.without_known_faces,
+    )
+    if args.calibrate_on:
+        if spec is None:
+            raise UserError(f"--calibrate-on {args.calibrate_on!r}: give the --encoder of these faces")
+        labelled = embed_faces([args.calibrate_on], None, spec, args.calibrate_labels)
+        both = set(labelled.digests) & set(faces.digests)
+        if both:
+            raise UserError(
+                f"--calibrate-on {args.calibrate_on!r} has {len(both)} of the faces that are pruned: give other faces"
+            )
+        prototypes = calibrate_on_faces(prototypes, labelled)
+    return Loaded(faces, prototypes, trained_on)
+
+
+def calibrate_on_faces(prototypes: Prototypes, faces: Faces) -> Prototypes:
+    """Return the prototypes as `fairdedup calibrate` would write them with the labels of these faces."""
+    fits = []
+    for attribute in prototypes.attributes:
+        labels = faces.labels[attribute.name.removeprefix("perceived ")]
+        if tuple(labels.cat.categories) != attribute.concepts:
+            raise UserError(f"the prototypes of {attribute.name!r} are not FairFace's groups: use fairface.yaml")
+        x = scale_to_unit(faces.vectors).astype(np.float64)
+        vectors = scale_to_unit(attribute.vectors.astype(np.float64))
+        fits.append((attribute, calibrate(x, labels.cat.codes.to_numpy(), vectors)))
+    calibrated = Prototypes.of({a.name: dict(zip(a.concepts, f.vectors, strict=True)) for a, f in fits})
+    return calibrated.at({a.name: f.temperature for a, f in fits})
+
+
+def make_panels(number: int, height: float, **shared: bool) -> tuple[Any, Any]:
+    """Return a figure with panels side by side. The same figures give the same bytes of SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fairdedup"
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, number, figsize=(13, height), layout="constrained", **shared)

@@ -1,0 +1,85 @@
+"""Result files of the benchmarks: the figures, and the hardware, versions, seed and command that they came from.
+
+Files that earlier versions wrote stay as they are. Their `hardware` may say `cpu` where this module says `processor`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import fairdedup
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def processor_name() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def command_line() -> str:
+    """Return the command of this process, without the folders of this machine."""
+    return "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *map(_shorten_path, sys.argv[1:])])
+
+
+def _shorten_path(word: str) -> str:
+    head, colon, path = word.rpartition(":")
+    return f"{head}{colon}{'/'.join(Path(path).parts[-2:])}" if "/" in word else word
+
+
+def write_results(
+    path: Path,
+    figures: Mapping[str, Any],
+    *,
+    what: str,
+    seed: int,
+    threads: int | None = None,
+    packages: Sequence[str] = ("numpy",),
+) -> None:
+    """Write a result file.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file to write; its folder is made if it is not there.
+    figures : mapping of str to object
+        What was measured, and options that a reader should see.
+    what : str
+        What the figures are and their unit.
+    seed : int
+        Seed of all random numbers.
+    threads : int or None
+        Threads that the benchmark used, if it set a number.
+    packages : sequence of str
+        Installed packages whose versions matter beside Python's and fairdedup's.
+    """
+    hardware: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
+    if threads is not None:
+        hardware["threads"] = threads
+    versions = {"python": platform.python_version(), "fairdedup": fairdedup.__version__}
+    header = {
+        "what": what,
+        "command": command_line(),
+        "seed": seed,
+        "hardware": hardware,
+        "versions": versions | {name: version(name) for name in packages},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**header, **figures}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Return the content of a committed result file, by its name without the ending."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

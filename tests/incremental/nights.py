@@ -1,0 +1,112 @@
+"""What tests of `--against` share: runs of one day, what they decided, and the comparison with the slow twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracles
+import pandas as pd
+from numpy.typing import NDArray
+from runs import (
+    command,
+    done,
+    manifest,
+    prototype_vectors,
+)
+from runs import table as run_table
+
+
+def promises(problem: oracles.Problem, decision: oracles.Decision, e: int) -> tuple[bool, bool]:
+    """Judge both guarantees by all pairs, those with what earlier runs kept among them."""
+    distinct = represented = True
+    for k, rows in problem.clusters.items():
+        old = problem.all16[(problem.all_labels == k) & problem.all_kept]
+        own = rows[decision["kept"][rows] & ~problem.protected[rows]]
+        rest = rows[decision["kept"][rows] & problem.protected[rows]]
+        judged = problem.x16[own]
+        distinct &= not oracles.duplicates(
+            oracles.cosine_matrix(judged, np.concatenate((old, problem.x16[rest]))), e
+        ).any()
+        distinct &= not np.triu(oracles.duplicates(oracles.cosine_matrix(judged, judged), e), 1).any()
+    for row in np.flatnonzero(~decision["kept"]):
+        by, own = decision["earlier"][row], decision["representative"][row]
+        assert (by >= 0) != (own >= 0)
+        other = problem.all16[by] if by >= 0 else problem.x16[own]
+        near = oracles.duplicates(oracles.cosine_matrix(problem.x16[[row]], other[None]), e)[0, 0]
+        represented &= bool(near and (by >= 0 or decision["kept"][own]))
+    return bool(distinct), represented
+
+
+def night(days: Path, number: int, out: Path, scheduler: str, *words: object) -> Path:
+    done(
+        "run",
+        days / f"day{number}.npy",
+        "--out",
+        out,
+        "--scheduler",
+        scheduler,
+        "--max-rejected",
+        0.5,
+        *words,
+        "--quiet",
+    )
+    return out
+
+
+def unit_of(run: Path) -> NDArray[np.float16]:
+    return np.load(run / "embeddings" / "img_emb" / "img_emb_0.npy")
+
+
+def decisions_of(run: Path) -> pd.DataFrame:
+    return run_table(run / "decisions")
+
+
+def assert_decided_as_by_the_oracle(runs: list[Path], rule: str, **options: Any) -> None:
+    """Compare the last run of a line with the twin, which sees the vectors and whom the runs before kept."""
+    centroids = oracles.unit16(np.load(runs[0] / "clusters" / "centroids.npy"))
+    labels = [oracles.assign(unit_of(run), centroids) for run in runs]
+    before = [
+        oracles.Day(unit_of(run), own, decisions_of(run)["kept"].to_numpy())
+        for run, own in zip(runs[:-1], labels, strict=False)
+    ]
+    problem = oracles.Problem(
+        unit_of(runs[-1]),
+        labels[-1],
+        rule,
+        prototypes=prototype_vectors(),
+        centroids16=centroids,
+        earlier=before,
+        **options,
+    )
+    found, known = decisions_of(runs[-1]), manifest(runs[-1])
+    e = round(known["eps"] * 10_000)
+    expected = problem.at_eps(e)
+    first = round(manifest(runs[0])["eps"] * 10_000)
+    cap = known["config"]["prune"]["at_most"]
+    if cap is None:
+        assert e == first
+    else:
+        assert problem.count(e) <= oracles.kept_seats(cap, problem.n)
+        assert all(problem.count(lower) > oracles.kept_seats(cap, problem.n) for lower in range(first, e))
+    rows = found["row"].to_numpy()
+    for name in ("cluster", "kept", "similarity", "centroid_similarity", "readmitted"):
+        assert (found[name].to_numpy() == expected[name]).all(), name
+    for name in ("representative", "neighbourhood"):
+        assert (found[name].to_numpy() == np.where(expected[name] >= 0, rows[expected[name]], -1)).all(), name
+    everyone = pd.concat([decisions_of(run).assign(run=str(run)) for run in runs[:-1]], ignore_index=True)
+    by = np.flatnonzero(expected["earlier"] >= 0)
+    assert found["representative_run"].isna().to_numpy().tolist() == (expected["earlier"] < 0).tolist()
+    for place in by.tolist():
+        other = everyone.loc[expected["earlier"][place]]
+        assert found.loc[place, ["representative_run", "representative_id"]].tolist() == [other["run"], other["id"]]
+    counts = known["counts"]
+    assert counts["kept"] + counts["removed"] + counts["rejected"] == counts["input"]
+    assert tuple(known["guarantees"].values()) == promises(problem, expected, e)
+
+
+def refused(*words: object) -> str:
+    shown = command("run", *words, "--quiet")
+    assert shown.code == 2 and shown.err.count("\n") == 1, shown
+    return shown.err
