@@ -91,8 +91,8 @@ def audit(
     without --labels. Writes report/audit.json and report/audit.parquet into RUN.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
     from fairdedup.audit.audit_options import AuditOptions
+    from fairdedup.commands.audit import audit_run
 
     audit_options = AuditOptions(
         labels=labels,
@@ -106,7 +106,7 @@ def audit(
         seed=session.config.seed,
     )
     with session.workers() as workers:
-        found = pipeline.audit_run(session.config, audit_options, workers)
+        found = audit_run(session.config, audit_options, workers)
     report = session.config.out / "report" / "audit.json"
     session.finish(report=str(report), source=found.source, counts=found.counts, notes=found.notes)
     if as_json:
@@ -137,7 +137,7 @@ def gate(max_rejected: float | None, max_drift: float | None, min_retention: flo
     Retention is read from the report of `fairdedup audit RUN`.
     """
     session = Session.open(flags)  # without --max-rejected, which here is a bound and elsewhere stops a run
-    from fairdedup.gate import Bounds, check_run
+    from fairdedup.commands.gate import Bounds, check_run
 
     run = session.config.out
     checks = check_run(run, Bounds(max_rejected=max_rejected, max_drift=max_drift, min_retention=min_retention))
@@ -179,10 +179,10 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     session = Session.open(flags)
     if file.suffix != ".parquet":
         raise UserError(f"--out must end with .parquet, since it stores temperatures too; got {str(file)!r}.")
-    from fairdedup import pipeline
+    from fairdedup.commands.calibrate import calibrate_run
 
     with session.workers() as workers:
-        fitted = pipeline.calibrate_run(session.config, labels, file, workers)
+        fitted = calibrate_run(session.config, labels, file, workers)
     lines = [
         f"{fit.attribute}: {fit.labels:,} labels, temperature {fit.temperature:g}; cross entropy on held-out labels "
         f"{fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
@@ -232,7 +232,7 @@ def export(
     for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
         if form != "webdataset" and value is not None:
             raise UserError(f"{flag} works only with --to webdataset, not with --to {form}. Leave it out.")
-    from fairdedup.handover import SHARD_SAMPLES, ExportOptions, export_samples
+    from fairdedup.commands.export import SHARD_SAMPLES, ExportOptions, export_samples
 
     export_options = ExportOptions(
         run=session.config.out,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fairdedup.config import RunConfig
     from fairdedup.progress import StageProgress
+    from fairdedup.storage.manifest import RunManifest
     from fairdedup.workers import Workers
 
 LOGGED = ("counts", "eps", "guarantees", "warnings", "shares")  # keys of run.json that --log-json ends with
@@ -73,9 +74,13 @@ class Session:
     @contextmanager
     def workers(self, read_only: bool = False) -> Iterator[Workers]:
         """Show progress, lock the run directory unless it is only read, and yield the workers of this command."""
-        from fairdedup.pipeline import at_work
+        from fairdedup.storage.lock import claimed
+        from fairdedup.workers import Workers
 
-        with self.progress, at_work(self.config, self.progress, alone=not read_only) as workers:
+        config = self.config
+        lock = nullcontext() if read_only else claimed(config.out.absolute())
+        limits = (config.scheduler, config.workers, config.memory_limit)
+        with self.progress, lock, Workers(self.progress, *limits) as workers:
             yield workers
 
     @property
@@ -97,9 +102,10 @@ class Session:
             for line in lines:
                 click.echo(visible(line))
 
-    def finish_run(self, manifest: dict[str, Any]) -> None:
+    def finish_run(self, manifest: RunManifest) -> None:
         """Print the summary of a finished run, or log it."""
-        self.finish(**{name: manifest[name] for name in LOGGED})
+        values = manifest.to_json()
+        self.finish(**{name: values[name] for name in LOGGED})
         if self.prints:
             from fairdedup.cli.run_summary import print_summary
 

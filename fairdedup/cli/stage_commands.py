@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def run(restart: bool, **flags: Any) -> None:
     is used.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
+    from fairdedup.commands.run import run
 
     with session.workers() as workers:
-        manifest = pipeline.run(session.config, workers, restart)
+        manifest = run(session.config, workers, restart=restart)
     session.finish_run(manifest)
 
 
@@ -54,10 +55,10 @@ def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
     --against. Rule, prototypes and model are those of RUN unless given.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
+    from fairdedup.commands.refit import refit
 
     with session.workers() as workers:
-        manifest = pipeline.refit(session.config, list(runs), workers, restart)
+        manifest = refit(session.config, runs, workers, restart=restart)
     session.finish_run(manifest)
 
 
@@ -70,12 +71,10 @@ def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
 def embed(**flags: Any) -> None:
     """Stage 1: embed images, or read ready-made embeddings."""
     session = Session.open(flags)
-    from fairdedup import pipeline
-    from fairdedup.storage.layout import RunDirectory
+    from fairdedup.commands.embed import embed_run
 
     with session.workers() as workers:
-        config, dataset = pipeline.open_for_embedding(session.config, session.progress)
-        pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
+        embed_run(session.config, workers)
     session.finish(f"embeddings: {session.config.out / 'embeddings'}")
 
 
@@ -88,11 +87,10 @@ def cluster(**flags: Any) -> None:
     RUN is ./fairdedup-run by default.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
-    from fairdedup.storage.layout import RunDirectory
+    from fairdedup.commands.cluster import cluster_run
 
     with session.workers() as workers:
-        pipeline.cluster_stage(session.config, RunDirectory(session.config.out.absolute()), workers)
+        cluster_run(session.config, workers)
     session.finish(f"clusters: {session.config.out / 'clusters'}")
 
 
@@ -112,11 +110,10 @@ def prune(**flags: Any) -> None:
     RUN is ./fairdedup-run by default. It can be decided again with other options: nothing is embedded again.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
-    from fairdedup.storage.layout import RunDirectory
+    from fairdedup.commands.prune import prune_run
 
     with session.workers() as workers:
-        manifest = pipeline.prune_stage(session.config, RunDirectory(session.config.out.absolute()), workers)
+        manifest = prune_run(session.config, workers)
     session.finish_run(manifest)
 
 
@@ -131,10 +128,10 @@ def replace(gone: Path, **flags: Any) -> None:
     samples that were removed for it is kept instead.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
+    from fairdedup.commands.replace import replace_in_run
 
     with session.workers() as workers:
-        manifest = pipeline.replace_stage(session.config, gone, workers)
+        manifest = replace_in_run(session.config, gone, workers)
     session.finish_run(manifest)
 
 
@@ -148,11 +145,11 @@ def sweep(fractions: list[float], **flags: Any) -> None:
     RUN is ./fairdedup-run by default. Nothing is embedded again, and nothing is written.
     """
     session = Session.open(flags)
-    from fairdedup import pipeline
     from fairdedup.cli.run_summary import print_sweep
+    from fairdedup.commands.sweep import sweep_run
 
     with session.workers() as workers:
-        lines = pipeline.sweep_run(session.config, fractions, workers)
-    session.finish(sweep=lines)
+        lines = sweep_run(session.config, fractions, workers)
+    session.finish(sweep=[asdict(line) for line in lines])
     if session.quiet or not session.log_json:  # the table is all that a sweep is for, so --quiet prints it too
         print_sweep(lines, session.console)

@@ -9,13 +9,13 @@ from fairdedup.commands.replace import complete_stopped_replacement
 from fairdedup.config import RunConfig
 from fairdedup.datasets.labels import read_labels
 from fairdedup.preparation.prototype_choice import find_run_prototypes
-from fairdedup.storage.contents import load_embedded
+from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import require_manifest
 from fairdedup.workers import Workers
 
 
-def audit_command(config: RunConfig, options: AuditOptions, workers: Workers) -> AuditReport:
+def audit_run(config: RunConfig, options: AuditOptions, workers: Workers) -> AuditReport:
     """Measure who was kept, write report/audit.json and report/audit.parquet, and return the report.
 
     Parameters
@@ -33,9 +33,9 @@ def audit_command(config: RunConfig, options: AuditOptions, workers: Workers) ->
     directory = RunDirectory(config.out.absolute())
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
-    embedded = load_embedded(directory)
+    clustered = load_clustered(load_embedded(directory))
     labels = read_labels(options.labels, options.label_columns) if options.labels else None
     prototypes = None
     if labels is None or options.suggest:
-        prototypes = find_run_prototypes(config, embedded, manifest.config.get("prune", {}), workers)
-    return audit_decisions(embedded, manifest, options, labels=labels, prototypes=prototypes, submit=workers.submit)
+        prototypes = find_run_prototypes(config, clustered.embedded, manifest.config.get("prune", {}), workers)
+    return audit_decisions(clustered, manifest, options, labels=labels, prototypes=prototypes, submit=workers.submit)

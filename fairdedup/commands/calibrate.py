@@ -1,4 +1,4 @@
-"""Calibrated prototypes for a run: its own prototypes, fitted to a few hundred labels of its samples, as a file.
+"""`fairdedup calibrate`: its own prototypes, fitted to a few hundred labels of its samples, as a file.
 
 The file is for `prune --prototypes`. Labels are used to fit, never to decide: no sample is kept for its label.
 """
@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.commands.replace import complete_stopped_replacement
+from fairdedup.config import RunConfig
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
-from fairdedup.datasets.labels import Labels
+from fairdedup.datasets.labels import Labels, read_labels
 from fairdedup.errors import UserError
+from fairdedup.preparation.prototype_choice import find_run_prototypes
 from fairdedup.prototype_files import write_vectors
-from fairdedup.storage.contents import Embedded
+from fairdedup.storage.config_record import read_config_record
+from fairdedup.storage.contents import Embedded, load_embedded
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_table
 from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.workers import Workers
 
 LEAST_LABELS = 3  # of each concept
 
@@ -53,6 +59,32 @@ class CalibratedAttribute:
     def to_json(self) -> dict[str, Any]:
         """Return the values under the keys that `--log-json` prints."""
         return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
+def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[CalibratedAttribute]:
+    """Fit the prototypes of an embedded run to labels of its samples, write them, and return how well they predict.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run, and the prototypes to start from if they are not the run's own.
+    labels : Path
+        CSV or Parquet file with a column id, and one for each attribute.
+    out : Path
+        Parquet file to write.
+    workers : Workers
+
+    Raises
+    ------
+    UserError
+        If the run is not embedded, or the labels do not fit it or its prototypes.
+    """
+    directory = RunDirectory(config.out.absolute())
+    embedded = load_embedded(directory)
+    complete_stopped_replacement(directory, workers)
+    options = read_config_record(directory).options_of("prune")
+    known = read_labels(labels, None)
+    return calibrate_prototypes(embedded, find_run_prototypes(config, embedded, options, workers), known, out)
 
 
 def calibrate_prototypes(

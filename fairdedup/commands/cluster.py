@@ -13,7 +13,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.workers import Workers
 
 
-def cluster_command(config: RunConfig, workers: Workers) -> Clustered:
+def cluster_run(config: RunConfig, workers: Workers) -> Clustered:
     """Cluster the embeddings of a run, and return the clusters.
 
     Raises

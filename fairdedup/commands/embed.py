@@ -27,7 +27,7 @@ from fairdedup.storage.shared_vectors import Copies
 from fairdedup.workers import Workers
 
 
-def embed_command(config: RunConfig, workers: Workers) -> Embedded:
+def embed_run(config: RunConfig, workers: Workers) -> Embedded:
     """Embed the input into a run directory, and return the embeddings.
 
     Raises

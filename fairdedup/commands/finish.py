@@ -10,7 +10,7 @@ import numpy as np
 from fairdedup.core.model import Options
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.incremental.drift import describe_drift, measure_drift
+from fairdedup.incremental.drift import drift_warnings, measure_drift
 from fairdedup.incremental.lineage import Lineage, RunOutcome, write_run_state
 from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
 from fairdedup.preparation.prototype_choice import hash_prototypes
@@ -59,11 +59,11 @@ def finish_run(request: Request, decided: Decided, written: Written, workers: Wo
     record = read_config_record(directory)
     manifest = replace_again(embedded, _build_manifest(request, decided, written, record), workers.submit)
     state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), workers.submit)
-    drift = measure_drift(directory, state.state)
+    drift = measure_drift(directory, len(state.state.runs))
     update: dict[str, Any] = {
         "stages": merge_stage_times(record, workers.progress),
         "files": {**manifest.files, **state.seals},
-        "warnings": [*manifest.warnings, *describe_drift(drift, directory.root)],
+        "warnings": [*manifest.warnings, *drift_warnings(drift, directory.root)],
     }
     if manifest.input.format == "sample":
         update["shares"] = measure_sample_shares(directory)

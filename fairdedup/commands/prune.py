@@ -12,7 +12,7 @@ from fairdedup.storage.manifest import RunManifest
 from fairdedup.workers import Workers
 
 
-def prune_command(config: RunConfig, workers: Workers) -> RunManifest:
+def prune_run(config: RunConfig, workers: Workers) -> RunManifest:
     """Decide which samples of a clustered run are kept, and return the manifest.
 
     Raises

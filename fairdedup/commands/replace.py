@@ -16,7 +16,7 @@ from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.workers import Workers
 
 
-def replace_command(config: RunConfig, vanished: Path, workers: Workers) -> RunManifest:
+def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunManifest:
     """Take vanished samples out of a finished run, promote others, and return the new manifest.
 
     Parameters

@@ -48,7 +48,7 @@ class SweptFraction:
     readmitted: int
 
 
-def sweep_command(config: RunConfig, fractions: Sequence[float], workers: Workers) -> list[SweptFraction]:
+def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -> list[SweptFraction]:
     """Return what a decision at each keep fraction would be.
 
     Parameters
