@@ -18,11 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, margin
 
 INT8_ROWS = 1024  # smaller clusters are not worth rounding
@@ -96,7 +96,7 @@ def float32_finder(vectors: Vectors) -> Finder:
     return Finder(vectors.x, np.sqrt(vectors.squares), np.ones(n), np.zeros(n), np.full(n, half))
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _round(x, mean, levels, values, scale, base, error):  # type: ignore[no-untyped-def]
     """Round x - mean to 8 bits with a scale for each row; error is the length of what was rounded away."""
     d = x.shape[1]
@@ -196,7 +196,7 @@ def finder(vectors: Vectors) -> Finder:
     return float32_finder(vectors)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def column_bounds(floor, length, scale, base, error, first, second, third):  # type: ignore[no-untyped-def]
     """Fill what `reaches` needs of each column, to tell whether its cosine may be above floor[c]."""
     for c in range(length.shape[0]):
@@ -205,13 +205,13 @@ def column_bounds(floor, length, scale, base, error, first, second, third):  # t
         third[c] = 1.0 / scale[c]
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def row_bounds(length, scale, base, error):  # type: ignore[no-untyped-def]
     """Return what `reaches` needs of a row; lengths are at most 1.001, since vectors are unit float16 ones."""
     return np.float32(length / scale), np.float32(1.0 / scale), np.float32((base + 1.01 * error) / scale)
 
 
-@nb.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
+@njit(fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
 def mark_reaching(products, first, second, third, a, b, c, marks):  # type: ignore[no-untyped-def]
     """Mark the columns of a row that may be above their floor; few are, and eight marks are one word to look at."""
     for k in range(products.shape[0]):

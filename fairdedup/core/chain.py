@@ -6,16 +6,16 @@ representative is the most similar earlier row and may itself be removed. The pa
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, cosine, margin
 
 TILE_ROWS, TILE_COLUMNS = 512, 8192
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _best_earlier(products, first, second, x, squares, rows, slack, best, best_similarity):  # type: ignore[no-untyped-def]
     """Improve each row's most similar earlier row by the columns of one tile; equal ones go to the lowest row."""
     for r in range(products.shape[0]):

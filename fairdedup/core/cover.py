@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.approximate import column_bounds, finder, mark_reaching, no_marks, row_bounds
+from fairdedup.core.compiled import njit
 from fairdedup.core.pinned import Beforehand
 from fairdedup.core.rules import Preference, choose_one
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed
@@ -43,7 +43,7 @@ class Graph:
     needed: NDArray[np.int16]
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _collect(  # type: ignore[no-untyped-def]
     products, first_row, first_column, row, column, triangle, x, squares, eps, marks, out_a, out_b, out_eps
 ):
@@ -81,7 +81,7 @@ def _collect(  # type: ignore[no-untyped-def]
     return found
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _both_directions(n, a, b, needed):  # type: ignore[no-untyped-def]
     starts = np.zeros(n + 1, np.int64)
     for k in range(a.shape[0]):
@@ -136,7 +136,7 @@ def graph(vectors: Vectors, eps: int, max_pairs: int = MAX_PAIRS) -> Graph | Non
     return Graph(eps, *_both_directions(n, *columns))
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, starts, neighbours, needed, out):  # type: ignore[no-untyped-def]
     """Write the unvisited rows that are duplicates of row i, itself among them, and return how many."""
     found = 0
@@ -156,7 +156,7 @@ def _unvisited_neighbours(i, eps, threshold, visited, x, squares, has_graph, sta
     return found
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _walk(  # type: ignore[no-untyped-def]
     eps, x, squares, rows, has_graph, starts, neighbours, needed, price, weight, similarity, sums, visited, leader_of,
     keeper,

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.leader_sweep import MAX_WINDOW
 from fairdedup.core.moments import MembershipMoments, at_centre, centred, weights
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
@@ -260,7 +260,7 @@ def fill_seats(
     return np.concatenate(admitted) if admitted else np.empty(0, np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _claims(waiting, coverage, differences, bounds, weights, stds, rest):  # type: ignore[no-untyped-def]
     """Return the claim of each waiting row, less what is common to all; sums in one order, as `from_centre` adds."""
     out = np.empty(waiting.shape[0], np.int64)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from fairdedup.core.approximate import (
     no_marks,
     row_bounds,
 )
+from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed, quantised
 
 BLOCK = 384  # candidates resolved together: large enough for a good matrix product, small beside a cluster
@@ -111,19 +111,19 @@ class Sweep:
         return Neighbourhoods(leaders, np.append(starts, len(member)), member[order])
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _first_bit(similarity, first_bit_at):  # type: ignore[no-untyped-def]
     """Return the lowest bit whose eps makes a pair of this similarity duplicates; the number of bits if none."""
     return first_bit_at[min(eps_needed(similarity), MAX_EPS)]
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _from_bit(bit):  # type: ignore[no-untyped-def]
     """Return the mask of this bit and all above it."""
     return ~np.uint64(0) << np.uint64(bit) if bit < 64 else np.uint64(0)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _highest_bit(mask):  # type: ignore[no-untyped-def]
     bit = -1
     while mask != 0:
@@ -132,7 +132,7 @@ def _highest_bit(mask):  # type: ignore[no-untyped-def]
     return bit
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _visit(  # type: ignore[no-untyped-def]
     products, leaders, columns, lead, column, first_row, first_column, triangle, x, squares, thresholds, unvisited,
     leads, first_bit_at, marks, out_leader, out_member, out_bits,

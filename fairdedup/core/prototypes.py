@@ -13,10 +13,10 @@ from fractions import Fraction
 from numbers import Real
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.moments import PriceTerm, shares
 from fairdedup.core.similarity import Vectors, cosines, quantised, reason, unit_float16
 from fairdedup.errors import UserError
@@ -153,7 +153,7 @@ def _unit(vectors: list[Any], places: list[str], dimension: int = 0) -> NDArray[
     return unit
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def exp(x):  # type: ignore[no-untyped-def]
     """Return e**x for a number x <= 0, to about one unit in the last place, with the same bits on every machine.
 
@@ -169,7 +169,7 @@ def exp(x):  # type: ignore[no-untyped-def]
     return math.ldexp(total, int(k))
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _softmax(similarity, temperature, q):  # type: ignore[no-untyped-def]
     """Fill q (n, c) with the first c entries of each row's softmax of similarity (n, c + a), in units of 1e-9."""
     n, columns = similarity.shape

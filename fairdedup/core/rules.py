@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.leader_sweep import Neighbourhoods
 from fairdedup.core.similarity import Vectors
 
@@ -176,7 +176,7 @@ def row_hash(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return (z >> np.uint64(1)).astype(np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _likeness(members, x, mean, out):  # type: ignore[no-untyped-def]
     """Fill out[k] with the quantised product of members[k] with the members' mean vector.
 
@@ -196,7 +196,7 @@ def _likeness(members, x, mean, out):  # type: ignore[no-untyped-def]
         out[k] = np.int64(np.rint(total * 1_000_000.0 / m))
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def choose_one(members, rows, x, price, weight, similarity, sums, mean, likeness):  # type: ignore[no-untyped-def]
     """Return which entry of members is kept, and add its similarities to the sums."""
     concept = -1
@@ -221,7 +221,7 @@ def choose_one(members, rows, x, price, weight, similarity, sums, mean, likeness
     return best
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _choose_all(starts, members, rows, x, price, weight, similarity, sums, kept):  # type: ignore[no-untyped-def]
     largest = 0
     for s in range(starts.shape[0] - 1):
