@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from fairdedup.errors import NO_TEXT, FairdedupError, UserError, is_text, visible
+from fairdedup.core.rules.registry import DEFAULT, rule_names
+from fairdedup.errors import NO_TEXT, FairdedupError, UserError, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import as_path, check_local, check_url
 from fairdedup.streams import steady
 
@@ -65,12 +66,25 @@ class _LocalFile(_Place):
         return place
 
 
+class _RuleName(click.ParamType):
+    """The name of a registered rule, rules that were registered after this module was loaded included."""
+
+    name = "rule"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the names of the rules, as the help shows them."""
+        return f"[{'|'.join(rule_names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a name that is not registered."""
+        return click.Choice(rule_names()).convert(value, param, ctx)
+
+
 def _option(param: click.Parameter | None, ctx: click.Context | None) -> str:
     return param.get_error_hint(ctx).strip("'") if param and ctx else "this option"
 
 
 _PLACE, _FILE = _Place(), _LocalFile()
-_RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "out": click.option(
         "--out", type=_PLACE, help="Run directory: a folder or s3://BUCKET/RUN.  [default: ./fairdedup-run]"
@@ -85,7 +99,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "at_most": click.option("--at-most", type=float, help="Keep at most this fraction: nothing is re-admitted."),
     "eps": click.option("--eps", type=float, help="Remove duplicates: cosine above 1 - eps."),
     "rule": click.option(
-        "--rule", type=click.Choice(_RULES), help="Who of a neighbourhood is kept.  [default: fairdedup]"
+        "--rule", type=_RuleName(), help=f"Which member of a neighbourhood is kept.  [default: {DEFAULT}]"
     ),
     "cover": click.option("--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates."),
     "prototypes": click.option(
@@ -566,11 +580,11 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
         # Without standalone mode a command returns what --help and --version exit with.
         return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
     except UserError as error:
-        return fail(str(error), EXIT_USER)
+        return fail(flags_for_parameters(str(error), _OPTIONS), EXIT_USER)
     except click.UsageError as error:
         return fail(f"{error.format_message().rstrip('.')}; see {_help_of(error)}", EXIT_USER)
     except FairdedupError as error:
-        return fail(str(error), EXIT_OTHER)
+        return fail(flags_for_parameters(str(error), _OPTIONS), EXIT_OTHER)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__cause__, EOFError):  # click takes the end of any file for the user's wish
             return _unexpected(error.__cause__, fail)

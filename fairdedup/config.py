@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
 from fairdedup.errors import NO_TEXT, UserError, is_text
 from fairdedup.storage.object_stores import as_path, check_local, check_url, check_writable
 
@@ -68,6 +70,13 @@ def _place(value: Any) -> Path:
     return as_path(value)
 
 
+def _known_rule(value: str) -> str:
+    """Refuse a name that is not registered."""
+    if value not in rule_names():
+        raise ValueError(f"it is no rule: choose one of {', '.join(rule_names())}")
+    return value
+
+
 Place = Annotated[Path, PlainValidator(_place), PlainSerializer(str, when_used="json")]
 
 
@@ -92,9 +101,7 @@ class RunConfig(BaseModel):
     keep: Number | None = None
     at_most: Number | None = None
     eps: Number | None = None
-    rule: Literal["fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random"] = (
-        "fairdedup"
-    )
+    rule: Annotated[str, AfterValidator(_known_rule)] = DEFAULT
     cover: bool = False
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
@@ -153,10 +160,12 @@ class RunConfig(BaseModel):
                 )
         if self.eps is not None and not 0 <= self.eps <= LARGEST_EPS:
             raise ValueError(f"--eps {self.eps:g} is out of range: give 0 (removes nothing) to 2, as 0.05")
-        if self.prefer is not None and self.rule != "prefer":
-            raise ValueError(f"--prefer goes with --rule prefer, not with --rule {self.rule}: leave one of them out")
-        if self.prefer is None and self.rule == "prefer":
-            raise ValueError("--rule prefer needs --prefer COLUMN: name a column of numbers, as --prefer width")
+        needs_column = find_rule(self.rule).needs_column
+        if self.prefer is not None and not needs_column:
+            implied = rule_for_column().name
+            raise ValueError(f"--prefer goes with --rule {implied}, not with --rule {self.rule}: leave one of them out")
+        if self.prefer is None and needs_column:
+            raise ValueError(f"--rule {self.rule} needs --prefer COLUMN: name a column of numbers, as --prefer width")
         if self.scheduler and self.workers:
             raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers")
         return self
@@ -198,11 +207,11 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     if "against" in given:  # its eps is that of the earlier runs, and it keeps no fraction
         known = {name: value for name, value in known.items() if name not in ("keep", "eps")}
     if "prefer" in given and "rule" not in given:
-        known["rule"] = "prefer"
-    elif given.get("rule", "prefer") != "prefer" and "prefer" not in given:
+        known["rule"] = rule_for_column().name
+    elif "rule" in given and "prefer" not in given and not find_rule(given["rule"]).needs_column:
         known.pop("prefer", None)
     elif "prefer" in known:
-        known.setdefault("rule", "prefer")
+        known.setdefault("rule", rule_for_column().name)
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:

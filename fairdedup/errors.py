@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
 
 def visible(text: str) -> str:
     r"""Return a text as one line, with what a hostile name might do to a terminal spelt out, as ``\x1b``."""
@@ -18,6 +21,30 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def flags_for_parameters(message: str, options: Collection[str]) -> str:
+    """Return a message in which parameters in backquotes are written as flags of the command line.
+
+    "`at_most=0.5`" becomes "--at-most 0.5" and "`at_most`" becomes "--at-most". What is not the name of an option
+    stays as it is, backquotes included.
+
+    Parameters
+    ----------
+    message : str
+        Message of an error that speaks of parameters.
+    options : collection of str
+        Names of the options, with underscores.
+    """
+
+    def translate(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        if name not in options:
+            return found[0]
+        flag = f"--{name.replace('_', '-')}"
+        return flag if value is None else f"{flag} {value}"
+
+    return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", translate, message)
 
 
 class FairdedupError(Exception):

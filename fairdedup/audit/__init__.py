@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from fairdedup.audit.causes import explain
 from fairdedup.audit.measures import Attribute, measured, number
 from fairdedup.audit.suggestions import suggest
-from fairdedup.core.groups import Cells
-from fairdedup.core.prototypes import Prototypes, temperatures_of
+from fairdedup.core.groups import GroupCells
+from fairdedup.core.memberships import choose_temperatures
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.representation import CONFIDENCE
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.stages.group_counts import ByLabel, BySoftMembership, Part, Source, count, gaps_of
@@ -117,7 +119,7 @@ def soft_source(
         return [np.concatenate(g) for g in zip(*found, strict=True)]
 
     known = own_temperatures(run, prototypes)
-    return BySoftMembership(prototypes, known or temperatures_of(prototypes, temperature, gaps))
+    return BySoftMembership(prototypes, known or choose_temperatures(prototypes, temperature, gaps))
 
 
 def audit(
@@ -169,7 +171,8 @@ def audit(
     before, after = _counted(run, over("count", count, source, [a.cells for a in attributes]), attributes)
     valid = int(manifest["counts"]["valid"])
     prune = manifest["config"]["prune"]
-    target = asked.target or (prune.get("target", "uniform") if prune["rule"] == "balanced" else "uniform")
+    own_target = prune.get("target", "uniform") if "target" in find_rule(prune["rule"]).reads else "uniform"
+    target = asked.target or own_target
     lines, losses = [], []
     for attribute in attributes:
         line, loss = measured(
@@ -227,7 +230,7 @@ def _layout(named: Sequence[tuple[str, tuple[str, ...]]], asked: Asked) -> tuple
             notes.append(f"{' x '.join(members)} would have {len(cells)} groups: name it by --intersections to have it")
             continue
         labels = tuple(tuple(named[p][1][c] for p, c in zip(places, cell, strict=True)) for cell in cells)
-        found.append(Attribute(tuple(members), labels, Cells(places, cells), slice(start, start + len(cells))))
+        found.append(Attribute(tuple(members), labels, GroupCells(places, cells), slice(start, start + len(cells))))
         start += len(cells)
     return found, notes
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.groups import Cells
+from fairdedup.core.groups import GroupCells
 from fairdedup.core.representation import (
     FOUR_FIFTHS,
     Measures,
@@ -37,14 +37,14 @@ class Attribute:
         Of the attributes.
     labels : tuple of tuple of str
         Of each group, its label of each of these.
-    cells : Cells
+    cells : GroupCells
     columns : slice
         Where its groups stand among all that are counted.
     """
 
     names: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
-    cells: Cells
+    cells: GroupCells
     columns: slice
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.uncertainty import SCORE_UNIT, spread
+from fairdedup.core.uncertainty import SCORE_UNIT, apportion
 from fairdedup.stages.group_counts import Part, Source, first_of_each, most_uncertain, uncertain_mass
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json, whole
@@ -50,7 +50,7 @@ def suggest(
     for some, more, many in over("weigh", uncertain_mass):
         mass[some] += more
         rows[some] += many
-    seats = spread(mass, rows, number)
+    seats = apportion(mass, rows, number)
     some = np.flatnonzero(seats)
     found = first_of_each(pa.concat_tables(over("suggest", most_uncertain, some, seats[some])), some, seats[some])
     found = found.sort_by([("score", "descending"), ("row", "ascending")])

@@ -7,6 +7,7 @@ any order. This module never holds all pairs of a cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -125,7 +126,7 @@ class Vectors:
 
     @classmethod
     def of(cls, unit: NDArray[np.float16], order: NDArray[np.integer] | None = None) -> Vectors:
-        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no copy beside the result."""
+        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no further copy."""
         if order is None:
             x = np.ascontiguousarray(unit, dtype=np.float32)
         else:
@@ -239,8 +240,15 @@ def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
     return out
 
 
+class _Arrays(NamedTuple):
+    """`Vectors` as compiled code takes them."""
+
+    x: NDArray[np.float32]
+    squares: NDArray[np.float64]
+
+
 @njit
-def _settle_most_similar(approx, x, squares, other, other_squares, slack, best, best_similarity):  # type: ignore[no-untyped-def]
+def _settle_most_similar(approx, queries, others, slack, best, best_similarity):  # type: ignore[no-untyped-def]
     """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
     for i in range(approx.shape[0]):
         top = -np.inf
@@ -250,7 +258,7 @@ def _settle_most_similar(approx, x, squares, other, other_squares, slack, best, 
         chosen, similarity = -1, -2.0
         for k in range(approx.shape[1]):
             if approx[i, k] >= top - 2.0 * slack:
-                s = cosine(x[i], other[k], squares[i], other_squares[k])
+                s = cosine(queries.x[i], others.x[k], queries.squares[i], others.squares[k])
                 if s > similarity:  # strictly: ties go to the lower number
                     chosen, similarity = k, s
         best[i] = chosen
@@ -263,12 +271,16 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
     Parameters
     ----------
     queries : Vectors of n rows
+        Vectors to find the most similar one for.
     others : Vectors of m rows, m >= 1
+        Vectors to search.
 
     Returns
     -------
     position : ndarray of shape (n,), int64
+        Position of the most similar one.
     similarity : ndarray of shape (n,), float64
+        Cosine to it.
     """
     n, m, d = len(queries), len(others), queries.x.shape[1]
     position = np.empty(n, np.int64)
@@ -283,7 +295,11 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
         approx = x @ scaled.T
         approx /= np.sqrt(queries.squares[start:stop]).astype(np.float32)[:, None]
         _settle_most_similar(
-            approx, x, queries.squares[start:stop], others.x, others.squares, 2 * margin(d),
-            position[start:stop], similarity[start:stop],
-        )  # fmt: skip
+            approx,
+            _Arrays(x, queries.squares[start:stop]),
+            _Arrays(others.x, others.squares),
+            2 * margin(d),
+            position[start:stop],
+            similarity[start:stop],
+        )
     return position, similarity

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fairdedup.core.groups import Cells, count_by_cluster
-from fairdedup.core.prototypes import MEMBERSHIP_UNIT, Prototypes, gap, membership
+from fairdedup.core.groups import GroupCells, count_by_cluster
+from fairdedup.core.memberships import MEMBERSHIP_UNIT, compute_gaps, compute_memberships
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertainty import uncertainty
 from fairdedup.datasets.labels import Labels
@@ -118,7 +119,10 @@ class BySoftMembership:
         """Return, for each attribute, the memberships of each row (n, c)."""
         attributes = self.prototypes.attributes
         found: list[Weights] = [
-            [membership(s, t, len(a.concepts)) for s, t, a in zip(block, self.temperatures, attributes, strict=True)]
+            [
+                compute_memberships(s, t, len(a.concepts))
+                for s, t, a in zip(block, self.temperatures, attributes, strict=True)
+            ]
             for block in _similarities(part, _column(table, "row"), self.prototypes)
         ]
         none = [np.zeros((0, len(a.concepts)), np.int64) for a in attributes]
@@ -138,11 +142,12 @@ def _similarities(part: Part, rows: NDArray[np.int64], prototypes: Prototypes) -
 
 def gaps_of(part: Part, prototypes: Prototypes) -> list[NDArray[np.float64]]:
     """Return each attribute's gaps (n,): what the temperature `auto` is the median of."""
-    found = [[gap(s) for s in block] for block in _similarities(part, _column(part.read(["row"]), "row"), prototypes)]
+    blocks = _similarities(part, _column(part.read(["row"]), "row"), prototypes)
+    found = [[compute_gaps(s) for s in block] for block in blocks]
     return [np.concatenate(own) for own in zip(*found, strict=True)] or [np.zeros(0)] * len(prototypes.attributes)
 
 
-def count(part: Part, source: Source, cells: Sequence[Cells]) -> Counts:
+def count(part: Part, source: Source, cells: Sequence[GroupCells]) -> Counts:
     """Return the clusters (u,) of a part, and of each group (u, g) in them what there is, and what is kept."""
     table = part.read(["row", "id", "cluster", "kept"])
     return count_by_cluster(
