@@ -6,7 +6,7 @@ import pytest
 
 from fairdedup.errors import flags_for_parameters
 
-OPTIONS = {"keep", "at_most", "rule", "always_keep", "eps"}
+OPTIONS = {"keep", "at_most", "rule", "always_keep", "eps", "cover"}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ OPTIONS = {"keep", "at_most", "rule", "always_keep", "eps"}
         ("`seed=3`", "`seed=3`"),
         ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),
         ("`eps=`", "--eps "),
+        ("`cover=True` or `cover=False`", "--cover or --no-cover"),
         ("no quotes: keep", "no quotes: keep"),
         ("`keep", "`keep"),
     ],

@@ -178,5 +178,5 @@ def test_a_users_own_rule_is_listed_and_configured_and_runs_on_workers(
 def test_a_rule_that_is_not_registered_is_refused_everywhere(tmp_path: Path) -> None:
     refused = command("run", tmp_path, "--rule", "central", "--keep", 0.5)
     assert refused.code == 2 and "'central' is not one of 'fairdedup', 'balanced'" in refused.err
-    with pytest.raises(ValueError, match="it is no rule: choose one of fairdedup, balanced"):
+    with pytest.raises(ValueError, match="must be one of fairdedup, balanced"):
         RunConfig(rule="central")
