@@ -30,10 +30,11 @@ from face_comparison import (
 from faces import VALUES, Faces, scale_to_unit
 from results_file import RESULTS, write_results
 
+from fairdedup.core.memberships import choose_temperatures, compute_gaps, compute_memberships
 from fairdedup.core.moments import MembershipMoments
-from fairdedup.core.prototypes import Attribute, Prototypes, gap, membership, temperatures_of
+from fairdedup.core.prototypes import Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, unit_float16
-from fairdedup.core.uncertainty import says_nothing
+from fairdedup.core.uncertainty import is_uninformative
 from fairdedup.errors import UserError
 
 COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1", "balanced cover reserve 0.2")
@@ -106,11 +107,11 @@ def degrade_prototypes(prototypes: Prototypes, how: str, level: float, *, faces:
 def uninformative_attributes(faces: Faces, prototypes: Prototypes) -> list[str]:
     """Return the attributes whose memberships a run on all these faces would call uninformative."""
     similarity = prototypes.similarity(Vectors.of(unit_float16(faces.vectors)[0]), absent=True)
-    temperatures = temperatures_of(prototypes, "auto", lambda: [gap(s) for s in similarity])
+    temperatures = choose_temperatures(prototypes, "auto", lambda: [compute_gaps(s) for s in similarity])
     return [
         a.name
         for a, s, t in zip(prototypes.attributes, similarity, temperatures, strict=True)
-        if says_nothing(MembershipMoments.of(membership(s, t, len(a.concepts))))
+        if is_uninformative(MembershipMoments.of(compute_memberships(s, t, len(a.concepts))))
     ]
 
 

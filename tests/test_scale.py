@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from fairdedup.pipeline import prune_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,8 +19,7 @@ from runs import UNUSABLE, manifest, prototype_vectors
 
 from fairdedup.config import RunConfig
 from fairdedup.core import kmeans
-from fairdedup.core.rules import row_hash
-from fairdedup.pipeline import prune_stage
+from fairdedup.core.row_hash import row_hash
 from fairdedup.progress import StageProgress
 from fairdedup.stages.clustering import ClusterOptions, train_centroids
 from fairdedup.storage.layout import RunDirectory

@@ -22,10 +22,10 @@ from fairdedup.audit.report_files import write_audit_report
 from fairdedup.audit.suggestions import suggest_samples
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.representation import CONFIDENCE
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets.labels import Labels
 from fairdedup.stages.group_counts import GroupCounts, GroupSource, LabelledGroups, PerceivedGroups, count_groups
 from fairdedup.storage.contents import Clustered
-from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest
 from fairdedup.tasks import Submit
 
@@ -124,7 +124,7 @@ def _measure_groups(
     counts = map_decisions("count", count_groups, source, [attribute.cells for attribute in attributes])
     before, after = _add_up(counts, len(clustered.sizes), sum(len(a.labels) for a in attributes))
     prune = manifest.config["prune"]
-    of_run = prune.get("target", "uniform") if prune["rule"] == "balanced" else "uniform"
+    of_run = prune.get("target", "uniform") if "target" in find_rule(prune["rule"]).reads else "uniform"
     settings = MeasureSettings(
         unit=source.unit,
         target=options.target or of_run,
@@ -144,7 +144,9 @@ def _measure_groups(
     clusters = int(np.count_nonzero(before.sum(axis=1)))
     if clusters < FEW_CLUSTERS:
         notes.append(f"intervals come from only {clusters} clusters: too few to resample, so take them as rough")
-    notes += explain_losses(reports, losses, top=options.top, source=source, map_decisions=map_decisions, sizes=clustered.sizes)
+    notes += explain_losses(
+        reports, losses, top=options.top, source=source, map_decisions=map_decisions, sizes=clustered.sizes
+    )
     return reports, notes
 
 

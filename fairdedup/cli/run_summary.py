@@ -65,7 +65,7 @@ def _count_rows(manifest: RunManifest, out: Path) -> Iterator[tuple[str, str, st
     counts = manifest.counts
     readmitted = f", {counts.readmitted:,} of them re-admitted" if counts.readmitted else ""
     share = counts.kept / max(counts.valid, 1)
-    yield "input", f"{counts.input:,}", f"{manifest['clusters']:,} clusters"
+    yield "input", f"{counts.input:,}", f"{manifest.clusters:,} clusters"
     yield "kept", f"{counts.kept:,}", f"{share:.1%} of the valid rows{readmitted}"
     yield "removed", f"{counts.removed:,}", ""
     near = manifest.config["prune"].get("exclude_near")

@@ -1,4 +1,4 @@
-"""`fairdedup cluster`: the second stage alone. Embeddings are clustered, or assigned to the clusters of earlier runs."""
+"""`fairdedup cluster`: the second stage alone. Embeddings are clustered, or assigned to earlier runs' clusters."""
 
 from __future__ import annotations
 

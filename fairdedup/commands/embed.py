@@ -12,7 +12,7 @@ from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, start_stage
-from fairdedup.stages.embedding import embed, find_embedded_shards, fingerprint_shards
+from fairdedup.stages.embedding import embed, fingerprints, known_shards
 from fairdedup.stages.exact_copies import share_copies
 from fairdedup.storage.config_record import (
     EncoderRecord,
@@ -57,8 +57,8 @@ def embed_input(request: Request, dataset: Dataset, workers: Workers) -> Embedde
     start_stage(directory, "embed", request.options["embed"])
     if read_input_fingerprints(directory) is None:
         write_input_fingerprints(directory, dataset.fingerprints)
-    prints = fingerprint_shards(dataset, encoder)
-    finished = find_embedded_shards(directory, prints, workers.submit)
+    prints = fingerprints(dataset, encoder)
+    finished = known_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in finished]
     copies: list[Copies] = []
     if encoder and todo:

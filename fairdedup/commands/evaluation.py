@@ -40,10 +40,8 @@ def read_evaluation(request: Request, embedded: Embedded, workers: Workers) -> E
         return None
     eps = find_exclusion_eps(request.config, None if request.earlier is None else request.earlier.eps)
     directory = RunDirectory(as_path(source).absolute())
-    if directory.input.is_file():  # a run directory
-        samples = load_embedded(directory)
-    else:
-        samples = _embed_samples(request, source, workers)
+    is_run = directory.input.is_file()
+    samples = load_embedded(directory) if is_run else _embed_samples(request, source, workers)
     _check_same_model(request, source, samples, embedded)
     return Evaluation(samples, source, eps)
 

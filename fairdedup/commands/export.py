@@ -187,10 +187,8 @@ def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Grou
 def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunManifest) -> Dataset:
     """Open the input of the run."""
     config = manifest.config["embed"]
-    if manifest.input.format == "sample":
-        source = str(directory.root / "sample")
-    else:
-        source = options.source or config["input"]
+    drawn = manifest.input.format == "sample"
+    source: str = str(directory.root / "sample") if drawn else options.source or config["input"]
     try:
         dataset = open_input(source, id_from=config["id"], column=config["column"])
     except UserError as error:

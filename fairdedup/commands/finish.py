@@ -98,10 +98,10 @@ def _build_manifest(request: Request, decided: Decided, written: Written, record
 def _build_outcome(request: Request, decided: Decided, record: ConfigRecord) -> RunOutcome:
     assert record.input is not None
     inherited, decision = decided.lineage.inherited, decided.pruned.decision
+    eps = decision.eps if inherited is None else inherited.eps
+    moments = decision.plan.moments if decision.plan else None
     if inherited is not None:
-        eps, moments = inherited.eps, inherited.moments
-    else:
-        eps, moments = decision.eps, decision.plan.moments if decision.plan else None
+        moments = inherited.moments
     return RunOutcome(
         eps=eps,
         options=decided.options,

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import check_ids
 from fairdedup.incremental.lineage import renew_run_state
-from fairdedup.stages.replacement import complete_replacement, replace_samples
+from fairdedup.stages.replacement import complete_replacement, replace
 from fairdedup.stages.sample_shares import measure_sample_shares
 from fairdedup.storage.contents import Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
@@ -37,7 +37,7 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     embedded = load_embedded(directory)
-    return _renew(embedded, replace_samples(embedded, manifest, vanished, workers.submit), workers)
+    return _renew(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
 
 
 def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> None:

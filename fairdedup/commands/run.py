@@ -27,9 +27,9 @@ from fairdedup.preparation.run_checks import (
 )
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import clear_run, start_stage
-from fairdedup.stages.curation import mark_rows
+from fairdedup.stages.curation import curated
 from fairdedup.stages.pruning import prune
-from fairdedup.stages.results import write_results
+from fairdedup.stages.results import export
 from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest, read_manifest
@@ -77,7 +77,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
     options = build_options(config)
     prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
     curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
-    with mark_rows(embedded, curation, workers.submit) as marks:
+    with curated(embedded, curation, workers.submit) as marks:
         lineage = link_earlier_runs(request.directory, earlier)
         pruned = prune(
             clustered,
@@ -91,7 +91,9 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
             inherited=lineage.inherited,
         )
         start_stage(request.directory, "prune", request.options["prune"])  # not before: a mistake keeps the old results
-        written = write_results(embedded, pruned, marks, workers.submit, with_earlier=earlier is not None)
+        written = export(
+            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=earlier is not None
+        )
     return finish_run(request, Decided(clustered, marks, options, prototypes, lineage, pruned), written, workers)
 
 

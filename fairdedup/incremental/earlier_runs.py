@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairdedup.config import RunConfig
+from fairdedup.core.model import Inherited
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.model import Inherited
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import read_prototypes

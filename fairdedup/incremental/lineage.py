@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.model import Inherited, Options
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.model import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.incremental.earlier_runs import STATE_FILE, EarlierRuns, identify_encoder, similarity_moments

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from problems import Case, assert_same, naming, random_case
 
 from fairdedup.core.decision import Decision, decide
+from fairdedup.core.decision_columns import DECIDED, EARLIER
+from fairdedup.core.model import Cluster, EarlierKept, Inherited, Options
 from fairdedup.core.moments import MembershipMoments, Moments
-from fairdedup.core.parts import COLUMNS, EARLIER
+from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import ordered
-from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
 from fairdedup.errors import UserError
 
 SWEEPING = [
@@ -27,7 +27,7 @@ SWEEPING = [
 ]  # fmt: skip
 
 
-COMPARED = (*COLUMNS, EARLIER)
+COMPARED = (*DECIDED, EARLIER)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Night:
         unit, centroids = oracles.unit16(case.x), oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
         before = np.flatnonzero(~self.new)
         order = before[np.argsort(self.day[before], kind="stable")]  # as the twin has them, one day after the other
-        values = ordered(case.quality)[self.new]
+        values = to_ordered_integers(case.quality)[self.new]
         parts, without = [], 0
         for k, rows in problem.clusters.items():
             own = np.flatnonzero(self.kept[order] & (case.labels[order] == k))
@@ -88,7 +88,7 @@ class Night:
                 begun = problem.all_p[: len(order)][(case.labels[order] == k) & (self.day[order] == first)]
                 start = np.rint(begun.sum(axis=0) / len(begun)).astype(np.int64) if problem.start == "cluster" else 0
                 sums = start + problem.all_p[own].sum(axis=0)
-            earlier = Earlier(unit[order[own]], own, sums)
+            earlier = EarlierKept(unit[order[own]], own, sums)
             protected = problem.protected[rows]
             without += not (len(own) or protected.any())
             parts.append(Part(Cluster(k, rows, problem.x16[rows], centroids[k], protected, values[rows], earlier)))
@@ -103,7 +103,7 @@ class Night:
             of_first = unit[order][self.day[order] == 0]
             found = [s[:, : len(names)] for names, s in _similarities(of_first, case).values()]
             inherited = Inherited(case.eps, moments=Moments.of(np.hstack(found)))
-        options = Options(rule, cover, **(case.options if rule in ("fairdedup", "balanced") else {}))
+        options = Options(rule=rule, cover=cover, **(case.options if rule in ("fairdedup", "balanced") else {}))
         return decide(
             parts, without, options, known, lambda step, f, parts, *args: [f(p, *args) for p in parts],
             at_most=at_most, protected=int(problem.protected.sum()), inherited=inherited,
@@ -198,9 +198,10 @@ def test_a_cap_below_what_every_eps_leaves_names_the_smallest_that_works() -> No
     whole = Night(night.case, night.day, np.zeros_like(night.kept), night.protected)
     least, n = whole.twin("semdedup", False).least, int(whole.new.sum())
     assert least > 1
-    with pytest.raises(UserError, match=rf"no eps keeps fewer than {least}: .* allow at least 0\.") as refused:
+    words = rf"no eps keeps fewer than {least} \(.* allow at least `at_most=0\."
+    with pytest.raises(UserError, match=words) as refused:
         whole.decide("semdedup", False, at_most=(least - 0.6) / n)
-    smallest = float(str(refused.value).rsplit(" ", 1)[1])
+    smallest = float(str(refused.value).rsplit("=", 1)[1].rstrip("`"))
     assert whole.decide("semdedup", False, at_most=smallest).kept == least
 
 

@@ -10,7 +10,7 @@ from runs import (
     manifest,
 )
 
-from fairdedup.drift import stability_index
+from fairdedup.incremental.drift import stability_index
 
 
 def test_the_stability_index_is_that_of_the_definition():
