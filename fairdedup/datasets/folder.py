@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -26,7 +26,9 @@ from fairdedup.datasets.filesystem import (
 )
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.listing import METADATA_FILES, lines, resolved
+from fairdedup.datasets.registry import describe_folders
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
 from fairdedup.errors import UserError
@@ -121,17 +123,78 @@ def _renamed(columns: dict[str, Any], *taken: str) -> dict[str, Any]:
     return {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
 
 
-def open_folder(fs: AbstractFileSystem, root: str, source: str) -> Dataset:
-    """Read the names of a folder of images, and the metadata files in it.
+class ImageFolder(InputFormat):
+    """A folder of image files, which any folder can be: it is asked last."""
 
-    Raises
-    ------
-    UserError
-        If there is no image in it; the message says what there is.
+    name = "folder"
+    folder_title = "images"
+    is_fallback = True
+    documentation = (
+        DocumentedInput(
+            "a folder of images",
+            f"{', '.join(IMAGE_EXTENSIONS)}, in sub-folders too; of the same stem a `.txt` as caption and a `.json` as "
+            "metadata; [metadata files](#image-folders-with-metadata)",
+            "relative path",
+        ),
+    )
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether the input is a folder, or an image, which `open` explains."""
+        return source.kind == "folder" or (source.kind == "files" and extension(source.paths[0]) in IMAGE_EXTENSIONS)
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return shards of 1,000 files, from the names in the folder and the metadata files in it.
+
+        Raises
+        ------
+        UserError
+            If there is no image in it, and the message says what there is; or if the input is a single image.
+        """
+        if source.kind != "folder":
+            raise UserError(f"{source.text!r} is a single image: give the folder that it lies in")
+        fs, root = source.fs, source.paths[0]
+        found = _list_images(fs, root)
+        if not found.images and not found.tables:
+            raise UserError(_explain_no_images(source.text, found.others))
+        rejected: list[Listed] = []
+        for table in found.tables:
+            rejected += _apply(fs, root, table, found.images)
+        for name in found.downloads:
+            rejected += _failed_downloads(fs, root, name)
+        if not found.images and not rejected:
+            raise UserError(_explain_no_images(source.text, found.others))
+        ordered = sorted([*found.images.values(), *rejected], key=lambda listed: natural_key(listed.path))
+        shards = tuple(
+            FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(ordered[start : start + SHARD_FILES]))
+            for start in range(0, len(ordered), SHARD_FILES)
+        )
+        return Dataset(kind="images", format=self.name, source=source.text, shards=shards)
+
+
+@dataclass
+class _Contents:
+    """What a folder and everything below it holds.
+
+    Attributes
+    ----------
+    images : dict of str to Listed
+        Image files by relative path, with the caption and JSON files of the same stem.
+    tables : list of str
+        Metadata files, one for each folder that has any.
+    downloads : list of str
+        img2dataset's tables at the top, whose images are in a folder of the same stem.
+    others : Counter of str
+        How many files of each other extension there are.
     """
-    files: dict[str, Listed] = {}
-    others: Counter[str] = Counter()
-    tables: list[str] = []
+
+    images: dict[str, Listed] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
+    found = _Contents()
     top: list[str] = []
     folders: set[str] = set()
     for folder, names in walk(fs, root):
@@ -139,31 +202,19 @@ def open_folder(fs: AbstractFileSystem, root: str, source: str) -> Dataset:
         top = names if not folder else top
         texts = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "txt"}
         jsons = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "json"}
-        tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
+        found.tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
         for name in names:
             if extension(name) in IMAGE_EXTENSIONS:
                 stem = posixpath.splitext(name)[0]
-                text, json = (found.get(stem) for found in (texts, jsons))
+                text, json = (beside.get(stem) for beside in (texts, jsons))
                 path = posixpath.join(folder, name)
-                files[path] = Listed(path, text and posixpath.join(folder, text), json and posixpath.join(folder, json))
+                found.images[path] = Listed(
+                    path, text and posixpath.join(folder, text), json and posixpath.join(folder, json)
+                )
             else:
-                others[f".{extension(name)}" if extension(name) else "without extension"] += 1
-    if not files and not tables:
-        raise UserError(_no_images(source, others))
-    faults: list[Listed] = []
-    for table in tables:
-        faults += _apply(fs, root, table, files)
-    for name in top:
-        if is_parquet(name) and posixpath.splitext(name)[0] in folders:
-            faults += _failed_downloads(fs, root, name)
-    if not files and not faults:
-        raise UserError(_no_images(source, others))
-    ordered = sorted([*files.values(), *faults], key=lambda listed: natural_key(listed.path))
-    shards = tuple(
-        FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(ordered[start : start + SHARD_FILES]))
-        for start in range(0, len(ordered), SHARD_FILES)
-    )
-    return Dataset(kind="images", format="folder", source=source, shards=shards)
+                found.others[f".{extension(name)}" if extension(name) else "without extension"] += 1
+    found.downloads = [name for name in top if is_parquet(name) and posixpath.splitext(name)[0] in folders]
+    return found
 
 
 def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Listed]) -> list[Listed]:
@@ -192,21 +243,19 @@ def _failed_downloads(fs: AbstractFileSystem, root: str, table: str) -> list[Lis
     return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in told if why is not None]
 
 
-def _no_images(source: str, others: Counter[str]) -> str:
+def _explain_no_images(source: str, others: Counter[str]) -> str:
     kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
     found = ", ".join(f"{count:,} {plain_text(kind)!r}" for kind, count in kinds[:5])
     more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
     if not others:
-        return (
-            f"folder {source!r} holds no files: give a folder with images, tar shards, Parquet files or img_emb/ in it"
-        )
+        return f"folder {source!r} holds no files: give a folder with {describe_folders()} in it"
     if others[".tar"]:
-        mend = f"for shards in its sub-folders give the pattern {source.rstrip('/') + '/**/*.tar'!r}"
+        remedy = f"for shards in its sub-folders give the pattern {source.rstrip('/') + '/**/*.tar'!r}"
     elif others[".parquet"]:
-        mend = f"for Parquet files in its sub-folders give the pattern {source.rstrip('/') + '/**/*.parquet'!r}"
+        remedy = f"for Parquet files in its sub-folders give the pattern {source.rstrip('/') + '/**/*.parquet'!r}"
     elif others[".npy"]:
-        mend = "for embeddings give one .npy file or the folder that holds img_emb/"
+        remedy = "for embeddings give one .npy file or the folder that holds img_emb/"
     else:
-        kinds_read = " ".join(sorted(IMAGE_EXTENSIONS))
-        mend = f"give a folder with images ({kinds_read}), tar shards, Parquet files or img_emb/ in it"
-    return f"folder {source!r} holds no images, but {found}{more}: {mend}"
+        kinds_read = " ".join(IMAGE_EXTENSIONS)
+        remedy = f"give a folder with {describe_folders()} in it; images are {kinds_read}"
+    return f"folder {source!r} holds no images, but {found}{more}: {remedy}"

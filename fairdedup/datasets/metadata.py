@@ -14,6 +14,11 @@ ROWS_AT_ONCE = 10_000
 ID_COLUMNS = ("uid", "id", "key", "image_path")
 """Columns that may hold the ids; the first that is there does."""
 
+DOCUMENTED_ID_COLUMN = (
+    f"column {', '.join(f'`{name}`' for name in ID_COLUMNS[:-1])} or `{ID_COLUMNS[-1]}`, the first that is there"
+)
+"""How the table of inputs in the docs says which column is the id."""
+
 
 def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
     """Return a Parquet file's row count and its id column, reading its footer only.

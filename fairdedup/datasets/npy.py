@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, open_file, plain_text
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import describe, read_rows, with_ids
 from fairdedup.errors import UserError
 from fairdedup.storage.object_stores import is_of_transport
@@ -151,45 +152,95 @@ def _texts(values: np.ndarray, path: str) -> list[str]:
     return [plain_text(str(value)) for value in values.tolist()]
 
 
-def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Dataset:
-    """Make a data set of one .npy file.
+class Npy(InputFormat):
+    """One .npy file of ready embeddings, with ids and metadata in files of the same name beside it."""
 
-    Raises
-    ------
-    UserError
-        If the array or a file of ids beside it is not usable, or their lengths differ.
+    name = "npy"
+    file_title = "an .npy file of embeddings"
+    extensions = (".npy",)
+    documentation = (
+        DocumentedInput(
+            "one `NAME.npy`",
+            "float16, float32 or float64 (n, d); `NAME.ids.npy`, `NAME.ids.txt` (a line a row) and `NAME.parquet` "
+            "beside it are read",
+            "from those, else the row number",
+        ),
+    )
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether the input is one .npy file."""
+        return source.kind == "files" and self.has_extension(source.paths[0])
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return shards of 100,000 rows; headers are read, and ids in a text file are counted.
+
+        Raises
+        ------
+        UserError
+            If the array or a file beside it cannot be used, or if their lengths differ.
+        """
+        fs, path = source.fs, source.paths[0]
+        count, _ = read_shape(fs, path)
+        beside = _look_beside(fs, path, count)
+        stem = path[: -len(".npy")]
+        prefix = f"{posixpath.basename(stem)}/" if options.id_from == "shard/key" else ""
+        starts = range(0, max(1, count), SHARD_ROWS)
+        shards = tuple(
+            NpyShard(
+                fs=fs,
+                path=path,
+                start=start,
+                stop=min(start + SHARD_ROWS, count),
+                prefix=prefix,
+                ids=beside.ids,
+                ids_offset=offset,
+                table=beside.table,
+                id_column=beside.id_column,
+            )
+            for start, offset in zip(starts, beside.offsets or [0] * len(starts), strict=True)
+        )
+        return Dataset(kind="embeddings", format=self.name, source=source.text, shards=shards)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The files beside an .npy file.
+
+    Attributes
+    ----------
+    ids : str or None
+        NAME.ids.npy or NAME.ids.txt.
+    offsets : list of int
+        Byte of NAME.ids.txt at which each shard's ids begin; empty where the ids are elsewhere.
+    table : str or None
+        NAME.parquet.
+    id_column : str or None
+        The column of the table that holds ids.
     """
-    count, _ = read_shape(fs, path)
+
+    ids: str | None
+    offsets: list[int]
+    table: str | None
+    id_column: str | None
+
+
+def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
+    """Return the files beside an .npy file of `count` rows, each of which must be as long."""
     stem = path[: -len(".npy")]
     ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
     table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
-    column = None
-    starts = [0] * max(1, -(-count // SHARD_ROWS))
+    offsets: list[int] = []
+    id_column = None
     if ids is not None and ids.endswith(".npy"):
-        listed = _count_ids(fs, ids)
-        _expect(count, path, listed, ids)
+        _expect(count, path, _count_ids(fs, ids), ids)
     elif ids is not None:
         with open_file(fs, ids) as file:
-            listed, starts = _line_starts(file, ids)
+            listed, offsets = _line_starts(file, ids)
         _expect(count, path, listed, ids)
     if table is not None:
-        rows, column = describe(fs, table)
+        rows, id_column = describe(fs, table)
         _expect(count, path, rows, table)
-    shards = tuple(
-        NpyShard(
-            fs=fs,
-            path=path,
-            start=start,
-            stop=min(start + SHARD_ROWS, count),
-            prefix=f"{posixpath.basename(stem)}/" if id_from == "shard/key" else "",
-            ids=ids,
-            ids_offset=offset,
-            table=table,
-            id_column=column,
-        )
-        for start, offset in zip(range(0, max(1, count), SHARD_ROWS), starts or [0], strict=True)
-    )
-    return Dataset(kind="embeddings", format="npy", source=source, shards=shards)
+    return _Beside(ids, offsets, table, id_column)
 
 
 def _expect(count: int, path: str, found: int, beside: str) -> None:

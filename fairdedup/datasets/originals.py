@@ -25,7 +25,7 @@ from fairdedup.datasets.dataset import ImageShard, Sample
 from fairdedup.datasets.filesystem import Unreadable, extension, open_file, plain_text, read_file
 from fairdedup.datasets.folder import FolderShard
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
-from fairdedup.datasets.parquet import ParquetImageShard
+from fairdedup.datasets.parquet_shards import ParquetImageShard
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES
 from fairdedup.datasets.tar import DamagedTar, is_plain_tar, members, ranges
 from fairdedup.datasets.webdataset import TarShard, split_name

@@ -15,6 +15,7 @@ from fsspec import AbstractFileSystem
 from fairdedup.datasets.filesystem import open_file, plain_text
 from fairdedup.errors import UserError
 
+PARQUET_EXTENSIONS = (".parquet", ".pq")
 ROWS_PER_BYTE = 8  # a footer that claims more rows than this for each byte of its file is not believed
 FEW_ROWS = 10_000  # of which a file may be nearly empty
 
@@ -26,7 +27,7 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeErr
 
 def is_parquet(name: str) -> bool:
     """Tell by its name whether a file is a Parquet file."""
-    return name.lower().endswith((".parquet", ".pq"))
+    return name.lower().endswith(PARQUET_EXTENSIONS)
 
 
 def is_damage(error: Exception) -> bool:

@@ -16,6 +16,7 @@ from fairdedup.datasets.dataset import Dataset, Sample
 from fairdedup.datasets.filesystem import Entry, entries, extension, fingerprint, natural_key, open_file, plain_text
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
 from fairdedup.datasets.tar import DamagedTar, members
@@ -28,11 +29,6 @@ _TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
 # WebDataset's rule: the key ends at the first dot of the base name. Hidden names and names without a dot are
 # no samples.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
-
-
-def is_tar(name: str) -> bool:
-    """Tell by its name whether a file is a tar shard."""
-    return name.lower().endswith(TAR_EXTENSIONS)
 
 
 @dataclass
@@ -190,19 +186,47 @@ def shard_stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def open_shards(fs: AbstractFileSystem, paths: list[str], source: str, id_from: str) -> Dataset:
-    """Make a data set of tar files; a shard is named by its path below their common folder."""
-    common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
-    names = {path: posixpath.relpath(path, common) if common else path for path in paths}
-    beside = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _tables(fs, folder)}
-    shards = []
-    for path in sorted(names, key=lambda path: natural_key(names[path])):
-        table = f"{shard_stem(path)}.parquet"
-        shards.append(TarShard(fs, path, names[path], id_from, table if table in beside else None))
-    return Dataset(kind="images", format="webdataset", source=source, shards=tuple(shards))
+class WebDataset(ShardFormat):
+    """WebDataset tar shards, also as img2dataset writes them: with a table of downloads beside each."""
+
+    name = "webdataset"
+    file_title = "a .tar (.tar.gz, .tgz) shard"
+    folder_title = "tar shards"
+    extensions = TAR_EXTENSIONS
+    in_patterns = True
+    documentation = (
+        DocumentedInput(
+            "WebDataset tars: a folder of them, one, a brace pattern or a glob (`'data-{00000..00041}.tar'`; `.tar.gz` "
+            "and `.tgz` too)",
+            "of each key the image, `.txt` as caption, `.json` as metadata",
+            "`__key__`",
+        ),
+        DocumentedInput(
+            "[img2dataset's output](#img2dataset): its folder, or a pattern of its tars",
+            "its tars, files or Parquet, and which downloads failed",
+            "its key",
+        ),
+    )
+
+    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
+        """Return the files that are not img2dataset's table of downloads for one of these tars."""
+        stems = set(map(shard_stem, shards))
+        return [path for path in others if not (is_parquet(path) and posixpath.splitext(path)[0] in stems)]
+
+    def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
+        """Return a shard for each tar file, named by its path below their common folder."""
+        fs = source.fs
+        common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+        names = {path: posixpath.relpath(path, common) if common else path for path in paths}
+        beside = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _list_tables(fs, folder)}
+        shards = []
+        for path in sorted(names, key=lambda path: natural_key(names[path])):
+            table = f"{shard_stem(path)}.parquet"
+            shards.append(TarShard(fs, path, names[path], options.id_from, table if table in beside else None))
+        return Dataset(kind="images", format=self.name, source=source.text, shards=tuple(shards))
 
 
-def _tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
+def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
         return [entry for entry in entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
     except (UserError, OSError):  # a shard may be read where its folder may not be listed

@@ -9,7 +9,6 @@ import ast
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,14 +51,10 @@ from inputs import (
 from runs import command, picture, table
 
 import fairdedup
-from fairdedup import cli, pipeline
-from fairdedup.config import RunConfig
+from fairdedup import cli
 from fairdedup.datasets import open_input
 from fairdedup.datasets import parquet as reader
-from fairdedup.encoders import EncoderSpec, forward
 from fairdedup.errors import UserError
-from fairdedup.progress import StageProgress
-from fairdedup.storage.layout import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,7 @@ TABLE: dict[str, Case] = {
     ),
     "no rows": fails(parquet({"image": pa.array([], pa.binary())}), "has no rows"),
     "a file without rows among others": Case(parquets({"image": pa.array([], pa.binary())}, {"image": BOTH}), 2),
-    "columns whose files disagree": fails(parquets({"jpg": BOTH}, {"jpg": ["a", "b"]}), "keep them apart"),
+    "columns whose files disagree": fails(parquets({"jpg": BOTH}, {"jpg": ["a", "b"]}), "give them as separate inputs"),
     "text that is no UTF-8": Case(
         parquet({"image": BOTH, "text": broken_text(b"\xff", b"ok"), "s": broken_text(b"\xc3", b"x")}), 2
     ),
@@ -256,7 +251,9 @@ TABLE: dict[str, Case] = {
     "one ID in two files, told apart": Case(
         parquets({"id": ["a"], "jpg": [GOOD]}, {"id": ["a"], "jpg": [OTHER]}), 2, options={"id": "shard/key"}
     ),
-    "IDs in one file only": fails(parquets({"id": ["a"], "jpg": [GOOD]}, {"jpg": [OTHER]}), "name it alike"),
+    "IDs in one file only": fails(
+        parquets({"id": ["a"], "jpg": [GOOD]}, {"jpg": [OTHER]}), "give the column the same name"
+    ),
     # Vectors
     "a column of vectors": Case(parquet({"embedding": vectors(5), "key": list("abcde")}), 5),
     "vectors of fixed size": Case(parquet({"embedding": pa.array(vectors(5), pa.list_(pa.float16(), 4))}), 5),
@@ -284,7 +281,7 @@ TABLE: dict[str, Case] = {
     "files of other fixed dimensions": fails(
         parquets(*({"emb": pa.array(vectors(2, d), pa.list_(pa.float32(), d))} for d in (4, 3))),
         "has 3 dimensions but",
-        "has 4: keep them apart",
+        "has 4: give them as separate inputs",
     ),
     "no vectors at all": fails(
         parquet({"embedding": pa.array([None, []], pa.list_(pa.float32()))}), "holds no vectors"
@@ -337,48 +334,6 @@ TABLE: dict[str, Case] = {
     "IDs that are lists": Case(parquet({"id": [["a"], ["b"]], "image": BOTH}), 2),
     "metadata.parquet cut": fails(folder_of({**TWO, "metadata.parquet": b"PAR1"}), "not a readable Parquet file"),
 }
-
-
-class Colours:
-    """An encoder that averages the colours of each quarter."""
-
-    def encode_images(self, images: list[Any]) -> np.ndarray:
-        return np.stack([np.asarray(i.resize((2, 2)), np.float32).reshape(-1) + 1 for i in images])
-
-
-class Here:
-    """What runs tasks, in this process."""
-
-    progress = StageProgress(quiet=True)
-
-    def submit(self, stage: str, function: Callable[..., Any], arguments: Any, *_: Any) -> list[Any]:
-        return [function(*each) for each in arguments]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[..., dict[str, Any]]:
-    """Run every stage over an input and return the manifest."""
-    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
-    spec = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
-    monkeypatch.setattr(pipeline, "image_encoder", lambda *_: spec)
-    monkeypatch.setattr(pipeline, "prototypes_for", lambda *_: None)  # it has no text tower
-
-    def whole(source: Path | str, **options: Any) -> dict[str, Any]:
-        config = RunConfig(input=str(source), out=tmp_path / "run", rule="semdedup", clusters=1,
-                           **{"keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
-        directory, here = RunDirectory(config.out), Here()
-        dataset = pipeline._open(config, directory, here.progress)
-        pipeline.embed_stage(config, directory, dataset, here)  # type: ignore[arg-type]
-        pipeline.cluster_stage(config, directory, here)  # type: ignore[arg-type]
-        return pipeline.prune_stage(config, directory, here)  # type: ignore[arg-type]
-
-    return whole
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
 
 
 @pytest.mark.parametrize("name", TABLE)

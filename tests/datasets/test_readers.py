@@ -77,7 +77,7 @@ def touch(path: Path, data: bytes = PNG) -> Path:
 
 def test_mistakes_name_the_value_and_the_mend(tmp_path):
     assert mistake(tmp_path / "nowhere") == f"no such file or folder: '{tmp_path}/nowhere'; check the path"
-    assert "id_from is 'row': choose 'key' or 'shard/key'" in mistake(tmp_path, id_from="row")
+    assert "id_from must be 'key' or 'shard/key'; got 'row'" in mistake(tmp_path, id_from="row")
     assert "input is ''" in mistake("")
     assert "input is 'a\\x00b'" in mistake("a\0b")
     assert "'gopher://x/y'" in mistake("gopher://x/y") and "check the part before '://'" in mistake("gopher://x")
@@ -332,9 +332,9 @@ def test_wrong_patterns_are_named(tmp_path, monkeypatch):
     message = mistake(f"{tmp_path}/d-{{0..2}}.tar")
     assert f"shard '{tmp_path}/d-1.tar' of" in message and "is missing (2 of 3 are there)" in message
     assert f"shard '{tmp_path}/e-00007.tar' of" in mistake(f"{tmp_path}/e-{{00007..00009}}.tar")
-    assert "no tar shard or Parquet file matches" in mistake(f"{tmp_path}/e-*.tar")
+    assert "no shard matches" in mistake(f"{tmp_path}/e-*.tar")
     assert "do not match" in mistake(f"{tmp_path}/d-{{0..2.tar")
-    assert "'x.zip', not a shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
+    assert "'x.zip', which is not a shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
     for huge in ("{0..99999999999}", "{0..9999999999999999999999}"):
         assert "over 1,000,000 shards" in mistake(f"{tmp_path}/d-{huge}.tar")
     monkeypatch.setattr(patterns, "MAX_SHARDS", 1000)
@@ -720,11 +720,11 @@ def test_clip_retrieval_mistakes(tmp_path):
 
     root = clip_retrieval(tmp_path / "width", {"0": 2, "1": 2})
     np.save(root / "img_emb/img_emb_1.npy", np.ones((2, 4)))
-    assert "has 4 dimensions but" in mistake(root) and "has 3: keep them apart" in mistake(root)
+    assert "has 4 dimensions but" in mistake(root) and "has 3: put them into separate folders" in mistake(root)
 
     root = clip_retrieval(tmp_path / "columns", {"0": 1, "1": 1})
     pq.write_table(pa.table({"uid": ["a"]}), root / "metadata/metadata_1.parquet")
-    assert "has id column 'uid' but" in mistake(root) and "has 'key': name it alike" in mistake(root)
+    assert "has id column 'uid' but" in mistake(root) and "has 'key': give the column the same name" in mistake(root)
 
     assert "has no rows" in mistake(clip_retrieval(tmp_path / "empty", {"0": 0}))
 

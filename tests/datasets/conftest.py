@@ -1,0 +1,58 @@
+"""What the tests of inputs share: every stage in this process, with an encoder that only averages colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairdedup import pipeline
+from fairdedup.config import RunConfig
+from fairdedup.encoders import EncoderSpec, forward
+from fairdedup.progress import StageProgress
+from fairdedup.storage.layout import RunDirectory
+
+
+class Colours:
+    """An encoder that averages the colours of each quarter."""
+
+    def encode_images(self, images: list[Any]) -> np.ndarray:
+        return np.stack([np.asarray(i.resize((2, 2)), np.float32).reshape(-1) + 1 for i in images])
+
+
+class Here:
+    """What runs tasks, in this process."""
+
+    progress = StageProgress(quiet=True)
+
+    def submit(self, stage: str, function: Callable[..., Any], tasks: Any, *_: Any) -> list[Any]:
+        return [function(*getattr(task, "arguments", task)) for task in tasks]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[..., dict[str, Any]]:
+    """Run every stage over an input and return the manifest."""
+    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
+    spec = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
+    monkeypatch.setattr(pipeline, "image_encoder", lambda *_: spec)
+    monkeypatch.setattr(pipeline, "prototypes_for", lambda *_: None)  # it has no text tower
+
+    def whole(source: Path | str, **options: Any) -> dict[str, Any]:
+        config = RunConfig(input=str(source), out=tmp_path / "run", rule="semdedup", clusters=1,
+                           **{"keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
+        directory, here = RunDirectory(config.out), Here()
+        dataset = pipeline._open(config, directory, here.progress)
+        pipeline.embed_stage(config, directory, dataset, here)  # type: ignore[arg-type]
+        pipeline.cluster_stage(config, directory, here)  # type: ignore[arg-type]
+        return pipeline.prune_stage(config, directory, here)  # type: ignore[arg-type]
+
+    return whole
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
