@@ -28,7 +28,8 @@ from fairdedup import deduplicate
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
-from fairdedup.prototype_files import embed_captions, needs_text_tower, read_captions, read_vectors
+from fairdedup.prototype_files import needs_text_tower, read_vectors
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
 from fairdedup.storage.layout import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,8 +26,9 @@ from fairdedup import deduplicate
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import builtin_spec, load_encoder
-from fairdedup.prototype_files import default_prototypes, embed_captions, read_captions
+from fairdedup.prototype_files import default_prototypes
 from fairdedup.sample import write_sample
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
 
 RULES = ("random", "semdedup", "fairdedup", "balanced")
 GROUPS = {  # rare in the sample, and the larger ones that are in the minority all the same

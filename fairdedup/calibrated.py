@@ -32,7 +32,7 @@ def calibrate_prototypes(run: RunDirectory, prototypes: Prototypes, labels: Labe
         A column for each attribute that is to be calibrated, named as the prototypes name it, with or without
         "perceived" before it; values are concepts. An attribute without a column stays as it is.
     out : Path
-        Parquet, as `captions.read_vectors` reads it.
+        Parquet, as `prototype_files.read_vectors` reads it.
 
     Returns
     -------

@@ -25,7 +25,8 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.survey import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
-from fairdedup.stages.record_state import read_prototypes, write_prototypes, write_segments
+from fairdedup.prototype_files import read_prototypes, write_prototypes
+from fairdedup.stages.record_state import write_segments
 from fairdedup.storage.layout import RunDirectory, manifest_of
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.run_files import (

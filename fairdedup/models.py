@@ -17,13 +17,12 @@ from fairdedup.ledger import state_of
 from fairdedup.prototype_files import (
     check_vectors,
     default_prototypes,
-    embed_captions,
     needs_text_tower,
-    read_captions,
+    read_prototypes,
     read_vectors,
     write_vectors,
 )
-from fairdedup.stages.record_state import read_prototypes
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
 from fairdedup.storage.run_files import is_sealed, read_array, read_json, seal, sha256_of, write_json

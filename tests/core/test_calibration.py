@@ -14,8 +14,7 @@ from fairdedup import deduplicate
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy
 from fairdedup.core.prototypes import Prototypes, temperatures_of
 from fairdedup.errors import UserError
-from fairdedup.prototype_files import read_vectors
-from fairdedup.stages.record_state import read_prototypes, write_prototypes
+from fairdedup.prototype_files import read_prototypes, read_vectors, write_prototypes
 from fairdedup.storage.layout import RunDirectory
 
 
