@@ -42,7 +42,7 @@ GROUPS = {  # rare in the sample, and the larger ones that are in the minority a
 
 def embed_sample(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Return the vector and the id of every readable picture."""
-    encoder = load_encoder(builtin_spec(32, "cpu", "float32", 1))
+    encoder = load_encoder(builtin_spec(batch_size=32, device="cpu", dtype="float32", threads=1))
     vectors, ids = [], []
     for shard in open_input(str(folder)).shards:
         images = []
@@ -92,7 +92,9 @@ def main() -> None:
         vectors, ids = embed_sample(sample)
         labels = pd.read_parquet(sample / "labels.parquet").set_index("id").loc[ids]
         truth = pd.read_parquet(sample / "truth.parquet")
-    prototypes = embed_captions(read_captions(default_prototypes()), builtin_spec(32, "cpu", "float32", 1))
+    prototypes = embed_captions(
+        read_captions(default_prototypes()), builtin_spec(batch_size=32, device="cpu", dtype="float32", threads=1)
+    )
     people = (labels.skin_tone != "none").to_numpy()
     shares: dict[str, dict[str, list[float]]] = {rule: {g: [] for g in GROUPS} for rule in RULES}
     for seed in range(args.repeats):

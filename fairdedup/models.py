@@ -96,7 +96,7 @@ def image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) 
                 "no --model: the built-in encoder was trained on drawn pictures, to try things out; for real data name "
                 "one, as --model ViT-B-16 --pretrained openai"
             )
-        return builtin_spec(config.batch_size, device, config.dtype, config.threads)
+        return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
     check_model(config.model, config.pretrained)
     return _spec(config, config.model, config.pretrained, device)
 

@@ -11,7 +11,7 @@ import pytest
 
 from fairdedup import pipeline
 from fairdedup.config import RunConfig
-from fairdedup.encoders import EncoderSpec, forward
+from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
 
@@ -35,7 +35,7 @@ class Here:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[..., dict[str, Any]]:
     """Run every stage over an input and return the manifest."""
-    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
+    monkeypatch.setattr(batch_encoder, "load_encoder", lambda _: Colours())
     spec = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
     monkeypatch.setattr(pipeline, "image_encoder", lambda *_: spec)
     monkeypatch.setattr(pipeline, "prototypes_for", lambda *_: None)  # it has no text tower
