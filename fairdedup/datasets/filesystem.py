@@ -20,7 +20,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of, read_range
+from fairdedup.storage.remote_path import read_range
+from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 
 BLOCK = 1 << 23  # bytes that are asked of a store at a time
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
@@ -60,7 +61,9 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
             return WebFileSystem(), source
         fs, path = url_to_fs(source)
     except ImportError as error:
-        raise UserError(f"cannot open input {source!r}: {missing_package(protocol or '', str(error))}") from None
+        raise UserError(
+            f"cannot open input {source!r}: {explain_missing_package(protocol or '', str(error))}"
+        ) from None
     except Exception as error:  # an unknown protocol, an archive that is damaged
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None

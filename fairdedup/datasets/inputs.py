@@ -26,7 +26,8 @@ from fairdedup.datasets.registry import (
 )
 from fairdedup.datasets.webdataset import WebDataset
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import naming, protocol_of
+from fairdedup.storage.store_errors import explain_errors
+from fairdedup.storage.urls import protocol_of
 
 # Where two recognise an input the earlier one opens it: a folder with img_emb/ may hold anything else, and img2dataset
 # writes Parquet files beside its tars.
@@ -72,7 +73,7 @@ def open_input(
     if protocol_of(text) is None:
         input_format, dataset = _open(text, options)
     else:
-        with naming(repr(text), "read"):
+        with explain_errors(repr(text), "read"):
             input_format, dataset = _open(text, options)
             _ = dataset.fingerprints  # now, while the file system remembers what it listed
     if column is not None and not input_format.has_columns:

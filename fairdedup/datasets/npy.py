@@ -20,7 +20,7 @@ from fairdedup.datasets.filesystem import fingerprint, open_file, plain_text
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import describe, read_rows, with_ids
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import is_of_transport
+from fairdedup.storage.store_errors import is_transport_error
 
 SHARD_ROWS = 100_000
 
@@ -54,7 +54,7 @@ def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np
             }[version]
             shape, by_column, dtype = read(file)
         except Exception as error:  # numpy reads the header as Python text, and many things can be wrong with that
-            if isinstance(error, OSError) or is_of_transport(error):
+            if isinstance(error, OSError) or is_transport_error(error):
                 raise
             raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
         offset = file.tell()

@@ -40,7 +40,7 @@ from servers import Fault, Request, Served, files_over_http, once_each, s3
 from fairdedup.datasets import Dataset, open_input, web
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import layout as run_storage
-from fairdedup.storage import object_stores as stores
+from fairdedup.storage import remote_path
 from fairdedup.storage.object_stores import RemotePath, as_path, check_url
 from fairdedup.storage.remote_array import HEAD, RemoteArray
 from fairdedup.storage.run_files import BLOCK, is_sealed, read_array, seal, write_array
@@ -399,7 +399,7 @@ def test_urls_without_credentials_are_let_through() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "in", "--keep", 0.5, "--out", "https://example.org/run"), "no place for a run"),
+        (("run", "in", "--keep", 0.5, "--out", "https://example.org/run"), "cannot hold a run"),
         (("run", "--keep", 0.5, "--out", "s3://bucket/none"), "built-in sample"),
         (("run", "in", "--keep", 0.5, "--prototypes", "s3://bucket/p.npz"), "give a local file"),
         (("run", "in", "--keep", 0.5, "--drop", "s3://bucket/d.txt"), "give a local file"),
@@ -612,7 +612,7 @@ def test_a_path_in_a_store_is_never_a_local_file() -> None:
 def test_an_object_of_many_parts_appears_when_all_are_there(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stores.PUT, "s3", {"chunksize": 5 << 20, "max_concurrency": 2})
+    monkeypatch.setitem(remote_path.PUT_OPTIONS, "s3", {"chunksize": 5 << 20, "max_concurrency": 2})
     path = as_path(f"{BUCKET}/parts.npy")
     old, new = np.zeros(10, np.uint8), np.arange(11 << 20, dtype=np.uint32).view(np.uint8)[: 11 << 20]
     write_array(path, old)
