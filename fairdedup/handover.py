@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.datasets.originals import stems_that_clash
+from fairdedup.datasets.originals import find_clashing_stems
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.stages.id_export import ids_of, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure, plan_shards, reshard
@@ -175,7 +175,7 @@ def _write_shards(
 ) -> dict[str, Any]:  # fmt: skip
     place = wanted.place
     shards: list[Any] = list(dataset.shards)
-    plan = Plan(directory.root, place, wanted.what == "kept", _made_of(wanted, manifest), stems_that_clash(shards))
+    plan = Plan(directory.root, place, wanted.what == "kept", _made_of(wanted, manifest), find_clashing_stems(shards))
     _begin(wanted, plan)
     new = plan_shards(directory, parts, shards, plan.kept, repeat(wanted.samples))
     if wanted.most_bytes is not None:

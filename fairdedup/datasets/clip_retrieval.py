@@ -11,10 +11,10 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import entries, fingerprint
+from fairdedup.datasets.filesystem import fingerprint, list_entries
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
-from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, describe, read_rows, with_ids
-from fairdedup.datasets.npy import load, read_shape
+from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
+from fairdedup.datasets.npy import load_rows, read_shape
 from fairdedup.errors import UserError
 
 FOLDER = "img_emb"
@@ -40,7 +40,7 @@ class ClipRetrievalShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) array."""
-        return load(self.fs, self.path)
+        return load_rows(self.fs, self.path)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then every other column of the Parquet file."""
@@ -50,7 +50,7 @@ class ClipRetrievalShard:
             table = read_rows(self.fs, self.table, 0, self.rows)
         ids = self.id_column or [f"{self.number}-{row}" for row in range(self.rows)]
         prefix = f"{self.label}img_emb_{self.number}/" if self.id_from == "shard/key" else ""
-        return with_ids(table, ids, self.table or self.path, prefix)
+        return add_id_column(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
         """Return nothing: an array says all there is to say."""
@@ -135,7 +135,7 @@ def _expect_fitting_table(
     fs: AbstractFileSystem, table: str, path: str, rows: int, earlier: list[ClipRetrievalShard]
 ) -> str | None:
     """Return the id column of a metadata file, which must be as long as its vectors and like the first one's."""
-    found, column = describe(fs, table)
+    found, column = describe_table(fs, table)
     if found != rows:
         raise UserError(f"{path!r} has {rows:,} rows but {table!r} has {found:,}: write both again")
     if earlier and column != earlier[0].id_column:
@@ -148,7 +148,7 @@ def _expect_fitting_table(
 
 def _list_numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
     """Return number -> path of the files in a folder whose name fits, in natural order."""
-    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in entries(fs, folder))
+    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in list_entries(fs, folder))
     return {match[1]: path for match, path in matches if match}
 
 

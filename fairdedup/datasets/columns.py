@@ -55,7 +55,7 @@ class Columns:
     metadata: tuple[tuple[str, str], ...]
 
 
-def role_of(kind: pa.DataType) -> Role | None:
+def find_role(kind: pa.DataType) -> Role | None:
     """Return what a column of this type can be."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
@@ -64,7 +64,7 @@ def role_of(kind: pa.DataType) -> Role | None:
     if pa.types.is_struct(kind):  # what the Hugging Face libraries write for an image
         names = [kind.field(k).name for k in range(kind.num_fields)]
         inner = kind.field(names.index("bytes")).type if names.count("bytes") == 1 else None
-        return "bytes" if inner is not None and role_of(inner) == "bytes" and names.count("path") < 2 else None
+        return "bytes" if inner is not None and find_role(inner) == "bytes" and names.count("path") < 2 else None
     if any(test(kind) for test in BINARY_TYPES[:3]):
         return "bytes"
     if any(test(kind) for test in TEXT_TYPES):
@@ -74,7 +74,7 @@ def role_of(kind: pa.DataType) -> Role | None:
     return None
 
 
-def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
+def recognise_columns(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
     """Say what the columns of a Parquet file are.
 
     Parameters
@@ -91,13 +91,13 @@ def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
         If there is no such column, or several would do.
     """
     sample = _sample(schema, wanted, path)
-    role = role_of(schema.field(sample).type)
+    role = find_role(schema.field(sample).type)
     assert role is not None  # _sample has seen to it
     names = [name for name in schema.names if name != sample or role == "paths"]
     own = next((name for name in ID_COLUMNS if name in names and _can_be_id(schema.field(name).type)), None)
     if own is None and role == "paths":
         own = sample
-    caption = next((n for n in CAPTION_COLUMNS if n in names and role_of(schema.field(n).type) == "paths"), None)
+    caption = next((n for n in CAPTION_COLUMNS if n in names and find_role(schema.field(n).type) == "paths"), None)
     rest = [name for name in names if name != caption and (name != own or name == sample)]
     taken = {*rest, "id", "caption"}
     metadata = []
@@ -124,7 +124,7 @@ def _sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
         if wanted not in schema.names:
             raise UserError(f"{path!r} has no column {wanted!r}, but {_listed(schema.names)}: name one with --column")
         kind = schema.field(wanted).type
-        if role_of(kind) is None:
+        if find_role(kind) is None:
             raise UserError(
                 f"column {wanted!r} of {path!r} is {_short(kind)}: name one of image bytes, paths (text) or vectors "
                 "(lists of floats)"
@@ -132,7 +132,7 @@ def _sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
         return wanted
     of_role: dict[Role, list[str]] = {role: [] for role in NAMES}
     for field in schema:
-        role = role_of(field.type)
+        role = find_role(field.type)
         if role is not None:
             of_role[role].append(field.name)
     known = {role: [name for name in names if name in NAMES[role]] for role, names in of_role.items()}

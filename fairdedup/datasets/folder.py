@@ -17,20 +17,20 @@ from fairdedup.datasets.columns import CAPTION_COLUMNS
 from fairdedup.datasets.dataset import Dataset, Sample
 from fairdedup.datasets.filesystem import (
     Unreadable,
-    extension,
     fingerprint,
+    get_extension,
     natural_key,
-    plain_text,
     read_file,
+    to_valid_text,
     walk,
 )
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
-from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
-from fairdedup.datasets.listing import METADATA_FILES, lines, resolved
+from fairdedup.datasets.listing import METADATA_FILES, read_lines, resolve_file_name
 from fairdedup.datasets.registry import describe_folders
 from fairdedup.datasets.rows import is_parquet
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, combine_sidecars, parse_columns
 from fairdedup.errors import UserError
 
 SHARD_FILES = 1_000
@@ -73,9 +73,9 @@ class FolderShard:
                     error = str(fault)
             text = self._beside(listed.text, "caption_error", notes)
             json = self._beside(listed.json, "json_error", notes)
-            caption, metadata = caption_and_metadata(text, columns_of(json) if json is not None else {})
+            caption, metadata = combine_sidecars(text, parse_columns(json) if json is not None else {})
             caption, own = _laid_over(caption, listed.columns or {})
-            path = plain_text(listed.path)
+            path = to_valid_text(listed.path)
             yield Sample(
                 position=position,
                 id=path,
@@ -140,7 +140,9 @@ class ImageFolder(InputFormat):
 
     def recognises(self, source: InputSource) -> bool:
         """Tell whether the input is a folder, or an image, which `open` explains."""
-        return source.kind == "folder" or (source.kind == "files" and extension(source.paths[0]) in IMAGE_EXTENSIONS)
+        return source.kind == "folder" or (
+            source.kind == "files" and get_extension(source.paths[0]) in IMAGE_EXTENSIONS
+        )
 
     def open(self, source: InputSource, options: ReadOptions) -> Dataset:
         """Return shards of 1,000 files, from the names in the folder and the metadata files in it.
@@ -200,11 +202,11 @@ def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
     for folder, names in walk(fs, root):
         folders.add(folder)
         top = names if not folder else top
-        texts = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "txt"}
-        jsons = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "json"}
+        texts = {posixpath.splitext(name)[0]: name for name in names if get_extension(name) == "txt"}
+        jsons = {posixpath.splitext(name)[0]: name for name in names if get_extension(name) == "json"}
         found.tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
         for name in names:
-            if extension(name) in IMAGE_EXTENSIONS:
+            if get_extension(name) in IMAGE_EXTENSIONS:
                 stem = posixpath.splitext(name)[0]
                 text, json = (beside.get(stem) for beside in (texts, jsons))
                 path = posixpath.join(folder, name)
@@ -212,7 +214,7 @@ def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
                     path, text and posixpath.join(folder, text), json and posixpath.join(folder, json)
                 )
             else:
-                found.others[f".{extension(name)}" if extension(name) else "without extension"] += 1
+                found.others[f".{get_extension(name)}" if get_extension(name) else "without extension"] += 1
     found.downloads = [name for name in top if is_parquet(name) and posixpath.splitext(name)[0] in folders]
     return found
 
@@ -220,12 +222,12 @@ def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
 def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Listed]) -> list[Listed]:
     """Give files the columns of a metadata file, and return the lines of it that are rejected rows."""
     faults = []
-    for number, (name, columns, fault) in enumerate(lines(fs, posixpath.join(root, table)), 1):
-        path = resolved(posixpath.dirname(table), name) if name is not None else None
+    for number, (name, columns, fault) in enumerate(read_lines(fs, posixpath.join(root, table)), 1):
+        path = resolve_file_name(posixpath.dirname(table), name) if name is not None else None
         if fault is None and path is None:
             fault = "path leads out of the data set's folder" if name else "no file_name"
         if fault is None and path is not None and path in files and files[path].columns is not None:
-            fault = f"listed twice in {plain_text(posixpath.basename(table))}"
+            fault = f"listed twice in {to_valid_text(posixpath.basename(table))}"
         elif fault is not None and path is not None and path in files and files[path].columns is None:
             files[path] = replace(files[path], columns={"metadata_error": fault})  # costs the columns, not the image
             continue
@@ -239,13 +241,13 @@ def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Liste
 def _failed_downloads(fs: AbstractFileSystem, root: str, table: str) -> list[Listed]:
     """Return the rows of an img2dataset table whose download failed: their files were never written."""
     stem = posixpath.splitext(table)[0]
-    told = downloads(fs, posixpath.join(root, table))
+    told = read_downloads(fs, posixpath.join(root, table))
     return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in told if why is not None]
 
 
 def _explain_no_images(source: str, others: Counter[str]) -> str:
     kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-    found = ", ".join(f"{count:,} {plain_text(kind)!r}" for kind, count in kinds[:5])
+    found = ", ".join(f"{count:,} {to_valid_text(kind)!r}" for kind, count in kinds[:5])
     more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
     if not others:
         return f"folder {source!r} holds no files: give a folder with {describe_folders()} in it"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fairdedup.datasets.rows import as_text
+from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
 COLUMNS = ("id", "uid", "key")
@@ -55,7 +55,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
                 names = [line.rstrip("\r\n") for line in file]
             else:
                 lines = csv.DictReader(file)
-                column = id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
+                column = find_id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
@@ -65,11 +65,11 @@ def read_ids(path: Path, option: str) -> pa.Array:
 
 
 def _column(path: Path, option: str) -> pa.Array:
-    column = id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
-    return pc.unique(as_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
+    column = find_id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
+    return pc.unique(cast_to_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
 
 
-def id_column(names: Sequence[str], what: str) -> str:
+def find_id_column(names: Sequence[str], what: str) -> str:
     """Return which of these columns holds the ids; `what` names the file, for the message.
 
     Raises

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import Entry, extension
+from fairdedup.datasets.filesystem import Entry, get_extension
 from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.errors import UserError
 
@@ -189,7 +189,7 @@ class ShardFormat(InputFormat):
         return self.open_files(source, paths, options)
 
     def _expect_no_images(self, source: InputSource, count: int) -> None:
-        images = sum(extension(entry.name) in IMAGE_EXTENSIONS for entry in source.files)
+        images = sum(get_extension(entry.name) in IMAGE_EXTENSIONS for entry in source.files)
         if images:
             pattern = posixpath.join(source.text, f"*{self.extensions[0]}")
             raise UserError(
@@ -204,5 +204,5 @@ class ShardFormat(InputFormat):
             name = posixpath.basename(left_out[0])
             raise UserError(
                 f"pattern {source.text!r} names {self.folder_title} and files of another kind such as {name!r}: "
-                f"end it in {self.extensions[0]} or in .{extension(name)}"
+                f"end it in {self.extensions[0]} or in .{get_extension(name)}"
             )

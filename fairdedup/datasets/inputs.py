@@ -10,7 +10,7 @@ from typing import Literal
 
 from fairdedup.datasets.clip_retrieval import ClipRetrieval
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import entries, is_on_web, locate
+from fairdedup.datasets.filesystem import is_on_web, list_entries, locate
 from fairdedup.datasets.folder import ImageFolder
 from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.npy import Npy
@@ -105,7 +105,7 @@ def _look_at(text: str) -> InputSource:
     # A web server answers for nearly every name, so what a name looks like decides there.
     decided_by_name = is_on_web(fs) and (is_pattern(path) or is_file_of_a_format(path))
     if not decided_by_name and fs.isdir(path):
-        return InputSource(fs, text, "folder", (path,), tuple(entries(fs, path)))
+        return InputSource(fs, text, "folder", (path,), tuple(list_entries(fs, path)))
     if not (decided_by_name and is_pattern(path)) and fs.exists(path):
         return InputSource(fs, text, "files", (path,))
     if is_pattern(path):

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import id_column
-from fairdedup.datasets.rows import as_text
+from fairdedup.datasets.ids import find_id_column
+from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
 MOST_GROUPS = 50  # more distinct values are hardly an attribute, unless it is named
@@ -74,7 +74,7 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
     for name in header:
         if header.count(name) > 1:
             raise UserError(f"{what}: column {name!r} stands twice; name each column differently")
-    own = header.index(id_column(header, what))
+    own = header.index(find_id_column(header, what))
     names = tuple(dict.fromkeys(wanted)) if wanted is not None else tuple(n for k, n in enumerate(header) if k != own)
     for name in names:
         if name not in header or name == header[own]:
@@ -136,7 +136,7 @@ def _of_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterator
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if wanted is not None:
-            names = [n for n in names if n in (id_column(names, what), *wanted)]
+            names = [n for n in names if n in (find_id_column(names, what), *wanted)]
         yield names
         for batch in file.iter_batches(_AT_ONCE, columns=names):
             yield from zip(*(_texts(batch.column(name), name, what) for name in names), strict=True)
@@ -146,7 +146,7 @@ def _texts(column: pa.Array, name: str, what: str) -> list[str | None]:
     if pa.types.is_floating(column.type):
         column = pa.array(column.to_pandas(), from_pandas=True)  # NaN is no label
     try:
-        return as_text(pa.chunked_array([column])).to_pylist()
+        return cast_to_text(pa.chunked_array([column])).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
             f"{what}: column {name!r} is {column.type}, no labels; name those that are, as --attributes a,b"

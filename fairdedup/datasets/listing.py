@@ -13,10 +13,10 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.columns import role_of
-from fairdedup.datasets.filesystem import open_file, plain_text
-from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
+from fairdedup.datasets.columns import find_role
+from fairdedup.datasets.filesystem import open_file, to_valid_text
+from fairdedup.datasets.rows import DAMAGED, open_parquet_file, stream_rows, to_texts
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, parse_columns
 from fairdedup.errors import UserError
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 1_000
 Line = tuple[str | None, dict[str, Any], str | None]  # file name, columns, or why the line is unusable
 
 
-def lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+def read_lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     """Yield every line of a metadata file.
 
     Raises
@@ -38,7 +38,7 @@ def lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     return reader(fs, path)
 
 
-def resolved(folder: str, name: str) -> str | None:
+def resolve_file_name(folder: str, name: str) -> str | None:
     """Return the relative path of a file that a line names; None where it leads out of the folder."""
     if not name or "\0" in name or "://" in name or name.startswith(("/", "\\")):
         return None
@@ -59,7 +59,7 @@ def _csv(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
                 if "\0more" in line:
                     yield line[FILE_NAME], {}, "more fields than the first line has names"
                 else:
-                    columns = {plain_text(name): value for name, value in line.items() if name != FILE_NAME}
+                    columns = {to_valid_text(name): value for name, value in line.items() if name != FILE_NAME}
                     yield line[FILE_NAME], columns, None
         except csv.Error as error:
             raise UserError(f"{path!r} is no CSV at line {reader.line_num}: {error}; write it anew") from None
@@ -74,7 +74,7 @@ def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
                 raise UserError(f"line {number} of {path!r} is over {MAX_TEXT_BYTES >> 20} MiB: write it anew")
             if not line.strip():
                 continue
-            columns = columns_of(line)
+            columns = parse_columns(line)
             name = columns.pop(FILE_NAME, None)
             fault = columns.get("json_error") if set(columns) == {"json_error"} and name is None else None
             if fault is None and not isinstance(name, str):
@@ -83,14 +83,16 @@ def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
 
 
 def _parquet(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
-        if FILE_NAME not in names or role_of(parquet.schema_arrow.field(FILE_NAME).type) != "paths":
+        if FILE_NAME not in names or find_role(parquet.schema_arrow.field(FILE_NAME).type) != "paths":
             raise _no_file_name(path, names)
-    for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE):
-        files = text_column(batch.column(FILE_NAME)) if batch is not None else [None] * count
+    for count, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE):
+        files = to_texts(batch.column(FILE_NAME)) if batch is not None else [None] * count
         for k, name in enumerate(files):
-            columns = {plain_text(n): batch.column(n)[k] for n in names if n != FILE_NAME} if batch is not None else {}
+            columns = (
+                {to_valid_text(n): batch.column(n)[k] for n in names if n != FILE_NAME} if batch is not None else {}
+            )
             yield name, columns, DAMAGED if batch is None else None if name else f"no {FILE_NAME}"
 
 

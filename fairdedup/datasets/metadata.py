@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.rows import as_text, opened, stream, without_views
+from fairdedup.datasets.rows import cast_to_text, open_parquet_file, replace_views, stream_rows
 from fairdedup.errors import UserError
 
 ROWS_AT_ONCE = 10_000
@@ -20,7 +20,7 @@ DOCUMENTED_ID_COLUMN = (
 """How the table of inputs in the docs says which column is the id."""
 
 
-def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
+def describe_table(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
     """Return a Parquet file's row count and its id column, reading its footer only.
 
     Raises
@@ -28,7 +28,7 @@ def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
     UserError
         If it is not a Parquet file.
     """
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         names = parquet.schema_arrow.names
         return parquet.metadata.num_rows, next((name for name in ID_COLUMNS if name in names), None)
 
@@ -41,17 +41,17 @@ def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Ta
     UserError
         If some of them are damaged: nobody knows then which vector is whose.
     """
-    with opened(fs, path) as parquet:
-        schema = pa.schema([f.with_type(without_views(f.type)) for f in parquet.schema_arrow])
+    with open_parquet_file(fs, path) as parquet:
+        schema = pa.schema([f.with_type(replace_views(f.type)) for f in parquet.schema_arrow])
     batches = []
-    for count, batch in stream(fs, path, start, stop, ROWS_AT_ONCE):
+    for count, batch in stream_rows(fs, path, start, stop, ROWS_AT_ONCE):
         if batch is None:
             raise UserError(f"{path!r} has {count:,} damaged rows: write it anew")
         batches.append(batch.replace_schema_metadata(None))
     return pa.Table.from_batches(batches, schema)
 
 
-def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str = "") -> pa.Table:
+def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str = "") -> pa.Table:
     """Return the table with a first column ``id`` of text.
 
     Parameters
@@ -72,7 +72,7 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
     """
     if isinstance(ids, str):
         try:
-            column = as_text(table.column(ids))
+            column = cast_to_text(table.column(ids))
         except pa.ArrowException:
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None

@@ -16,9 +16,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import fingerprint, open_file, plain_text
+from fairdedup.datasets.filesystem import fingerprint, open_file, to_valid_text
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
-from fairdedup.datasets.metadata import describe, read_rows, with_ids
+from fairdedup.datasets.metadata import add_id_column, describe_table, read_rows
 from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import is_transport_error
 
@@ -64,7 +64,7 @@ def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np
     return shape, dtype, offset, bool(by_column)
 
 
-def load(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+def load_rows(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Return rows of an .npy file, memory-mapped where the file is local; of another, no more than these are read."""
     if isinstance(fs, LocalFileSystem):
         return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
@@ -107,7 +107,7 @@ class NpyShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) rows."""
-        return load(self.fs, self.path, self.start, self.stop)
+        return load_rows(self.fs, self.path, self.start, self.stop)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then the columns of NAME.parquet if there is one."""
@@ -123,7 +123,7 @@ class NpyShard:
             ids = self.id_column
         else:
             ids = [str(row) for row in range(self.start, self.stop)]
-        return with_ids(table, ids, self.ids or self.table or self.path, self.prefix)
+        return add_id_column(table, ids, self.ids or self.table or self.path, self.prefix)
 
     def faults(self) -> dict[int, str]:
         """Return nothing: an array says all there is to say."""
@@ -131,7 +131,7 @@ class NpyShard:
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
-            return _texts(load(self.fs, path, self.start, self.stop), path)
+            return _texts(load_rows(self.fs, path, self.start, self.stop), path)
         with open_file(self.fs, path) as file:
             file.seek(self.ids_offset)
             lines = itertools.islice(file, self.stop - self.start)
@@ -149,7 +149,7 @@ def _texts(values: np.ndarray, path: str) -> list[str]:
         return [f"{int(high):016x}{int(low):016x}" for high, low in values.tolist()]
     if values.dtype.kind == "S":
         return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
-    return [plain_text(str(value)) for value in values.tolist()]
+    return [to_valid_text(str(value)) for value in values.tolist()]
 
 
 class Npy(InputFormat):
@@ -238,7 +238,7 @@ def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
             listed, offsets = _line_starts(file, ids)
         _expect(count, path, listed, ids)
     if table is not None:
-        rows, id_column = describe(fs, table)
+        rows, id_column = describe_table(fs, table)
         _expect(count, path, rows, table)
     return _Beside(ids, offsets, table, id_column)
 

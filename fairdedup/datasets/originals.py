@@ -22,13 +22,13 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import ImageShard, Sample
-from fairdedup.datasets.filesystem import Unreadable, extension, open_file, plain_text, read_file
+from fairdedup.datasets.filesystem import Unreadable, get_extension, open_file, read_file, to_valid_text
 from fairdedup.datasets.folder import FolderShard
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.parquet_shards import ParquetImageShard
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES
-from fairdedup.datasets.tar import DamagedTar, is_plain_tar, members, ranges
-from fairdedup.datasets.webdataset import TarShard, split_name
+from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members, read_members
+from fairdedup.datasets.webdataset import TarShard, split_member_name
 from fairdedup.errors import UserError
 
 LONGEST_KEY = 180  # bytes of one part of a key; with its suffix it may be the name of a file
@@ -43,7 +43,7 @@ _MAGIC = (
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileRange:
     """Bytes of a local file: what can be copied without being read here."""
 
     path: str
@@ -63,14 +63,14 @@ class Member:
         The sample's.
     key, suffix : str
         Of the new shard.
-    data : bytes or Piece
+    data : bytes or FileRange
     """
 
     position: int
     id: str
     key: str
     suffix: str
-    data: bytes | Piece
+    data: bytes | FileRange
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ class Member:
         return f"{self.key}.{self.suffix}"
 
 
-def key_of(id_: str) -> str:
+def make_key(id_: str) -> str:
     """Return an id as a WebDataset key: itself where it may be one, else spelt with ``%2E`` for a dot and so on.
 
     No two ids have one key. `urllib.parse.unquote` gives the id back, but of one that is too long, which has a hash.
@@ -95,17 +95,17 @@ def _fits(key: str) -> bool:
     return max(map(len, parts)) <= LONGEST_KEY and len(parts) <= 32
 
 
-def stems_that_clash(shards: Iterable[Any]) -> frozenset[str]:
+def find_clashing_stems(shards: Iterable[Any]) -> frozenset[str]:
     """Return what several images of a folder are called, their extensions aside: no key for any of them."""
     stems = Counter(_stem(listed.path) for s in shards if isinstance(s, FolderShard) for listed in s.files)
     return frozenset(stem for stem, count in stems.items() if count > 1)
 
 
 def _stem(path: str) -> str:
-    return posixpath.splitext(plain_text(path))[0]
+    return posixpath.splitext(to_valid_text(path))[0]
 
 
-def originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:
+def read_originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:
     """Yield the files of the samples at some positions of a shard, in its order.
 
     Parameters
@@ -114,7 +114,7 @@ def originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str]) ->
     wanted : list of int
         Ascending; samples that have an image.
     clashing : frozenset of str
-        What `stems_that_clash` found.
+        What `find_clashing_stems` found.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class _Walk:
     here: bool = False
 
     def __call__(self, name: str) -> bool:
-        parts = split_name(name)
+        parts = split_member_name(name)
         if parts is not None:
             self.position += parts[0] != self.key
             self.key, self.suffix = parts
@@ -172,9 +172,9 @@ def _of_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
     position, id_, key = -1, "", ""
     with open(shard.path, "rb", buffering=0) if local else open_file(shard.fs, shard.path) as raw:
         if local and is_plain_tar(raw):
-            found: Iterator[tuple[str, Any]] = ranges(raw, shard.fs.size(shard.path), walk)
+            found: Iterator[tuple[str, Any]] = locate_members(raw, shard.fs.size(shard.path), walk)
         else:
-            found = members(raw, lambda name: MAX_IMAGE_BYTES if walk(name) else -1)
+            found = read_members(raw, lambda name: MAX_IMAGE_BYTES if walk(name) else -1)
         with suppress(DamagedTar):
             for name, data in found:
                 if missing is not None or walk.position > wanted[-1]:
@@ -185,13 +185,13 @@ def _of_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
                     missing = name
                     continue
                 if walk.position != position:
-                    position, id_ = walk.position, plain_text(shard.id_of(str(walk.key)))
-                    key = key_of(id_)
-                data = Piece(shard.path, *data) if isinstance(data, tuple) else data
+                    position, id_ = walk.position, to_valid_text(shard.id_of(str(walk.key)))
+                    key = make_key(id_)
+                data = FileRange(shard.path, *data) if isinstance(data, tuple) else data
                 yield Member(position, id_, key, walk.suffix, data)
             if missing is not None:
                 raise UserError(
-                    f"{shard.name}/{plain_text(missing)} has holes, or over {MAX_IMAGE_BYTES >> 20} MiB in a tar that "
+                    f"{shard.name}/{to_valid_text(missing)} has holes, or over {MAX_IMAGE_BYTES >> 20} MiB in a tar that "
                     "is compressed or not local: write the shard anew as a plain local .tar"
                 )
 
@@ -201,9 +201,9 @@ def _of_folder(shard: FolderShard, wanted: list[int], clashing: frozenset[str]) 
         listed = shard.files[position]
         sample = next(iter(replace(shard, files=(listed,)).read()))
         image, stem = _image_of(sample), _stem(listed.path)
-        key = key_of(sample.id if stem in clashing or key_of(stem) != stem else stem)
-        ending = extension(listed.path)
-        ending = listed.path[-len(ending) :] if ending in IMAGE_EXTENSIONS else image_kind(image)
+        key = make_key(sample.id if stem in clashing or make_key(stem) != stem else stem)
+        ending = get_extension(listed.path)
+        ending = listed.path[-len(ending) :] if ending in IMAGE_EXTENSIONS else detect_extension(image)
         yield Member(position, sample.id, key, ending, image)
         text = _beside(shard, listed.text) if listed.text else (sample.caption or "").encode()
         if text or listed.text:
@@ -224,18 +224,18 @@ def _beside(shard: FolderShard, name: str) -> bytes:
     try:
         return read_file(shard.fs, posixpath.join(shard.path, name), MAX_TEXT_BYTES)
     except Unreadable as fault:
-        raise UserError(f"{plain_text(name)} cannot be copied ({fault}): mend it or take it out") from None
+        raise UserError(f"{to_valid_text(name)} cannot be copied ({fault}): mend it or take it out") from None
 
 
 def _of_table(shard: ParquetImageShard, wanted: list[int]) -> Iterator[Member]:
     columns = dict(shard.columns.metadata)
     named = columns.get(shard.columns.sample, "image_file")  # of a column of paths, or the struct's own path
     for sample in shard.read(frozenset(wanted)):
-        image, key = _image_of(sample), key_of(sample.id)
+        image, key = _image_of(sample), make_key(sample.id)
         path = sample.metadata.get(named)
         path = path.as_py() if isinstance(path, pa.Scalar) else path
-        ending = extension(path) if isinstance(path, str) else ""
-        ending = ending if ending in IMAGE_EXTENSIONS else image_kind(image)
+        ending = get_extension(path) if isinstance(path, str) else ""
+        ending = ending if ending in IMAGE_EXTENSIONS else detect_extension(image)
         yield Member(sample.position, sample.id, key, ending, image)
         if sample.caption is not None:
             yield Member(sample.position, sample.id, key, "txt", sample.caption.encode())
@@ -244,7 +244,7 @@ def _of_table(shard: ParquetImageShard, wanted: list[int]) -> Iterator[Member]:
             yield Member(sample.position, sample.id, key, "json", _json(told | sample.metadata))
 
 
-def image_kind(data: bytes) -> str:
+def detect_extension(data: bytes) -> str:
     """Return the extension of an image file by its first bytes."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"

@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.columns import Columns, recognise
+from fairdedup.datasets.columns import Columns, recognise_columns
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import natural_key, plain_text
+from fairdedup.datasets.filesystem import natural_key, to_valid_text
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN
 from fairdedup.datasets.parquet_shards import ROWS_AT_ONCE, ParquetEmbeddingShard, ParquetImageShard, plain_lists
-from fairdedup.datasets.rows import PARQUET_EXTENSIONS, group_sizes, opened, stream
+from fairdedup.datasets.rows import PARQUET_EXTENSIONS, count_group_rows, open_parquet_file, stream_rows
 from fairdedup.errors import UserError
 
 SHARD_IMAGES = 10_000
@@ -104,15 +104,17 @@ class _Footer:
 def _read_footers(fs: AbstractFileSystem, paths: list[str], wanted: str | None) -> list[_Footer]:
     files: list[_Footer] = []
     for path in paths:
-        with opened(fs, path) as parquet:
-            columns = recognise(parquet.schema_arrow, wanted or (files[0].columns.sample if files else None), path)
+        with open_parquet_file(fs, path) as parquet:
+            columns = recognise_columns(
+                parquet.schema_arrow, wanted or (files[0].columns.sample if files else None), path
+            )
             width = 0
             if files:
                 _expect_alike(path, columns, files[0])
                 width = files[-1].width
             if columns.role == "vectors":
                 width = _width(fs, parquet, columns.sample, path, width, files[0].path if files else path)
-            files.append(_Footer(path, columns, group_sizes(parquet), width))
+            files.append(_Footer(path, columns, count_group_rows(parquet), width))
     return files
 
 
@@ -122,7 +124,7 @@ def _cut(
     """Return the shards of a file: runs of whole row groups, or parts of groups that are too large."""
     # The size of a shard goes by what was known of the width when the file was read, so that names stay as they were.
     most = _most_vectors(file.width) if file.columns.role == "vectors" else SHARD_IMAGES
-    stem = plain_text(posixpath.splitext(label)[0])
+    stem = to_valid_text(posixpath.splitext(label)[0])
     ranges = list(_ranges(file.group_sizes, most, cut=file.columns.role != "bytes"))
     shards: list[ParquetImageShard | ParquetEmbeddingShard] = []
     for number, (start, stop) in enumerate(ranges):
@@ -195,7 +197,7 @@ def _width(fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: s
 
 def _commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
     """Return the commonest length in the first thousand rows that have any; 0 if none has."""
-    for _, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
+    for _, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
         if batch is None:
             continue
         lengths = pc.list_value_length(plain_lists(batch.column(0))).drop_null().to_numpy()

@@ -18,10 +18,10 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import Columns
 from fairdedup.datasets.dataset import EmbeddingShard, ImageShard, Sample
-from fairdedup.datasets.filesystem import Unreadable, fingerprint, plain_text, read_file, within
+from fairdedup.datasets.filesystem import Unreadable, fingerprint, read_file, resolve_within, to_valid_text
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
-from fairdedup.datasets.img2dataset import failure
-from fairdedup.datasets.rows import DAMAGED, stream, text_column
+from fairdedup.datasets.img2dataset import explain_failure
+from fairdedup.datasets.rows import DAMAGED, stream_rows, to_texts
 
 IMAGES_AT_ONCE = 16
 ROWS_AT_ONCE = 1_000
@@ -58,8 +58,8 @@ class ParquetRows:
             return places, [DAMAGED] * count
         if self.columns.id is None:
             return places, [None] * count
-        given = text_column(batch.column(self.columns.id))
-        missing = f"no id in column {plain_text(self.columns.id)!r}"
+        given = to_texts(batch.column(self.columns.id))
+        missing = f"no id in column {to_valid_text(self.columns.id)!r}"
         ids = [place if not own else self.prefix + own for place, own in zip(places, given, strict=True)]
         return ids, [None if own else missing for own in given]
 
@@ -72,19 +72,19 @@ class ParquetImageShard(ParquetRows):
         """Yield every row as a sample, or those at wanted positions; rows that cannot be read are rejected ones."""
         first = self.start
         size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
-        for count, batch in stream(self.fs, self.path, self.start, self.stop, size):
+        for count, batch in stream_rows(self.fs, self.path, self.start, self.stop, size):
             ids, faults = self._ids(first, count, batch)
             captions = self._texts(batch, self.columns.caption)
             paths = self._texts(batch, self.columns.sample if self.columns.role == "paths" else None)
             for k in range(count):
-                source = f"{plain_text(posixpath.basename(self.path))}[{first + k}]"
+                source = f"{to_valid_text(posixpath.basename(self.path))}[{first + k}]"
                 position = first + k - self.start
                 if wanted is not None and position not in wanted:
                     continue
                 if batch is None or faults[k] is not None:
                     yield Sample(position, ids[k], None, source=source, error=faults[k])
                     continue
-                metadata = {plain_text(new): batch.column(name)[k] for name, new in self.columns.metadata}
+                metadata = {to_valid_text(new): batch.column(name)[k] for name, new in self.columns.metadata}
                 image, error = self._image(batch, k, paths[k] if paths else None, metadata)
                 caption = captions[k] if captions else None
                 caption = caption.strip() or None if caption else None
@@ -92,7 +92,7 @@ class ParquetImageShard(ParquetRows):
             first += count
 
     def _texts(self, batch: pa.RecordBatch | None, column: str | None) -> list[str | None] | None:
-        return None if batch is None or column is None else text_column(batch.column(column))
+        return None if batch is None or column is None else to_texts(batch.column(column))
 
     def _image(
         self, batch: pa.RecordBatch, k: int, path: str | None, metadata: dict[str, Any]
@@ -114,11 +114,13 @@ class ParquetImageShard(ParquetRows):
             return bytes(data.as_py()), None
         if path:
             try:
-                return read_file(self.fs, within(self.fs, posixpath.dirname(self.path), path), MAX_IMAGE_BYTES), None
+                return read_file(
+                    self.fs, resolve_within(self.fs, posixpath.dirname(self.path), path), MAX_IMAGE_BYTES
+                ), None
             except Unreadable as fault:
                 return None, str(fault)
-        told = failure(metadata.get("status"), metadata.get("error_message"))
-        return None, told or f"nothing in column {plain_text(self.columns.sample)!r}"
+        told = explain_failure(metadata.get("status"), metadata.get("error_message"))
+        return None, told or f"nothing in column {to_valid_text(self.columns.sample)!r}"
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class ParquetEmbeddingShard(ParquetRows):
         ids: list[str] = []
         faults: dict[int, str] = {}
         first = self.start
-        for count, batch in stream(self.fs, self.path, self.start, self.stop, ROWS_AT_ONCE):
+        for count, batch in stream_rows(self.fs, self.path, self.start, self.stop, ROWS_AT_ONCE):
             own, missing = self._ids(first, count, batch)
             block, wrong = _vectors(batch, self.columns.sample, self.width, count)
             for k, why in enumerate(missing):
@@ -166,8 +168,8 @@ class ParquetEmbeddingShard(ParquetRows):
         if batch is None:
             return pa.table(columns)
         if self.columns.caption is not None:
-            columns["caption"] = pa.array(text_column(batch.column(self.columns.caption)), pa.string())
-        columns |= {plain_text(new): batch.column(name) for name, new in self.columns.metadata}
+            columns["caption"] = pa.array(to_texts(batch.column(self.columns.caption)), pa.string())
+        columns |= {to_valid_text(new): batch.column(name) for name, new in self.columns.metadata}
         return pa.table(columns)
 
 

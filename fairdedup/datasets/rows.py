@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.filesystem import open_file, plain_text
+from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.errors import UserError
 
 PARQUET_EXTENSIONS = (".parquet", ".pq")
@@ -38,7 +38,7 @@ def is_damage(error: Exception) -> bool:
 
 
 @contextmanager
-def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
+def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file whose footer makes sense.
 
     Raises
@@ -65,22 +65,22 @@ def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-def group_sizes(parquet: pq.ParquetFile) -> list[int]:
+def count_group_rows(parquet: pq.ParquetFile) -> list[int]:
     """Return the number of rows of each row group."""
     return [parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups)]
 
 
-def stream(
+def stream_rows(
     fs: AbstractFileSystem, path: str, start: int, stop: int, size: int, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch | None]]:
     """Yield (count, batch) for the rows from start to stop, at most ``size`` rows at a time.
 
     The batch is None for rows that cannot be read: from the first broken page to the end of its row group. A
-    row group is never in memory whole. Columns are of the types that `without_views` makes of the file's.
+    row group is never in memory whole. Columns are of the types that `replace_views` makes of the file's.
     """
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         first = 0
-        for group, rows in enumerate(group_sizes(parquet)):
+        for group, rows in enumerate(count_group_rows(parquet)):
             low, high = max(start - first, 0), min(stop - first, rows)
             if low < high:
                 yield from _group(parquet, group, low, high, size, columns)
@@ -94,7 +94,7 @@ def _group(
     batches = parquet.iter_batches(size, [group], columns=columns, use_threads=False)
     while at < high:
         try:
-            batch = sound(_viewless(next(batches)))
+            batch = repair(_viewless(next(batches)))
         except StopIteration:  # fewer rows than the footer says
             break
         except Exception as error:
@@ -109,29 +109,29 @@ def _group(
         yield high - max(at, low), None
 
 
-def without_views(kind: pa.DataType) -> pa.DataType:
+def replace_views(kind: pa.DataType) -> pa.DataType:
     """Return a type with plain text and bytes in place of views, at any depth: Arrow can filter no column of views."""
     if isinstance(kind, pa.BaseExtensionType):
-        plain = without_views(kind.storage_type)
+        plain = replace_views(kind.storage_type)
         return kind if plain == kind.storage_type else plain
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
         return pa.large_binary()  # a few images may be more than 2 GiB
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(without_views(field.type)) for field in kind])
+        return pa.struct([field.with_type(replace_views(field.type)) for field in kind])
     if pa.types.is_map(kind):
-        return pa.map_(without_views(kind.key_type), without_views(kind.item_type))
-    if not any(test(kind) for test in LIST_TYPES) or without_views(kind.value_type) == kind.value_type:
+        return pa.map_(replace_views(kind.key_type), replace_views(kind.item_type))
+    if not any(test(kind) for test in LIST_TYPES) or replace_views(kind.value_type) == kind.value_type:
         return kind
-    value = kind.value_field.with_type(without_views(kind.value_type))
+    value = kind.value_field.with_type(replace_views(kind.value_type))
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(value, kind.list_size)
     return pa.list_(value) if pa.types.is_list(kind) or pa.types.is_list_view(kind) else pa.large_list(value)
 
 
 def _viewless(batch: pa.RecordBatch) -> pa.RecordBatch:
-    schema = pa.schema([field.with_type(without_views(field.type)) for field in batch.schema], batch.schema.metadata)
+    schema = pa.schema([field.with_type(replace_views(field.type)) for field in batch.schema], batch.schema.metadata)
     if schema == batch.schema:
         return batch
     pairs = zip(batch.columns, schema.types, strict=True)
@@ -146,7 +146,7 @@ def _as_plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return column.cast(kind)
 
 
-def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+def repair(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch with every value fit to be read: broken text spelt out, what is beyond that empty."""
     if _is_sound(batch):
         return batch
@@ -172,7 +172,7 @@ def _mended(column: pa.Array) -> pa.Array:
     return pa.nulls(len(column), column.type)
 
 
-def text_column(column: pa.Array) -> list[str | None]:
+def to_texts(column: pa.Array) -> list[str | None]:
     """Return ids, captions or paths as text: whole numbers written out, UUIDs with dashes, broken bytes spelt out."""
     import uuid
 
@@ -184,10 +184,10 @@ def text_column(column: pa.Array) -> list[str | None]:
         column = column.dictionary_decode()
     if any(test(column.type) for test in BINARY_TYPES):
         return [None if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
-    return [None if value is None else plain_text(value) for value in column.cast(pa.string()).to_pylist()]
+    return [None if value is None else to_valid_text(value) for value in column.cast(pa.string()).to_pylist()]
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def cast_to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ids or labels as text, UUIDs with dashes.
 
     Raises
@@ -196,7 +196,7 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         If their type is none that can be text.
     """
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(column.type):
-        return pa.chunked_array([pa.array(text_column(chunk), pa.string()) for chunk in column.chunks], pa.string())
+        return pa.chunked_array([pa.array(to_texts(chunk), pa.string()) for chunk in column.chunks], pa.string())
     return column.cast(pa.string())
 
 

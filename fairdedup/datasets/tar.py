@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from fairdedup.datasets.filesystem import plain_text
+from fairdedup.datasets.filesystem import to_valid_text
 
 _CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
 _MAX_HEADER_BYTES = 1 << 20  # of a long name or of pax records
@@ -73,7 +73,7 @@ def _check_size(header: tarfile.TarInfo) -> None:
         raise tarfile.ReadError("impossible size in a header")
 
 
-def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, bytes | None]]:
+def read_members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, bytes | None]]:
     """Yield the name and the bytes of every plain member, in order.
 
     Parameters
@@ -103,7 +103,9 @@ def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, 
         _expect_end(archive)
 
 
-def ranges(raw: IO[bytes], size: int, wanted: Callable[[str], bool]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+def locate_members(
+    raw: IO[bytes], size: int, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, tuple[int, int] | None]]:
     """Yield the name and the place (offset, bytes) of every plain member of a tar that is not compressed, in order.
 
     No member is read. What is not wanted has None for its place, as has what a cut cost its end, and what is stored
@@ -121,7 +123,7 @@ def ranges(raw: IO[bytes], size: int, wanted: Callable[[str], bool]) -> Iterator
     Raises
     ------
     DamagedTar
-        Where the tar stops making sense, as `members` has it; what follows its end is not looked at.
+        Where the tar stops making sense, as `read_members` has it; what follows its end is not looked at.
     """
     with _naming_damage() as last, _opened(raw, "r:") as archive:
         while (header := _quick(raw, archive) or archive.next()) is not None:
@@ -210,4 +212,4 @@ def _expect_end(archive: tarfile.TarFile) -> None:
 def _reason(fault: str, last: list[str]) -> str:
     if not last:
         return f"damaged or not a tar file: {fault}"
-    return f"damaged tar, in or after member {plain_text(last[0])}: {fault}"
+    return f"damaged tar, in or after member {to_valid_text(last[0])}: {fault}"

@@ -21,26 +21,26 @@ PIECE = 1 << 20
 STAMPS = ("ETag", "Last-Modified")
 
 
-def waits() -> Iterator[float]:
+def retry_waits() -> Iterator[float]:
     """Yield the seconds to wait between attempts: twice as long each time, of which a random half."""
     for k in range(ATTEMPTS - 1):
         yield min(LONGEST_WAIT, FIRST_WAIT * 2**k) * random.uniform(0.5, 1)
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Tell whether a request that failed so may succeed later: a dropped connection, too many requests, a timeout."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in (408, 425, 429) or error.status >= 500
     return isinstance(error, aiohttp.ClientError | TimeoutError | asyncio.TimeoutError | ConnectionError)
 
 
-async def again(function: Callable[..., Any], *args: Any) -> Any:
+async def retry(function: Callable[..., Any], *args: Any) -> Any:
     """Await a request, and await it again where it fails in a way that may pass."""
-    for wait in waits():
+    for wait in retry_waits():
         try:
             return await function(*args)
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
         await asyncio.sleep(wait)
     return await function(*args)
@@ -50,7 +50,7 @@ class _File(HTTPFile):
     """A file that is read by ranges."""
 
     async def async_fetch_range(self, start: int, end: int) -> bytes:
-        return bytes(await again(super().async_fetch_range, start, end))
+        return bytes(await retry(super().async_fetch_range, start, end))
 
     _fetch_range = sync_wrapper(async_fetch_range)
 
@@ -63,7 +63,7 @@ class WebFileSystem(HTTPFileSystem):
         super().__init__(**{"client_kwargs": {"timeout": timeout}, **options})
 
     async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
-        return dict(await again(self._first_byte, url))
+        return dict(await retry(self._first_byte, url))
 
     async def _first_byte(self, url: str) -> dict[str, Any]:
         session = await self.set_session()
@@ -96,10 +96,10 @@ class WebFileSystem(HTTPFileSystem):
         return True
 
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        return bytes(await again(super()._cat_file, url, start, end))
+        return bytes(await retry(super()._cat_file, url, start, end))
 
     async def _ls_real(self, url: str, detail: bool = True, **kwargs: Any) -> Any:
-        return await again(super()._ls_real, url, detail)
+        return await retry(super()._ls_real, url, detail)
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
         info = self.info(path)
@@ -107,7 +107,7 @@ class WebFileSystem(HTTPFileSystem):
             session = sync(self.loop, self.set_session)
             return _File(self, path, session=session, block_size=block_size or self.block_size, size=info["size"],
                          cache_type="readahead", loop=self.loop, **self.kwargs)  # fmt: skip
-        return sync(self.loop, again, self._spooled, path)
+        return sync(self.loop, retry, self._spooled, path)
 
     async def _spooled(self, url: str) -> Any:
         """Return a whole file: the server gives no part of it."""

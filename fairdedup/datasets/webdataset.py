@@ -13,13 +13,21 @@ from dataclasses import dataclass, field
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset, Sample
-from fairdedup.datasets.filesystem import Entry, entries, extension, fingerprint, natural_key, open_file, plain_text
+from fairdedup.datasets.filesystem import (
+    Entry,
+    fingerprint,
+    get_extension,
+    list_entries,
+    natural_key,
+    open_file,
+    to_valid_text,
+)
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
-from fairdedup.datasets.img2dataset import downloads
+from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.rows import is_parquet
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
-from fairdedup.datasets.tar import DamagedTar, members
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, combine_sidecars, parse_columns
+from fairdedup.datasets.tar import DamagedTar, read_members
 from fairdedup.errors import UserError
 
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
@@ -58,23 +66,23 @@ class _Group:
             self.json = data
             if data is None:
                 self.notes["json_error"] = _TEXT_UNREAD
-        elif extension(name) in IMAGE_EXTENSIONS and self._better(suffix):
+        elif get_extension(name) in IMAGE_EXTENSIONS and self._better(suffix):
             self.image_member = name
             self.image = data
 
     def error(self) -> str | None:
         """Return why the sample has no usable image, or None."""
         if self.twice is not None:
-            return f"two members named {plain_text(self.twice)}"
+            return f"two members named {to_valid_text(self.twice)}"
         if self.image_member is None:
-            return f"no image member for key {plain_text(self.key)}"
+            return f"no image member for key {to_valid_text(self.key)}"
         return None if self.image is not None else f"image larger than {MAX_IMAGE_BYTES >> 20} MiB"
 
     def _better(self, suffix: str) -> bool:
         """Tell whether this is the first image, or the first plain one (``.jpg``) after a ``.mask.png``."""
         if self.image_member is None:
             return True
-        held = split_name(self.image_member)
+        held = split_member_name(self.image_member)
         return held is not None and "." in held[1] and "." not in suffix
 
 
@@ -101,11 +109,11 @@ class TarShard:
             position += 1
             keys.add(sample.id)
             yield sample
-        for key, why in downloads(self.fs, self.table) if self.table is not None else ():
-            name = self.name if key is None else plain_text(self.id_of(key))
+        for key, why in read_downloads(self.fs, self.table) if self.table is not None else ():
+            name = self.name if key is None else to_valid_text(self.id_of(key))
             if name not in keys:
                 why = why or "img2dataset has it as a success, but the tar does not hold it"
-                source = plain_text(self.name if key is None else f"{self.name}/{key}")
+                source = to_valid_text(self.name if key is None else f"{self.name}/{key}")
                 yield Sample(position=position, id=name, image=None, source=source, error=why)
                 position += 1
 
@@ -116,8 +124,8 @@ class TarShard:
         damage: str | None = None
         with open_file(self.fs, self.path) as raw:
             try:
-                for name, data in members(raw, _limit):
-                    parts = split_name(name)
+                for name, data in read_members(raw, _limit):
+                    parts = split_member_name(name)
                     if parts is None:
                         continue
                     key, suffix = parts
@@ -137,29 +145,29 @@ class TarShard:
         if damage is not None:  # a key that the damage cost its image gives its name to the rejected row
             yield Sample(
                 position=position,
-                id=plain_text(self.name if group is None else self.id_of(group.key)),
+                id=to_valid_text(self.name if group is None else self.id_of(group.key)),
                 image=None,
-                source=plain_text(self.name if group is None else f"{self.name}/{group.key}"),
+                source=to_valid_text(self.name if group is None else f"{self.name}/{group.key}"),
                 error=damage,
             )
 
     def _sample(self, position: int, group: _Group) -> Sample:
-        columns = columns_of(group.json) if group.json is not None else {}
-        caption, metadata = caption_and_metadata(group.text, columns)
+        columns = parse_columns(group.json) if group.json is not None else {}
+        caption, metadata = combine_sidecars(group.text, columns)
         error = group.error()
         return Sample(
             position=position,
-            id=plain_text(self.id_of(group.key)),
+            id=to_valid_text(self.id_of(group.key)),
             image=group.image if error is None else None,
             caption=caption,
             metadata=metadata | group.notes,
-            source=plain_text(f"{self.name}/{group.image_member or group.key}"),
+            source=to_valid_text(f"{self.name}/{group.image_member or group.key}"),
             error=error,
         )
 
     def id_of(self, key: str) -> str:
         """Return the id of a key."""
-        return f"{shard_stem(self.name)}/{key}" if self.id_from == "shard/key" else key
+        return f"{strip_tar_extension(self.name)}/{key}" if self.id_from == "shard/key" else key
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the file's name, size or time does."""
@@ -169,18 +177,18 @@ class TarShard:
 
 def _limit(name: str) -> int:
     """Return the most bytes wanted of a member."""
-    if extension(name) in IMAGE_EXTENSIONS:
+    if get_extension(name) in IMAGE_EXTENSIONS:
         return MAX_IMAGE_BYTES
-    return MAX_TEXT_BYTES if extension(name) in ("txt", "json") else 0
+    return MAX_TEXT_BYTES if get_extension(name) in ("txt", "json") else 0
 
 
-def split_name(name: str) -> tuple[str, str] | None:
+def split_member_name(name: str) -> tuple[str, str] | None:
     """Return the key and the suffix of a member, or None where it belongs to no sample."""
     match = _MEMBER.fullmatch(name)
     return (match[1], match[2]) if match else None
 
 
-def shard_stem(name: str) -> str:
+def strip_tar_extension(name: str) -> str:
     """Return a shard's name without its tar extension."""
     ending = next((end for end in TAR_EXTENSIONS if name.lower().endswith(end)), "")
     return name[: len(name) - len(ending)]
@@ -210,7 +218,7 @@ class WebDataset(ShardFormat):
 
     def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
         """Return the files that are not img2dataset's table of downloads for one of these tars."""
-        stems = set(map(shard_stem, shards))
+        stems = set(map(strip_tar_extension, shards))
         return [path for path in others if not (is_parquet(path) and posixpath.splitext(path)[0] in stems)]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
@@ -221,13 +229,13 @@ class WebDataset(ShardFormat):
         beside = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _list_tables(fs, folder)}
         shards = []
         for path in sorted(names, key=lambda path: natural_key(names[path])):
-            table = f"{shard_stem(path)}.parquet"
+            table = f"{strip_tar_extension(path)}.parquet"
             shards.append(TarShard(fs, path, names[path], options.id_from, table if table in beside else None))
         return Dataset(kind="images", format=self.name, source=source.text, shards=tuple(shards))
 
 
 def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
-        return [entry for entry in entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
+        return [entry for entry in list_entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
     except (UserError, OSError):  # a shard may be read where its folder may not be listed
         return []

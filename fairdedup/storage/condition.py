@@ -46,7 +46,7 @@ class Condition:
     columns: tuple[str, ...]
 
 
-def parse(text: str) -> Any:
+def parse_condition(text: str) -> Any:
     """Return the tree of one expression.
 
     Raises
@@ -108,7 +108,7 @@ def _check_bound(connection: Any, text: str, query: str) -> None:
                 raise UserError(f"--where {text!r} calls age of one time, which is until now: give it two")
 
 
-def condition(text: str, schema: pa.Schema) -> Condition:
+def check_condition(text: str, schema: pa.Schema) -> Condition:
     """Check a condition against the metadata's columns.
 
     Raises
@@ -116,7 +116,7 @@ def condition(text: str, schema: pa.Schema) -> Condition:
     UserError
         Naming the column that is not there, or what else is wrong, in one line.
     """
-    found = Condition(text, _columns(text, parse(text), schema.names))
+    found = Condition(text, _columns(text, parse_condition(text), schema.names))
     empty = pa.schema([schema.field(name) for name in found.columns]).empty_table()
     kind = _evaluate(found, empty, "WHERE", schema.names)
     if kind != "BOOLEAN":
@@ -146,7 +146,7 @@ def _columns(text: str, tree: Any, names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in read.values())
 
 
-def holds(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
+def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
     """Return for which rows of a table (n rows) the condition is true; null is not.
 
     Raises

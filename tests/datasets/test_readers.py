@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fairdedup.datasets import Sample, folder, images, npy, open_input, patterns, sidecars, webdataset
-from fairdedup.datasets.filesystem import natural_key, plain_text
+from fairdedup.datasets.filesystem import natural_key, to_valid_text
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.errors import UserError
 
@@ -205,7 +205,7 @@ def test_forbidden_files_are_rejected_and_forbidden_folders_refused(tmp_path):
     touch(tmp_path / "closed/b.png")
     (tmp_path / "closed").chmod(0)
     try:
-        assert "may not be read: check its permissions" in mistake(tmp_path)
+        assert "cannot be read: check its permissions" in mistake(tmp_path)
     finally:
         (tmp_path / "closed").chmod(0o700)
 
@@ -1038,4 +1038,4 @@ def test_no_change_of_bytes_makes_the_decoder_raise_anything_else():
 
 
 def test_plain_text_leaves_valid_text_alone():
-    assert plain_text("é\x00<b>\n") == "é\x00<b>\n"
+    assert to_valid_text("é\x00<b>\n") == "é\x00<b>\n"
