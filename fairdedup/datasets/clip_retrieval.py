@@ -1,4 +1,4 @@
-"""Ready embeddings as clip-retrieval writes them: img_emb/img_emb_N.npy with metadata/metadata_N.parquet."""
+"""Reads ready embeddings as clip-retrieval writes them: img_emb/img_emb_N.npy with metadata/metadata_N.parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,27 @@ FOLDER = "img_emb"
 
 @dataclass(frozen=True)
 class ClipRetrievalShard:
-    """One img_emb_N.npy and, where there is one, its metadata_N.parquet."""
+    """One img_emb_N.npy and, if there is one, its metadata_N.parquet.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system of both.
+    path : str
+        The .npy file.
+    number : str
+        N, as the names have it.
+    rows : int
+        Number of vectors.
+    table : str or None
+        The Parquet file.
+    id_column : str or None
+        The column of the table that holds the ids.
+    id_from : {"key", "shard/key"}
+        Whether ids have the shard's name before them.
+    label : str
+        Which of several folders it is in; "" for one folder.
+    """
 
     fs: AbstractFileSystem
     path: str
@@ -31,11 +51,11 @@ class ClipRetrievalShard:
     table: str | None = None
     id_column: str | None = None
     id_from: str = "key"
-    label: str = ""  # tells the folders of several apart
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The file's name, behind that of its folder where there are several."""
+        """Name of the file, with that of its folder before it if there are several."""
         return f"{self.label}img_emb_{self.number}.npy"
 
     def vectors(self) -> np.ndarray:
@@ -53,7 +73,7 @@ class ClipRetrievalShard:
         return add_id_column(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: an array says all there is to say."""
+        """Return nothing: a vector that cannot be used shows that by its values."""
         return {}
 
     def fingerprint(self) -> str:

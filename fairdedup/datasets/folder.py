@@ -1,6 +1,6 @@
-"""A folder of image files, with what lies beside them: ``.txt`` captions, ``.json`` columns, metadata files.
+"""Reads a folder of image files, with the files beside them: ``.txt`` captions, ``.json`` columns, metadata files.
 
-The id is the relative path; shards are runs of 1,000 files in natural order.
+The id is the relative path; a shard is 1,000 consecutive files in natural order.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import CAPTION_COLUMNS
-from fairdedup.datasets.dataset import Dataset, Sample
+from fairdedup.datasets.dataset import Dataset, Metadata, Sample
 from fairdedup.datasets.filesystem import (
     Unreadable,
     fingerprint,
@@ -38,18 +37,42 @@ SHARD_FILES = 1_000
 
 @dataclass(frozen=True)
 class Listed:
-    """One sample of a folder: the image and what lies beside it, as relative paths."""
+    """One sample of a folder: the image and the files beside it, as relative paths.
+
+    Attributes
+    ----------
+    path : str
+        The image.
+    text, json : str or None
+        The caption and the columns of the same stem.
+    columns : dict or None
+        What a metadata file says of the image.
+    error : str or None
+        Why the sample is rejected without being read.
+    """
 
     path: str
     text: str | None = None
     json: str | None = None
-    columns: dict[str, Any] | None = None  # of a metadata file
+    columns: Metadata | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class FolderShard:
-    """A run of image files under one root."""
+    """Consecutive image files of one folder and its sub-folders.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The folder.
+    name : str
+        The shard's name.
+    files : tuple of Listed
+        The samples.
+    """
 
     fs: AbstractFileSystem
     path: str
@@ -71,22 +94,22 @@ class FolderShard:
                     image = read_file(self.fs, posixpath.join(self.path, listed.path), MAX_IMAGE_BYTES)
                 except Unreadable as fault:
                     error = str(fault)
-            text = self._beside(listed.text, "caption_error", notes)
-            json = self._beside(listed.json, "json_error", notes)
+            text = self._read_beside(listed.text, "caption_error", notes)
+            json = self._read_beside(listed.json, "json_error", notes)
             caption, metadata = combine_sidecars(text, parse_columns(json) if json is not None else {})
-            caption, own = _laid_over(caption, listed.columns or {})
+            caption, own = _apply_columns(caption, listed.columns or {})
             path = to_valid_text(listed.path)
             yield Sample(
                 position=position,
                 id=path,
                 image=image,
                 caption=caption,
-                metadata={"path": path} | _renamed(metadata | own, "path") | notes,
+                metadata={"path": path} | _prefix_names(metadata | own, "path") | notes,
                 source=path,
                 error=error,
             )
 
-    def _beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
+    def _read_beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
         if name is None:
             return None
         try:
@@ -98,15 +121,15 @@ class FolderShard:
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
         names = [name for listed in self.files for name in (listed.path, listed.text, listed.json) if name is not None]
-        told = [
+        from_metadata = [
             repr((listed.path, listed.columns, listed.error)) for listed in self.files if listed.columns or listed.error
         ]
-        label = "\0".join([self.name, *(listed.path for listed in self.files), *told])
+        label = "\0".join([self.name, *(listed.path for listed in self.files), *from_metadata])
         return fingerprint(self.fs, *(posixpath.join(self.path, name) for name in names), label=label)
 
 
-def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return the caption, from a metadata file's columns where no other was found, and the rest of them."""
+def _apply_columns(caption: str | None, columns: Metadata) -> tuple[str | None, Metadata]:
+    """Return the caption, taken from a metadata file's columns if no other was found, and the other columns."""
     own = dict(columns)
     name = next((name for name in CAPTION_COLUMNS if name in own), None)
     if caption is None and name is not None:
@@ -115,12 +138,12 @@ def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None
         if isinstance(value, str):
             caption = value.strip() or None
             del own[name]
-    return caption, _renamed(own, "id", "caption")
+    return caption, _prefix_names(own, "id", "caption")
 
 
-def _renamed(columns: dict[str, Any], *taken: str) -> dict[str, Any]:
-    """Return columns with those that bear a sample's own names called ``input_`` something."""
-    return {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
+def _prefix_names(columns: Metadata, *reserved: str) -> Metadata:
+    """Return the columns; those with a reserved name get ``input_`` before it."""
+    return {f"input_{name}" if name in reserved else name: value for name, value in columns.items()}
 
 
 class ImageFolder(InputFormat):
@@ -220,7 +243,7 @@ def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
 
 
 def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Listed]) -> list[Listed]:
-    """Give files the columns of a metadata file, and return the lines of it that are rejected rows."""
+    """Add the columns of a metadata file to the files, and return its lines that are rejected rows."""
     faults = []
     for number, (name, columns, fault) in enumerate(read_lines(fs, posixpath.join(root, table)), 1):
         path = resolve_file_name(posixpath.dirname(table), name) if name is not None else None
@@ -229,11 +252,11 @@ def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Liste
         if fault is None and path is not None and path in files and files[path].columns is not None:
             fault = f"listed twice in {to_valid_text(posixpath.basename(table))}"
         elif fault is not None and path is not None and path in files and files[path].columns is None:
-            files[path] = replace(files[path], columns={"metadata_error": fault})  # costs the columns, not the image
+            files[path] = replace(files[path], columns={"metadata_error": fault})  # the image itself is still good
             continue
         if fault is not None or path is None:
             faults.append(Listed(f"{table}#{number}" if path is None else path, error=fault))
-        else:  # a listed file that is not there shows when it is read
+        else:  # a listed file that does not exist is noticed when it is read
             files[path] = replace(files.get(path, Listed(path)), columns=columns)
     return faults
 
@@ -241,8 +264,8 @@ def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Liste
 def _failed_downloads(fs: AbstractFileSystem, root: str, table: str) -> list[Listed]:
     """Return the rows of an img2dataset table whose download failed: their files were never written."""
     stem = posixpath.splitext(table)[0]
-    told = read_downloads(fs, posixpath.join(root, table))
-    return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in told if why is not None]
+    downloads = read_downloads(fs, posixpath.join(root, table))
+    return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in downloads if why is not None]
 
 
 def _explain_no_images(source: str, others: Counter[str]) -> str:

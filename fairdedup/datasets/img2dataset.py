@@ -1,6 +1,6 @@
-"""What img2dataset writes beside its images: a Parquet file a shard, with the status of every download.
+"""Reads the Parquet files that img2dataset writes beside its images, with the status of every download.
 
-Rows that failed have no image; they are rejected with the reason that stands there.
+Rows that failed have no image; they are rejected with the reason that the file gives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ ROWS_AT_ONCE = 1_000
 
 
 def explain_failure(status: Any, message: Any) -> str | None:
-    """Return why a download failed, or None where it did not or where nobody says."""
+    """Return why a download failed; None if it did not, or if the status is not text.
+
+    Parameters
+    ----------
+    status : str, pyarrow.Scalar or any other value
+        The column ``status``: "success", or a word for the failure.
+    message : str, pyarrow.Scalar or any other value
+        The column ``error_message``, which is cut to 200 characters.
+    """
     status, message = (value.as_py() if isinstance(value, pa.Scalar) else value for value in (status, message))
     if not isinstance(status, str) or status == "success":
         return None
@@ -34,9 +42,16 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | None, str | None]]:
-    """Yield (key, why it failed or None) of every row of such a Parquet file; of another file, nothing.
+    """Yield the key of every row, and why its download failed or None; yield nothing for a file of another kind.
 
-    A key that is None stands for a file, or for rows of it, that cannot be read.
+    A key of None means that the file, or some rows of it, cannot be read.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The Parquet file's path on it.
     """
     try:
         with open_parquet_file(fs, path) as parquet:

@@ -1,6 +1,6 @@
-"""Ready embeddings in one .npy file, with ids and metadata in files of the same name beside it.
+"""Reads ready embeddings in one .npy file, with ids and metadata in files of the same name beside it.
 
-Never unpickles: an array of objects is refused by its header, before anything of it is read.
+It never unpickles: an array of objects is refused by its header, before any data are read.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +28,20 @@ SHARD_ROWS = 100_000
 def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
     """Return (n, d) of an .npy file of embeddings, reading its header only.
 
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+
     Raises
     ------
     UserError
-        If it is not a whole .npy file with a 2-d array of float16, float32 or float64.
+        If it is not a complete .npy file with a 2-d array of float16, float32 or float64.
     """
-    shape, dtype, _, _ = _read_header(fs, path)
+    header = _read_header(fs, path)
+    shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         raise UserError(f"{path!r} holds Python objects, which would need pickle: save it as a float array")
     if dtype.kind != "f" or dtype.itemsize > 8:
@@ -43,8 +51,29 @@ def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np.dtype[Any], int, bool]:
-    """Return shape, dtype, the offset of the data, and if they go by column; a file shorter than that is refused."""
+class _Header(NamedTuple):
+    """The header of an .npy file.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The array's shape.
+    dtype : numpy.dtype
+        The type of its values.
+    offset : int
+        The byte at which the data begin.
+    by_column : bool
+        Whether the data are in Fortran order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    by_column: bool
+
+
+def _read_header(fs: AbstractFileSystem, path: str) -> _Header:
+    """Return the header of an .npy file; a file that is shorter than its header says is refused."""
     with open_file(fs, path) as file:
         try:
             version = np.lib.format.read_magic(file)
@@ -53,7 +82,7 @@ def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, by_column, dtype = read(file)
-        except Exception as error:  # numpy reads the header as Python text, and many things can be wrong with that
+        except Exception as error:  # numpy parses the header as a Python literal, which fails in many ways
             if isinstance(error, OSError) or is_transport_error(error):
                 raise
             raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
@@ -61,11 +90,21 @@ def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np
     wanted, there = offset + dtype.itemsize * int(np.prod(shape, dtype=object)), fs.size(path)
     if not dtype.hasobject and there is not None and there < wanted:
         raise UserError(f"{path!r} is cut off at {there:,} of {wanted:,} bytes: copy or write it again")
-    return shape, dtype, offset, bool(by_column)
+    return _Header(shape, dtype, offset, bool(by_column))
 
 
 def load_rows(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Return rows of an .npy file, memory-mapped where the file is local; of another, no more than these are read."""
+    """Return rows of an .npy file: memory-mapped if it is local, else only these rows are read.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    start, stop : int
+        The range of rows; a stop of None is the end of the array.
+    """
     if isinstance(fs, LocalFileSystem):
         return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
     shape, dtype, offset, by_column = _read_header(fs, path)
@@ -77,27 +116,49 @@ def load_rows(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | Non
         file.seek(offset + start * row)
         data = file.read((stop - start) * row)
     if len(data) != (stop - start) * row:
-        raise UserError(f"{path!r} has become shorter while it was read: leave the input alone, and try again")
+        raise UserError(
+            f"{path!r} was truncated while it was read: do not change the input during a run, and try again"
+        )
     return np.frombuffer(data, dtype).reshape(stop - start, *shape[1:])
 
 
 @dataclass(frozen=True)
 class NpyShard:
-    """A run of rows of one .npy file."""
+    """Consecutive rows of one .npy file.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system of all these files.
+    path : str
+        The .npy file.
+    start, stop : int
+        The range of rows.
+    prefix : str
+        Text before every id.
+    ids : str or None
+        NAME.ids.npy or NAME.ids.txt.
+    ids_offset : int
+        The byte of NAME.ids.txt at which the id of row `start` begins.
+    table : str or None
+        NAME.parquet.
+    id_column : str or None
+        The column of the table that holds the ids.
+    """
 
     fs: AbstractFileSystem
     path: str
     start: int
     stop: int
     prefix: str = ""
-    ids: str | None = None  # NAME.ids.npy or NAME.ids.txt
-    ids_offset: int = 0  # byte in NAME.ids.txt where the row `start` begins
-    table: str | None = None  # NAME.parquet
+    ids: str | None = None
+    ids_offset: int = 0
+    table: str | None = None
     id_column: str | None = None
 
     @property
     def name(self) -> str:
-        """The file's name and the number of the run."""
+        """Name of the file, and the shard's number in it."""
         return f"{posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
 
     @property
@@ -126,7 +187,7 @@ class NpyShard:
         return add_id_column(table, ids, self.ids or self.table or self.path, self.prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: an array says all there is to say."""
+        """Return nothing: a vector that cannot be used shows that by its values."""
         return {}
 
     def _listed_ids(self, path: str) -> list[str]:
@@ -144,7 +205,7 @@ class NpyShard:
 
 
 def _texts(values: np.ndarray, path: str) -> list[str]:
-    """Turn an array of ids into text; DataComp's pairs of u8 are the 32 hex digits of a uid."""
+    """Return an array of ids as text; DataComp's pairs of u8 become the 32 hex digits of a uid."""
     if values.dtype.kind == "V":
         return [f"{int(high):016x}{int(low):016x}" for high, low in values.tolist()]
     if values.dtype.kind == "S":
@@ -232,18 +293,18 @@ def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
     offsets: list[int] = []
     id_column = None
     if ids is not None and ids.endswith(".npy"):
-        _expect(count, path, _count_ids(fs, ids), ids)
+        _expect_rows(count, path, found=_count_ids(fs, ids), beside=ids)
     elif ids is not None:
         with open_file(fs, ids) as file:
             listed, offsets = _line_starts(file, ids)
-        _expect(count, path, listed, ids)
+        _expect_rows(count, path, found=listed, beside=ids)
     if table is not None:
         rows, id_column = describe_table(fs, table)
-        _expect(count, path, rows, table)
+        _expect_rows(count, path, found=rows, beside=table)
     return _Beside(ids, offsets, table, id_column)
 
 
-def _expect(count: int, path: str, found: int, beside: str) -> None:
+def _expect_rows(count: int, path: str, *, found: int, beside: str) -> None:
     if found != count:
         raise UserError(
             f"{path!r} has {count:,} rows but {beside!r} has {found:,}: they must be rows of the same samples"
@@ -251,7 +312,7 @@ def _expect(count: int, path: str, found: int, beside: str) -> None:
 
 
 def _count_ids(fs: AbstractFileSystem, path: str) -> int:
-    shape, dtype, _, _ = _read_header(fs, path)
+    shape, dtype, *_ = _read_header(fs, path)
     pair_of_u8 = [dtype[name].str[1:] for name in dtype.names or ()] == ["u8", "u8"]
     if dtype.hasobject or len(shape) != 1 or not (dtype.kind in "USiu" or pair_of_u8):
         raise UserError(f"{path!r} holds {dtype} of shape {shape}: ids are a 1-d array of text or integers")

@@ -1,4 +1,4 @@
-"""Parquet files as input: a column of image bytes, of paths to images, or of ready embeddings.
+"""Opens Parquet files as input: a column of image bytes, of paths to images, or of ready embeddings.
 
 Footers are read to find the columns and to cut large files into shards; rows are read by `parquet_shards`.
 """
@@ -113,7 +113,9 @@ def _read_footers(fs: AbstractFileSystem, paths: list[str], wanted: str | None) 
                 _expect_alike(path, columns, files[0])
                 width = files[-1].width
             if columns.role == "vectors":
-                width = _width(fs, parquet, columns.sample, path, width, files[0].path if files else path)
+                width = _find_width(
+                    fs, parquet, columns.sample, path, expected=width, first=files[0].path if files else path
+                )
             files.append(_Footer(path, columns, count_group_rows(parquet), width))
     return files
 
@@ -122,7 +124,7 @@ def _cut(
     fs: AbstractFileSystem, file: _Footer, label: str, width: int, *, with_prefix: bool
 ) -> list[ParquetImageShard | ParquetEmbeddingShard]:
     """Return the shards of a file: runs of whole row groups, or parts of groups that are too large."""
-    # The size of a shard goes by what was known of the width when the file was read, so that names stay as they were.
+    # Shards are cut by the width known when this file was opened, as ever, so that their names do not change.
     most = _most_vectors(file.width) if file.columns.role == "vectors" else SHARD_IMAGES
     stem = to_valid_text(posixpath.splitext(label)[0])
     ranges = list(_ranges(file.group_sizes, most, cut=file.columns.role != "bytes"))
@@ -160,8 +162,8 @@ def _most_vectors(width: int) -> int:
     return max(1, min(SHARD_VECTORS, SHARD_VALUES // max(width, 1)))
 
 
-def _ranges(sizes: list[int], most: int, cut: bool) -> Iterator[tuple[int, int]]:
-    """Yield runs of whole row groups with at most so many rows; a larger group is cut, or stays alone."""
+def _ranges(sizes: list[int], most: int, *, cut: bool) -> Iterator[tuple[int, int]]:
+    """Yield ranges of whole row groups with at most `most` rows; a larger group is cut, or is a range of its own."""
     start = stop = 0
     for size in sizes:
         if stop > start and stop + size - start > most:
@@ -175,27 +177,29 @@ def _ranges(sizes: list[int], most: int, cut: bool) -> Iterator[tuple[int, int]]
         yield start, stop
 
 
-def _width(fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: str, expected: int, first: str) -> int:
-    """Return the length of the vectors: as the type says, else the commonest among the first that there are."""
+def _find_width(
+    fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: str, *, expected: int, first: str
+) -> int:
+    """Return the length of the vectors: as the type says, else the commonest among the first ones."""
     kind = parquet.schema_arrow.field(column).type
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     found = expected
     if pa.types.is_fixed_size_list(kind):
         found = kind.list_size
         if found == 0:
-            raise UserError(f"column {column!r} of {path!r} holds vectors of no values: write it anew")
+            raise UserError(f"column {column!r} of {path!r} holds vectors of no values: write the file again")
         if expected and found != expected:
             raise UserError(
                 f"{path!r} has {found} dimensions but {first!r} has {expected}: give them as separate inputs"
             )
     elif not expected:
-        found = _commonest_length(fs, path, parquet.metadata.num_rows, column)
+        found = _find_commonest_length(fs, path, parquet.metadata.num_rows, column)
     if found > MAX_WIDTH:
         raise UserError(f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another")
     return found
 
 
-def _commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
+def _find_commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
     """Return the commonest length in the first thousand rows that have any; 0 if none has."""
     for _, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
         if batch is None:

@@ -1,6 +1,6 @@
-"""Shards of Parquet files: rows with image bytes or paths to images, or rows with vectors.
+"""Reads shards of Parquet files: rows with image bytes or paths to images, or rows with vectors.
 
-A shard is a file, or a run of whole row groups of a large one; its rows are streamed, a few at a time.
+A shard is a file, or consecutive rows of a large one; its rows are streamed, a few at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import Columns
-from fairdedup.datasets.dataset import EmbeddingShard, ImageShard, Sample
+from fairdedup.datasets.dataset import EmbeddingShard, ImageShard, Metadata, Sample
 from fairdedup.datasets.filesystem import Unreadable, fingerprint, read_file, resolve_within, to_valid_text
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import explain_failure
@@ -30,7 +30,25 @@ _ROW = "\0row"
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """Rows start to stop of one Parquet file."""
+    """Consecutive rows of one Parquet file.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file.
+    name : str
+        The shard's name.
+    stem : str
+        The file's name without its extension, for ids of rows that have none.
+    start, stop : int
+        The range of rows.
+    columns : Columns
+        The roles of the columns.
+    prefix : str
+        Text before every id.
+    """
 
     fs: AbstractFileSystem
     path: str
@@ -52,7 +70,7 @@ class ParquetRows:
         return fingerprint(self.fs, self.path, label=label)
 
     def _ids(self, first: int, count: int, batch: pa.RecordBatch | None) -> tuple[list[str], list[str | None]]:
-        """Return the ids of some rows, and for each row why it has none; the place stands in for it then."""
+        """Return the ids of some rows, and why a row has none; its place in the file is its id then."""
         places = [f"{self.stem}-{row}" for row in range(first, first + count)]
         if batch is None:
             return places, [DAMAGED] * count
@@ -69,7 +87,13 @@ class ParquetImageShard(ParquetRows):
     """Rows with an image, or with the path of one."""
 
     def read(self, wanted: Container[int] | None = None) -> Iterator[Sample]:
-        """Yield every row as a sample, or those at wanted positions; rows that cannot be read are rejected ones."""
+        """Yield every row as a sample; rows that cannot be read yield rejected samples.
+
+        Parameters
+        ----------
+        wanted : container of int or None
+            The positions in the shard that are yielded; None: all.
+        """
         first = self.start
         size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
         for count, batch in stream_rows(self.fs, self.path, self.start, self.stop, size):
@@ -95,7 +119,7 @@ class ParquetImageShard(ParquetRows):
         return None if batch is None or column is None else to_texts(batch.column(column))
 
     def _image(
-        self, batch: pa.RecordBatch, k: int, path: str | None, metadata: dict[str, Any]
+        self, batch: pa.RecordBatch, k: int, path: str | None, metadata: Metadata
     ) -> tuple[bytes | None, str | None]:
         """Return the bytes of the image of a row, or why there are none."""
         value = batch.column(self.columns.sample)[k]
@@ -119,30 +143,42 @@ class ParquetImageShard(ParquetRows):
                 ), None
             except Unreadable as fault:
                 return None, str(fault)
-        told = explain_failure(metadata.get("status"), metadata.get("error_message"))
-        return None, told or f"nothing in column {to_valid_text(self.columns.sample)!r}"
+        failure = explain_failure(metadata.get("status"), metadata.get("error_message"))
+        return None, failure or f"nothing in column {to_valid_text(self.columns.sample)!r}"
+
+
+class _Content(NamedTuple):
+    vectors: np.ndarray
+    metadata: pa.Table
+    faults: dict[int, str]
 
 
 @dataclass(frozen=True)
 class ParquetEmbeddingShard(ParquetRows):
-    """Rows with a vector."""
+    """Rows with a vector.
+
+    Attributes
+    ----------
+    width : int
+        The number of values d that a vector must have.
+    """
 
     width: int = 0
 
     def vectors(self) -> np.ndarray:
-        """Return the (n, d) vectors; a row that has none of d values is NaN."""
-        return self._read[0]
+        """Return the (n, d) vectors; a row without a vector of d values is NaN."""
+        return self._content.vectors
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, ``caption`` where there is one, then every other column."""
-        return self._read[1]
+        return self._content.metadata
 
     def faults(self) -> dict[int, str]:
-        """Return why rows cannot be used whose vectors do not tell."""
-        return self._read[2]
+        """Return why rows cannot be used, by position, where the vector (all NaN then) does not tell the reason."""
+        return self._content.faults
 
     @cached_property
-    def _read(self) -> tuple[np.ndarray, pa.Table, dict[int, str]]:
+    def _content(self) -> _Content:
         vectors, tables = [], []
         ids: list[str] = []
         faults: dict[int, str] = {}
@@ -161,10 +197,10 @@ class ParquetEmbeddingShard(ParquetRows):
         table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({_ROW: pa.nulls(0)})
         table = table.drop_columns([_ROW])
         matrix = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
-        return matrix, table.add_column(0, "id", pa.array(ids, pa.string())), faults
+        return _Content(matrix, table.add_column(0, "id", pa.array(ids, pa.string())), faults)
 
     def _metadata(self, batch: pa.RecordBatch | None, count: int) -> pa.Table:
-        columns: dict[str, Any] = {_ROW: pa.nulls(count)}  # a table without columns forgets how long it is
+        columns: dict[str, Any] = {_ROW: pa.nulls(count)}  # a table without columns has no number of rows
         if batch is None:
             return pa.table(columns)
         if self.columns.caption is not None:
@@ -174,7 +210,7 @@ class ParquetEmbeddingShard(ParquetRows):
 
 
 def _vectors(batch: pa.RecordBatch | None, column: str, width: int, count: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the vectors of some rows, and why some are none."""
+    """Return the vectors of some rows, and why some rows have none."""
     if batch is None:
         return np.full((count, width), np.nan, np.float32), {}
     lists = plain_lists(batch.column(column))

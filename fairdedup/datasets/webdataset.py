@@ -1,4 +1,4 @@
-"""WebDataset tar shards: members with one key, one after another, are one sample.
+"""Reads WebDataset tar shards: consecutive members with one key are one sample.
 
 Shards are streamed from the first byte to the last; no member is ever written to disk, under any name.
 """
@@ -34,29 +34,45 @@ TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 
 _TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
 
-# WebDataset's rule: the key ends at the first dot of the base name. Hidden names and names without a dot are
-# no samples.
+# WebDataset's rule: the key ends at the first dot of the base name. Hidden names and names without a dot belong to
+# no sample.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 
 
 @dataclass
-class _Group:
-    """The members of one key, as far as they have been read."""
+class _KeyMembers:
+    """The members of one key, as far as they have been read.
+
+    Attributes
+    ----------
+    key : str
+        The key.
+    image, text, json : bytes or None
+        The members that a sample is made of.
+    image_member : str or None
+        The name of the image.
+    repeated : str or None
+        A member whose suffix the key has already.
+    suffixes : set of str
+        The suffixes of all members.
+    notes : dict of str to str
+        Why a caption or JSON was not read, by the name of the metadata column that says so.
+    """
 
     key: str
     image: bytes | None = None
     image_member: str | None = None
     text: bytes | None = None
     json: bytes | None = None
-    twice: str | None = None
+    repeated: str | None = None
     suffixes: set[str] = field(default_factory=set)
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, suffix: str, data: bytes | None) -> None:
-        """Take what a sample needs from a member; no data means too much of it, or a cut."""
+        """Keep what a sample needs of a member; data of None mean that it is too large, or cut off."""
         suffix = suffix.lower()
-        if suffix in self.suffixes:  # WebDataset refuses such a shard; one of the two would be lost
-            self.twice = name
+        if suffix in self.suffixes:  # WebDataset refuses such a shard, since one of the two would be lost
+            self.repeated = name
         self.suffixes.add(suffix)
         if suffix == "txt":
             self.text = data
@@ -72,8 +88,8 @@ class _Group:
 
     def error(self) -> str | None:
         """Return why the sample has no usable image, or None."""
-        if self.twice is not None:
-            return f"two members named {to_valid_text(self.twice)}"
+        if self.repeated is not None:
+            return f"two members named {to_valid_text(self.repeated)}"
         if self.image_member is None:
             return f"no image member for key {to_valid_text(self.key)}"
         return None if self.image is not None else f"image larger than {MAX_IMAGE_BYTES >> 20} MiB"
@@ -82,30 +98,44 @@ class _Group:
         """Tell whether this is the first image, or the first plain one (``.jpg``) after a ``.mask.png``."""
         if self.image_member is None:
             return True
-        held = split_member_name(self.image_member)
-        return held is not None and "." in held[1] and "." not in suffix
+        earlier = split_member_name(self.image_member)
+        return earlier is not None and "." in earlier[1] and "." not in suffix
 
 
 @dataclass(frozen=True)
 class TarShard:
-    """One tar file of image samples."""
+    """One tar file of image samples.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The tar file.
+    name : str
+        Its path below the folder that all shards have in common.
+    id_from : {"key", "shard/key"}
+        Whether ids have the shard's name before them.
+    table : str or None
+        The NAME.parquet that img2dataset writes beside NAME.tar.
+    """
 
     fs: AbstractFileSystem
     path: str
     name: str
     id_from: str = "key"
-    table: str | None = None  # NAME.parquet, which img2dataset writes beside NAME.tar
+    table: str | None = None
 
     @property
     def rows(self) -> None:
-        """A tar has to be read to be counted."""
+        """Number of samples: None, since only reading a tar tells it."""
         return None
 
     def read(self) -> Iterator[Sample]:
-        """Yield every sample in the order of the tar, then the downloads that failed, in their table's order."""
+        """Yield every sample in the order of the tar, then the failed downloads in the order of their table."""
         position = 0
         keys = set()
-        for sample in self._of_tar():
+        for sample in self._read_tar():
             position += 1
             keys.add(sample.id)
             yield sample
@@ -117,10 +147,10 @@ class TarShard:
                 yield Sample(position=position, id=name, image=None, source=source, error=why)
                 position += 1
 
-    def _of_tar(self) -> Iterator[Sample]:
-        """Yield every sample in the order of the tar; a damaged tar ends with a rejected one that says so."""
+    def _read_tar(self) -> Iterator[Sample]:
+        """Yield every sample in the order of the tar; if it is damaged, the last one is rejected and says so."""
         position = 0
-        group: _Group | None = None
+        group: _KeyMembers | None = None
         damage: str | None = None
         with open_file(self.fs, self.path) as raw:
             try:
@@ -134,7 +164,7 @@ class TarShard:
                         position += 1
                         group = None
                     if group is None:
-                        group = _Group(key)
+                        group = _KeyMembers(key)
                     group.add(name, suffix, data)
             except DamagedTar as fault:
                 damage = str(fault)
@@ -142,7 +172,7 @@ class TarShard:
             yield self._sample(position, group)
             position += 1
             group = None
-        if damage is not None:  # a key that the damage cost its image gives its name to the rejected row
+        if damage is not None:  # a key whose image is lost to the damage names the rejected row
             yield Sample(
                 position=position,
                 id=to_valid_text(self.name if group is None else self.id_of(group.key)),
@@ -151,7 +181,7 @@ class TarShard:
                 error=damage,
             )
 
-    def _sample(self, position: int, group: _Group) -> Sample:
+    def _sample(self, position: int, group: _KeyMembers) -> Sample:
         columns = parse_columns(group.json) if group.json is not None else {}
         caption, metadata = combine_sidecars(group.text, columns)
         error = group.error()
@@ -176,14 +206,14 @@ class TarShard:
 
 
 def _limit(name: str) -> int:
-    """Return the most bytes wanted of a member."""
+    """Return the largest size at which a member is read."""
     if get_extension(name) in IMAGE_EXTENSIONS:
         return MAX_IMAGE_BYTES
     return MAX_TEXT_BYTES if get_extension(name) in ("txt", "json") else 0
 
 
 def split_member_name(name: str) -> tuple[str, str] | None:
-    """Return the key and the suffix of a member, or None where it belongs to no sample."""
+    """Return the key and the suffix of a member; None if it belongs to no sample."""
     match = _MEMBER.fullmatch(name)
     return (match[1], match[2]) if match else None
 
@@ -237,5 +267,5 @@ class WebDataset(ShardFormat):
 def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
         return [entry for entry in list_entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
-    except (UserError, OSError):  # a shard may be read where its folder may not be listed
+    except (UserError, OSError):  # permissions may allow to read a shard, but not to list its folder
         return []
