@@ -14,7 +14,7 @@ from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, list_entries
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
-from fairdedup.datasets.npy import load_rows, read_shape
+from fairdedup.datasets.npy_arrays import load_rows, read_shape
 from fairdedup.errors import UserError
 
 FOLDER = "img_emb"

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import groupby
 from math import isfinite
 from typing import Any
@@ -25,17 +23,13 @@ from fairdedup.datasets.dataset import ImageShard, Metadata, Sample, Shard
 from fairdedup.datasets.filesystem import Unreadable, get_extension, open_file, read_file, to_valid_text
 from fairdedup.datasets.folder import FolderShard
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
+from fairdedup.datasets.keys import make_key
 from fairdedup.datasets.parquet_shards import ParquetImageShard
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES
 from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members, read_members
 from fairdedup.datasets.webdataset import TarShard, split_member_name
 from fairdedup.errors import UserError
 
-LONGEST_KEY = 180  # bytes of one part of a key, which with its suffix must do as a file name
-
-# WebDataset ends a key at the first dot of its base name. A percent sign marks an escaped key.
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\\%.]")
-_PLAIN = re.compile(r"(?:[^\x00-\x1f\x7f-\x9f\\%/]+/)*[^\x00-\x1f\x7f-\x9f\\%/.]+")
 _MAGIC = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG\r\n\x1a\n": "png",
@@ -91,24 +85,6 @@ class Member:
     def name(self) -> str:
         """Name of the file in the new shard."""
         return f"{self.key}.{self.suffix}"
-
-
-def make_key(id_: str) -> str:
-    """Return an id as a WebDataset key: unchanged if it can be one, else with ``%2E`` for a dot and so on.
-
-    Different ids have different keys. `urllib.parse.unquote` recovers the id, except if it is too long: then the key is
-    a hash of it.
-    """
-    if _PLAIN.fullmatch(id_) and ".." not in id_.split("/") and _fits(id_):
-        return id_
-    escaped = _UNFIT.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), id_)
-    escaped = escaped if all(escaped.split("/")) else escaped.replace("/", "%2F")
-    return escaped if escaped and _fits(escaped) else f"%sha256-{sha256(id_.encode()).hexdigest()}"
-
-
-def _fits(key: str) -> bool:
-    parts = key.encode().split(b"/")
-    return max(map(len, parts)) <= LONGEST_KEY and len(parts) <= 32
 
 
 def find_clashing_stems(shards: Iterable[Shard]) -> frozenset[str]:

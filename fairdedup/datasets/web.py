@@ -20,6 +20,9 @@ IN_MEMORY = 1 << 26  # bytes of a file that is kept in memory; a larger one goes
 PIECE = 1 << 20
 STAMPS = ("ETag", "Last-Modified")
 
+FileInfo = dict[str, Any]
+"""fsspec's description of a file: name, type, size and what identifies its version."""
+
 
 def retry_waits() -> Iterator[float]:
     """Yield the seconds to wait between attempts: doubled each time, then reduced by a random part of up to a half."""
@@ -70,10 +73,10 @@ class WebFileSystem(HTTPFileSystem):
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         super().__init__(**{"client_kwargs": {"timeout": timeout}, **options})
 
-    async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
+    async def _info(self, url: str, **kwargs: Any) -> FileInfo:
         return dict(await retry(self._first_byte, url))
 
-    async def _first_byte(self, url: str) -> dict[str, Any]:
+    async def _first_byte(self, url: str) -> FileInfo:
         session = await self.set_session()
         async with session.get(self.encode_url(url), **self._request_options(Range="bytes=0-0")) as answer:
             self._check(answer, url)
@@ -88,7 +91,7 @@ class WebFileSystem(HTTPFileSystem):
             }
             return found | {name: answer.headers[name] for name in STAMPS if name in answer.headers}
 
-    def _request_options(self, **headers: str) -> dict[str, Any]:
+    def _request_options(self, **headers: str) -> Any:
         """Return the options of a request: those of the user's fsspec configuration, and these headers."""
         return self.kwargs | {"headers": self.kwargs.get("headers", {}) | {"Accept-Encoding": "identity"} | headers}
 

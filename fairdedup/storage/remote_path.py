@@ -6,7 +6,7 @@ import errno
 import fnmatch
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -286,6 +286,6 @@ class RemotePath(PosixPath):
                 self.fs.rm(names)
 
 
-def _size(info: dict[str, Any]) -> Size:
+def _size(info: Mapping[str, Any]) -> Size:
     changed: Any = info.get("LastModified") or info.get("updated") or info.get("last_modified")
     return Size(info["size"], changed.timestamp() if hasattr(changed, "timestamp") else time.time())

@@ -43,7 +43,8 @@ from runs import (
     write_tar,
 )
 
-from fairdedup.datasets.originals import detect_extension, make_key
+from fairdedup.datasets.keys import make_key
+from fairdedup.datasets.originals import detect_extension
 from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members
 from fairdedup.datasets.tar import read_members as members_of_tar
 from fairdedup.storage.run_files import seal

@@ -1,4 +1,4 @@
-"""What the tests of inputs share: every stage in this process, with an encoder that only averages colours."""
+"""What the tests of inputs share: a folder for the input, and every stage over it in this process."""
 
 from __future__ import annotations
 
@@ -6,30 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from in_process import Colours, Here
 
 from fairdedup import pipeline
 from fairdedup.config import RunConfig
 from fairdedup.encoders import EncoderSpec, batch_encoder
-from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
-
-
-class Colours:
-    """An encoder that averages the colours of each quarter."""
-
-    def encode_images(self, images: list[Any]) -> np.ndarray:
-        return np.stack([np.asarray(i.resize((2, 2)), np.float32).reshape(-1) + 1 for i in images])
-
-
-class Here:
-    """What runs tasks, in this process."""
-
-    progress = StageProgress(quiet=True)
-
-    def submit(self, stage: str, function: Callable[..., Any], tasks: Any, *_: Any) -> list[Any]:
-        return [function(*getattr(task, "arguments", task)) for task in tasks]
 
 
 @pytest.fixture

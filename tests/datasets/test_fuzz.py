@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import Colours
 from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
 from inputs import vectors as some_vectors
-from test_inputs import Colours
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
