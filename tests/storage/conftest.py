@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from runs import (
     cluster,
@@ -23,7 +24,7 @@ from stores import (
     write_shards,
 )
 
-from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remote_path import RemotePath, file_system
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         }.items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
+        file_system.cache_clear()  # the bucket of another module is at another address
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         RemotePath("s3://bucket").fs.mkdir("bucket")
         yield Store(proxy, scheduler="")
 
