@@ -87,7 +87,15 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
 
 
 def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
-    """Open a file for reading; from a store in blocks of 8 MiB, since fsspec's own would need more memory."""
+    """Open a file for reading; from a store in blocks of 8 MiB, since fsspec's own would need more memory.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    """
     if isinstance(fs, LocalFileSystem):
         file: IO[bytes] = fs.open(path, "rb")
     else:
@@ -156,7 +164,15 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def walk(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (relative folder, file names) for a folder and everything under it; "" is the root itself."""
+    """Yield (relative folder, file names) for a folder and every folder below it; "" is the folder itself.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    root : str
+        The folder's path on it.
+    """
     todo: list[tuple[str, str, frozenset[Any]]] = [(root, "", frozenset())]
     while todo:
         folder, relative, above = todo.pop()

@@ -147,7 +147,7 @@ def _prefix_names(columns: Metadata, *reserved: str) -> Metadata:
 
 
 class ImageFolder(InputFormat):
-    """A folder of image files, which any folder can be: it is asked last."""
+    """A folder of image files, which any folder can be: this format is tried last."""
 
     name = "folder"
     folder_title = "images"

@@ -106,7 +106,7 @@ class InputFormat(ABC):
     has_columns : bool
         Whether it reads `ReadOptions.column`.
     is_fallback : bool
-        Whether it is asked after all others, since it recognises any folder.
+        Whether it is tried after all others, since it recognises any folder.
     documentation : tuple of DocumentedInput
         Its rows of the table of inputs.
     """
@@ -142,7 +142,7 @@ class InputFormat(ABC):
 class ShardFormat(InputFormat):
     """A format whose files are shards of their own: one file, a folder of them, or a pattern if `in_patterns`.
 
-    Subclasses write `open_files`, and `without_companions` if files of another format may lie beside their own.
+    Subclasses write `open_files`, and `without_companions` if files of another format may be beside their own.
     """
 
     @abstractmethod

@@ -200,7 +200,7 @@ def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
                     missing = name
                     continue
                 if walk.position != position:
-                    position, id_ = walk.position, to_valid_text(shard.id_of(str(walk.key)))
+                    position, id_ = walk.position, to_valid_text(shard.make_id(str(walk.key)))
                     key = make_key(id_)
                 data = FileRange(shard.path, *data) if isinstance(data, tuple) else data
                 yield Member(position, id_, key, walk.suffix, data)

@@ -1,4 +1,4 @@
-"""The formats of inputs: asked in order, listed in error messages, and rendered as the table in the docs.
+"""The formats of inputs: tried in order, listed in error messages, and rendered as the table in the docs.
 
 It imports no format. `fairdedup.datasets.inputs` registers those that ship with fairdedup.
 """
@@ -13,7 +13,7 @@ _NO_INPUT = DocumentedInput("none", "the built-in sample is drawn into the run d
 
 
 def register(input_format: InputFormat) -> None:
-    """Add a format. It is asked and documented after those registered earlier; a fallback is asked last.
+    """Add a format. It is tried and documented after those registered earlier; a fallback is tried last.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def formats() -> tuple[InputFormat, ...]:
 
 
 def find_format(source: InputSource) -> InputFormat | None:
-    """Return the first format that recognises an input, fallbacks asked last; None if none does."""
-    asked = sorted(_FORMATS, key=lambda known: known.is_fallback)
-    return next((known for known in asked if known.recognises(source)), None)
+    """Return the first format that recognises an input; None if none does. Fallbacks are tried last."""
+    candidates = sorted(_FORMATS, key=lambda known: known.is_fallback)
+    return next((known for known in candidates if known.recognises(source)), None)
 
 
 def is_file_of_a_format(path: str) -> bool:

@@ -140,7 +140,7 @@ class TarShard:
             keys.add(sample.id)
             yield sample
         for key, why in read_downloads(self.fs, self.table) if self.table is not None else ():
-            name = self.name if key is None else to_valid_text(self.id_of(key))
+            name = self.name if key is None else to_valid_text(self.make_id(key))
             if name not in keys:
                 why = why or "img2dataset has it as a success, but the tar does not hold it"
                 source = to_valid_text(self.name if key is None else f"{self.name}/{key}")
@@ -175,7 +175,7 @@ class TarShard:
         if damage is not None:  # a key whose image is lost to the damage names the rejected row
             yield Sample(
                 position=position,
-                id=to_valid_text(self.name if group is None else self.id_of(group.key)),
+                id=to_valid_text(self.name if group is None else self.make_id(group.key)),
                 image=None,
                 source=to_valid_text(self.name if group is None else f"{self.name}/{group.key}"),
                 error=damage,
@@ -187,7 +187,7 @@ class TarShard:
         error = group.error()
         return Sample(
             position=position,
-            id=to_valid_text(self.id_of(group.key)),
+            id=to_valid_text(self.make_id(group.key)),
             image=group.image if error is None else None,
             caption=caption,
             metadata=metadata | group.notes,
@@ -195,8 +195,8 @@ class TarShard:
             error=error,
         )
 
-    def id_of(self, key: str) -> str:
-        """Return the id of a key."""
+    def make_id(self, key: str) -> str:
+        """Return the id of the sample with this key."""
         return f"{strip_tar_extension(self.name)}/{key}" if self.id_from == "shard/key" else key
 
     def fingerprint(self) -> str:

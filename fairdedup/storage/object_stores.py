@@ -55,7 +55,15 @@ def as_path(text: str | PathLike[str]) -> Path:
 
 
 def any_in(places: Iterable[str | PathLike[str]], folder: Path) -> bool:
-    """Tell whether any of these paths or URLs is the folder or lies in it, after following links."""
+    """Tell whether any of these paths is the folder or is in it, after following links.
+
+    Parameters
+    ----------
+    places : iterable of str or path
+        Paths or URLs.
+    folder : Path
+        The folder.
+    """
     root = folder.absolute().resolve()
     return any(as_path(place).absolute().resolve().is_relative_to(root) for place in places)
 

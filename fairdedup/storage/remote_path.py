@@ -18,7 +18,7 @@ from fairdedup.storage.urls import explain_missing_package
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-PUT_OPTIONS = dict.fromkeys(("s3", "s3a"), {"max_concurrency": 4})  # parts of 50 MiB that are held in memory
+PUT_OPTIONS = dict.fromkeys(("s3", "s3a"), {"max_concurrency": 4})  # parts of 50 MiB that are kept in memory
 
 
 class Size(NamedTuple):
@@ -78,7 +78,7 @@ def read_range(fs: AbstractFileSystem, name: str, start: int = 0, stop: int | No
     try:
         return bytes(fs.cat_file(name, start=start, end=stop))
     except OSError as error:
-        if error.errno == errno.EINVAL and fs.size(name) <= start:  # no range lies in an empty object
+        if error.errno == errno.EINVAL and fs.size(name) <= start:  # an empty object has no range
             return b""
         raise
 

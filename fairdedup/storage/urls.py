@@ -53,7 +53,15 @@ def check_url(text: str) -> None:
 
 
 def explain_missing_package(protocol: str, reason: str) -> str:
-    """Return what to install for a protocol whose package is missing; the given reason where that is unknown."""
+    """Return what to install for a protocol whose package is missing.
+
+    Parameters
+    ----------
+    protocol : str
+        The part of a URL before ``://``.
+    reason : str
+        What fsspec says, which is returned if this package has no extra for the protocol.
+    """
     if protocol in EXTRAS:
         return f"{protocol}:// needs a package that is not installed: pip install 'fairdedup[{EXTRAS[protocol]}]'"
     return reason.rstrip(".")
