@@ -31,8 +31,8 @@ from fairdedup import deduplicate
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
-from fairdedup.prototype_files import embed_captions, needs_text_tower, read_captions, read_vectors
-from fairdedup.storage.layout import RunDirectory
+from fairdedup.prototype_files import needs_text_tower, read_vectors
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
 
 PROTOTYPES = ROOT / "configs" / "prototypes" / "fairface.yaml"
 BASE = "semdedup"
@@ -225,9 +225,7 @@ def load_faces(args: argparse.Namespace) -> Loaded:
             raise UserError(f"--prototypes {str(args.prototypes)!r} holds captions: give the --encoder of these faces")
         prototypes = Prototypes.of(embed_captions(read_captions(args.prototypes), spec))
     else:
-        prototypes = read_vectors(
-            args.prototypes, RunDirectory(Path())
-        )  # exemplars would need a run, and there is none
+        prototypes = read_vectors(args.prototypes)
     faces, trained_on = leave_out_known_faces(
         faces,
         spec.pretrained if spec else None,

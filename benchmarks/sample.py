@@ -23,8 +23,9 @@ from fairdedup import deduplicate
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import builtin_spec, load_encoder
-from fairdedup.prototype_files import default_prototypes, embed_captions, read_captions
+from fairdedup.prototype_files import default_prototypes
 from fairdedup.sample import write_sample
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
 
 RULES = ("random", "semdedup", "fairdedup", "balanced")
 BASE = "semdedup"
@@ -39,7 +40,7 @@ GROUPS = {  # groups that are rare in the sample, and larger ones that are minor
 
 def embed_sample(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Return the vector and the id of every readable picture."""
-    encoder = load_encoder(builtin_spec(32, "cpu", "float32", 1))
+    encoder = load_encoder(builtin_spec(batch_size=32, device="cpu", dtype="float32", threads=1))
     vectors, ids = [], []
     for shard in open_input(str(folder)).shards:
         images = []
@@ -124,7 +125,8 @@ def main() -> None:
         vectors, ids = embed_sample(sample)
         labels = pd.read_parquet(sample / "labels.parquet").set_index("id").loc[ids]
         truth = pd.read_parquet(sample / "truth.parquet")
-    prototypes = embed_captions(read_captions(default_prototypes()), builtin_spec(32, "cpu", "float32", 1))
+    encoder = builtin_spec(batch_size=32, device="cpu", dtype="float32", threads=1)
+    prototypes = embed_captions(read_captions(default_prototypes()), encoder)
     figures = {
         "repeats": args.repeats,
         "keep": args.keep,

@@ -1,44 +1,54 @@
-"""From a prototypes file to vectors: captions through the run's text tower, ready vectors, or labelled exemplars."""
+"""Prototypes in files: the one Parquet codec, and the readers of vectors and of labelled exemplars that users bring.
+
+A Parquet file of vectors has a row for each concept and each absent prototype, with the columns `attribute`, `concept`,
+`vector` and, where there are any, `temperature`. Captions are embedded elsewhere (`stages.caption_embedding`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fairdedup.core.prototypes import ABSENT, Prototypes
-from fairdedup.encoders import EncoderSpec, load_encoder
+from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.errors import UserError
-from fairdedup.storage.contents import load_embedded
-from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.run_files import read_array, read_table, write_table
 
-BLANK = "{}"
+ConceptVectors = Mapping[str, Mapping[str, NDArray[Any]]]
+"""Attribute -> {concept: vector (d,)}; the concept ``absent`` may have several: (a, d)."""
 
 
-class AttributeCaptions(BaseModel):
-    """The captions of one attribute."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    concepts: dict[str, list[str]]
-    templates: list[str] | None = None
-    absent: list[str] = []
+class _Row(NamedTuple):
+    attribute: str
+    concept: str
+    vector: NDArray[Any]
+    temperature: float | None
 
 
-class CaptionFile(BaseModel):
-    """A file of captions: templates with a blank, and the words that fill it for each concept."""
+@dataclass
+class _AttributeRows:
+    """The rows of one attribute.
 
-    model_config = ConfigDict(extra="forbid")
+    Attributes
+    ----------
+    concepts : dict of str to ndarray of shape (d,)
+        The vector of each concept, in the order of the file.
+    absent : list of ndarray of shape (d,)
+        Absent prototypes.
+    temperature : float or None
+        The temperature that a calibration has found.
+    """
 
-    templates: list[str] = ["a photo of a {}"]
-    attributes: dict[str, AttributeCaptions]
+    concepts: dict[str, NDArray[Any]] = field(default_factory=dict)
+    absent: list[NDArray[Any]] = field(default_factory=list)
+    temperature: float | None = None
 
 
 def default_prototypes() -> Path:
@@ -49,77 +59,105 @@ def default_prototypes() -> Path:
 
 
 def needs_text_tower(file: Path) -> bool:
-    """Tell whether a prototypes file holds captions."""
+    """Tell by its name whether a prototypes file holds captions."""
     return file.suffix in (".yaml", ".yml")
 
 
-def read_captions(file: Path) -> CaptionFile:
-    """Read and check a YAML file of captions.
+def write_prototypes(path: Path, prototypes: Prototypes) -> None:
+    """Write prototypes exactly as they are used: unit vectors of float16 values, with their temperatures.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file, which `read_prototypes` reads; users may give it as a prototypes file as well.
+    prototypes : Prototypes
+    """
+    rows = [
+        _Row(attribute.name, concept, vector.astype(np.float32), attribute.temperature)
+        for attribute in prototypes.attributes
+        for concept, vector in [
+            *zip(attribute.concepts, attribute.vectors, strict=True),
+            *((ABSENT, vector) for vector in attribute.absent),
+        ]
+    ]
+    _write_rows(path, rows, pa.float32(), with_temperatures=True)
+
+
+def write_vectors(path: Path, vectors: ConceptVectors, temperatures: Mapping[str, float] | None = None) -> None:
+    """Write vectors of any length and precision as a prototypes file, which `read_vectors` reads.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file.
+    vectors : mapping of str to mapping of str to ndarray
+        For each attribute a vector (d,) for each concept, and one (d,) or several (a, d) for ``absent``.
+    temperatures : mapping of str to float or None
+        The temperature of each attribute that has one.
+    """
+    known = temperatures or {}
+    rows = [
+        _Row(attribute, concept, vector, known.get(attribute))
+        for attribute, concepts in vectors.items()
+        for concept, own in concepts.items()
+        for vector in np.atleast_2d(own)
+    ]
+    _write_rows(path, rows, pa.float64(), with_temperatures=bool(known))
+
+
+def _write_rows(path: Path, rows: list[_Row], number: pa.DataType, *, with_temperatures: bool) -> None:
+    columns = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(number))]
+    if with_temperatures:
+        columns.append(("temperature", pa.float64()))
+    lines = [row._asdict() | {"vector": row.vector.tolist()} for row in rows]
+    write_table(path, pa.Table.from_pylist(lines, pa.schema(columns)))
+
+
+def read_prototypes(path: Path) -> Prototypes:
+    """Read what `write_prototypes` wrote: the very vectors, since to scale them again would round them again.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file of a run's state.
+    """
+    attributes = []
+    for name, rows in _group(_rows_of(read_table(path), np.float16), path).items():
+        vectors = np.stack(list(rows.concepts.values()))
+        absent = np.stack(rows.absent) if rows.absent else np.zeros((0, vectors.shape[1]), np.float16)
+        attributes.append(Attribute(name, tuple(rows.concepts), vectors, absent, rows.temperature))
+    return Prototypes(tuple(attributes))
+
+
+def check_vectors(file: Path) -> None:
+    """Check a file of vectors or exemplars as far as that goes before there are embeddings.
+
+    Parameters
+    ----------
+    file : Path
+        As `read_vectors` takes it.
 
     Raises
     ------
     UserError
-        If it cannot be read, or does not have the form of configs/prototypes/people.yaml.
+        As `read_vectors`, except for IDs that the run does not have.
     """
-    try:
-        known = yaml.safe_load(file.read_text(encoding="utf-8"))
-        captions = CaptionFile.model_validate(known)
-    except OSError as error:
-        raise UserError(f"prototypes {str(file)!r}: {error.strerror}; give a .yaml, .parquet, .npz or .npy") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; write it as people.yaml is written"
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
-        raise UserError(f"prototypes {str(file)!r} is no YAML: mend it, after configs/prototypes/people.yaml") from None
-    if not captions.attributes:
-        raise UserError(f"prototypes {str(file)!r} has no attributes: add one, as people.yaml does")
-    for name, attribute in captions.attributes.items():
-        if ABSENT in attribute.concepts:
-            raise UserError(f"prototypes {str(file)!r}: {name!r} has a concept {ABSENT!r}: write it beside `concepts`")
-        for template in attribute.templates or captions.templates:
-            if BLANK not in template:
-                raise UserError(f"prototypes {str(file)!r}: template {template!r} of {name!r} has no blank: add {{}}")
-        if not attribute.concepts or not all(attribute.concepts.values()):
-            raise UserError(f"prototypes {str(file)!r}: attribute {name!r} has a concept without words: add some")
-    return captions
-
-
-def embed_captions(captions: CaptionFile, spec: EncoderSpec) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return attribute -> {concept: the mean of its unit caption embeddings}; ``absent`` has one for each caption."""
-    encoder = load_encoder(spec)
-
-    def unit(texts: list[str]) -> NDArray[np.float64]:
-        vectors = encoder.encode_texts(texts).astype(np.float64)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    out: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for name, attribute in captions.attributes.items():
-        templates = attribute.templates or captions.templates
-        out[name] = {
-            concept: unit([t.replace(BLANK, w) for t in templates for w in words]).mean(axis=0)
-            for concept, words in attribute.concepts.items()
-        }
-        if attribute.absent:
-            out[name][ABSENT] = unit(attribute.absent)
-    return out
-
-
-def check_vectors(file: Path) -> None:
-    """Read prototypes that are vectors as far as that goes before there are embeddings; raises as `read_vectors`."""
     found = _read(file)
     if not isinstance(found, pa.Table):
         Prototypes.of(found)
 
 
-def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
+def read_vectors(file: Path, embedded: Embedded | None = None) -> Prototypes:
     """Read prototypes that are vectors, or means over labelled exemplars of the run.
 
-    ``.npy`` holds (c, d); ``.npz`` an array (d,) for each ``attribute/concept``, and (a, d) for ``attribute/absent``;
-    Parquet either attribute, concept and vector (and temperature, one for each attribute), or id, attribute and
-    concept: then a concept's prototype is the mean of the unit embeddings of the samples with those IDs.
+    Parameters
+    ----------
+    file : Path
+        ``.npy`` holds (c, d); ``.npz`` an array (d,) for each ``attribute/concept``, and (d,) or (a, d) for
+        ``attribute/absent``; ``.parquet`` either vectors, as `write_vectors` writes them, or exemplars: the columns id,
+        attribute and concept. The prototype of a concept is then the mean of the unit embeddings of its exemplars.
+    embedded : Embedded, optional
+        Embeddings of the run that the IDs of exemplars belong to; needed for a file of exemplars.
 
     Raises
     ------
@@ -127,49 +165,54 @@ def read_vectors(file: Path, run: RunDirectory) -> Prototypes:
         If the file cannot be read, has other columns, or names IDs that the run does not have.
     """
     found = _read(file)
-    return Prototypes.of(_exemplar_means(found, file, run) if isinstance(found, pa.Table) else found)
+    if not isinstance(found, pa.Table):
+        return Prototypes.of(found)
+    if embedded is None:
+        raise UserError(f"prototypes {str(file)!r} hold ids of exemplars, and there is no run to look them up in")
+    return Prototypes.of(_exemplar_means(found, file, embedded))
 
 
 def _read(file: Path) -> Any:
-    """Return an array, a mapping attribute -> {concept: vector}, or a table of exemplars."""
+    """Return an array, a mapping attribute -> {concept: vector}, prototypes, or a table of exemplars."""
     try:
         if file.suffix in (".npy", ".npz"):
-            with open(file, "rb") as stream:
-                found = np.load(stream, allow_pickle=False)
-                if isinstance(found, np.lib.npyio.NpzFile) != (file.suffix == ".npz"):
-                    raise ValueError("it is of another kind than its name says")
-                if file.suffix == ".npz":
-                    return _by_attribute(dict(found), file)
-                return _numbers(found, "the array", file)
+            return _read_numpy(file)
         if file.suffix == ".parquet":
             return _from_table(read_table(file), file)
     except UserError:
         raise
     except (OSError, EOFError, ValueError, TypeError, BadZipFile, pa.ArrowException) as error:
-        # NumPy would have us load it unsafely.
-        why = "no plain array" if "allow_pickle" in str(error) else (str(error) or "it is empty").splitlines()[0]
-        raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): mend it") from None
-    raise UserError(f"prototypes {str(file)!r}: no known kind; give a .yaml, .parquet, .npz or .npy file")
+        # numpy's own message advises to load the file unsafely.
+        why = "not a plain array" if "allow_pickle" in str(error) else (str(error) or "it is empty").splitlines()[0]
+        raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): write the file again") from None
+    raise UserError(f"prototypes {str(file)!r}: unknown kind; give a .yaml, .parquet, .npz or .npy file")
 
 
-def _numbers(array: Any, name: str, file: Path) -> NDArray[Any]:
+def _read_numpy(file: Path) -> Any:
+    with open(file, "rb") as stream:
+        found = np.load(stream, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile) != (file.suffix == ".npz"):
+            raise ValueError("its content is of another kind than its name says")
+        if file.suffix == ".npy":
+            return _expect_numbers(found, "the array", file)
+        out: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, vector in dict(found).items():
+            attribute, slash, concept = key.partition("/")
+            if not slash:
+                raise UserError(f"prototypes {str(file)!r}: array {key!r} has no attribute; name it attribute/concept")
+            out.setdefault(attribute, {})[concept] = _expect_numbers(vector, f"array {key!r}", file)
+        return out
+
+
+def _expect_numbers(array: Any, name: str, file: Path) -> NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         kind = getattr(array, "dtype", "no array")
         raise UserError(f"prototypes {str(file)!r}: {name} holds {kind}; give real numbers")
     return array
 
 
-def _by_attribute(arrays: dict[str, NDArray[Any]], file: Path) -> dict[str, dict[str, NDArray[Any]]]:
-    out: dict[str, dict[str, NDArray[Any]]] = {}
-    for key, vector in arrays.items():
-        attribute, slash, concept = key.partition("/")
-        if not slash:
-            raise UserError(f"prototypes {str(file)!r}: array {key!r} has no attribute; name it attribute/concept")
-        out.setdefault(attribute, {})[concept] = _numbers(vector, f"array {key!r}", file)
-    return out
-
-
-def _from_table(table: pa.Table, file: Path) -> Any:
+def _from_table(table: pa.Table, file: Path) -> pa.Table | Prototypes:
+    """Return prototypes of a table of vectors; a table of exemplars as it is, once its columns are checked."""
     names = set(table.column_names)
     for name in ("attribute", "concept", "vector" if "vector" in names else "id"):
         if name not in names:
@@ -178,44 +221,49 @@ def _from_table(table: pa.Table, file: Path) -> Any:
                 "give attribute, concept and vector, or attribute, concept and id"
             )
         if table.column(name).null_count:
-            raise UserError(f"prototypes {str(file)!r}: column {name!r} has empty rows; fill them or take them out")
+            raise UserError(f"prototypes {str(file)!r}: column {name!r} has empty rows; fill them or remove them")
     if "vector" not in names:
         return table
-    out: dict[str, dict[str, Any]] = {}
-    temperatures: dict[str, float] = {}
+    grouped = _group(_rows_of(table, np.float64), file)
+    vectors = {
+        name: rows.concepts | ({ABSENT: np.vstack(rows.absent)} if rows.absent else {})
+        for name, rows in grouped.items()
+    }
+    temperatures = {name: rows.temperature for name, rows in grouped.items() if rows.temperature is not None}
+    return Prototypes.of(vectors).at(temperatures)
+
+
+def _rows_of(table: pa.Table, dtype: type[np.floating[Any]]) -> Iterable[_Row]:
     for line in table.to_pylist():
-        attribute, concept = line["attribute"], line["concept"]
-        temperature = line.get("temperature")
-        if temperature is not None and temperatures.setdefault(attribute, temperature) != temperature:
-            raise UserError(f"prototypes {str(file)!r}: {attribute} has several temperatures; give it one")
-        own = out.setdefault(attribute, {})
-        if concept in own and concept != ABSENT:
-            raise UserError(f"prototypes {str(file)!r}: {attribute}, {concept} stands twice; give one vector of each")
-        vector = np.asarray(line["vector"], np.float64)
-        own[concept] = np.vstack((own[concept], vector)) if concept in own else vector
-    return Prototypes.of(out).at(temperatures)
+        yield _Row(line["attribute"], line["concept"], np.array(line["vector"], dtype), line.get("temperature"))
 
 
-def write_vectors(
-    file: Path, vectors: dict[str, dict[str, NDArray[np.float64]]], temperatures: dict[str, float] | None = None
-) -> None:
-    """Write prototypes as `read_vectors` reads them, with the temperature of each attribute that has one."""
-    known = temperatures or {}
-    lines = [
-        {"attribute": attribute, "concept": concept, "vector": vector}
-        | ({"temperature": known.get(attribute)} if known else {})
-        for attribute, concepts in vectors.items()
-        for concept, own in concepts.items()
-        for vector in np.atleast_2d(own).tolist()
-    ]
-    write_table(file, pa.Table.from_pylist(lines))
+def _group(rows: Iterable[_Row], file: Path) -> dict[str, _AttributeRows]:
+    """Return the rows of each attribute, in the order of the file."""
+    out: dict[str, _AttributeRows] = {}
+    for row in rows:
+        own = out.setdefault(row.attribute, _AttributeRows())
+        if row.temperature is not None:
+            if own.temperature not in (None, row.temperature):
+                raise UserError(f"prototypes {str(file)!r}: {row.attribute} has several temperatures; give it one")
+            own.temperature = row.temperature
+        if row.concept == ABSENT:
+            own.absent.append(row.vector)
+        elif row.concept in own.concepts:
+            raise UserError(
+                f"prototypes {str(file)!r}: {row.attribute}, {row.concept} has two vectors; give one for each concept"
+            )
+        else:
+            own.concepts[row.concept] = row.vector
+    return out
 
 
-def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str, dict[str, NDArray[np.float64]]]:
+def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptVectors:
+    run = embedded.directory
     lines = table.to_pylist()
     wanted = {str(line["id"]) for line in lines}
     found: dict[str, NDArray[np.float64]] = {}
-    for record in load_embedded(run).records:
+    for record in embedded.records:
         ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
         places = [k for k, name in enumerate(ids) if name in wanted]
         if places:
@@ -225,8 +273,8 @@ def _exemplar_means(table: pa.Table, file: Path, run: RunDirectory) -> dict[str,
     missing = sorted(wanted - set(found))
     if missing:
         raise UserError(
-            f"prototypes {str(file)!r} names id {missing[0]!r}, which the run does not have ({len(missing)} such): "
-            "take them out"
+            f"prototypes {str(file)!r} names id {missing[0]!r}, which is not in the run ({len(missing)} such ids): "
+            "remove these rows"
         )
     groups: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     for line in lines:

@@ -9,12 +9,14 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
+from fairdedup.storage.lock import claimed
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 
 RETRIES = 2  # a lost worker costs its own task
@@ -242,3 +244,25 @@ class Workers:
                 self._client.close()
             if self._cluster is not None:
                 self._cluster.close()
+
+
+@contextmanager
+def open_workers(config: RunConfig, progress: StageProgress, *, read_only: bool = False) -> Iterator[Workers]:
+    """Lock the run directory, unless it is only read, and yield the workers that a command may start.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run directory, and the scheduler or the size of the local cluster.
+    progress : StageProgress
+    read_only : bool
+        Whether the command writes nothing into the run directory.
+
+    Raises
+    ------
+    FairdedupError
+        If another command has locked the run directory.
+    """
+    lock = nullcontext() if read_only else claimed(config.out.absolute())
+    with lock, Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
+        yield workers

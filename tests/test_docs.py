@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from fairdedup.ledger import OWN_FILES
 
 import fairdedup
 from fairdedup.api import DECISION_COLUMNS, deduplicate
 from fairdedup.cli import cli
 from fairdedup.config import RunConfig
-from fairdedup.ledger import OWN_FILES
-from fairdedup.prototype_files import read_captions
+from fairdedup.stages.caption_embedding import read_captions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ from runs import (
     write_tar,
 )
 
-from fairdedup import deduplicate, pipeline
+from fairdedup import deduplicate
+from fairdedup.commands import run as run_command
+from fairdedup.commands.sweep import sweep_run
 from fairdedup.config import RunConfig
 from fairdedup.progress import StageProgress
 from fairdedup.storage.layout import RunDirectory
@@ -262,12 +265,12 @@ def test_sweep_says_what_prune_would_do_and_writes_nothing(prune, again, schedul
     fractions = [0.1, 0.8]
     config = RunConfig(out=again, rule=rule, cover=cover, prototypes=prototypes, scheduler=scheduler)
     with StageProgress(quiet=True) as progress, Workers(progress, scheduler) as workers:
-        lines = pipeline.sweep_run(config, fractions, workers)
+        lines = sweep_run(config, fractions, workers)
     assert files(again) == before
     for fraction, line in zip(fractions, lines, strict=True):
         run = prune("--keep", fraction, *flags_of(rule, cover)).run
         counts = manifest(run)["counts"]
-        assert line == {
+        assert asdict(line) == {
             "keep": fraction, "kept": counts["kept"], "eps": manifest(run)["eps"], "readmitted": counts["readmitted"]
         }  # fmt: skip
 
@@ -354,7 +357,7 @@ def test_a_shard_whose_file_was_lost_or_cut_is_made_again_alone(again, embedding
     assert contents(again / "kept") == first
 
 
-@pytest.mark.parametrize("stage", ["embed_stage", "cluster_stage", "prune_stage", "export"])
+@pytest.mark.parametrize("stage", ["embed_input", "cluster_embeddings", "decide", "export"])
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     stage, finished, tmp_path, monkeypatch, embeddings, prototypes, scheduler
 ):
@@ -365,7 +368,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, stage, stop)
+        patched.setattr(run_command, stage, stop)
         stopped = command(*asked)
     assert stopped.code == 1
     assert stopped.err.strip() == "fairdedup: error: interrupted. Run the same command to resume."
@@ -376,7 +379,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     done(*asked)
     after = files(tmp_path / "run")
     made = [name for name in before if name.startswith(("embeddings", "clusters"))]
-    assert made if stage not in ("embed_stage", "cluster_stage") else True
+    assert made if stage not in ("embed_input", "cluster_embeddings") else True
     assert {name: after[name] for name in made} == {name: before[name] for name in made}, "done twice"
     for folder in PRODUCT:
         assert contents(tmp_path / "run" / folder) == contents(finished / folder)

@@ -13,18 +13,21 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from fairdedup import prototype_files as captions
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import (
     check_vectors,
     default_prototypes,
-    embed_captions,
     needs_text_tower,
-    read_captions,
+    read_prototypes,
     read_vectors,
+    write_prototypes,
     write_vectors,
 )
+from fairdedup.stages import caption_embedding
+from fairdedup.stages.caption_embedding import embed_captions, read_captions
+from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord, seal_files, write_shard_record
 from fairdedup.storage.run_files import write_array, write_json, write_table
@@ -47,7 +50,7 @@ class Counting:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Counting:
     counting = Counting()
-    monkeypatch.setattr(captions, "load_encoder", lambda spec: counting if spec == SPEC else None)
+    monkeypatch.setattr(caption_embedding, "load_encoder", lambda spec: counting if spec == SPEC else None)
     return counting
 
 
@@ -107,14 +110,14 @@ def test_the_captions_that_ship_are_whole(encoder):
 
 
 WRONG_CAPTIONS = {
-    "not yaml": ("attributes: [", "is no YAML: mend it, after configs/prototypes/people.yaml"),
-    "a tab": ("attributes:\n\t- a", "is no YAML"),
-    "thirteenth month": ("attributes: 2024-13-45", "is no YAML"),
-    "nested too deep": ("attributes: " + "[" * 5000, "is no YAML"),
-    "code": ("attributes: !!python/object/apply:os.system [true]", "is no YAML"),
+    "not yaml": ("attributes: [", "is not valid YAML: correct it, following configs/prototypes/people.yaml"),
+    "a tab": ("attributes:\n\t- a", "is not valid YAML"),
+    "thirteenth month": ("attributes: 2024-13-45", "is not valid YAML"),
+    "nested too deep": ("attributes: " + "[" * 5000, "is not valid YAML"),
+    "code": ("attributes: !!python/object/apply:os.system [true]", "is not valid YAML"),
     "nothing": ("", "the file: input should be a valid dictionary"),
     "a list": ("- a", "the file: input should be a valid dictionary"),
-    "another key": ("atributes: {}", "field required; write it as people.yaml is written"),
+    "another key": ("atributes: {}", "field required; follow configs/prototypes/people.yaml"),
     "no attributes": ("attributes: {}", "has no attributes: add one"),
     "another key inside": ("attributes: {a: {concept: {x: [cat]}}}", "attributes.a.concepts: field required"),
     "no list of words": ("attributes: {a: {concepts: {x: cat}}}",
@@ -125,7 +128,7 @@ WRONG_CAPTIONS = {
     "no blank": ("{templates: [a photo], attributes: {a: {concepts: {x: [cat]}}}}",
                  "template 'a photo' of 'a' has no blank: add {}"),
     "no blank of its own": ("attributes: {a: {templates: ['x{'], concepts: {x: [cat]}}}", "template 'x{' of 'a'"),
-    "absent as a concept": ("attributes: {a: {concepts: {x: [cat], absent: [none]}}}", "write it beside `concepts`"),
+    "absent as a concept": ("attributes: {a: {concepts: {x: [cat], absent: [none]}}}", "move it out of `concepts`"),
 }  # fmt: skip
 
 
@@ -139,7 +142,7 @@ def test_a_wrong_file_of_captions_is_named_with_the_place(tmp_path, case):
 def test_a_file_of_captions_that_cannot_be_read(tmp_path):
     assert "No such file or directory; give a .yaml" in mistake(read_captions, tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "is no YAML" in mistake(read_captions, tmp_path / "bytes.yaml")
+    assert "is not valid YAML" in mistake(read_captions, tmp_path / "bytes.yaml")
 
 
 # Vectors
@@ -154,13 +157,10 @@ def vectors() -> dict[str, dict[str, NDArray[np.float64]]]:
     }
 
 
-NO_RUN = RunDirectory(Path("no run"))
-
-
 def test_vectors_come_back_from_parquet_whatever_their_names(tmp_path, vectors):
     write_vectors(tmp_path / "p.parquet", vectors)
     check_vectors(tmp_path / "p.parquet")
-    found = read_vectors(tmp_path / "p.parquet", NO_RUN)
+    found = read_vectors(tmp_path / "p.parquet")
     assert found.concepts == ["race/ethnicity=Hispanic/Latino", "race/ethnicity=other", "age=old"]
     assert found.dimension == 4
     for attribute, concepts in zip(found.attributes, vectors.values(), strict=True):
@@ -170,20 +170,46 @@ def test_vectors_come_back_from_parquet_whatever_their_names(tmp_path, vectors):
     assert found.attributes[0].absent.shape == (0, 4)
 
 
+def test_prototypes_in_use_come_back_bit_for_bit_with_their_temperatures(tmp_path, vectors):
+    known = Prototypes.of(vectors).at({"age": 0.25})
+    write_prototypes(tmp_path / "p.parquet", known)
+    assert read_prototypes(tmp_path / "p.parquet").same_as(known)
+    assert pq.read_schema(tmp_path / "p.parquet").names == ["attribute", "concept", "vector", "temperature"]
+
+
+def test_a_file_without_temperatures_is_read_by_both_readers(tmp_path, vectors):
+    known = Prototypes.of(vectors)
+    write_prototypes(tmp_path / "new.parquet", known)
+    older = pq.read_table(tmp_path / "new.parquet").drop_columns(["temperature"])
+    pq.write_table(older, tmp_path / "p.parquet")
+    assert read_prototypes(tmp_path / "p.parquet").same_as(known)
+    assert read_vectors(tmp_path / "p.parquet").concepts == known.concepts
+
+
+def test_vectors_are_written_unrounded_and_their_temperatures_only_where_there_are_any(tmp_path, vectors):
+    write_vectors(tmp_path / "p.parquet", vectors)
+    written = pq.read_table(tmp_path / "p.parquet")
+    assert written.column_names == ["attribute", "concept", "vector"]
+    assert written.column("vector").to_pylist()[0] == vectors["race/ethnicity"]["Hispanic/Latino"].tolist()
+    write_vectors(tmp_path / "t.parquet", vectors, {"age": 0.5})
+    assert pq.read_table(tmp_path / "t.parquet").column("temperature").to_pylist() == [None, None, 0.5, 0.5, 0.5]
+    assert [a.temperature for a in read_vectors(tmp_path / "t.parquet").attributes] == [None, 0.5]
+
+
 def test_one_caption_of_absence_comes_back(tmp_path, vectors):
     vectors["age"]["absent"] = vectors["age"]["absent"][:1]
     write_vectors(tmp_path / "p.parquet", vectors)
-    assert read_vectors(tmp_path / "p.parquet", NO_RUN).attributes[1].absent.shape == (1, 4)
+    assert read_vectors(tmp_path / "p.parquet").attributes[1].absent.shape == (1, 4)
 
 
 def test_vectors_of_npz_and_npy(tmp_path, vectors):
     rows = {"age/old": vectors["age"]["old"], "age/absent": vectors["age"]["absent"], "tone/a/b": np.arange(1, 5)}
     np.savez(tmp_path / "p.npz", **rows)  # type: ignore[arg-type]
-    found = read_vectors(tmp_path / "p.npz", NO_RUN)
+    found = read_vectors(tmp_path / "p.npz")
     assert found.concepts == ["age=old", "tone=a/b"]
     assert np.array_equal(found.attributes[0].absent, oracles.unit16(vectors["age"]["absent"]))
     np.save(tmp_path / "p.npy", np.eye(3, dtype=np.float32))
-    assert read_vectors(tmp_path / "p.npy", NO_RUN).concepts == ["concept=0", "concept=1", "concept=2"]
+    assert read_vectors(tmp_path / "p.npy").concepts == ["concept=0", "concept=1", "concept=2"]
 
 
 def test_no_file_of_vectors_needs_a_text_tower():
@@ -224,13 +250,13 @@ def cut_zip(path: Path) -> Path:
 AB = {"attribute": ["a", "a"], "concept": ["x", "y"]}
 WRONG_VECTORS = {
     "no such file": (lambda t: t / "none.npy", "cannot be read (", "none.npy"),
-    "a folder": (lambda t: t, "no known kind; give a .yaml, .parquet, .npz or .npy"),
-    "another kind": (lambda t: raw(t / "p.csv", b"a,b"), "p.csv': no known kind; give a .yaml"),
-    "an empty npy": (lambda t: raw(t / "p.npy", b""), "p.npy' cannot be read (", "): mend it"),
+    "a folder": (lambda t: t, "unknown kind; give a .yaml, .parquet, .npz or .npy"),
+    "another kind": (lambda t: raw(t / "p.csv", b"a,b"), "p.csv': unknown kind; give a .yaml"),
+    "an empty npy": (lambda t: raw(t / "p.npy", b""), "p.npy' cannot be read (", "): write the file again"),
     "an empty npz": (lambda t: raw(t / "p.npz", b""), "cannot be read ("),
     "an empty parquet": (lambda t: raw(t / "p.parquet", b""), "cannot be read ("),
-    "no npy": (lambda t: raw(t / "p.npy", b"no array"), "cannot be read (no plain array): mend it"),
-    "no npz": (lambda t: raw(t / "p.npz", b"no array"), "cannot be read (no plain array): mend it"),
+    "no npy": (lambda t: raw(t / "p.npy", b"no array"), "cannot be read (not a plain array): write the file again"),
+    "no npz": (lambda t: raw(t / "p.npz", b"no array"), "cannot be read (not a plain array): write the file again"),
     "a cut npz": (lambda t: cut_zip(t / "p.npz"), "cannot be read ("),
     "an npz named npy": (
         lambda t: npz(t / "x.npz", a__x=np.ones(3)).rename(t / "p.npy"), "of another kind than its name"
@@ -238,8 +264,8 @@ WRONG_VECTORS = {
     "an npy named npz": (lambda t: npy(t / "x.npy", np.eye(3)).rename(t / "p.npz"), "of another kind than its name"),
     "an npz of something else": (lambda t: _zip(t / "p.npz"), "'a/b.txt' holds no array; give real numbers"),
     "no parquet": (lambda t: raw(t / "p.parquet", b"no table at all, only text"), "cannot be read ("),
-    "objects in npy": (lambda t: npy(t / "p.npy", np.array([{}], object)), "no plain array"),
-    "objects in npz": (lambda t: npz(t / "p.npz", a__x=np.array([{}], object)), "no plain array"),
+    "objects in npy": (lambda t: npy(t / "p.npy", np.array([{}], object)), "not a plain array"),
+    "objects in npz": (lambda t: npz(t / "p.npz", a__x=np.array([{}], object)), "not a plain array"),
     "text": (lambda t: npy(t / "p.npy", [["a", "b"]]), "the array holds <U1; give real numbers"),
     "complex numbers": (lambda t: npz(t / "p.npz", a__x=[1j]), "array 'a/x' holds complex128; give real numbers"),
     "one vector alone": (lambda t: npy(t / "p.npy", np.ones(3)), "have shape (3,): give (concepts, d)"),
@@ -259,8 +285,10 @@ WRONG_VECTORS = {
                         "column 'vector' has empty rows"),
     "vectors of text": (lambda t: parquet(t / "p.parquet", **AB, vector=["x", "y"]), "cannot be read ("),
     "vectors of two lengths": (lambda t: parquet(t / "p.parquet", **AB, vector=[[1.0, 2.0], [1.0]]), "has shape (1,)"),
+    "two temperatures": (lambda t: parquet(t / "p.parquet", **AB, vector=[[1.0], [2.0]], temperature=[0.1, 0.2]),
+                         "a has several temperatures; give it one"),
     "a concept twice": (lambda t: parquet(t / "p.parquet", attribute=["a", "a"], concept=["x", "x"],
-                                          vector=[[1.0], [2.0]]), "a, x stands twice; give one vector of each"),
+                                          vector=[[1.0], [2.0]]), "a, x has two vectors; give one for each concept"),
 }  # fmt: skip
 
 
@@ -276,7 +304,7 @@ def test_a_wrong_file_of_vectors_is_found_before_anything_is_embedded(tmp_path, 
     file = make(tmp_path)
     message = mistake(check_vectors, file)
     assert all(text in message for text in expected), message
-    assert mistake(read_vectors, file, NO_RUN) == message
+    assert mistake(read_vectors, file) == message
     assert "allow_pickle" not in message and "unsafe" not in message
 
 
@@ -310,7 +338,7 @@ def test_a_concept_is_the_mean_of_the_unit_embeddings_of_its_exemplars(tmp_path,
     file = parquet(tmp_path / "e.parquet", id=["k6", "k0", "k2", "k2"], attribute=["a", "a", "b", "a"],
                    concept=["x", "x", "z", "y"])  # fmt: skip
     check_vectors(file)
-    found = read_vectors(file, run)
+    found = read_vectors(file, load_embedded(run))
     x = np.concatenate([np.load(run.vectors(k)) for k in range(2)]).astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     assert found.concepts == ["a=x", "a=y", "b=z"]
@@ -322,7 +350,7 @@ def test_exemplars_that_the_run_does_not_have_are_named(tmp_path, run):
     file = parquet(tmp_path / "e.parquet", id=["k6", "bad", "other"], attribute=["a"] * 3, concept=["x", "y", "y"])
     check_vectors(file)  # nobody knows yet
     assert mistake(read_vectors, file, run) == (
-        f"prototypes {str(file)!r} names id 'bad', which the run does not have (2 such): take them out"
+        f"prototypes {str(file)!r} names id 'bad', which is not in the run (2 such ids): remove these rows"
     )
     empty = parquet(tmp_path / "n.parquet", id=pa.array([None], pa.string()), attribute=["a"], concept=["x"])
     assert "column 'id' has empty rows" in mistake(check_vectors, empty)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from fairdedup.pipeline import prune_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from runs import UNUSABLE, manifest, prototype_vectors
 
+from fairdedup.commands.prune import prune_run
 from fairdedup.config import RunConfig
 from fairdedup.core import kmeans
 from fairdedup.core.row_hash import row_hash
@@ -44,7 +44,7 @@ class Here:
 def test_no_row_of_a_decision_is_handed_to_two_tasks_of_a_step(again, prototypes, rule):
     workers: Any = Here()
     config = RunConfig(out=again, rule=rule, keep=0.5, reserve=0.3, prototypes=prototypes)
-    readmitted = prune_stage(config, RunDirectory(again), workers).counts.readmitted
+    readmitted = prune_run(config, workers).counts.readmitted
     assert len(workers.handed["shares"]) > 1 and (readmitted > 30 or rule != "balanced")
     for step in ("decide", "shares", "export"):
         rows = np.concatenate([np.zeros(0, np.int64), *workers.handed[step]])

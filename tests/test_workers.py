@@ -22,7 +22,9 @@ import pytest
 from distributed import Client
 from runs import CLUSTERS, PRODUCT, command, contents, done, manifest, product, started, table
 
-from fairdedup import pipeline
+from fairdedup import workers as workers_module
+from fairdedup.commands.prune import prune_run
+from fairdedup.commands.run import run as run_all
 from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import StageProgress
@@ -125,9 +127,9 @@ def test_the_order_of_the_tasks_changes_no_byte(tmp_path, finished, embeddings, 
         config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS,
                            out=tmp_path / f"run{seed}", scheduler=scheduler)  # fmt: skip
         with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
-            patched.setattr(pipeline, "Workers", Shuffled)
-            with pipeline.at_work(config, progress) as workers:
-                pipeline.run(config, workers)
+            patched.setattr(workers_module, "Workers", Shuffled)
+            with workers_module.open_workers(config, progress) as workers:
+                run_all(config, workers)
         assert product(config.out) == product(finished)
 
 
@@ -173,10 +175,10 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
                 return [function(*task.arguments) for task in tasks]
 
     monkeypatch.setattr(storage, "GROUP_ROWS", 160)
-    monkeypatch.setattr(pipeline, "Workers", Here)
+    monkeypatch.setattr(workers_module, "Workers", Here)
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS, out=tmp_path / "run")
-    with StageProgress(quiet=True) as progress, pipeline.at_work(config, progress) as workers:
-        pipeline.run(config, workers)
+    with StageProgress(quiet=True) as progress, workers_module.open_workers(config, progress) as workers:
+        run_all(config, workers)
     assert sorted(contents(config.out / "kept")) == ["part-00000.parquet", "part-00001.parquet"]
     assert len(list((config.out / "clusters").glob("vectors_*.npy"))) == 2
     for folder in PRODUCT:
@@ -214,9 +216,9 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS,
                        out=tmp_path / "run", scheduler=address)  # fmt: skip
     with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
-        patched.setattr(pipeline, "Workers", Deadly)
-        with pipeline.at_work(config, progress) as workers:
-            pipeline.run(config, workers)
+        patched.setattr(workers_module, "Workers", Deadly)
+        with workers_module.open_workers(config, progress) as workers:
+            run_all(config, workers)
     assert product(config.out) == product(finished)
     assert {"embed", "train k-means", "assign", "search", "decide", "survey", "shares", "export"} <= set(done_again)
     # The task that the worker was at, and of quick ones those whose results it still held.
@@ -252,15 +254,15 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
     config = RunConfig(input=str(embeddings), keep=0.5, prototypes=prototypes, clusters=CLUSTERS,
                        out=tmp_path / "run", scheduler=scheduler)  # fmt: skip
     with pytest.MonkeyPatch.context() as patched, StageProgress(quiet=True) as progress:
-        patched.setattr(pipeline, "Workers", Failing)
-        with pytest.raises(FairdedupError) as caught, pipeline.at_work(config, progress) as workers:
-            pipeline.run(config, workers)
+        patched.setattr(workers_module, "Workers", Failing)
+        with pytest.raises(FairdedupError) as caught, workers_module.open_workers(config, progress) as workers:
+            run_all(config, workers)
     assert not isinstance(caught.value, UserError)
     assert str(caught.value) == (
         "embed of img_emb_2.npy failed: RuntimeError: the device is on fire; the same command goes on from here"
     )
-    with StageProgress(quiet=True) as progress, pipeline.at_work(config, progress) as workers:
-        pipeline.run(config, workers)
+    with StageProgress(quiet=True) as progress, workers_module.open_workers(config, progress) as workers:
+        run_all(config, workers)
     assert product(config.out) == product(finished)
 
 
@@ -340,7 +342,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp
         pytest.raises(FairdedupError, match="the same command goes on from here") as lost,
     ):
         processes.worker()
-        pipeline.prune_stage(config, RunDirectory(tmp_path / "run"), workers)
+        prune_run(config, workers)
     assert address in str(lost.value)
     assert "\n" not in str(lost.value)
     assert manifest(tmp_path / "run") == manifest(finished)  # the old decisions stand until there are new ones
@@ -393,7 +395,6 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finished, monkeypatch):
     from fairdedup.stages import pruning as prune
     from fairdedup.storage.contents import load_clustered, load_embedded
-    from fairdedup.storage.layout import RunDirectory
     from fairdedup.storage.marks import Marks
 
     shutil.copytree(finished, tmp_path / "run")

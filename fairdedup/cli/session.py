@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,9 @@ class Session:
     @contextmanager
     def workers(self, read_only: bool = False) -> Iterator[Workers]:
         """Show progress, lock the run directory unless it is only read, and yield the workers of this command."""
-        from fairdedup.storage.lock import claimed
-        from fairdedup.workers import Workers
+        from fairdedup.workers import open_workers
 
-        config = self.config
-        lock = nullcontext() if read_only else claimed(config.out.absolute())
-        limits = (config.scheduler, config.workers, config.memory_limit)
-        with self.progress, lock, Workers(self.progress, *limits) as workers:
+        with self.progress, open_workers(self.config, self.progress, read_only=read_only) as workers:
             yield workers
 
     @property

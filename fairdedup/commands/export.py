@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.datasets.originals import stems_that_clash
+from fairdedup.datasets.originals import find_clashing_stems
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.stages.id_export import ids_of, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure, plan_shards, reshard
@@ -218,9 +218,8 @@ def _write_shards(
 ) -> ExportResult:
     place = options.place
     shards: list[Any] = list(dataset.shards)
-    plan = Plan(
-        directory.root, place, options.what == "kept", _hash_shard_inputs(options, manifest), stems_that_clash(shards)
-    )
+    made_of, clashing = _hash_shard_inputs(options, manifest), find_clashing_stems(shards)
+    plan = Plan(directory.root, place, options.what == "kept", made_of, clashing)
     _begin_export(options, plan)
     new = plan_shards(directory, parts, shards, plan.kept, repeat(options.shard_samples))
     if options.shard_bytes is not None:
@@ -228,8 +227,9 @@ def _write_shards(
         new = plan_shards(directory, parts, shards, plan.kept, _cut_by_size(sizes, options.shard_bytes))
     written = reshard(plan, new, workers.submit)
     samples = sum(shard.samples for shard in written)
-    if samples != getattr(manifest.counts, options.what):
-        raise FairdedupError(f"{samples:,} samples were written, not {manifest['counts'][options.what]:,}: report this")
+    expected = getattr(manifest.counts, options.what)
+    if samples != expected:
+        raise FairdedupError(f"{samples:,} samples were written, not {expected:,}: report this")
     record = {
         "fairdedup": manifest.fairdedup,
         "what": options.what,

@@ -1,4 +1,4 @@
-"""Ready embeddings as clip-retrieval writes them: img_emb/img_emb_N.npy with metadata/metadata_N.parquet."""
+"""Reads ready embeddings as clip-retrieval writes them: img_emb/img_emb_N.npy with metadata/metadata_N.parquet."""
 
 from __future__ import annotations
 
@@ -11,15 +11,38 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import entries, fingerprint
-from fairdedup.datasets.metadata import describe, read_rows, with_ids
-from fairdedup.datasets.npy import load, read_shape
+from fairdedup.datasets.filesystem import fingerprint, list_entries
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
+from fairdedup.datasets.npy_arrays import load_rows, read_shape
 from fairdedup.errors import UserError
+
+FOLDER = "img_emb"
 
 
 @dataclass(frozen=True)
 class ClipRetrievalShard:
-    """One img_emb_N.npy and, where there is one, its metadata_N.parquet."""
+    """One img_emb_N.npy and, if there is one, its metadata_N.parquet.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system of both.
+    path : str
+        The .npy file.
+    number : str
+        N, as the names have it.
+    rows : int
+        Number of vectors.
+    table : str or None
+        The Parquet file.
+    id_column : str or None
+        The column of the table that holds the ids.
+    id_from : {"key", "shard/key"}
+        Whether ids have the shard's name before them.
+    label : str
+        Which of several folders it is in; "" for one folder.
+    """
 
     fs: AbstractFileSystem
     path: str
@@ -28,16 +51,16 @@ class ClipRetrievalShard:
     table: str | None = None
     id_column: str | None = None
     id_from: str = "key"
-    label: str = ""  # tells the folders of several apart
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The file's name, behind that of its folder where there are several."""
+        """Name of the file, with that of its folder before it if there are several."""
         return f"{self.label}img_emb_{self.number}.npy"
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) array."""
-        return load(self.fs, self.path)
+        return load_rows(self.fs, self.path)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then every other column of the Parquet file."""
@@ -47,10 +70,10 @@ class ClipRetrievalShard:
             table = read_rows(self.fs, self.table, 0, self.rows)
         ids = self.id_column or [f"{self.number}-{row}" for row in range(self.rows)]
         prefix = f"{self.label}img_emb_{self.number}/" if self.id_from == "shard/key" else ""
-        return with_ids(table, ids, self.table or self.path, prefix)
+        return add_id_column(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: an array says all there is to say."""
+        """Return nothing: a vector that cannot be used shows that by its values."""
         return {}
 
     def fingerprint(self) -> str:
@@ -58,20 +81,57 @@ class ClipRetrievalShard:
         return fingerprint(self.fs, *(p for p in (self.path, self.table) if p), label=self.name)
 
 
-def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from: str) -> Dataset:
-    """Make a data set of a folder with img_emb/ in it; every header is read, no data.
+class ClipRetrieval(InputFormat):
+    """Folders of ready embeddings as clip-retrieval writes them: one, or several that braces name."""
 
-    Raises
-    ------
-    UserError
-        If a file is missing, not embeddings, of another dimension than the first, or not of the length of
-        its metadata.
-    """
-    vectors = _numbered(fs, posixpath.join(root, "img_emb"), r"img_emb_([0-9]+)\.npy")
+    name = "clip-retrieval"
+    folder_title = "img_emb/"
+    documentation = (
+        DocumentedInput(
+            "ready embeddings in clip-retrieval's layout: a folder with `img_emb/img_emb_N.npy` and, if there, "
+            "`metadata/metadata_N.parquet`",
+            "float16, float32 or float64 (n, d)",
+            f"{DOCUMENTED_ID_COLUMN}; else `N-row`",
+        ),
+        DocumentedInput(
+            "several such folders, in braces (`'{day-1,day-2}/embeddings'`)",
+            "all of them, one after the other",
+            "the same; `--id shard/key` puts the folder before it",
+        ),
+    )
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether a folder, or every folder that braces name, has img_emb/ in it."""
+        if source.kind == "folder":
+            return FOLDER in source.folders
+        return source.kind == "pattern" and all(source.fs.isdir(posixpath.join(p, FOLDER)) for p in source.paths)
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return a shard for each img_emb_N.npy, of several folders in the order given; every header is read, no data.
+
+        Raises
+        ------
+        UserError
+            If a file is missing, not embeddings, of another dimension than the first of its folder, or not as long
+            as its metadata.
+        """
+        if source.kind == "folder":
+            shards = _open_folder(source.fs, source.paths[0], source.text, options)
+        else:
+            common = posixpath.commonpath(source.paths)
+            shards = []
+            for root in source.paths:
+                label = posixpath.relpath(root, common) + "/"
+                shards += [replace(shard, label=label) for shard in _open_folder(source.fs, root, root, options)]
+        return Dataset(kind="embeddings", format=self.name, source=source.text, shards=tuple(shards))
+
+
+def _open_folder(fs: AbstractFileSystem, root: str, text: str, options: ReadOptions) -> list[ClipRetrievalShard]:
+    vectors = _list_numbered(fs, posixpath.join(root, FOLDER), r"img_emb_([0-9]+)\.npy")
     if not vectors:
-        raise UserError(f"folder img_emb of {source!r} holds no img_emb_0.npy: give clip-retrieval's output folder")
+        raise UserError(f"folder img_emb of {text!r} holds no img_emb_0.npy: give clip-retrieval's output folder")
     folder = posixpath.join(root, "metadata")
-    tables = _numbered(fs, folder, r"metadata_([0-9]+)\.parquet") if fs.isdir(folder) else {}
+    tables = _list_numbered(fs, folder, r"metadata_([0-9]+)\.parquet") if fs.isdir(folder) else {}
     if tables:
         _expect_pairs(vectors, tables)
     shards: list[ClipRetrievalShard] = []
@@ -81,50 +141,41 @@ def open_clip_retrieval(fs: AbstractFileSystem, root: str, source: str, id_from:
         first_width = first_width or width
         if width != first_width:
             first = next(iter(vectors.values()))
-            raise UserError(f"{path!r} has {width} dimensions but {first!r} has {first_width}: keep them apart")
+            raise UserError(
+                f"{path!r} has {width} dimensions but {first!r} has {first_width}: put them into separate folders"
+            )
         table, column = tables.get(number), None
         if table is not None:
-            found, column = describe(fs, table)
-            if found != rows:
-                raise UserError(f"{path!r} has {rows:,} rows but {table!r} has {found:,}: write both again")
-            if shards and column != shards[0].id_column:
-                raise UserError(
-                    f"{table!r} has id column {column!r} but {shards[0].table!r} has "
-                    f"{shards[0].id_column!r}: name it alike in every file"
-                )
-        shards.append(ClipRetrievalShard(fs, path, number, rows, table, column, id_from))
-    return Dataset(kind="embeddings", format="clip-retrieval", source=source, shards=tuple(shards))
+            column = _expect_fitting_table(fs, table, path, rows, shards)
+        shards.append(ClipRetrievalShard(fs, path, number, rows, table, column, options.id_from))
+    return shards
 
 
-def open_several(fs: AbstractFileSystem, roots: list[str], source: str, id_from: str) -> Dataset:
-    """Make one data set of several such folders, in the order given.
-
-    Raises
-    ------
-    UserError
-        As `open_clip_retrieval`, of any of them.
-    """
-    common = posixpath.commonpath(roots)
-    shards = []
-    for root in roots:
-        own = open_clip_retrieval(fs, root, root, id_from).shards
-        label = posixpath.relpath(root, common) + "/"
-        shards += [replace(s, label=label) for s in own if isinstance(s, ClipRetrievalShard)]
-    return Dataset(kind="embeddings", format="clip-retrieval", source=source, shards=tuple(shards))
+def _expect_fitting_table(
+    fs: AbstractFileSystem, table: str, path: str, rows: int, earlier: list[ClipRetrievalShard]
+) -> str | None:
+    """Return the id column of a metadata file, which must be as long as its vectors and like the first one's."""
+    found, column = describe_table(fs, table)
+    if found != rows:
+        raise UserError(f"{path!r} has {rows:,} rows but {table!r} has {found:,}: write both again")
+    if earlier and column != earlier[0].id_column:
+        raise UserError(
+            f"{table!r} has id column {column!r} but {earlier[0].table!r} has {earlier[0].id_column!r}: give the "
+            "column the same name in every file"
+        )
+    return column
 
 
-def _numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
+def _list_numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
     """Return number -> path of the files in a folder whose name fits, in natural order."""
-    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in entries(fs, folder))
+    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in list_entries(fs, folder))
     return {match[1]: path for match, path in matches if match}
 
 
 def _expect_pairs(vectors: dict[str, str], tables: dict[str, str]) -> None:
     for number, path in vectors.items():
         if number not in tables:
-            raise UserError(
-                f"metadata_{number}.parquet is missing, but {path!r} is there: bring it, or remove metadata/"
-            )
+            raise UserError(f"metadata_{number}.parquet is missing, but {path!r} is there: add it, or remove metadata/")
     for number, path in tables.items():
         if number not in vectors:
-            raise UserError(f"img_emb_{number}.npy is missing, but {path!r} is there: bring it, or remove that file")
+            raise UserError(f"img_emb_{number}.npy is missing, but {path!r} is there: add it, or remove that file")

@@ -1,6 +1,6 @@
-"""Which column of a Parquet file is the image, its path or its vector, and which the id and the caption.
+"""Finds the columns of a Parquet file: the image, its path or its vector, the id and the caption.
 
-Known by type first, then by the names that are in use; where several fit, the user says which.
+The type of a column counts first, then the names that are in common use; if several fit, the user has to say which.
 """
 
 from __future__ import annotations
@@ -17,35 +17,66 @@ from fairdedup.errors import UserError
 Role = Literal["bytes", "vectors", "paths"]
 
 NAMES: dict[Role, tuple[str, ...]] = {
-    "bytes": ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "picture", "photo"),
+    "bytes": (
+        "image",
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "img",
+        "bytes",
+        "image_bytes",
+        "image_data",
+        "picture",
+        "photo",
+    ),
     "vectors": (
-        "embedding", "embeddings", "image_embedding", "image_embeddings", "img_emb", "img_embedding", "clip_embedding",
-        "emb", "vector", "image_vector", "features", "image_features",
+        "embedding",
+        "embeddings",
+        "image_embedding",
+        "image_embeddings",
+        "img_emb",
+        "img_embedding",
+        "clip_embedding",
+        "emb",
+        "vector",
+        "image_vector",
+        "features",
+        "image_features",
     ),
     "paths": (
-        "image_path", "path", "file_name", "filename", "file", "filepath", "file_path", "image_file", "image", "img",
+        "image_path",
+        "path",
+        "file_name",
+        "filename",
+        "file",
+        "filepath",
+        "file_path",
+        "image_file",
+        "image",
+        "img",
     ),
-}  # fmt: skip
-"""The names by which a column of each role is known."""
+}
+"""The names by which a column of each role is recognised."""
 
 CAPTION_COLUMNS = ("caption", "text", "txt", "TEXT", "alt_text", "alt")
-"""Columns that may hold the captions; the first that is there, and is text, does."""
+"""Columns that may hold the captions if they are text, the best first."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of one Parquet file are.
+    """The roles of the columns of one Parquet file.
 
     Attributes
     ----------
     role : {"bytes", "vectors", "paths"}
-        What ``sample`` holds.
+        What the column ``sample`` holds.
     sample : str
         The column of images, paths or vectors.
     id, caption : str or None
-        None where there is none.
+        The columns of ids and of captions; None if there is none.
     metadata : tuple of (str, str)
-        Every other column, and the name that it has in the run.
+        Every other column, and its name in the run.
     """
 
     role: Role
@@ -55,8 +86,8 @@ class Columns:
     metadata: tuple[tuple[str, str], ...]
 
 
-def role_of(kind: pa.DataType) -> Role | None:
-    """Return what a column of this type can be."""
+def find_role(kind: pa.DataType) -> Role | None:
+    """Return what a column of this type can hold: images, paths or vectors; None if none of these."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_dictionary(kind):
@@ -64,7 +95,7 @@ def role_of(kind: pa.DataType) -> Role | None:
     if pa.types.is_struct(kind):  # what the Hugging Face libraries write for an image
         names = [kind.field(k).name for k in range(kind.num_fields)]
         inner = kind.field(names.index("bytes")).type if names.count("bytes") == 1 else None
-        return "bytes" if inner is not None and role_of(inner) == "bytes" and names.count("path") < 2 else None
+        return "bytes" if inner is not None and find_role(inner) == "bytes" and names.count("path") < 2 else None
     if any(test(kind) for test in BINARY_TYPES[:3]):
         return "bytes"
     if any(test(kind) for test in TEXT_TYPES):
@@ -74,36 +105,37 @@ def role_of(kind: pa.DataType) -> Role | None:
     return None
 
 
-def recognise(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
-    """Say what the columns of a Parquet file are.
+def recognise_columns(schema: pa.Schema, wanted: str | None, path: str) -> Columns:
+    """Return the roles of the columns of a Parquet file.
 
     Parameters
     ----------
     schema : pyarrow.Schema
+        The columns and their types.
     wanted : str or None
-        The column of images, paths or vectors, where the user has named it.
+        The column of images, paths or vectors, if the user has named it.
     path : str
-        Of the file, for messages.
+        The file, for messages.
 
     Raises
     ------
     UserError
-        If there is no such column, or several would do.
+        If there is no column of images, paths or vectors, or if several fit.
     """
-    sample = _sample(schema, wanted, path)
-    role = role_of(schema.field(sample).type)
-    assert role is not None  # _sample has seen to it
+    sample = _find_sample(schema, wanted, path)
+    role = find_role(schema.field(sample).type)
+    assert role is not None  # _find_sample has checked it
     names = [name for name in schema.names if name != sample or role == "paths"]
     own = next((name for name in ID_COLUMNS if name in names and _can_be_id(schema.field(name).type)), None)
     if own is None and role == "paths":
         own = sample
-    caption = next((n for n in CAPTION_COLUMNS if n in names and role_of(schema.field(n).type) == "paths"), None)
+    caption = next((n for n in CAPTION_COLUMNS if n in names and find_role(schema.field(n).type) == "paths"), None)
     rest = [name for name in names if name != caption and (name != own or name == sample)]
     taken = {*rest, "id", "caption"}
     metadata = []
     for name in rest:
         new = name
-        if name in ("id", "caption"):  # a sample's own fields, which another column fills
+        if name in ("id", "caption"):  # reserved for the sample's own id and caption, which are another column
             new = f"input_{name}"
             while new in taken:
                 new += "_"
@@ -119,40 +151,44 @@ def _can_be_id(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
+def _find_sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
     if wanted is not None:
         if wanted not in schema.names:
-            raise UserError(f"{path!r} has no column {wanted!r}, but {_listed(schema.names)}: name one with --column")
-        kind = schema.field(wanted).type
-        if role_of(kind) is None:
             raise UserError(
-                f"column {wanted!r} of {path!r} is {_short(kind)}: name one of image bytes, paths (text) or vectors "
-                "(lists of floats)"
+                f"{path!r} has no column {wanted!r}, but {_enumerate(schema.names)}: name one with --column"
+            )
+        kind = schema.field(wanted).type
+        if find_role(kind) is None:
+            raise UserError(
+                f"column {wanted!r} of {path!r} is {_abbreviate(kind)}: name one of image "
+                "bytes, paths (text) or vectors (lists of floats)"
             )
         return wanted
     of_role: dict[Role, list[str]] = {role: [] for role in NAMES}
     for field in schema:
-        role = role_of(field.type)
+        role = find_role(field.type)
         if role is not None:
             of_role[role].append(field.name)
     known = {role: [name for name in names if name in NAMES[role]] for role, names in of_role.items()}
-    # Paths beside images or vectors say where these came from; they are asked only where nothing else is there.
+    # Paths beside images or vectors say where these came from; they count only if there is nothing else.
     fit = known["bytes"] + known["vectors"] or of_role["bytes"] + of_role["vectors"] or known["paths"]
     if len(fit) > 1:
-        raise UserError(f"{path!r} has several columns that may be meant ({_listed(fit)}): add --column {fit[0]}")
+        raise UserError(
+            f"{path!r} has several columns that fit ({_enumerate(fit)}): choose one, as with --column {fit[0]}"
+        )
     if not fit:
         raise UserError(
             f"{path!r} has no column of images (bytes), of their paths or of embeddings (lists of floats), but "
-            f"{_listed(schema.names)}: name it with --column, or download URLs first, as img2dataset does"
+            f"{_enumerate(schema.names)}: name it with --column, or download URLs first, as img2dataset does"
         )
     return fit[0]
 
 
-def _listed(names: list[str]) -> str:
+def _enumerate(names: list[str]) -> str:
     more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
     return (", ".join(repr(name[:60]) for name in names[:8]) or "none") + more
 
 
-def _short(kind: pa.DataType) -> str:
+def _abbreviate(kind: pa.DataType) -> str:
     text = str(kind)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,6 @@
-"""What every reader gives: samples or vectors, shard by shard, in row order (DESIGN sections 2 and 4).
+"""What every reader returns: samples or vectors, shard by shard, in row order.
 
-Shards are small picklable values that name bytes; they open nothing until a worker asks them to.
+Shards are small picklable values that name bytes; they open nothing until a worker reads them.
 """
 
 from __future__ import annotations
@@ -17,40 +17,43 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.storage.object_stores import any_in
 
+Metadata = dict[str, Any]
+"""The columns of one sample besides its id and caption: free-form, as the input has them."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One member of an image shard, readable or not.
+    """One sample of an image shard, readable or not.
 
     Attributes
     ----------
     position : int
-        Place in the shard, from 0; members that cannot be read still count.
+        Position in the shard, from 0; samples that cannot be read count too.
     id : str
-        The sample's own key. Whether ids are unique over the data set is checked by the pipeline.
+        The sample's own key. The stages check that ids are unique over the data set.
     image : bytes or None
-        The encoded image file; None when the sample is rejected already.
+        The encoded image file; None if the sample is rejected already.
     caption : str or None
-        The text beside the image; None when there is none or it is empty.
+        The text beside the image; None if there is none or it is empty.
     metadata : dict
-        Scalar columns of the input; never a key ``id`` or ``caption``, which are fields of their own.
+        The other columns of the input; never a key ``id`` or ``caption``, which are fields of their own.
     source : str
-        Where the sample lies, for people: ``shard-00000.tar/000012.jpg`` or a relative path.
+        Where the sample is, for people: ``shard-00000.tar/000012.jpg`` or a relative path.
     error : str or None
-        Why there is no usable image; None exactly when ``image`` is there.
+        Why there is no usable image; None if and only if there is an ``image``.
     """
 
     position: int
     id: str
     image: bytes | None
     caption: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
     source: str = ""
     error: str | None = None
 
 
-class ImageShard(Protocol):
-    """One shard of images with captions; picklable, and cheap to build and to send to a worker."""
+class Shard(Protocol):
+    """What shards of images and of embeddings have in common; picklable, and cheap to build and to send."""
 
     @property
     def name(self) -> str:
@@ -58,7 +61,7 @@ class ImageShard(Protocol):
 
     @property
     def fs(self) -> AbstractFileSystem:
-        """Where it lies."""
+        """The file system that it is read from."""
 
     @property
     def path(self) -> str:
@@ -66,33 +69,21 @@ class ImageShard(Protocol):
 
     @property
     def rows(self) -> int | None:
-        """How many samples it holds, for progress; None where only reading it tells."""
-
-    def read(self) -> Iterator[Sample]:
-        """Yield every sample in position order, holding one at a time."""
+        """Number of samples, for progress; None where only reading it tells."""
 
     def fingerprint(self) -> str:
-        """Return a short text that changes when the bytes do (name, size, time or etag), at no reading."""
+        """Return a short text that changes when the bytes do, from name, size and time or etag; nothing is read."""
 
 
-class EmbeddingShard(Protocol):
-    """One shard of ready embeddings with what is known of each row; picklable and cheap to build."""
+class ImageShard(Shard, Protocol):
+    """One shard of images with captions."""
 
-    @property
-    def name(self) -> str:
-        """The shard's name, unique in its data set."""
+    def read(self) -> Iterator[Sample]:
+        """Yield every sample in position order, one in memory at a time."""
 
-    @property
-    def fs(self) -> AbstractFileSystem:
-        """Where it lies."""
 
-    @property
-    def path(self) -> str:
-        """The file or folder on `fs` that it is read from."""
-
-    @property
-    def rows(self) -> int | None:
-        """How many samples it holds, for progress; None where only reading it tells."""
+class EmbeddingShard(Shard, Protocol):
+    """One shard of ready embeddings, with the metadata of each row."""
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) float16, float32 or float64 array, memory-mapped where the file is local."""
@@ -101,15 +92,24 @@ class EmbeddingShard(Protocol):
         """Return n rows: column ``id`` (string) first, then every other metadata column of the input."""
 
     def faults(self) -> dict[int, str]:
-        """Return why rows cannot be used whose vectors, which hold NaN then, do not tell."""
-
-    def fingerprint(self) -> str:
-        """Return a short text that changes when the bytes do (name, size, time or etag), at no reading."""
+        """Return why rows cannot be used, by position, where the vector (all NaN then) does not tell the reason."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An input recognised: its kind, its format and its shards in natural name order."""
+    """An opened input.
+
+    Attributes
+    ----------
+    kind : {"images", "embeddings"}
+        Whether its samples still have to be embedded.
+    format : str
+        The name of its format, as it is registered.
+    source : str
+        INPUT as the user gave it.
+    shards : tuple of ImageShard or of EmbeddingShard
+        Its shards, in natural name order.
+    """
 
     kind: Literal["images", "embeddings"]
     format: str
@@ -118,9 +118,9 @@ class Dataset:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Name and fingerprint of every shard; asked for once, since each may be a call to an object store."""
+        """Fingerprint of every shard by name, computed once, since each may be a request to an object store."""
         return {shard.name: shard.fingerprint() for shard in self.shards}
 
     def lies_in(self, folder: Path) -> bool:
-        """Tell whether anything of it is read from this folder, links followed."""
+        """Tell whether any shard is read from this folder, after following links."""
         return any_in((shard.fs.unstrip_protocol(shard.path) for shard in self.shards), folder)

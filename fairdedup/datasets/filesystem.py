@@ -1,6 +1,6 @@
-"""Finding and naming the files of an input, on the local disk or any fsspec file system (DESIGN section 4).
+"""Finds, names and reads the files of an input, on the local disk or any file system that fsspec knows.
 
-Never follows a link round in a circle and never opens what is not a plain file.
+It never follows links in a circle, and never opens anything but plain files.
 """
 
 from __future__ import annotations
@@ -20,19 +20,30 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import OBJECT_STORES, WEB, check_url, missing_package, protocol_of, read_range
+from fairdedup.storage.remote_path import read_range
+from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 
-BLOCK = 1 << 23  # bytes that are asked of a store at a time
+BLOCK = 1 << 23  # bytes of one request to a store
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
 class Unreadable(Exception):
-    """One file that cannot be read; the message is a reason fit for rejected/."""
+    """One file cannot be read; the message is the reason that rejected/ records."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name in a folder."""
+    """A file or folder in a folder.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the folder.
+    path : str
+        Its path on the file system.
+    is_dir : bool
+        Whether it is a folder, or a link to one.
+    """
 
     name: str
     path: str
@@ -40,7 +51,12 @@ class Entry:
 
 
 def locate(source: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of a path or URL and the path on it.
+    """Return the file system of a path or URL, and the path on it.
+
+    Parameters
+    ----------
+    source : str
+        INPUT as the user gave it.
 
     Raises
     ------
@@ -48,7 +64,7 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
         If the source is empty, its protocol is unknown or not installed, or its URL has credentials in it.
     """
     if not source or "\0" in source:
-        raise UserError(f"the input is {source!r}: give a folder, a file, a pattern of tar shards or a URL")
+        raise UserError(f"the input is {source!r}: give a folder, a file, a pattern of shards or a URL")
     if os.path.lexists(source):  # a local name may hold "::" or ":", which mean something in a URL
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
     check_url(source)
@@ -60,7 +76,9 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
             return WebFileSystem(), source
         fs, path = url_to_fs(source)
     except ImportError as error:
-        raise UserError(f"cannot open input {source!r}: {missing_package(protocol or '', str(error))}") from None
+        raise UserError(
+            f"cannot open input {source!r}: {explain_missing_package(protocol or '', str(error))}"
+        ) from None
     except Exception as error:  # an unknown protocol, an archive that is damaged
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
@@ -69,7 +87,15 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
 
 
 def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
-    """Open a file for reading; of a store in blocks, since its own would hold much at a time."""
+    """Open a file for reading; from a store in blocks of 8 MiB, since fsspec's own would need more memory.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    """
     if isinstance(fs, LocalFileSystem):
         file: IO[bytes] = fs.open(path, "rb")
     else:
@@ -78,48 +104,55 @@ def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
 
 
 def is_on_web(fs: AbstractFileSystem) -> bool:
-    """Tell whether a file system is of web servers, which hardly know folders."""
-    return _is_of(fs, WEB)
+    """Tell whether a file system reads web servers, which can hardly list folders."""
+    return _has_protocol(fs, WEB)
 
 
-def _is_of(fs: AbstractFileSystem, protocols: tuple[str, ...]) -> bool:
+def _has_protocol(fs: AbstractFileSystem, protocols: tuple[str, ...]) -> bool:
     return (fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]) in protocols
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
-    """Sort key that puts "2" before "10"; a total order, for texts equal but for leading zeros too."""
-    parts = re.split(r"([0-9]+)", text)  # odd places are digits, so types never meet
+    """Return a sort key that puts "2" before "10"; the order is total, also between "1" and "01"."""
+    parts = re.split(r"([0-9]+)", text)  # digits are at odd places, so a number is never compared with a text
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), text
 
 
-def plain_text(name: str) -> str:
-    r"""Return text that any file can hold: a byte that is not UTF-8, or half a pair, is spelt ``\udcff``."""
+def to_valid_text(name: str) -> str:
+    r"""Return text that any file can hold: a byte that is not UTF-8, or half a surrogate pair, becomes ``\udcff``."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def extension(name: str) -> str:
+def get_extension(name: str) -> str:
     """Return what follows the last dot of a file name, in lower case; "" without one."""
     return posixpath.splitext(name)[1][1:].lower()
 
 
-def entries(fs: AbstractFileSystem, folder: str) -> list[Entry]:
-    """List a folder in natural order, hidden names left out, links to folders counted as folders.
+def list_entries(fs: AbstractFileSystem, folder: str) -> list[Entry]:
+    """List a folder in natural order, without hidden names; a link to a folder counts as a folder.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    folder : str
+        The folder's path on it.
 
     Raises
     ------
     UserError
-        If the folder may not be read.
+        If its permissions forbid it.
     """
     try:
         if isinstance(fs, LocalFileSystem):
-            with os.scandir(folder) as found:  # without fsspec's stat of every file
+            with os.scandir(folder) as found:  # fsspec would call stat for every file
                 listed = [Entry(e.name, posixpath.join(folder, e.name), _is_dir(e)) for e in found]
         else:
             paths = {info["name"].rstrip("/"): info["type"] for info in fs.ls(folder, detail=True)}
-            paths.pop(folder.rstrip("/"), None)  # object stores list the folder's own marker
+            paths.pop(folder.rstrip("/"), None)  # object stores list the folder's own marker, too
             listed = [Entry(posixpath.basename(p), p, kind == "directory") for p, kind in paths.items()]
     except PermissionError:
-        raise UserError(f"folder {folder!r} may not be read: check its permissions") from None
+        raise UserError(f"folder {folder!r} cannot be read: check its permissions") from None
     return sorted((e for e in listed if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
 
 
@@ -131,14 +164,22 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def walk(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (relative folder, file names) for a folder and everything under it; "" is the root itself."""
+    """Yield (relative folder, file names) for a folder and every folder below it; "" is the folder itself.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    root : str
+        The folder's path on it.
+    """
     todo: list[tuple[str, str, frozenset[Any]]] = [(root, "", frozenset())]
     while todo:
         folder, relative, above = todo.pop()
         identity = _identity(fs, folder)
-        if identity in above:  # a link to a folder that it lies in
+        if identity in above:  # a link to a folder that contains it
             continue
-        found = entries(fs, folder)
+        found = list_entries(fs, folder)
         yield relative, [entry.name for entry in found if not entry.is_dir]
         todo.extend(
             (entry.path, posixpath.join(relative, entry.name), above | {identity}) for entry in found if entry.is_dir
@@ -152,8 +193,17 @@ def _identity(fs: AbstractFileSystem, folder: str) -> Any:
     return stat.st_dev, stat.st_ino
 
 
-def within(fs: AbstractFileSystem, folder: str, name: str) -> str:
-    """Return the path on the file system of a file that data names, relative to a folder or in full.
+def resolve_within(fs: AbstractFileSystem, folder: str, name: str) -> str:
+    """Return the path of a file that the data name, relative to a folder or in full.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system of the folder.
+    folder : str
+        The folder of the data set, as a path on `fs`.
+    name : str
+        What a column of paths says.
 
     Raises
     ------
@@ -170,9 +220,9 @@ def within(fs: AbstractFileSystem, folder: str, name: str) -> str:
         if name.partition("://")[0] not in protocols:
             raise outside
         path = fs._strip_protocol(name)
-    # A server may read %2e, and another system a backslash, as what they stand for.
-    for spelt in (path, unquote(path), path.replace("\\", "/")):
-        if not spelt.startswith(base) or ".." in spelt.split("/"):
+    # Some servers decode %2e, and some systems take a backslash for a slash.
+    for variant in (path, unquote(path), path.replace("\\", "/")):
+        if not variant.startswith(base) or ".." in variant.split("/"):
             raise outside
     return path
 
@@ -180,7 +230,16 @@ def within(fs: AbstractFileSystem, folder: str, name: str) -> str:
 def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     """Return the bytes of a plain file of at most ``limit`` bytes.
 
-    A fault of the disk or the network is not a bad sample: it stays the exception that it is.
+    A fault of the disk or the network is not a bad sample: such exceptions pass unchanged.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    limit : int
+        The most bytes that are read.
 
     Raises
     ------
@@ -188,10 +247,10 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
         If the file is missing, forbidden, too large or not a plain file.
     """
     try:
-        if _is_of(fs, OBJECT_STORES):  # one request, and no listing where there is none
+        if _has_protocol(fs, OBJECT_STORES):  # one request, and no listing if there is no such object
             return _at_most(read_range(fs, path, 0, limit + 1), limit)
         info = fs.info(path)
-        if info["type"] != "file":  # a named pipe would wait for ever
+        if info["type"] != "file":  # reading a named pipe would block for ever
             raise Unreadable("not a plain file")
         if info["size"] is not None and info["size"] > limit:
             raise Unreadable(f"file larger than {limit >> 20} MiB")
@@ -208,7 +267,7 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     except OSError as error:
         if isinstance(fs, LocalFileSystem) and os.path.islink(path):
             raise Unreadable("link that leads nowhere") from error
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # a name that data gave
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR):  # a name from the data
             raise Unreadable("no file can have this path") from error
         raise
 
@@ -220,12 +279,22 @@ def _at_most(data: bytes, limit: int) -> bytes:
 
 
 def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
-    """Return 16 hex digits that change when the label or a file's name, size, or time or etag does."""
+    """Return 16 hex digits that change when the label does, or a file's name, size, time or etag.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    *paths : str
+        The files' paths on it.
+    label : str
+        What else identifies the shard.
+    """
     digest = hashlib.sha256(label.encode("utf-8", "surrogatepass"))
     for path in paths:
         try:
             info = fs.info(path)
-        except OSError as error:  # a broken link; a vanished file shows when it is read
+        except OSError as error:  # a broken link; a missing file is noticed when it is read
             if not isinstance(fs, LocalFileSystem) and not isinstance(error, FileNotFoundError):
                 raise
             info = {}

@@ -1,6 +1,6 @@
-"""A folder of image files, with what lies beside them: ``.txt`` captions, ``.json`` columns, metadata files.
+"""Reads a folder of image files, with the files beside them: ``.txt`` captions, ``.json`` columns, metadata files.
 
-The id is the relative path; shards are runs of 1,000 files in natural order.
+The id is the relative path; a shard is 1,000 consecutive files in natural order.
 """
 
 from __future__ import annotations
@@ -8,27 +8,28 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import CAPTION_COLUMNS
-from fairdedup.datasets.dataset import Dataset, Sample
+from fairdedup.datasets.dataset import Dataset, Metadata, Sample
 from fairdedup.datasets.filesystem import (
     Unreadable,
-    extension,
     fingerprint,
+    get_extension,
     natural_key,
-    plain_text,
     read_file,
+    to_valid_text,
     walk,
 )
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
-from fairdedup.datasets.img2dataset import downloads
-from fairdedup.datasets.listing import METADATA_FILES, lines, resolved
+from fairdedup.datasets.img2dataset import read_downloads
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.listing import METADATA_FILES, read_lines, resolve_file_name
+from fairdedup.datasets.registry import describe_folders
 from fairdedup.datasets.rows import is_parquet
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, caption_and_metadata, columns_of
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, combine_sidecars, parse_columns
 from fairdedup.errors import UserError
 
 SHARD_FILES = 1_000
@@ -36,18 +37,42 @@ SHARD_FILES = 1_000
 
 @dataclass(frozen=True)
 class Listed:
-    """One sample of a folder: the image and what lies beside it, as relative paths."""
+    """One sample of a folder: the image and the files beside it, as relative paths.
+
+    Attributes
+    ----------
+    path : str
+        The image.
+    text, json : str or None
+        The caption and the columns of the same stem.
+    columns : dict or None
+        What a metadata file says of the image.
+    error : str or None
+        Why the sample is rejected without being read.
+    """
 
     path: str
     text: str | None = None
     json: str | None = None
-    columns: dict[str, Any] | None = None  # of a metadata file
+    columns: Metadata | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class FolderShard:
-    """A run of image files under one root."""
+    """Consecutive image files of one folder and its sub-folders.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The folder.
+    name : str
+        The shard's name.
+    files : tuple of Listed
+        The samples.
+    """
 
     fs: AbstractFileSystem
     path: str
@@ -69,22 +94,22 @@ class FolderShard:
                     image = read_file(self.fs, posixpath.join(self.path, listed.path), MAX_IMAGE_BYTES)
                 except Unreadable as fault:
                     error = str(fault)
-            text = self._beside(listed.text, "caption_error", notes)
-            json = self._beside(listed.json, "json_error", notes)
-            caption, metadata = caption_and_metadata(text, columns_of(json) if json is not None else {})
-            caption, own = _laid_over(caption, listed.columns or {})
-            path = plain_text(listed.path)
+            text = self._read_beside(listed.text, "caption_error", notes)
+            json = self._read_beside(listed.json, "json_error", notes)
+            caption, metadata = combine_sidecars(text, parse_columns(json) if json is not None else {})
+            caption, own = _apply_columns(caption, listed.columns or {})
+            path = to_valid_text(listed.path)
             yield Sample(
                 position=position,
                 id=path,
                 image=image,
                 caption=caption,
-                metadata={"path": path} | _renamed(metadata | own, "path") | notes,
+                metadata={"path": path} | _prefix_names(metadata | own, "path") | notes,
                 source=path,
                 error=error,
             )
 
-    def _beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
+    def _read_beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
         if name is None:
             return None
         try:
@@ -96,15 +121,15 @@ class FolderShard:
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
         names = [name for listed in self.files for name in (listed.path, listed.text, listed.json) if name is not None]
-        told = [
+        from_metadata = [
             repr((listed.path, listed.columns, listed.error)) for listed in self.files if listed.columns or listed.error
         ]
-        label = "\0".join([self.name, *(listed.path for listed in self.files), *told])
+        label = "\0".join([self.name, *(listed.path for listed in self.files), *from_metadata])
         return fingerprint(self.fs, *(posixpath.join(self.path, name) for name in names), label=label)
 
 
-def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return the caption, from a metadata file's columns where no other was found, and the rest of them."""
+def _apply_columns(caption: str | None, columns: Metadata) -> tuple[str | None, Metadata]:
+    """Return the caption, taken from a metadata file's columns if no other was found, and the other columns."""
     own = dict(columns)
     name = next((name for name in CAPTION_COLUMNS if name in own), None)
     if caption is None and name is not None:
@@ -113,74 +138,125 @@ def _laid_over(caption: str | None, columns: dict[str, Any]) -> tuple[str | None
         if isinstance(value, str):
             caption = value.strip() or None
             del own[name]
-    return caption, _renamed(own, "id", "caption")
+    return caption, _prefix_names(own, "id", "caption")
 
 
-def _renamed(columns: dict[str, Any], *taken: str) -> dict[str, Any]:
-    """Return columns with those that bear a sample's own names called ``input_`` something."""
-    return {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
+def _prefix_names(columns: Metadata, *reserved: str) -> Metadata:
+    """Return the columns; those with a reserved name get ``input_`` before it."""
+    return {f"input_{name}" if name in reserved else name: value for name, value in columns.items()}
 
 
-def open_folder(fs: AbstractFileSystem, root: str, source: str) -> Dataset:
-    """Read the names of a folder of images, and the metadata files in it.
+class ImageFolder(InputFormat):
+    """A folder of image files, which any folder can be: this format is tried last."""
 
-    Raises
-    ------
-    UserError
-        If there is no image in it; the message says what there is.
+    name = "folder"
+    folder_title = "images"
+    is_fallback = True
+    documentation = (
+        DocumentedInput(
+            "a folder of images",
+            f"{', '.join(IMAGE_EXTENSIONS)}, in sub-folders too; of the same stem a `.txt` as caption and a `.json` as "
+            "metadata; [metadata files](#image-folders-with-metadata)",
+            "relative path",
+        ),
+    )
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether the input is a folder, or an image, which `open` explains."""
+        return source.kind == "folder" or (
+            source.kind == "files" and get_extension(source.paths[0]) in IMAGE_EXTENSIONS
+        )
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return shards of 1,000 files, from the names in the folder and the metadata files in it.
+
+        Raises
+        ------
+        UserError
+            If there is no image in it, and the message says what there is; or if the input is a single image.
+        """
+        if source.kind != "folder":
+            raise UserError(f"{source.text!r} is a single image: give the folder that it lies in")
+        fs, root = source.fs, source.paths[0]
+        found = _list_images(fs, root)
+        if not found.images and not found.tables:
+            raise UserError(_explain_no_images(source.text, found.others))
+        rejected: list[Listed] = []
+        for table in found.tables:
+            rejected += _apply(fs, root, table, found.images)
+        for name in found.downloads:
+            rejected += _failed_downloads(fs, root, name)
+        if not found.images and not rejected:
+            raise UserError(_explain_no_images(source.text, found.others))
+        ordered = sorted([*found.images.values(), *rejected], key=lambda listed: natural_key(listed.path))
+        shards = tuple(
+            FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(ordered[start : start + SHARD_FILES]))
+            for start in range(0, len(ordered), SHARD_FILES)
+        )
+        return Dataset(kind="images", format=self.name, source=source.text, shards=shards)
+
+
+@dataclass
+class _Contents:
+    """What a folder and everything below it holds.
+
+    Attributes
+    ----------
+    images : dict of str to Listed
+        Image files by relative path, with the caption and JSON files of the same stem.
+    tables : list of str
+        Metadata files, one for each folder that has any.
+    downloads : list of str
+        img2dataset's tables at the top, whose images are in a folder of the same stem.
+    others : Counter of str
+        How many files of each other extension there are.
     """
-    files: dict[str, Listed] = {}
-    others: Counter[str] = Counter()
-    tables: list[str] = []
+
+    images: dict[str, Listed] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
+    found = _Contents()
     top: list[str] = []
     folders: set[str] = set()
     for folder, names in walk(fs, root):
         folders.add(folder)
         top = names if not folder else top
-        texts = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "txt"}
-        jsons = {posixpath.splitext(name)[0]: name for name in names if extension(name) == "json"}
-        tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
+        texts = {posixpath.splitext(name)[0]: name for name in names if get_extension(name) == "txt"}
+        jsons = {posixpath.splitext(name)[0]: name for name in names if get_extension(name) == "json"}
+        found.tables += [posixpath.join(folder, name) for name in METADATA_FILES if name in names][:1]
         for name in names:
-            if extension(name) in IMAGE_EXTENSIONS:
+            if get_extension(name) in IMAGE_EXTENSIONS:
                 stem = posixpath.splitext(name)[0]
-                text, json = (found.get(stem) for found in (texts, jsons))
+                text, json = (beside.get(stem) for beside in (texts, jsons))
                 path = posixpath.join(folder, name)
-                files[path] = Listed(path, text and posixpath.join(folder, text), json and posixpath.join(folder, json))
+                found.images[path] = Listed(
+                    path, text and posixpath.join(folder, text), json and posixpath.join(folder, json)
+                )
             else:
-                others[f".{extension(name)}" if extension(name) else "without extension"] += 1
-    if not files and not tables:
-        raise UserError(_no_images(source, others))
-    faults: list[Listed] = []
-    for table in tables:
-        faults += _apply(fs, root, table, files)
-    for name in top:
-        if is_parquet(name) and posixpath.splitext(name)[0] in folders:
-            faults += _failed_downloads(fs, root, name)
-    if not files and not faults:
-        raise UserError(_no_images(source, others))
-    ordered = sorted([*files.values(), *faults], key=lambda listed: natural_key(listed.path))
-    shards = tuple(
-        FolderShard(fs, root, f"files-{start // SHARD_FILES:05d}", tuple(ordered[start : start + SHARD_FILES]))
-        for start in range(0, len(ordered), SHARD_FILES)
-    )
-    return Dataset(kind="images", format="folder", source=source, shards=shards)
+                found.others[f".{get_extension(name)}" if get_extension(name) else "without extension"] += 1
+    found.downloads = [name for name in top if is_parquet(name) and posixpath.splitext(name)[0] in folders]
+    return found
 
 
 def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Listed]) -> list[Listed]:
-    """Give files the columns of a metadata file, and return the lines of it that are rejected rows."""
+    """Add the columns of a metadata file to the files, and return its lines that are rejected rows."""
     faults = []
-    for number, (name, columns, fault) in enumerate(lines(fs, posixpath.join(root, table)), 1):
-        path = resolved(posixpath.dirname(table), name) if name is not None else None
+    for number, (name, columns, fault) in enumerate(read_lines(fs, posixpath.join(root, table)), 1):
+        path = resolve_file_name(posixpath.dirname(table), name) if name is not None else None
         if fault is None and path is None:
             fault = "path leads out of the data set's folder" if name else "no file_name"
         if fault is None and path is not None and path in files and files[path].columns is not None:
-            fault = f"listed twice in {plain_text(posixpath.basename(table))}"
+            fault = f"listed twice in {to_valid_text(posixpath.basename(table))}"
         elif fault is not None and path is not None and path in files and files[path].columns is None:
-            files[path] = replace(files[path], columns={"metadata_error": fault})  # costs the columns, not the image
+            files[path] = replace(files[path], columns={"metadata_error": fault})  # the image itself is still good
             continue
         if fault is not None or path is None:
             faults.append(Listed(f"{table}#{number}" if path is None else path, error=fault))
-        else:  # a listed file that is not there shows when it is read
+        else:  # a listed file that does not exist is noticed when it is read
             files[path] = replace(files.get(path, Listed(path)), columns=columns)
     return faults
 
@@ -188,25 +264,23 @@ def _apply(fs: AbstractFileSystem, root: str, table: str, files: dict[str, Liste
 def _failed_downloads(fs: AbstractFileSystem, root: str, table: str) -> list[Listed]:
     """Return the rows of an img2dataset table whose download failed: their files were never written."""
     stem = posixpath.splitext(table)[0]
-    told = downloads(fs, posixpath.join(root, table))
-    return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in told if why is not None]
+    downloads = read_downloads(fs, posixpath.join(root, table))
+    return [Listed(table if key is None else f"{stem}/{key}", error=why) for key, why in downloads if why is not None]
 
 
-def _no_images(source: str, others: Counter[str]) -> str:
+def _explain_no_images(source: str, others: Counter[str]) -> str:
     kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-    found = ", ".join(f"{count:,} {plain_text(kind)!r}" for kind, count in kinds[:5])
+    found = ", ".join(f"{count:,} {to_valid_text(kind)!r}" for kind, count in kinds[:5])
     more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
     if not others:
-        return (
-            f"folder {source!r} holds no files: give a folder with images, tar shards, Parquet files or img_emb/ in it"
-        )
+        return f"folder {source!r} holds no files: give a folder with {describe_folders()} in it"
     if others[".tar"]:
-        mend = f"for shards in its sub-folders give the pattern {source.rstrip('/') + '/**/*.tar'!r}"
+        remedy = f"for shards in its sub-folders give the pattern {source.rstrip('/') + '/**/*.tar'!r}"
     elif others[".parquet"]:
-        mend = f"for Parquet files in its sub-folders give the pattern {source.rstrip('/') + '/**/*.parquet'!r}"
+        remedy = f"for Parquet files in its sub-folders give the pattern {source.rstrip('/') + '/**/*.parquet'!r}"
     elif others[".npy"]:
-        mend = "for embeddings give one .npy file or the folder that holds img_emb/"
+        remedy = "for embeddings give one .npy file or the folder that holds img_emb/"
     else:
-        kinds_read = " ".join(sorted(IMAGE_EXTENSIONS))
-        mend = f"give a folder with images ({kinds_read}), tar shards, Parquet files or img_emb/ in it"
-    return f"folder {source!r} holds no images, but {found}{more}: {mend}"
+        kinds_read = " ".join(IMAGE_EXTENSIONS)
+        remedy = f"give a folder with {describe_folders()} in it; images are {kinds_read}"
+    return f"folder {source!r} holds no images, but {found}{more}: {remedy}"

@@ -1,4 +1,4 @@
-"""A file of ids, as people keep them: a line an id, or a table with a column of them."""
+"""Reads files of ids: text with an id a line, or a table with a column of ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fairdedup.datasets.rows import as_text
+from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
 COLUMNS = ("id", "uid", "key")
@@ -18,27 +18,40 @@ KINDS = ".txt (an id a line), .csv or .parquet (a column id)"
 
 
 def check_ids(path: Path, option: str) -> None:
-    """Refuse a file that is not there or of no known kind, without reading it.
-
-    Raises
-    ------
-    UserError
-        Naming the option and what it takes.
-    """
-    if not path.is_file():
-        raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
-    if path.suffix.lower() not in (".txt", ".csv", ".parquet"):
-        raise UserError(f"{option} {str(path)!r} is of no known kind: give a {KINDS}")
-
-
-def read_ids(path: Path, option: str) -> pa.Array:
-    """Return the ids of a file, each once, in the order of the file.
+    """Refuse a file that does not exist or is of an unknown kind, without reading it.
 
     Parameters
     ----------
     path : Path
+        The file.
     option : str
-        Which option names the file, for messages.
+        The option that names it, for messages.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or its extension is unknown.
+    """
+    if not path.is_file():
+        raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
+    if path.suffix.lower() not in (".txt", ".csv", ".parquet"):
+        raise UserError(f"{option} {str(path)!r} is of unknown kind: give a {KINDS}")
+
+
+def read_ids(path: Path, option: str) -> pa.Array:
+    """Return the ids of a file, without repetitions, in the order of the file.
+
+    Parameters
+    ----------
+    path : Path
+        A .txt, .csv or .parquet file.
+    option : str
+        The option that names it, for messages.
+
+    Returns
+    -------
+    pyarrow.Array of string
+        The ids.
 
     Raises
     ------
@@ -49,28 +62,35 @@ def read_ids(path: Path, option: str) -> pa.Array:
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
-            return _column(path, option)
+            return _read_parquet(path, option)
         with open(path, encoding="utf-8-sig", newline="") as file:
             if kind == ".txt":
                 names = [line.rstrip("\r\n") for line in file]
             else:
                 lines = csv.DictReader(file)
-                column = id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
+                column = find_id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{option} {str(path)!r} cannot be read ({str(error).splitlines()[0]}): write it anew"
+            f"{option} {str(path)!r} cannot be read ({str(error).splitlines()[0]}): write the file again"
         ) from None
     return pc.unique(pa.array([name for name in names if name], pa.string()))
 
 
-def _column(path: Path, option: str) -> pa.Array:
-    column = id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
-    return pc.unique(as_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
+def _read_parquet(path: Path, option: str) -> pa.Array:
+    column = find_id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
+    return pc.unique(cast_to_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
 
 
-def id_column(names: Sequence[str], what: str) -> str:
-    """Return which of these columns holds the ids; `what` names the file, for the message.
+def find_id_column(names: Sequence[str], what: str) -> str:
+    """Return which of these columns holds the ids.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns of a file.
+    what : str
+        The file, for the message.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""From the bytes of an image file to upright RGB pixels (DESIGN section 7: untrusted input).
+"""Decodes untrusted image files to upright RGB pixels.
 
-Reads the first frame only, refuses bombs before decoding, and gives every fault a short reason that repeats
-nothing of the file.
+It reads the first frame only, refuses decompression bombs before it decodes them, and describes every fault in a few
+words that repeat nothing of the file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 
 MAX_PIXELS = 100_000_000
-"""Most pixels decoded: 300 MB as RGB, so that a worker stays under 2 GiB whatever it converts."""
+"""The most pixels that are decoded: 300 MB as RGB, so that a worker stays under 2 GiB whatever it converts."""
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Longest image file read."""
+"""The longest image file that is read."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow knows riskier ones
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow knows others, which are riskier
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,43 +33,43 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What the largest value of a wide image may stand for; an image that fits none is stretched to its own range.
+# The largest value that an image of this mode may have; an image that exceeds all of them is scaled to its own range.
 _WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
 
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on bad files reach stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise its remarks on bad files reach stderr
 
 
 class BadImage(ValueError):
-    """Bytes that give no picture; the message is a short reason without any byte of the file."""
+    """Bytes cannot be decoded to a picture; the message is a short reason without any byte of the file."""
 
 
 def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB.
 
-    The first frame of an animation; EXIF rotation applied; transparency laid on white; palette, grey,
+    The result is the first frame of an animation, with EXIF rotation applied, transparency on white, and palette, grey,
     16-bit, float and CMYK converted to 8-bit RGB.
 
     Parameters
     ----------
     data : bytes
-        A whole JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file, whatever its name says.
+        A complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file, whatever its name says.
 
     Returns
     -------
     PIL.Image.Image
-        Mode "RGB", at most ``MAX_PIXELS`` pixels, with no file behind it.
+        A picture of mode "RGB" with at most ``MAX_PIXELS`` pixels, fully loaded.
 
     Raises
     ------
     BadImage
-        If the bytes are empty, too many, not such an image, damaged, cut off, or a decompression bomb.
+        If the bytes are empty, too many, not an image of these kinds, damaged, cut off, or a decompression bomb.
     """
     if not data:
         raise BadImage("empty file")
     if len(data) > MAX_IMAGE_BYTES:
         raise BadImage(f"file larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    # Threads that overlap here can at worst leave this one filter in place; it is narrow for that reason.
+    # Threads that overlap here can at worst leave this filter in place, so it is a narrow one.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         picture, orientation = _decode(data)
@@ -77,7 +77,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, int | None]:
-    """Return the picture as it is stored and its EXIF orientation; what the decoder held is freed by then."""
+    """Return the picture as it is stored, and its EXIF orientation; the decoder's memory is freed on return."""
     kind = "image"
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -87,8 +87,8 @@ def _decode(data: bytes) -> tuple[Image.Image, int | None]:
             if image.width * image.height == 0:
                 raise BadImage(f"{kind} without pixels")
             image.load()
-            return _rgb(image), _orientation(image)  # after load: TIFF turns itself, PNG may end with EXIF
-    except (BadImage, MemoryError):  # a machine short of memory says nothing about the image
+            return _rgb(image), _orientation(image)  # after load: TIFF applies it itself, PNG may end with EXIF
+    except (BadImage, MemoryError):  # a shortage of memory is no fault of the image
         raise
     except Image.DecompressionBombError:
         raise BadImage(_TOO_LARGE) from None
@@ -116,9 +116,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _eight_bits(image).convert("RGB")
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(layer, mask=layer)
-        return ground
+        background = Image.new("RGB", image.size, "white")
+        background.paste(layer, mask=layer)
+        return background
     return image.convert("RGB")
 
 

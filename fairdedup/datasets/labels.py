@@ -1,4 +1,4 @@
-"""A file of labels: an id a line and a column for each attribute, as CSV or Parquet; all of it is text."""
+"""Reads files of labels: an id a line and a column for each attribute, as CSV or Parquet; all values become text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import id_column
-from fairdedup.datasets.rows import as_text
+from fairdedup.datasets.ids import find_id_column
+from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
-MOST_GROUPS = 50  # more distinct values are hardly an attribute, unless it is named
+MOST_GROUPS = 50  # a column with more distinct values is hardly an attribute, unless the user names it
 MOST_NAMED = 1000
 _AT_ONCE = 1 << 16
 
@@ -28,12 +28,13 @@ class Labels:
     Attributes
     ----------
     places : dict of str to int
-        Of each id, its line.
+        The line of each id, from 0.
     attributes : tuple of str
+        The columns that are attributes.
     groups : tuple of tuple of str
-        Of each attribute, its labels in order.
+        The distinct labels of each attribute, sorted.
     codes : ndarray of shape (n, attributes), int32
-        Which label; -1 where there is none.
+        The position of each label in its `groups`; -1 where a line has no label.
     """
 
     places: dict[str, int]
@@ -48,40 +49,31 @@ def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:
     Parameters
     ----------
     path : Path
-        .csv or .parquet, with a column id, uid or key.
+        A .csv or .parquet file with a column id, uid or key.
     attributes : sequence of str or None
-        Which columns are attributes; None: all others.
+        The columns that are attributes; None: all but the column of ids.
 
     Raises
     ------
     UserError
-        If it cannot be read, an id stands twice, or a column is not there or has too many different values.
+        If it cannot be read, an id is repeated, or a column is missing or has too many different values.
     """
     what = f"--labels {str(path)!r}"
     if not path.is_file():
         raise UserError(f"{what}: no such file; give a .csv or .parquet with a column id and one for each attribute")
     if path.suffix.lower() not in (".csv", ".parquet"):
-        raise UserError(f"{what} is of no known kind: give a .csv or .parquet")
+        raise UserError(f"{what} is of unknown kind: give a .csv or .parquet")
     try:
-        lines = _of_csv(path, what) if path.suffix.lower() == ".csv" else _of_parquet(path, what, attributes)
+        lines = _read_csv(path, what) if path.suffix.lower() == ".csv" else _read_parquet(path, what, attributes)
         return _collect(lines, attributes, what)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write it anew") from None
+        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write the file again") from None
 
 
 def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None, what: str) -> Labels:
     header = [str(name) for name in next(lines)]
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{what}: column {name!r} stands twice; name each column differently")
-    own = header.index(id_column(header, what))
-    names = tuple(dict.fromkeys(wanted)) if wanted is not None else tuple(n for k, n in enumerate(header) if k != own)
-    for name in names:
-        if name not in header or name == header[own]:
-            there = ", ".join(n for n in header if n != header[own]) or "none"
-            raise UserError(f"{what}: no attribute {name!r}; its columns of labels are {there}")
-    if not names:
-        raise UserError(f"{what} has no column beside {header[own]!r}: add one for each attribute")
+    own = _check_header(header, what)
+    names = _choose_attributes(header, own, wanted, what)
     columns = [header.index(name) for name in names]
     known: list[dict[str, int]] = [{} for _ in names]
     most = MOST_GROUPS if wanted is None else MOST_NAMED
@@ -90,24 +82,43 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
     for number, line in enumerate(lines, 2):
         name = line[own] or ""
         if not name:
-            raise UserError(f"{what}: line {number} has no id; fill it, or take the line out")
+            raise UserError(f"{what}: line {number} has no id; add it, or remove the line")
         if places.setdefault(name, len(places)) != number - 2:
-            raise UserError(f"{what}: id {name!r} stands twice, again in line {number}; give one line for each id")
+            raise UserError(f"{what}: duplicate id {name!r} in line {number}; give one line for each id")
         codes.append([_code(known[k], line[c]) for k, c in enumerate(columns)])
         for k, groups in enumerate(known):
             if len(groups) > most:
-                raise UserError(
-                    f"{what}: column {names[k]!r} has more than {most} different values; "
-                    + ("group them" if wanted is not None else "name those that are attributes, as --attributes a,b")
+                remedy = (
+                    "group them" if wanted is not None else "name the columns that are attributes, as --attributes a,b"
                 )
+                raise UserError(f"{what}: column {names[k]!r} has more than {most} different values; {remedy}")
     if not places:
         raise UserError(f"{what} has no lines: give one for each id")
     ordered = [sorted(groups) for groups in known]
     found = np.array(codes, np.int32)
     for k, groups in enumerate(known):
-        rank = np.array([ordered[k].index(g) for g in groups] + [-1], np.int32)  # -1 takes the last
+        rank = np.array([ordered[k].index(g) for g in groups] + [-1], np.int32)  # code -1 indexes the last entry
         found[:, k] = rank[found[:, k]]
     return Labels(places, names, tuple(map(tuple, ordered)), found)
+
+
+def _check_header(header: list[str], what: str) -> int:
+    """Return the position of the column of ids."""
+    for name in header:
+        if header.count(name) > 1:
+            raise UserError(f"{what}: duplicate column {name!r}; give each column its own name")
+    return header.index(find_id_column(header, what))
+
+
+def _choose_attributes(header: list[str], own: int, wanted: Sequence[str] | None, what: str) -> tuple[str, ...]:
+    others = [name for k, name in enumerate(header) if k != own]
+    names = tuple(others if wanted is None else dict.fromkeys(wanted))
+    for name in names:
+        if name not in others:
+            raise UserError(f"{what}: no attribute {name!r}; its columns of labels are {', '.join(others) or 'none'}")
+    if not names:
+        raise UserError(f"{what} has no column but {header[own]!r}: add one for each attribute")
+    return names
 
 
 def _code(known: dict[str, int], value: str | None) -> int:
@@ -116,7 +127,7 @@ def _code(known: dict[str, int], value: str | None) -> int:
     return known.setdefault(value, len(known))
 
 
-def _of_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
+def _read_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         header = next(lines, None)
@@ -126,17 +137,17 @@ def _of_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
         for line in lines:
             if len(line) > len(header):
                 raise UserError(
-                    f"{what}: line {lines.line_num} has {len(line)} values for {len(header)} columns; mend it"
+                    f"{what}: line {lines.line_num} has {len(line)} values for {len(header)} columns; correct the line"
                 )
             if line:
                 yield line + [None] * (len(header) - len(line))
 
 
-def _of_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterator[Sequence[str | None]]:
+def _read_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterator[Sequence[str | None]]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if wanted is not None:
-            names = [n for n in names if n in (id_column(names, what), *wanted)]
+            names = [n for n in names if n in (find_id_column(names, what), *wanted)]
         yield names
         for batch in file.iter_batches(_AT_ONCE, columns=names):
             yield from zip(*(_texts(batch.column(name), name, what) for name in names), strict=True)
@@ -144,10 +155,11 @@ def _of_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterator
 
 def _texts(column: pa.Array, name: str, what: str) -> list[str | None]:
     if pa.types.is_floating(column.type):
-        column = pa.array(column.to_pandas(), from_pandas=True)  # NaN is no label
+        column = pa.array(column.to_pandas(), from_pandas=True)  # NaN means no label
     try:
-        return as_text(pa.chunked_array([column])).to_pylist()
+        return cast_to_text(pa.chunked_array([column])).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
-            f"{what}: column {name!r} is {column.type}, no labels; name those that are, as --attributes a,b"
+            f"{what}: column {name!r} is {column.type}, which cannot be labels; name the columns "
+            "that can, as --attributes a,b"
         ) from None

@@ -1,6 +1,6 @@
-"""A metadata.csv, .jsonl or .parquet in a folder of images: a line an image, as Hugging Face's image folders have it.
+"""Reads the metadata.csv, .jsonl or .parquet of a folder of images: a line an image, as Hugging Face lays them out.
 
-Its column ``file_name`` is relative to its own folder; whatever leads elsewhere is never opened.
+Its column ``file_name`` is relative to the folder of the metadata file; what leads out of the folder is never opened.
 """
 
 from __future__ import annotations
@@ -9,25 +9,49 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.columns import role_of
-from fairdedup.datasets.filesystem import open_file, plain_text
-from fairdedup.datasets.rows import DAMAGED, opened, stream, text_column
-from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, columns_of
+from fairdedup.datasets.columns import find_role
+from fairdedup.datasets.dataset import Metadata
+from fairdedup.datasets.filesystem import open_file, to_valid_text
+from fairdedup.datasets.rows import DAMAGED, open_parquet_file, stream_rows, to_texts
+from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, parse_columns
 from fairdedup.errors import UserError
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 ROWS_AT_ONCE = 1_000
 
-Line = tuple[str | None, dict[str, Any], str | None]  # file name, columns, or why the line is unusable
+
+class Line(NamedTuple):
+    """A line of a metadata file.
+
+    Attributes
+    ----------
+    file_name : str or None
+        The image that it describes.
+    columns : dict
+        The other columns.
+    fault : str or None
+        Why the line cannot be used.
+    """
+
+    file_name: str | None
+    columns: Metadata
+    fault: str | None
 
 
-def lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
+def read_lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     """Yield every line of a metadata file.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The metadata file's path on it; its extension says how it is read.
 
     Raises
     ------
@@ -38,8 +62,16 @@ def lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     return reader(fs, path)
 
 
-def resolved(folder: str, name: str) -> str | None:
-    """Return the relative path of a file that a line names; None where it leads out of the folder."""
+def resolve_file_name(folder: str, name: str) -> str | None:
+    """Return the relative path of a file that a line names; None if it leads out of the folder.
+
+    Parameters
+    ----------
+    folder : str
+        The folder of the metadata file, relative to the data set.
+    name : str
+        The line's ``file_name``.
+    """
     if not name or "\0" in name or "://" in name or name.startswith(("/", "\\")):
         return None
     if ".." in name.replace("\\", "/").split("/"):
@@ -57,12 +89,12 @@ def _csv(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
                 raise _no_file_name(path, list(names))
             for line in reader:
                 if "\0more" in line:
-                    yield line[FILE_NAME], {}, "more fields than the first line has names"
+                    yield Line(line[FILE_NAME], {}, "more fields than the first line has names")
                 else:
-                    columns = {plain_text(name): value for name, value in line.items() if name != FILE_NAME}
-                    yield line[FILE_NAME], columns, None
+                    columns = {to_valid_text(name): value for name, value in line.items() if name != FILE_NAME}
+                    yield Line(line[FILE_NAME], columns, None)
         except csv.Error as error:
-            raise UserError(f"{path!r} is no CSV at line {reader.line_num}: {error}; write it anew") from None
+            raise UserError(f"{path!r} is not valid CSV at line {reader.line_num}: {error}; write it again") from None
 
 
 def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
@@ -71,31 +103,35 @@ def _jsonl(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
         while line := raw.readline(MAX_TEXT_BYTES + 1):
             number += 1
             if len(line) > MAX_TEXT_BYTES:
-                raise UserError(f"line {number} of {path!r} is over {MAX_TEXT_BYTES >> 20} MiB: write it anew")
+                raise UserError(f"line {number} of {path!r} is over {MAX_TEXT_BYTES >> 20} MiB: write it again")
             if not line.strip():
                 continue
-            columns = columns_of(line)
+            columns = parse_columns(line)
             name = columns.pop(FILE_NAME, None)
             fault = columns.get("json_error") if set(columns) == {"json_error"} and name is None else None
             if fault is None and not isinstance(name, str):
                 fault = f"no {FILE_NAME}"
-            yield name if isinstance(name, str) else None, columns, fault
+            yield Line(name if isinstance(name, str) else None, columns, fault)
 
 
 def _parquet(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
-        if FILE_NAME not in names or role_of(parquet.schema_arrow.field(FILE_NAME).type) != "paths":
+        if FILE_NAME not in names or find_role(parquet.schema_arrow.field(FILE_NAME).type) != "paths":
             raise _no_file_name(path, names)
-    for count, batch in stream(fs, path, 0, rows, ROWS_AT_ONCE):
-        files = text_column(batch.column(FILE_NAME)) if batch is not None else [None] * count
+    for count, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE):
+        files = to_texts(batch.column(FILE_NAME)) if batch is not None else [None] * count
         for k, name in enumerate(files):
-            columns = {plain_text(n): batch.column(n)[k] for n in names if n != FILE_NAME} if batch is not None else {}
-            yield name, columns, DAMAGED if batch is None else None if name else f"no {FILE_NAME}"
+            columns = (
+                {to_valid_text(n): batch.column(n)[k] for n in names if n != FILE_NAME} if batch is not None else {}
+            )
+            fault = None if name else f"no {FILE_NAME}"
+            yield Line(name, columns, DAMAGED if batch is None else fault)
 
 
 def _no_file_name(path: str, names: list[str]) -> UserError:
     found = ", ".join(repr(name[:60]) for name in names[:8]) or "nothing"
     return UserError(
-        f"{path!r} has no column {FILE_NAME!r} of text, but {found}: rename one, or move it to another folder"
+        f"{path!r} has no column {FILE_NAME!r} of text, but {found}: rename a column, or move the "
+        "file to another folder"
     )

@@ -1,4 +1,4 @@
-"""The Parquet file beside embeddings: its rows in a range, with the column of ids first."""
+"""Reads the Parquet file beside ready embeddings: a range of its rows, with the column of ids first."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ from collections.abc import Sequence
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.rows import as_text, opened, stream, without_views
+from fairdedup.datasets.rows import cast_to_text, open_parquet_file, replace_views, stream_rows
 from fairdedup.errors import UserError
 
 ROWS_AT_ONCE = 10_000
 ID_COLUMNS = ("uid", "id", "key", "image_path")
-"""Columns that may hold the ids; the first that is there does."""
+"""Columns that may hold the ids, the best first."""
+
+DOCUMENTED_ID_COLUMN = (
+    f"column {', '.join(f'`{name}`' for name in ID_COLUMNS[:-1])} or `{ID_COLUMNS[-1]}`, the first that is there"
+)
+"""How the table of inputs in the docs says which column is the id."""
 
 
-def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
-    """Return a Parquet file's row count and its id column, reading its footer only.
+def describe_table(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
+    """Return a Parquet file's number of rows and its id column, if it has one; only the footer is read.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
 
     Raises
     ------
     UserError
         If it is not a Parquet file.
     """
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         names = parquet.schema_arrow.names
         return parquet.metadata.num_rows, next((name for name in ID_COLUMNS if name in names), None)
 
@@ -31,22 +43,31 @@ def describe(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
 def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Table:
     """Return rows start to stop, reading only the row groups that hold them.
 
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    start, stop : int
+        The rows to read, counted from the beginning of the file.
+
     Raises
     ------
     UserError
-        If some of them are damaged: nobody knows then which vector is whose.
+        If some of them are damaged: it is unknown then which vector belongs to which row.
     """
-    with opened(fs, path) as parquet:
-        schema = pa.schema([f.with_type(without_views(f.type)) for f in parquet.schema_arrow])
+    with open_parquet_file(fs, path) as parquet:
+        schema = pa.schema([f.with_type(replace_views(f.type)) for f in parquet.schema_arrow])
     batches = []
-    for count, batch in stream(fs, path, start, stop, ROWS_AT_ONCE):
+    for count, batch in stream_rows(fs, path, start, stop, ROWS_AT_ONCE):
         if batch is None:
-            raise UserError(f"{path!r} has {count:,} damaged rows: write it anew")
+            raise UserError(f"{path!r} has {count:,} damaged rows: write it again")
         batches.append(batch.replace_schema_metadata(None))
     return pa.Table.from_batches(batches, schema)
 
 
-def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str = "") -> pa.Table:
+def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str = "") -> pa.Table:
     """Return the table with a first column ``id`` of text.
 
     Parameters
@@ -58,16 +79,16 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
     path : str
         Where the table came from, for messages.
     prefix : str
-        Put before every id ("shard/" where ids are asked for by shard).
+        Text before every id: "SHARD/" if ids are made of shard and key.
 
     Raises
     ------
     UserError
-        If the column cannot be text or has a row without an id.
+        If the column cannot become text, or has a row without an id.
     """
     if isinstance(ids, str):
         try:
-            column = as_text(table.column(ids))
+            column = cast_to_text(table.column(ids))
         except pa.ArrowException:
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None
@@ -79,7 +100,7 @@ def with_ids(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: str =
         column = pa.chunked_array([[f"{prefix}{value}" for value in column.to_pylist()]], pa.string())
     if ids == "id":
         table = table.drop_columns(["id"])
-    elif "id" in table.column_names:  # another column has the better id; this one stays, under another name
+    elif "id" in table.column_names:  # another column has the better id; this one is kept under another name
         taken, free = set(table.column_names), "input_id"
         while free in taken:
             free += "_"

@@ -1,102 +1,63 @@
-"""Ready embeddings in one .npy file, with ids and metadata in files of the same name beside it.
-
-Never unpickles: an array of objects is refused by its header, before anything of it is read.
-"""
+"""Reads ready embeddings in one .npy file, with ids and metadata in files of the same name beside it."""
 
 from __future__ import annotations
 
 import itertools
 import posixpath
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import fingerprint, open_file, plain_text
-from fairdedup.datasets.metadata import describe, read_rows, with_ids
+from fairdedup.datasets.filesystem import fingerprint, open_file, to_valid_text
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.metadata import add_id_column, describe_table, read_rows
+from fairdedup.datasets.npy_arrays import load_rows, read_header, read_shape
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import is_of_transport
 
 SHARD_ROWS = 100_000
 
 
-def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
-    """Return (n, d) of an .npy file of embeddings, reading its header only.
-
-    Raises
-    ------
-    UserError
-        If it is not a whole .npy file with a 2-d array of float16, float32 or float64.
-    """
-    shape, dtype, _, _ = _read_header(fs, path)
-    if dtype.hasobject:
-        raise UserError(f"{path!r} holds Python objects, which would need pickle: save it as a float array")
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        raise UserError(f"{path!r} holds {dtype}: embeddings are float16, float32 or float64")
-    if len(shape) != 2 or shape[1] == 0:
-        raise UserError(f"{path!r} has shape {shape}: embeddings are 2-d, (rows, dimensions)")
-    return shape[0], shape[1]
-
-
-def _read_header(fs: AbstractFileSystem, path: str) -> tuple[tuple[int, ...], np.dtype[Any], int, bool]:
-    """Return shape, dtype, the offset of the data, and if they go by column; a file shorter than that is refused."""
-    with open_file(fs, path) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, by_column, dtype = read(file)
-        except Exception as error:  # numpy reads the header as Python text, and many things can be wrong with that
-            if isinstance(error, OSError) or is_of_transport(error):
-                raise
-            raise UserError(f"{path!r} is not an .npy file: save it with numpy.save") from None
-        offset = file.tell()
-    wanted, there = offset + dtype.itemsize * int(np.prod(shape, dtype=object)), fs.size(path)
-    if not dtype.hasobject and there is not None and there < wanted:
-        raise UserError(f"{path!r} is cut off at {there:,} of {wanted:,} bytes: copy or write it again")
-    return shape, dtype, offset, bool(by_column)
-
-
-def load(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Return rows of an .npy file, memory-mapped where the file is local; of another, no more than these are read."""
-    if isinstance(fs, LocalFileSystem):
-        return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
-    shape, dtype, offset, by_column = _read_header(fs, path)
-    with open_file(fs, path) as file:
-        if by_column:
-            return np.load(file, allow_pickle=False)[start:stop]
-        stop = shape[0] if stop is None else stop
-        row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        file.seek(offset + start * row)
-        data = file.read((stop - start) * row)
-    if len(data) != (stop - start) * row:
-        raise UserError(f"{path!r} has become shorter while it was read: leave the input alone, and try again")
-    return np.frombuffer(data, dtype).reshape(stop - start, *shape[1:])
-
-
 @dataclass(frozen=True)
 class NpyShard:
-    """A run of rows of one .npy file."""
+    """Consecutive rows of one .npy file.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system of all these files.
+    path : str
+        The .npy file.
+    start, stop : int
+        The range of rows.
+    prefix : str
+        Text before every id.
+    ids : str or None
+        NAME.ids.npy or NAME.ids.txt.
+    ids_offset : int
+        The byte of NAME.ids.txt at which the id of row `start` begins.
+    table : str or None
+        NAME.parquet.
+    id_column : str or None
+        The column of the table that holds the ids.
+    """
 
     fs: AbstractFileSystem
     path: str
     start: int
     stop: int
     prefix: str = ""
-    ids: str | None = None  # NAME.ids.npy or NAME.ids.txt
-    ids_offset: int = 0  # byte in NAME.ids.txt where the row `start` begins
-    table: str | None = None  # NAME.parquet
+    ids: str | None = None
+    ids_offset: int = 0
+    table: str | None = None
     id_column: str | None = None
 
     @property
     def name(self) -> str:
-        """The file's name and the number of the run."""
+        """Name of the file, and the shard's number in it."""
         return f"{posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
 
     @property
@@ -106,7 +67,7 @@ class NpyShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) rows."""
-        return load(self.fs, self.path, self.start, self.stop)
+        return load_rows(self.fs, self.path, self.start, self.stop)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then the columns of NAME.parquet if there is one."""
@@ -122,15 +83,15 @@ class NpyShard:
             ids = self.id_column
         else:
             ids = [str(row) for row in range(self.start, self.stop)]
-        return with_ids(table, ids, self.ids or self.table or self.path, self.prefix)
+        return add_id_column(table, ids, self.ids or self.table or self.path, self.prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: an array says all there is to say."""
+        """Return nothing: a vector that cannot be used shows that by its values."""
         return {}
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
-            return _texts(load(self.fs, path, self.start, self.stop), path)
+            return _texts(load_rows(self.fs, path, self.start, self.stop), path)
         with open_file(self.fs, path) as file:
             file.seek(self.ids_offset)
             lines = itertools.islice(file, self.stop - self.start)
@@ -143,56 +104,106 @@ class NpyShard:
 
 
 def _texts(values: np.ndarray, path: str) -> list[str]:
-    """Turn an array of ids into text; DataComp's pairs of u8 are the 32 hex digits of a uid."""
+    """Return an array of ids as text; DataComp's pairs of u8 become the 32 hex digits of a uid."""
     if values.dtype.kind == "V":
         return [f"{int(high):016x}{int(low):016x}" for high, low in values.tolist()]
     if values.dtype.kind == "S":
         return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
-    return [plain_text(str(value)) for value in values.tolist()]
+    return [to_valid_text(str(value)) for value in values.tolist()]
 
 
-def open_npy(fs: AbstractFileSystem, path: str, source: str, id_from: str) -> Dataset:
-    """Make a data set of one .npy file.
+class Npy(InputFormat):
+    """One .npy file of ready embeddings, with ids and metadata in files of the same name beside it."""
 
-    Raises
-    ------
-    UserError
-        If the array or a file of ids beside it is not usable, or their lengths differ.
+    name = "npy"
+    file_title = "an .npy file of embeddings"
+    extensions = (".npy",)
+    documentation = (
+        DocumentedInput(
+            "one `NAME.npy`",
+            "float16, float32 or float64 (n, d); `NAME.ids.npy`, `NAME.ids.txt` (a line a row) and `NAME.parquet` "
+            "beside it are read",
+            "from those, else the row number",
+        ),
+    )
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether the input is one .npy file."""
+        return source.kind == "files" and self.has_extension(source.paths[0])
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return shards of 100,000 rows; headers are read, and ids in a text file are counted.
+
+        Raises
+        ------
+        UserError
+            If the array or a file beside it cannot be used, or if their lengths differ.
+        """
+        fs, path = source.fs, source.paths[0]
+        count, _ = read_shape(fs, path)
+        beside = _look_beside(fs, path, count)
+        stem = path[: -len(".npy")]
+        prefix = f"{posixpath.basename(stem)}/" if options.id_from == "shard/key" else ""
+        starts = range(0, max(1, count), SHARD_ROWS)
+        shards = tuple(
+            NpyShard(
+                fs=fs,
+                path=path,
+                start=start,
+                stop=min(start + SHARD_ROWS, count),
+                prefix=prefix,
+                ids=beside.ids,
+                ids_offset=offset,
+                table=beside.table,
+                id_column=beside.id_column,
+            )
+            for start, offset in zip(starts, beside.offsets or [0] * len(starts), strict=True)
+        )
+        return Dataset(kind="embeddings", format=self.name, source=source.text, shards=shards)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The files beside an .npy file.
+
+    Attributes
+    ----------
+    ids : str or None
+        NAME.ids.npy or NAME.ids.txt.
+    offsets : list of int
+        Byte of NAME.ids.txt at which each shard's ids begin; empty where the ids are elsewhere.
+    table : str or None
+        NAME.parquet.
+    id_column : str or None
+        The column of the table that holds ids.
     """
-    count, _ = read_shape(fs, path)
+
+    ids: str | None
+    offsets: list[int]
+    table: str | None
+    id_column: str | None
+
+
+def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
+    """Return the files beside an .npy file of `count` rows, each of which must be as long."""
     stem = path[: -len(".npy")]
     ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
     table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
-    column = None
-    starts = [0] * max(1, -(-count // SHARD_ROWS))
+    offsets: list[int] = []
+    id_column = None
     if ids is not None and ids.endswith(".npy"):
-        listed = _count_ids(fs, ids)
-        _expect(count, path, listed, ids)
+        _expect_rows(count, path, found=_count_ids(fs, ids), beside=ids)
     elif ids is not None:
         with open_file(fs, ids) as file:
-            listed, starts = _line_starts(file, ids)
-        _expect(count, path, listed, ids)
+            listed, offsets = _line_starts(file, ids)
+        _expect_rows(count, path, found=listed, beside=ids)
     if table is not None:
-        rows, column = describe(fs, table)
-        _expect(count, path, rows, table)
-    shards = tuple(
-        NpyShard(
-            fs=fs,
-            path=path,
-            start=start,
-            stop=min(start + SHARD_ROWS, count),
-            prefix=f"{posixpath.basename(stem)}/" if id_from == "shard/key" else "",
-            ids=ids,
-            ids_offset=offset,
-            table=table,
-            id_column=column,
-        )
-        for start, offset in zip(range(0, max(1, count), SHARD_ROWS), starts or [0], strict=True)
-    )
-    return Dataset(kind="embeddings", format="npy", source=source, shards=shards)
+        rows, id_column = describe_table(fs, table)
+        _expect_rows(count, path, found=rows, beside=table)
+    return _Beside(ids, offsets, table, id_column)
 
 
-def _expect(count: int, path: str, found: int, beside: str) -> None:
+def _expect_rows(count: int, path: str, *, found: int, beside: str) -> None:
     if found != count:
         raise UserError(
             f"{path!r} has {count:,} rows but {beside!r} has {found:,}: they must be rows of the same samples"
@@ -200,7 +211,7 @@ def _expect(count: int, path: str, found: int, beside: str) -> None:
 
 
 def _count_ids(fs: AbstractFileSystem, path: str) -> int:
-    shape, dtype, _, _ = _read_header(fs, path)
+    shape, dtype, *_ = read_header(fs, path)
     pair_of_u8 = [dtype[name].str[1:] for name in dtype.names or ()] == ["u8", "u8"]
     if dtype.hasobject or len(shape) != 1 or not (dtype.kind in "USiu" or pair_of_u8):
         raise UserError(f"{path!r} holds {dtype} of shape {shape}: ids are a 1-d array of text or integers")

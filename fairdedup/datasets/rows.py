@@ -1,6 +1,6 @@
-"""The rows of a Parquet file in a range, a few at a time; what cannot be read is counted, never guessed.
+"""Reads a range of the rows of a Parquet file, a few at a time; what cannot be read is counted, never guessed.
 
-Parquet readers do not check text, so bytes that are no UTF-8 are mended here, before anybody decodes them.
+Parquet readers do not check text, so bytes that are not UTF-8 are escaped here, before anything decodes them.
 """
 
 from __future__ import annotations
@@ -12,38 +12,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.filesystem import open_file, plain_text
+from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.errors import UserError
 
-ROWS_PER_BYTE = 8  # a footer that claims more rows than this for each byte of its file is not believed
-FEW_ROWS = 10_000  # of which a file may be nearly empty
+PARQUET_EXTENSIONS = (".parquet", ".pq")
+ROWS_PER_BYTE = 8  # a footer that claims more rows for each byte of its file is taken for damaged
+FEW_ROWS = 10_000  # so many rows are believed of a file of any size
 
 DAMAGED = "damaged Parquet data"
 
-# What pyarrow raises on broken bytes; its own OSErrors have no number, those of a disk or a network have one.
+# What pyarrow raises on broken bytes; its own OSErrors have no errno, those of a disk or a network have one.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, OverflowError)
 
 
 def is_parquet(name: str) -> bool:
     """Tell by its name whether a file is a Parquet file."""
-    return name.lower().endswith((".parquet", ".pq"))
+    return name.lower().endswith(PARQUET_EXTENSIONS)
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether an error speaks of broken bytes, and not of the disk, the network or too little memory."""
+    """Tell whether an error means broken bytes, and not a fault of the disk, the network or too little memory."""
     if isinstance(error, MemoryError) or not isinstance(error, _DAMAGE):
         return False
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
 
 
 @contextmanager
-def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file whose footer makes sense.
+def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file after checking its footer.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
 
     Raises
     ------
     UserError
-        If it is not a whole Parquet file.
+        If it is not a complete Parquet file, or has two columns of one name.
     """
     with open_file(fs, path) as file:
         try:
@@ -54,32 +62,45 @@ def opened(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
         except _DAMAGE as error:
             if not is_damage(error):
                 raise
-            raise UserError(f"{path!r} is not a readable Parquet file: write it anew or remove it") from None
+            raise UserError(f"{path!r} is not a readable Parquet file: write it again or remove it") from None
         most = None if size is None else FEW_ROWS + ROWS_PER_BYTE * size
         if min(groups, default=0) < 0 or sum(groups) != parquet.metadata.num_rows or (most and sum(groups) > most):
-            raise UserError(f"{path!r} has a footer that cannot be true (rows of its groups): write it anew")
-        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-        if twice is not None:
-            raise UserError(f"{path!r} has two columns named {twice!r}: rename one")
+            raise UserError(f"{path!r} has a footer with impossible numbers of rows: write it again")
+        repeated = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
+        if repeated is not None:
+            raise UserError(f"{path!r} has two columns named {repeated!r}: rename one")
         yield parquet
 
 
-def group_sizes(parquet: pq.ParquetFile) -> list[int]:
+def count_group_rows(parquet: pq.ParquetFile) -> list[int]:
     """Return the number of rows of each row group."""
     return [parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups)]
 
 
-def stream(
+def stream_rows(
     fs: AbstractFileSystem, path: str, start: int, stop: int, size: int, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch | None]]:
-    """Yield (count, batch) for the rows from start to stop, at most ``size`` rows at a time.
+    """Yield (count, batch) for the rows from start to stop.
 
-    The batch is None for rows that cannot be read: from the first broken page to the end of its row group. A
-    row group is never in memory whole. Columns are of the types that `without_views` makes of the file's.
+    The batch is None for rows that cannot be read: from the first broken page to the end of its row group. Less than
+    one row group is in memory. The types of the columns are the file's, after `replace_views`.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    start, stop : int
+        The rows to read, counted from the beginning of the file.
+    size : int
+        The most rows in one batch.
+    columns : sequence of str or None
+        The columns to read; None: all.
     """
-    with opened(fs, path) as parquet:
+    with open_parquet_file(fs, path) as parquet:
         first = 0
-        for group, rows in enumerate(group_sizes(parquet)):
+        for group, rows in enumerate(count_group_rows(parquet)):
             low, high = max(start - first, 0), min(stop - first, rows)
             if low < high:
                 yield from _group(parquet, group, low, high, size, columns)
@@ -93,7 +114,7 @@ def _group(
     batches = parquet.iter_batches(size, [group], columns=columns, use_threads=False)
     while at < high:
         try:
-            batch = sound(_viewless(next(batches)))
+            batch = repair(_without_views(next(batches)))
         except StopIteration:  # fewer rows than the footer says
             break
         except Exception as error:
@@ -108,29 +129,29 @@ def _group(
         yield high - max(at, low), None
 
 
-def without_views(kind: pa.DataType) -> pa.DataType:
-    """Return a type with plain text and bytes in place of views, at any depth: Arrow can filter no column of views."""
+def replace_views(kind: pa.DataType) -> pa.DataType:
+    """Return a type with plain text and bytes in place of views, at any depth: Arrow cannot filter columns of views."""
     if isinstance(kind, pa.BaseExtensionType):
-        plain = without_views(kind.storage_type)
+        plain = replace_views(kind.storage_type)
         return kind if plain == kind.storage_type else plain
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
         return pa.large_binary()  # a few images may be more than 2 GiB
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(without_views(field.type)) for field in kind])
+        return pa.struct([field.with_type(replace_views(field.type)) for field in kind])
     if pa.types.is_map(kind):
-        return pa.map_(without_views(kind.key_type), without_views(kind.item_type))
-    if not any(test(kind) for test in LIST_TYPES) or without_views(kind.value_type) == kind.value_type:
+        return pa.map_(replace_views(kind.key_type), replace_views(kind.item_type))
+    if not any(test(kind) for test in LIST_TYPES) or replace_views(kind.value_type) == kind.value_type:
         return kind
-    value = kind.value_field.with_type(without_views(kind.value_type))
+    value = kind.value_field.with_type(replace_views(kind.value_type))
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(value, kind.list_size)
     return pa.list_(value) if pa.types.is_list(kind) or pa.types.is_list_view(kind) else pa.large_list(value)
 
 
-def _viewless(batch: pa.RecordBatch) -> pa.RecordBatch:
-    schema = pa.schema([field.with_type(without_views(field.type)) for field in batch.schema], batch.schema.metadata)
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = pa.schema([field.with_type(replace_views(field.type)) for field in batch.schema], batch.schema.metadata)
     if schema == batch.schema:
         return batch
     pairs = zip(batch.columns, schema.types, strict=True)
@@ -140,19 +161,19 @@ def _viewless(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _as_plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type == kind:
         return column
-    if "list_view" in str(column.type):  # whose cast is broken in Arrow 26: null lists get impossible offsets
+    if "list_view" in str(column.type):  # Arrow 26 casts them wrongly: null lists get impossible offsets
         return pa.array(column.to_pylist(), kind)
     return column.cast(kind)
 
 
-def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with every value fit to be read: broken text spelt out, what is beyond that empty."""
-    if _is_sound(batch):
+def repair(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with values that are all readable: broken text escaped, columns broken otherwise emptied."""
+    if _is_valid(batch):
         return batch
-    return pa.record_batch([_mended(column) for column in batch.columns], batch.schema)
+    return pa.record_batch([_repair_column(column) for column in batch.columns], batch.schema)
 
 
-def _is_sound(data: pa.RecordBatch | pa.Array) -> bool:
+def _is_valid(data: pa.RecordBatch | pa.Array) -> bool:
     try:
         data.validate(full=True)
     except pa.ArrowInvalid:
@@ -160,19 +181,18 @@ def _is_sound(data: pa.RecordBatch | pa.Array) -> bool:
     return True
 
 
-def _mended(column: pa.Array) -> pa.Array:
-    if _is_sound(column):
+def _repair_column(column: pa.Array) -> pa.Array:
+    if _is_valid(column):
         return column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         wide = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in
-                 column.view(wide).to_pylist()]  # fmt: skip
-        return pa.array(texts, column.type)
+        values = column.view(wide).to_pylist()
+        return pa.array([None if v is None else v.decode("utf-8", "backslashreplace") for v in values], column.type)
     return pa.nulls(len(column), column.type)
 
 
-def text_column(column: pa.Array) -> list[str | None]:
-    """Return ids, captions or paths as text: whole numbers written out, UUIDs with dashes, broken bytes spelt out."""
+def to_texts(column: pa.Array) -> list[str | None]:
+    """Return ids, captions or paths as text: integers in decimal, UUIDs with dashes, broken bytes escaped."""
     import uuid
 
     if isinstance(column, pa.ExtensionArray):
@@ -183,25 +203,33 @@ def text_column(column: pa.Array) -> list[str | None]:
         column = column.dictionary_decode()
     if any(test(column.type) for test in BINARY_TYPES):
         return [None if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
-    return [None if value is None else plain_text(value) for value in column.cast(pa.string()).to_pylist()]
+    return [None if value is None else to_valid_text(value) for value in column.cast(pa.string()).to_pylist()]
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def cast_to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ids or labels as text, UUIDs with dashes.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        A column of any type.
 
     Raises
     ------
-    pa.ArrowException
-        If their type is none that can be text.
+    pyarrow.ArrowException
+        If its type cannot become text.
     """
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(column.type):
-        return pa.chunked_array([pa.array(text_column(chunk), pa.string()) for chunk in column.chunks], pa.string())
+        return pa.chunked_array([pa.array(to_texts(chunk), pa.string()) for chunk in column.chunks], pa.string())
     return column.cast(pa.string())
 
 
 BINARY_TYPES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 LIST_TYPES = (
-    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
-    pa.types.is_list_view, pa.types.is_large_list_view,
-)  # fmt: skip
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)

@@ -1,6 +1,6 @@
-"""The text files beside an image: a ``.txt`` caption and a ``.json`` of columns, as img2dataset writes them.
+"""Parses the text files beside an image: a ``.txt`` caption and a ``.json`` of columns, as img2dataset writes them.
 
-Whatever they hold, a sample is never rejected for it; nothing here runs or imports what it reads.
+Whatever they hold, the sample is never rejected for it; nothing here runs or imports what it reads.
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fairdedup.datasets.filesystem import plain_text
+from fairdedup.datasets.dataset import Metadata
+from fairdedup.datasets.filesystem import to_valid_text
 
 MAX_TEXT_BYTES = 1 << 20
-"""Longest caption or JSON read; more is a mistake or an attack, not a caption."""
+"""The longest caption or JSON that is read; more is a mistake or an attack, not a caption."""
 
 
-def caption_of(data: bytes) -> str | None:
-    """Return a caption file's text, stripped, wrong bytes replaced; None if nothing is left."""
+def parse_caption(data: bytes) -> str | None:
+    """Return the text of a caption file, stripped, with wrong bytes replaced; None if nothing is left."""
     return data.decode("utf-8-sig", "replace").strip() or None
 
 
-def columns_of(data: bytes) -> dict[str, Any]:
+def parse_columns(data: bytes) -> Metadata:
     """Return a JSON object as flat columns: scalars as they are, anything nested as JSON text.
 
-    What cannot be read gives the one column ``json_error`` with the reason.
+    Parameters
+    ----------
+    data : bytes
+        A JSON file. If it cannot be read, the result is the one column ``json_error`` with the reason.
     """
     try:
         found = json.loads(data)
@@ -34,26 +38,31 @@ def columns_of(data: bytes) -> dict[str, Any]:
         return {"json_error": "not JSON: unreadable text or number"}
     if not isinstance(found, dict):
         return {"json_error": f"not a JSON object but {type(found).__name__}"}
-    return {plain_text(name): _scalar(value) for name, value in found.items()}
+    return {to_valid_text(name): _scalar(value) for name, value in found.items()}
 
 
 def _scalar(value: Any) -> Any:
     if isinstance(value, str):
-        return plain_text(value)  # JSON may spell half a surrogate pair
+        return to_valid_text(value)  # JSON may spell half a surrogate pair
     if isinstance(value, dict | list):
         return json.dumps(value)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # no column can hold it
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # no integer column can hold it
         return str(value)
     return value
 
 
-def caption_and_metadata(text: bytes | None, columns: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Settle who is the caption: the ``.txt``, else the JSON's ``caption``.
+def combine_sidecars(text: bytes | None, columns: Metadata) -> tuple[str | None, Metadata]:
+    """Return the caption, from the ``.txt`` or else from the JSON's ``caption``, and the other columns.
 
-    Names that a sample keeps for itself (``id``, and ``caption`` where it says something else than the
-    caption taken) move to ``json_id`` and ``json_caption``.
+    Parameters
+    ----------
+    text : bytes or None
+        The ``.txt`` file.
+    columns : dict
+        The columns of the JSON file. Names that a sample reserves are changed: ``id`` becomes ``json_id``, and a
+        ``caption`` that differs from the caption returned becomes ``json_caption``.
     """
-    caption = caption_of(text) if text is not None else None
+    caption = parse_caption(text) if text is not None else None
     metadata = dict(columns)
     if "caption" in metadata:
         own = metadata.pop("caption")

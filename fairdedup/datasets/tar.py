@@ -1,6 +1,6 @@
-"""A tar file as a stream of plain members, with every damage named (tarfile itself ends in silence at some).
+"""Reads a tar file as a stream of plain members, and reports all damage (at some, tarfile itself stops silently).
 
-Never extracts and never believes a size: links, devices and folders are passed over.
+It never extracts, and never trusts a size; links, devices and folders are skipped.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from fairdedup.datasets.filesystem import plain_text
+from fairdedup.datasets.filesystem import to_valid_text
 
 _CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
-_MAX_HEADER_BYTES = 1 << 20  # of a long name or of pax records
-_MAX_MEMBER_BYTES = 1 << 36  # tarfile steps over a member chunk by chunk, past the end of the file too
+_MAX_HEADER_BYTES = 1 << 20  # for a long name or pax records
+_MAX_MEMBER_BYTES = 1 << 36  # tarfile skips a member chunk by chunk, even past the end of the file
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -25,8 +25,7 @@ _EXTENDED = (
     tarfile.SOLARIS_XHDTYPE,
 )
 
-
-# What tarfile raises on broken input, apart from what it means to raise.
+# What tarfile raises on broken input, on purpose or not.
 _DAMAGE = (
     tarfile.TarError,
     EOFError,
@@ -43,7 +42,7 @@ class DamagedTar(Exception):
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header that fails aloud where tarfile takes a broken header for the end of the archive."""
+    """A header that raises where tarfile would take a broken header for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
@@ -73,25 +72,25 @@ def _check_size(header: tarfile.TarInfo) -> None:
         raise tarfile.ReadError("impossible size in a header")
 
 
-def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, bytes | None]]:
+def read_members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, bytes | None]]:
     """Yield the name and the bytes of every plain member, in order.
 
     Parameters
     ----------
     raw : file
-        The tar, read from where it stands to its end; compression is recognised by its bytes.
+        The tar, read from its current position to its end; compression is recognised by its bytes.
     limit : callable
-        Name -> the most bytes wanted of that member. A larger member is passed over unread. It has None for
-        its bytes, and so has one that the end of a damaged tar cuts off.
+        Name of a member -> the largest size at which it is read. Larger members are skipped and yield None for their
+        bytes, and so does a member that is cut off by the end of a damaged tar.
 
     Raises
     ------
     DamagedTar
-        Where the tar stops making sense: cut off, a broken header or stream, or data after its end. A fault
-        of the disk or the network is not damage and stays the OSError that it is.
+        If the tar is cut off, has a broken header or stream, or has data after its end. A fault of the disk or the
+        network is not damage: the OSError passes unchanged.
     """
-    with _naming_damage() as last, _opened(raw, "r|*") as archive:
-        for header in _plain(archive, last):
+    with _report_damage() as last, _open(raw, "r|*") as archive:
+        for header in _iterate_plain(archive, last):
             wanted = header.size <= limit(header.name)  # a sparse member's size cost its author nothing
             file = archive.extractfile(header) if wanted else None
             try:
@@ -103,28 +102,29 @@ def members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[str, 
         _expect_end(archive)
 
 
-def ranges(raw: IO[bytes], size: int, wanted: Callable[[str], bool]) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    """Yield the name and the place (offset, bytes) of every plain member of a tar that is not compressed, in order.
+def locate_members(
+    raw: IO[bytes], size: int, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    """Yield the name and the range (offset, bytes) of every plain member of an uncompressed tar, in order.
 
-    No member is read. What is not wanted has None for its place, as has what a cut cost its end, and what is stored
-    with holes.
+    No member is read. The range is None for members that are not wanted, are cut off, or are stored with holes.
 
     Parameters
     ----------
     raw : file
-        That can seek.
+        The tar; it must be seekable.
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
     wanted : callable
-        Name -> whether its place is.
+        Name of a member -> whether its range is wanted.
 
     Raises
     ------
     DamagedTar
-        Where the tar stops making sense, as `members` has it; what follows its end is not looked at.
+        As `read_members`, except that data after the end of the archive are ignored.
     """
-    with _naming_damage() as last, _opened(raw, "r:") as archive:
-        while (header := _quick(raw, archive) or archive.next()) is not None:
+    with _report_damage() as last, _open(raw, "r:") as archive:
+        while (header := _read_plain_header(raw, archive) or archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]
             if not header.isreg():
                 continue
@@ -134,21 +134,21 @@ def ranges(raw: IO[bytes], size: int, wanted: Callable[[str], bool]) -> Iterator
 
 
 def is_plain_tar(raw: IO[bytes]) -> bool:
-    """Tell whether a file that stands at its beginning is a tar that is not compressed."""
+    """Tell whether a file, at its beginning, is an uncompressed tar."""
     head = raw.read(tarfile.BLOCKSIZE)
     raw.seek(0)
     return head[257:262] == b"ustar"
 
 
 def _sum(data: bytes) -> int:
-    """Return the sum of at most 256 bytes, of which zlib keeps one in its checksum."""
+    """Return the sum of at most 256 bytes: the lower half of their Adler-32 checksum, less one."""
     return (zlib.adler32(data) & 0xFFFF) - 1
 
 
-def _quick(raw: IO[bytes], archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """Return the next header if it is of the plainest kind, in a tenth of tarfile's time; else None.
+def _read_plain_header(raw: IO[bytes], archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """Return the next header if it is of the simplest kind, ten times as fast as tarfile; else None.
 
-    The archive is left as tarfile's own reading would leave it, either way.
+    Either way the archive's state is what tarfile's own reading would make it.
     """
     start = archive.offset
     if archive.firstmember is not None or archive.pax_headers:  # type: ignore[attr-defined]
@@ -171,43 +171,43 @@ def _quick(raw: IO[bytes], archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     return header
 
 
-def _opened(raw: IO[bytes], mode: Any) -> tarfile.TarFile:
+def _open(raw: IO[bytes], mode: Any) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=raw, mode=mode, bufsize=_CHUNK, tarinfo=_StrictTarInfo, encoding="utf-8")
-    except TypeError:  # what tarfile makes of a gzip header that is cut off before its flags
+    except TypeError:  # tarfile's reaction to a gzip header that is cut off before its flags
         raise tarfile.ReadError("unexpected end of data") from None
 
 
-def _plain(archive: tarfile.TarFile, last: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of plain members; `last` holds the name of the last one."""
+def _iterate_plain(archive: tarfile.TarFile, last: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of plain members, and note the name of each in `last`."""
     for header in archive:
-        archive.members = []  # type: ignore[attr-defined]  # else it remembers every header
+        archive.members = []  # type: ignore[attr-defined]  # otherwise it keeps every header
         if header.isreg():
             last[:] = [header.name]
             yield header
 
 
 @contextmanager
-def _naming_damage() -> Iterator[list[str]]:
-    """Turn what tarfile raises on damage into one error that names the last member, which the block notes."""
+def _report_damage() -> Iterator[list[str]]:
+    """Turn what tarfile raises on damage into an error that names the last member, which the block notes."""
     last: list[str] = []
     try:
         yield last
     except tarfile.TarError as error:
-        raise DamagedTar(_reason(str(error).split("\n")[0], last)) from None
+        raise DamagedTar(_describe(str(error).split("\n")[0], last)) from None
     except _DAMAGE:
-        raise DamagedTar(_reason("unreadable header or stream", last)) from None
+        raise DamagedTar(_describe("unreadable header or stream", last)) from None
 
 
 def _expect_end(archive: tarfile.TarFile) -> None:
-    """Read to the end of the file: what follows the end marker should be padding."""
+    """Read to the end of the file; only padding may follow the end-of-archive marker."""
     stream: Any = archive.fileobj
     while block := stream.read(_CHUNK):
         if block.strip(b"\0"):
             raise tarfile.ReadError("data after the end-of-archive marker, not read")
 
 
-def _reason(fault: str, last: list[str]) -> str:
+def _describe(fault: str, last: list[str]) -> str:
     if not last:
         return f"damaged or not a tar file: {fault}"
-    return f"damaged tar, in or after member {plain_text(last[0])}: {fault}"
+    return f"damaged tar, in or after member {to_valid_text(last[0])}: {fault}"

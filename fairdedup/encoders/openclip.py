@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from fairdedup.encoders import BUILTIN_FOLDER, EncoderSpec
+from fairdedup.encoders.spec import BUILTIN_FOLDER, EncoderSpec
 from fairdedup.errors import FairdedupError, UserError
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -25,13 +26,14 @@ class OpenClipEncoder:
     Parameters
     ----------
     spec : EncoderSpec
+        The model, its weights, and where and how it runs.
 
     Raises
     ------
     UserError
-        If open_clip does not know the tag, or the weights do not fit the model.
+        If open_clip does not know the tag, the weights do not fit the model, or there is no such device.
     FairdedupError
-        If the weights cannot be had, or there is no such device.
+        If the weights cannot be loaded, or do not fit on the device.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -47,12 +49,15 @@ class OpenClipEncoder:
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
                 logging.getLogger().setLevel(logging.ERROR)
                 self.model, _, self.transform = open_clip.create_model_and_transforms(
-                    spec.model, pretrained=spec.weights, precision=_PRECISION[spec.dtype], device=spec.device,
+                    spec.model,
+                    pretrained=spec.weights,
+                    precision=_PRECISION[spec.dtype],
+                    device=spec.device,
                     weights_only=True,
-                )  # fmt: skip
+                )
                 self.tokenizer = open_clip.get_tokenizer(spec.model)
         except Exception as error:
-            raise _explained(spec, error) from error
+            raise _explain(spec, error) from error
         self.model.eval()
 
     def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
@@ -63,8 +68,9 @@ class OpenClipEncoder:
         """Return a vector for each caption: (n, d), of any length."""
         return self._in_batches(list(self.tokenizer(texts)), self.model.encode_text)
 
-    def _in_batches(self, inputs: list[torch.Tensor], encode: object) -> NDArray[np.float32]:
-        assert callable(encode)
+    def _in_batches(
+        self, inputs: list[torch.Tensor], encode: Callable[[torch.Tensor], torch.Tensor]
+    ) -> NDArray[np.float32]:
         out = []
         with torch.inference_mode():
             for start in range(0, len(inputs), self.spec.batch_size):
@@ -74,8 +80,10 @@ class OpenClipEncoder:
                 try:
                     out.append(encode(batch).float().cpu().numpy())
                 except torch.OutOfMemoryError as error:
-                    known = f"--batch-size {self.spec.batch_size} does not fit into the memory of {self.spec.device}"
-                    raise UserError(f"{known}: lower it") from error
+                    raise UserError(
+                        f"--batch-size {self.spec.batch_size} does not fit into the memory of {self.spec.device}: "
+                        "lower it"
+                    ) from error
         return np.concatenate(out)
 
 
@@ -85,24 +93,25 @@ def _check_tag(spec: EncoderSpec) -> None:
         return
     tags = open_clip.list_pretrained_tags_by_model(spec.model.replace("/", "-"))
     if spec.pretrained not in tags:
-        known = f"choose one of {', '.join(tags)}" if tags else "it has none; give a file of weights"
-        raise UserError(f"pretrained {spec.pretrained!r} is no tag of {spec.model}: {known}")
+        remedy = f"choose one of {', '.join(tags)}" if tags else "it has none; give a file of weights"
+        raise UserError(f"pretrained {spec.pretrained!r} is not a tag of {spec.model}: {remedy}")
 
 
-def _explained(spec: EncoderSpec, error: Exception) -> Exception:
+def _explain(spec: EncoderSpec, error: Exception) -> Exception:
+    """Return the error to raise for what open_clip or torch raised."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, torch.OutOfMemoryError):
         return FairdedupError(
             f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device"
         )
     if spec.pretrained is not None and Path(spec.pretrained).is_file():
-        if "weights_only" in str(error):  # torch would have us load it unsafely
-            first = "it is no safetensors file and no plain state dict"
+        if "weights_only" in str(error):  # torch's own message advises to load the file unsafely
+            first = "it is neither a safetensors file nor a plain state dict"
         elif "state_dict" in first:
             first = "its tensors are those of another model"
         return UserError(
-            f"pretrained {spec.pretrained!r} does not load into {spec.model!r} ({first}): give its own file"
+            f"pretrained {spec.pretrained!r} does not load into {spec.model!r} ({first}): give the model's own file"
         )
     return FairdedupError(
-        f"weights {spec.pretrained or spec.model!r} cannot be had ({first}): give a local file with --pretrained"
+        f"weights {spec.pretrained or spec.model!r} cannot be loaded ({first}): give a local file with --pretrained"
     )

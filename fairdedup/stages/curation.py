@@ -22,7 +22,7 @@ from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
-from fairdedup.storage.condition import Condition, condition, holds, parse
+from fairdedup.storage.condition import Condition, check_condition, evaluate_condition, parse_condition
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import find_ids, unknown_ids, write_ids
 from fairdedup.storage.layout import RunDirectory
@@ -150,7 +150,7 @@ def _curate_shard(
     rows = first + record.positions()
     reason = np.full(len(rows), -1)
     if where is not None:
-        reason[~holds(where, metadata.select(list(where.columns) or ["id"]))] = WHERE
+        reason[~evaluate_condition(where, metadata.select(list(where.columns) or ["id"]))] = WHERE
     dropped, named = find_ids(folder / "drop.parquet", ids)
     reason[dropped] = DROP
     nearest = np.full(len(rows), -1)
@@ -222,7 +222,7 @@ def check_wishes(wishes: Wishes) -> None:
         In one line.
     """
     if wishes.where is not None:
-        parse(wishes.where)
+        parse_condition(wishes.where)
     for option, file in (("--drop", wishes.drop), ("--always-keep", wishes.always_keep)):
         if file is not None:
             check_ids(file, option)
@@ -266,7 +266,7 @@ def _clear_stale(run: RunDirectory) -> None:
 
 def _curate(embedded: Embedded, wishes: Wishes, folder: Path, submit: Submit) -> Marks:
     schema = embedded.schema
-    where = None if wishes.where is None else condition(wishes.where, schema)
+    where = None if wishes.where is None else check_condition(wishes.where, schema)
     if wishes.prefer is not None:
         _check_number(wishes.prefer, schema)
     read = {"id", wishes.prefer, *(where.columns if where else ())}

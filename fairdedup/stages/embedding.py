@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import reason, unit_float16
 from fairdedup.datasets import Dataset, EmbeddingShard, ImageShard, Sample
 from fairdedup.encoders import EncoderSpec
-from fairdedup.encoders.forward import Forward
+from fairdedup.encoders.batch_encoder import BatchEncoder
 from fairdedup.errors import UserError
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
@@ -60,7 +60,7 @@ def embed_images(
     """Embed one shard of images, write its files, and return its record."""
     from fairdedup.datasets.images import BadImage, decode
 
-    forward, ready = Forward(spec), borrowed(root, copies)
+    forward, ready = BatchEncoder(spec), borrowed(root, copies)
     places: dict[int, int] = {}  # of vectors, by position
     rows: list[Sample] = []
     rejected: list[Rejection] = []

@@ -15,7 +15,7 @@ import xxhash
 
 from fairdedup.datasets import Dataset, ImageShard
 from fairdedup.encoders import EncoderSpec
-from fairdedup.encoders.forward import Forward
+from fairdedup.encoders.batch_encoder import BatchEncoder
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import is_made, mark_made, read_array, write_array
 from fairdedup.storage.shared_vectors import Copies
@@ -71,7 +71,7 @@ def lend(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerpr
     path = RunDirectory(root).lent(number)
     if is_made(path, fingerprint):
         return
-    forward, wanted = Forward(spec), set(copies.lent)
+    forward, wanted = BatchEncoder(spec), set(copies.lent)
     places: list[int] = []
     for sample in shard.read():
         if sample.position in wanted:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fairdedup.core.moments import Moments
-from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors, quantised
+from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array, read_table, seal, write_array, write_table
+from fairdedup.storage.run_files import read_array, read_table, seal, write_array
 from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
@@ -86,40 +86,6 @@ def write_segments(
         write_array(folder / f"{what}.npy", total)
         files[f"{what}.npy"] = seal(folder / f"{what}.npy")
     return KeptRun(run=str(root), identity=identify_run(files), segments=len(parts), files=files)
-
-
-def write_prototypes(path: Path, prototypes: Prototypes) -> None:
-    """Write prototypes as they are used, unit vectors of float16 values; it is a prototypes file as any."""
-    lines = [
-        {
-            "attribute": a.name,
-            "concept": concept,
-            "vector": vector.astype(np.float32).tolist(),
-            "temperature": a.temperature,
-        }
-        for a in prototypes.attributes
-        for concept, vector in [*zip(a.concepts, a.vectors, strict=True), *((ABSENT, v) for v in a.absent)]
-    ]
-    kinds = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(pa.float32())),
-             ("temperature", pa.float64())]  # fmt: skip
-    write_table(path, pa.Table.from_pylist(lines, pa.schema(kinds)))
-
-
-def read_prototypes(path: Path) -> Prototypes:
-    """Read them, the very vectors: to scale them again would round them again."""
-    own: dict[str, list[tuple[str, NDArray[np.float16]]]] = {}
-    temperatures: dict[str, float | None] = {}
-    for line in read_table(path).to_pylist():
-        temperatures[line["attribute"]] = line["temperature"]
-        own.setdefault(line["attribute"], []).append((line["concept"], np.array(line["vector"], np.float16)))
-    attributes = []
-    for name, lines in own.items():
-        named = [(c, v) for c, v in lines if c != ABSENT]
-        absent = [v for c, v in lines if c == ABSENT]
-        vectors = np.stack([v for _, v in named])
-        missing = np.stack(absent) if absent else np.zeros((0, vectors.shape[1]), np.float16)
-        attributes.append(Attribute(name, tuple(c for c, _ in named), vectors, missing, temperatures[name]))
-    return Prototypes(tuple(attributes))
 
 
 def own_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.datasets import ImageShard
-from fairdedup.datasets.originals import Member, Piece, originals
+from fairdedup.datasets.originals import FileRange, Member, read_originals
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import is_sealed, read_json, read_table, whole, write_json
@@ -41,7 +41,7 @@ class Plan:
     made_of : str
         What the shards depend on, as a hash.
     clashing : frozenset of str
-        See `originals`.
+        See `read_originals`.
     """
 
     root: Path
@@ -195,7 +195,7 @@ def _copy(
 ) -> None:
     """Copy samples, each of which must be there under the id that the run has for it."""
     expected, left = dict(zip(positions.tolist(), ids, strict=True)), set(positions.tolist())
-    for member in originals(source, positions.tolist(), clashing):
+    for member in read_originals(source, positions.tolist(), clashing):
         if member.id != expected[member.position]:
             raise UserError(
                 f"{source.name}: sample {member.position} is {member.id!r}, and was {expected[member.position]!r} when "
@@ -208,7 +208,7 @@ def _copy(
 
 
 def _write(member: Member, shard: ShardWriter) -> None:
-    if isinstance(member.data, Piece):
+    if isinstance(member.data, FileRange):
         shard.copy(member.name, member.data.path, member.data.offset, member.data.size)
     else:
         shard.add(member.name, member.data)
@@ -220,8 +220,8 @@ def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
     for source, rows, _, first in _sources(plan, new):
         wanted = (rows - first).tolist()
         own = dict.fromkeys(wanted, 0)
-        for member in originals(source, wanted, plan.clashing):
-            size = member.data.size if isinstance(member.data, Piece) else len(member.data)
+        for member in read_originals(source, wanted, plan.clashing):
+            size = member.data.size if isinstance(member.data, FileRange) else len(member.data)
             own[member.position] += len(header(member.name, size)) + size + -size % BLOCK
         sizes += own.values()
     return np.array(sizes, np.int64)

@@ -1,6 +1,6 @@
-"""A condition on metadata columns, in SQL as DuckDB has it; reads no file, sees no other table, and decides by row.
+"""Evaluates a condition on metadata columns, in DuckDB's SQL; it reads no file, sees no other table, decides by row.
 
-The text comes from outside: DuckDB's own parser says that it is one expression before anything is evaluated.
+The text is not trusted: DuckDB's own parser must find exactly one expression in it before anything is evaluated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,25 +19,29 @@ from numpy.typing import NDArray
 from fairdedup.errors import UserError
 
 EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
-LOCKED: dict[str, Any] = {
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "threads": "1",
 }
 TABLE = "--where"
-"""What the metadata are called in a query: no column's name, so that names are of columns only."""
+"""The name of the table in a query; no column has it, so a name in the condition can only mean a column."""
 SAME_EVERYWHERE = ("TimeZone = 'UTC'", "Calendar = 'gregorian'")
-"""What a session would take from the machine's clock and locale."""
+"""Settings that a session would otherwise take from the machine."""
+
+Node = dict[str, Any]
+"""A node of the tree that DuckDB returns as JSON."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition that has been found to be one.
+    """A condition that has been checked.
 
     Attributes
     ----------
     text : str
+        The condition, as the user wrote it.
     columns : tuple of str
         The columns that it reads.
     """
@@ -46,13 +50,18 @@ class Condition:
     columns: tuple[str, ...]
 
 
-def parse(text: str) -> Any:
-    """Return the tree of one expression.
+def parse_condition(text: str) -> list[Node]:
+    """Parse a condition into the tree of one expression.
+
+    Parameters
+    ----------
+    text : str
+        The condition, as the user wrote it.
 
     Raises
     ------
     UserError
-        If it is none, or more than that, or looks elsewhere than into the row.
+        If it is not exactly one expression, or uses more than the values of its row.
     """
     if not text.strip():
         raise UserError(f"--where is empty: {EXAMPLE}")
@@ -64,21 +73,21 @@ def parse(text: str) -> Any:
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
     for node in _nodes(expressions):
         if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "POSITIONAL_REFERENCE"):
-            raise UserError(f"--where {text!r} looks beyond its row ({node['class'].lower()}): {EXAMPLE}")
-        _check_lasting(text, node.get("function_name"))
+            raise UserError(f"--where {text!r} uses more than its own row ({node['class'].lower()}): {EXAMPLE}")
+        _check_deterministic(text, node.get("function_name"))
     return expressions
 
 
-def _check_lasting(text: str, name: str | None) -> None:
-    if name in _changing():
-        raise UserError(f"--where {text!r} calls {name}, which answers differently each time: leave it out")
+def _check_deterministic(text: str, name: str | None) -> None:
+    if name in _list_nondeterministic():
+        raise UserError(f"--where {text!r} calls {name}, whose value changes between calls: remove it")
 
 
 @cache
-def _changing() -> frozenset[str]:
-    """Return the functions whose answer is not one and the same for the same row.
+def _list_nondeterministic() -> frozenset[str]:
+    """Return the functions whose value is not always the same for the same row.
 
-    DuckDB lists some that read the clock as constant; one that is never given anything can tell of nothing else.
+    DuckDB lists some that read the clock as constant, so all functions without parameters count as well.
     """
     query = """
         SELECT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND function_name <> 'pi'
@@ -87,56 +96,73 @@ def _changing() -> frozenset[str]:
     """
     with _connect() as connection:
         listed = frozenset(name for (name,) in connection.execute(query).fetchall())
-    return listed | {"current_setting"}  # before 2.0 called constant
+    return listed | {"current_setting"}  # DuckDB before 2.0 lists it as constant
 
 
 def _check_bound(connection: Any, text: str, query: str) -> None:
-    """Refuse what changes under another name: words such as localtime, macros, and age of one time, which is until now.
+    """Refuse changing functions under other names: words such as localtime, macros, and age of one time (until now).
 
-    Only DuckDB knows what it makes of them, so its plan is asked, of an empty table: it writes none of Arrow tables.
+    Only DuckDB knows what these mean, so its plan is inspected. It writes no plans over Arrow tables, so the plan is
+    over a copy, which is empty.
     """
     connection.execute("CREATE TABLE plain AS SELECT * FROM metadata")
-    asked = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
-    plan = json.loads(asked.fetchone()[0])
+    answer = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
+    plan = json.loads(answer.fetchone()[0])
     if plan["error"]:
         raise UserError(f"--where {text!r} cannot be checked ({plan['error_message'].splitlines()[0]}): {EXAMPLE}")
     for node in _nodes(plan["plans"], "expression_class"):
         if node["expression_class"] == "BOUND_FUNCTION":
             name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
-            _check_lasting(text, name)
+            _check_deterministic(text, name)
             if name == "age" and len(node["children"]) == 1:
-                raise UserError(f"--where {text!r} calls age of one time, which is until now: give it two")
+                raise UserError(
+                    f"--where {text!r} calls age of one time, which depends on the clock: give it two times"
+                )
 
 
-def condition(text: str, schema: pa.Schema) -> Condition:
+def check_condition(text: str, schema: pa.Schema) -> Condition:
     """Check a condition against the metadata's columns.
+
+    Parameters
+    ----------
+    text : str
+        The condition, as the user wrote it.
+    schema : pyarrow.Schema
+        The columns that it may read.
+
+    Returns
+    -------
+    Condition
+        The condition, and the columns that it reads.
 
     Raises
     ------
     UserError
-        Naming the column that is not there, or what else is wrong, in one line.
+        If it reads a column that does not exist, is not of type BOOLEAN, or cannot be evaluated.
     """
-    found = Condition(text, _columns(text, parse(text), schema.names))
+    found = Condition(text, _columns(text, parse_condition(text), schema.names))
     empty = pa.schema([schema.field(name) for name in found.columns]).empty_table()
-    kind = _evaluate(found, empty, "WHERE", schema.names)
+    kind = _evaluate(found, empty, "type", schema.names)
     if kind != "BOOLEAN":
-        raise UserError(f"--where {text!r} is {kind}, neither true nor false: {EXAMPLE}")
+        raise UserError(f"--where {text!r} must be true or false, and is {kind}: {EXAMPLE}")
     return found
 
 
-def _columns(text: str, tree: Any, names: list[str]) -> tuple[str, ...]:
-    """Return which columns an expression reads: of the very name, else the only one that is alike but for case.
+def _columns(text: str, tree: list[Node], names: list[str]) -> tuple[str, ...]:
+    """Return which columns an expression reads: with exactly this name, else the only one that differs in case alone.
 
-    To DuckDB names that differ in case are one, so no two of such are ever given to it.
+    DuckDB ignores case in names, so it is never given two columns that differ in case alone.
     """
     read: dict[str, str] = {}
     for name in (node["column_names"][0] for node in _nodes(tree) if node.get("column_names")):
         alike = [own for own in names if own.lower() == name.lower()]
         fit = [name] if name in alike else alike
         if len(fit) > 1:
-            raise UserError(f"--where {text!r} names {name!r}: write {' or '.join(map(repr, fit))}, as the column is")
-        if not fit:  # current_date is called without brackets
-            _check_lasting(text, name.lower())
+            raise UserError(
+                f"--where {text!r} names {name!r}: write {' or '.join(map(repr, fit))}, in the column's case"
+            )
+        if not fit:  # or a function that is called without brackets, such as current_date
+            _check_deterministic(text, name.lower())
             if name.lower() == TABLE:
                 raise _no_column(text, name, names)
         for own in fit:
@@ -146,21 +172,33 @@ def _columns(text: str, tree: Any, names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in read.values())
 
 
-def holds(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
-    """Return for which rows of a table (n rows) the condition is true; null is not.
+def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
+    """Tell for which rows of a table the condition is true.
+
+    Parameters
+    ----------
+    known : Condition
+        What `check_condition` returned.
+    table : pyarrow.Table
+        n rows of the columns that the condition reads.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+        False where the condition is false or null.
 
     Raises
     ------
     UserError
-        If a value cannot be read as the condition asks.
+        If a value cannot be converted as the condition requires.
     """
     if not known.columns:  # the same for every row
         table = pa.table({"": pa.nulls(table.num_rows)})
-    return _evaluate(known, table, "SELECT", table.column_names)
+    return _evaluate(known, table, "values", table.column_names)
 
 
-def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -> Any:
-    """Return the type of the expression where it may stand in WHERE (which forbids aggregates), or its values."""
+def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values"], columns: list[str]) -> Any:
+    """Return the name of the expression's type, checked in WHERE, which forbids aggregates; or its values."""
     import duckdb
 
     if not table.column_names:
@@ -170,7 +208,7 @@ def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -
         try:
             connection.register("metadata", table)
             source = f'FROM metadata AS "{TABLE}"'
-            if how == "WHERE":
+            if wanted == "type":
                 connection.execute(f"SELECT 1 {source} WHERE {expression}")
                 kind = str(connection.sql(f"SELECT {expression} {source}").types[0])
                 _check_bound(connection, known.text, f"SELECT {expression}")
@@ -178,16 +216,16 @@ def _evaluate(known: Condition, table: pa.Table, how: str, columns: list[str]) -
             values = connection.execute(f"SELECT coalesce({expression}, false) AS holds {source}").fetchnumpy()
             return np.asarray(values["holds"]).astype(bool)
         except duckdb.Error as error:
-            raise _refused(known.text, error, columns) from None
+            raise _explain(known.text, error, columns) from None
 
 
-def _refused(text: str, error: Exception, columns: list[str]) -> UserError:
+def _explain(text: str, error: Exception, columns: list[str]) -> UserError:
     message = str(error).strip().splitlines()[0]
     missing = re.search(r'Referenced (?:column|table) "(.+)" not found', message)
     if missing:
         return _no_column(text, missing[1], columns)
-    mend = "use TRY_CAST, which gives null" if message.startswith("Conversion") else EXAMPLE
-    return UserError(f"--where {text!r} cannot be evaluated ({message}): {mend}")
+    remedy = "use TRY_CAST, which gives null" if message.startswith("Conversion") else EXAMPLE
+    return UserError(f"--where {text!r} cannot be evaluated ({message}): {remedy}")
 
 
 def _no_column(text: str, name: str, columns: list[str]) -> UserError:
@@ -198,26 +236,26 @@ def _connect() -> Any:
     import duckdb
 
     connection = duckdb.connect(":memory:", config=LOCKED)
-    connection.execute("SET python_enable_replacements = false")  # a name is a column, never a variable of ours
+    connection.execute("SET python_enable_replacements = false")  # a name is a column, never a Python variable
     for setting in SAME_EVERYWHERE:
         connection.execute(f"SET {setting}")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _statement(connection: Any, text: str) -> dict[str, Any]:
+def _statement(connection: Any, text: str) -> Node:
     query = f"SELECT (\n{text}\n)"
     answer = json.loads(connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [query]).fetchone()[0])
     if answer["error"]:
         message = answer["error_message"].splitlines()[0]
-        raise UserError(f"--where {text!r} is no condition ({message}): {EXAMPLE}")
+        raise UserError(f"--where {text!r} is not a condition ({message}): {EXAMPLE}")
     if len(answer["statements"]) != 1 or answer["statements"][0]["node"]["type"] != "SELECT_NODE":
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
-    node: dict[str, Any] = answer["statements"][0]["node"]
+    node: Node = answer["statements"][0]["node"]
     return node
 
 
-def _nodes(tree: Any, mark: str = "class") -> Iterator[dict[str, Any]]:
+def _nodes(tree: Any, mark: str = "class") -> Iterator[Node]:
     if isinstance(tree, dict):
         if mark in tree:
             yield tree

@@ -27,8 +27,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
-from fairdedup.storage.object_stores import RemotePath, naming
+from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.remote_array import RemoteArray
+from fairdedup.storage.store_errors import explain_errors
 
 PIECE = 1 << 24  # bytes
 BLOCK = 1 << 26  # bytes of an object that are read at a time, to be summed up
@@ -159,7 +160,7 @@ def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
 @contextmanager
 def _readable(path: Path) -> Iterator[Any]:
     if isinstance(path, RemotePath):
-        with naming(path, "read"), path.open("rb") as file:
+        with explain_errors(path, "read"), path.open("rb") as file:
             yield file
     else:
         yield path

@@ -23,7 +23,7 @@ from runs import (
     write_tar,
 )
 
-from fairdedup.datasets.originals import key_of
+from fairdedup.datasets.keys import make_key
 
 
 def test_every_file_of_a_kept_sample_is_in_the_new_shards_byte_for_byte(shards, images_run, export):
@@ -139,7 +139,7 @@ def test_parquet_with_images_becomes_shards_with_captions_and_columns(tmp_path, 
         }  # fmt: skip
     both = found[0] | found[1]
     assert {n: json.loads(d) if n.endswith(".json") else d for n, d in both.items()} == expected
-    assert [n[: -len(".json")] for n in found[0] if n.endswith(".json")] == [key_of(i) for i in ids(run, True)]
+    assert [n[: -len(".json")] for n in found[0] if n.endswith(".json")] == [make_key(i) for i in ids(run, True)]
 
 
 def test_parquet_with_paths_becomes_shards_of_the_files_they_name(tmp_path, run_of, export):

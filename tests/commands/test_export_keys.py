@@ -16,9 +16,10 @@ from runs import (
     picture,
 )
 
-from fairdedup.datasets.originals import image_kind, key_of
-from fairdedup.datasets.tar import DamagedTar, is_plain_tar, ranges
-from fairdedup.datasets.tar import members as members_of_tar
+from fairdedup.datasets.keys import make_key
+from fairdedup.datasets.originals import detect_extension
+from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members
+from fairdedup.datasets.tar import read_members as members_of_tar
 from fairdedup.storage.run_files import seal
 from fairdedup.storage.tar_writer import ShardWriter, header
 
@@ -27,7 +28,7 @@ from fairdedup.storage.tar_writer import ShardWriter, header
 @example(["a.b", "a%2Eb", "a%2eb", "a%252Eb", "", "/", "//", "..", ".", "a/..", "x" * 200, "x" * 201, "x/" * 40])
 def test_no_two_ids_have_one_key_and_webdataset_reads_it_back(names):
     names = [name for name in names if name.isprintable() or name.isascii()]
-    keys = [key_of(name) for name in names]
+    keys = [make_key(name) for name in names]
     assert len(set(keys)) == len(names)
     for name, key in zip(names, keys, strict=True):
         found = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", f"{key}.jpg")
@@ -75,8 +76,8 @@ def test_a_shard_is_the_file_that_tarfile_makes(tmp_path):
 def test_the_kind_of_an_image_is_told_by_its_bytes(kind):
     buffer = io.BytesIO()
     Image.open(io.BytesIO(picture(0))).save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind))
-    assert image_kind(buffer.getvalue()) == kind
-    assert image_kind(b"no image") == "img"
+    assert detect_extension(buffer.getvalue()) == kind
+    assert detect_extension(b"no image") == "img"
 
 
 @given(st.data())
@@ -102,7 +103,7 @@ def test_a_tar_read_in_places_is_the_tar_read_from_end_to_end(data):
     tar = bytes(whole[: data.draw(st.sampled_from([len(whole), data.draw(st.integers(0, len(whole)))]))])
 
     def by_place() -> Iterator[tuple[str, bytes | None]]:
-        for name, place in ranges(io.BytesIO(tar), len(tar), lambda _: True):
+        for name, place in locate_members(io.BytesIO(tar), len(tar), lambda _: True):
             yield name, None if place is None else tar[place[0] : sum(place)]
 
     def all_of(found: Iterator[tuple[str, bytes | None]]) -> tuple[list[tuple[str, bytes]], bool]:

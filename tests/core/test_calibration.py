@@ -15,8 +15,7 @@ from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_e
 from fairdedup.core.memberships import choose_temperatures
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
-from fairdedup.prototype_files import read_vectors
-from fairdedup.stages.record_state import read_prototypes, write_prototypes
+from fairdedup.prototype_files import read_prototypes, read_vectors, write_prototypes
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 
@@ -137,7 +136,7 @@ def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperat
     told = done("calibrate", again, "--labels", labels, "--prototypes", prototypes, "--out", file,
                 "--scheduler", scheduler, "--quiet")  # fmt: skip
     assert told.out == ""
-    known = read_vectors(file, RunDirectory(again))
+    known = read_vectors(file)
     assert [a.name for a in known.attributes] == ["tone", "age"]
     assert len(known.attributes[1].absent) == 2
     temperatures = {a.name: a.temperature for a in known.attributes}

@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import Colours
 from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
 from inputs import vectors as some_vectors
-from test_inputs import Colours
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
-from fairdedup.encoders import EncoderSpec, forward
+from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.errors import UserError
 from fairdedup.stages import embedding as embed
 from fairdedup.stages.results import merge_schemas
@@ -192,7 +192,7 @@ def decodes(examples: int, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "load_encoder", lambda _: Colours())
+    monkeypatch.setattr(batch_encoder, "load_encoder", lambda _: Colours())
 
 
 @pytest.fixture(autouse=True)

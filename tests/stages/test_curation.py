@@ -19,7 +19,7 @@ from runs import UNUSABLE, Decided, command, contents, done, files, manifest, pr
 from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.datasets.ids import read_ids
 from fairdedup.errors import UserError
-from fairdedup.storage.condition import condition, holds, parse
+from fairdedup.storage.condition import check_condition, evaluate_condition, parse_condition
 
 COMPARED = ("cluster", "kept", "representative", "similarity", "neighbourhood", "readmitted")
 
@@ -204,12 +204,12 @@ ROWS = pa.table({
 
 HOURS = """
 import datetime, pyarrow as pa
-from fairdedup.storage.condition import condition, holds
+from fairdedup.storage.condition import check_condition, evaluate_condition
 midnight = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 hours = pa.array([midnight + datetime.timedelta(hours=h) for h in range(24)], pa.timestamp("us", "UTC"))
 table = pa.table({"ts": hours})
 texts = ("ts >= '2020-01-01 12:00:00'", "ts::date = date '2020-01-01'", "year(ts) = 2020")
-print(*(holds(condition(text, table.schema), table).sum() for text in texts))
+print(*(evaluate_condition(check_condition(text, table.schema), table).sum() for text in texts))
 """
 
 
@@ -228,9 +228,9 @@ print(*(holds(condition(text, table.schema), table).sum() for text in texts))
     ],
 )
 def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, columns):
-    known = condition(text, ROWS.schema)
+    known = check_condition(text, ROWS.schema)
     assert list(known.columns) == columns
-    assert holds(known, ROWS.select(columns or ["width"])).tolist() == [bool(w) for w in wanted]
+    assert evaluate_condition(known, ROWS.select(columns or ["width"])).tolist() == [bool(w) for w in wanted]
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, column
 def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refused:
-        known = condition(text, ROWS.schema)
-        holds(known, ROWS.select(list(known.columns) or ["width"]))
+        known = check_condition(text, ROWS.schema)
+        evaluate_condition(known, ROWS.select(list(known.columns) or ["width"]))
     assert "--where" in str(refused.value) and "\n" not in str(refused.value).replace(text, "")
     assert not list(tmp_path.iterdir())
 
@@ -270,15 +270,15 @@ CASES = pa.table({
     ],
 )  # fmt: skip
 def test_a_name_is_of_the_column_that_is_written_so_and_else_of_the_only_one_alike(text, columns, number):
-    known = condition(text, CASES.schema)
+    known = check_condition(text, CASES.schema)
     assert list(known.columns) == columns
-    assert holds(known, CASES.select(columns)).sum() == number
+    assert evaluate_condition(known, CASES.select(columns)).sum() == number
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("height > 1", "names 'height': write 'Height' or 'HEIGHT', as the column is"),
+        ("height > 1", "names 'height': write 'Height' or 'HEIGHT', in the column's case"),
         ("WIDTH > 1 OR width > 1", "names 'WIDTH' and 'width', one name in SQL: rename a column"),
         ("metadata::VARCHAR LIKE '%300%'", "names column 'metadata': the metadata has WIDTH, width"),
         ("metadata.width > 1 AND width > 1", "names column 'metadata': the metadata has WIDTH, width"),
@@ -288,7 +288,7 @@ def test_a_name_is_of_the_column_that_is_written_so_and_else_of_the_only_one_ali
 )
 def test_names_that_could_be_of_several_columns_or_of_none_are_refused(text, said):
     with pytest.raises(UserError) as refused:
-        condition(text, CASES.schema)
+        check_condition(text, CASES.schema)
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -304,14 +304,14 @@ CHANGING = (
 
 @pytest.mark.parametrize("text", CHANGING)
 def test_what_reads_the_clock_or_the_session_is_refused_whatever_its_name(text):
-    with pytest.raises(UserError, match=r"answers differently each time|until now"):
-        condition(text, ROWS.schema.append(pa.field("ts", pa.timestamp("us", "UTC"))))
+    with pytest.raises(UserError, match=r"value changes between calls|depends on the clock"):
+        check_condition(text, ROWS.schema.append(pa.field("ts", pa.timestamp("us", "UTC"))))
 
 
 def test_what_only_looks_like_the_clock_is_evaluated():
     times = pa.table({"ts": pa.array([0, 10**15], pa.timestamp("us", "UTC")), "localtime": [1, 2]})
     for text in ("age(ts, TIMESTAMPTZ '1970-01-01') > INTERVAL 1 DAY", "localtime = 2", "epoch(ts) > 2 * pi()"):
-        assert holds(condition(text, times.schema), times).tolist() == [False, True], text
+        assert evaluate_condition(check_condition(text, times.schema), times).tolist() == [False, True], text
 
 
 def test_a_condition_answers_alike_in_every_time_zone_and_locale():
@@ -325,9 +325,9 @@ def test_a_condition_answers_alike_in_every_time_zone_and_locale():
 
 
 def test_what_is_no_condition_is_refused_before_the_columns_are_known():
-    with pytest.raises(UserError, match="looks beyond its row"):
-        parse("EXISTS (SELECT * FROM nowhere)")
-    parse("unknown > 1")
+    with pytest.raises(UserError, match="uses more than its own row"):
+        parse_condition("EXISTS (SELECT * FROM nowhere)")
+    parse_condition("unknown > 1")
 
 
 # Files of ids

@@ -1,8 +1,8 @@
-"""Encodes images as they come, a few batches at a time: a shard's images are never all in memory."""
+"""Encodes images as they come, a few batches at a time: the images of a shard are never all in memory."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,30 +10,38 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import unit_float16
 from fairdedup.encoders import EncoderSpec, load_encoder
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CHUNK = 2  # batches decoded before they are embedded
 
 
-class Forward:
-    """Encodes images batch by batch, as they come.
+class BatchEncoder:
+    """Collects images and encodes them batch by batch.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        The encoder, which is loaded now.
 
     Attributes
     ----------
     unit : list of ndarray of shape (b, d), float16
-        Zero where a vector cannot be used.
+        Unit vectors of the images encoded so far; zero where a vector cannot be used.
     bad : list of ndarray of shape (b,), int8
-        Why not: see `core.similarity.reason`.
+        Why a vector cannot be used, as `core.similarity.reason` explains; 0 where it can.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
         self._encoder = load_encoder(spec)
         self._most = CHUNK * spec.batch_size
-        self._images: list[Any] = []
+        self._images: list[Image] = []
         self._count = 0
         self.unit: list[NDArray[np.float16]] = []
         self.bad: list[NDArray[np.int8]] = []
 
-    def add(self, image: Any) -> int:
-        """Take an image in and return its place among the vectors."""
+    def add(self, image: Image) -> int:
+        """Add an RGB image and return the position that its vector will have."""
         self._images.append(image)
         self._count += 1
         if len(self._images) >= self._most:
@@ -41,7 +49,7 @@ class Forward:
         return self._count - 1
 
     def flush(self) -> None:
-        """Encode what waits."""
+        """Encode the images that wait for their batch to fill up."""
         if self._images:
             unit, bad = unit_float16(self._encoder.encode_images(self._images))
             self.unit.append(unit)

@@ -1,0 +1,208 @@
+"""What a format of inputs has to say for itself, and what it is given to recognise: one class for each format.
+
+Recognising and opening read names and headers only; images and vectors are read by the shards, on the workers.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fsspec import AbstractFileSystem
+
+from fairdedup.datasets.dataset import Dataset
+from fairdedup.datasets.filesystem import Entry, get_extension
+from fairdedup.datasets.images import IMAGE_EXTENSIONS
+from fairdedup.errors import UserError
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """What INPUT names, before anything in it is opened.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The file system that it is on.
+    text : str
+        INPUT as the user gave it, for messages.
+    kind : {"folder", "files", "pattern"}
+        A folder; one file, or the files that a pattern names; a pattern whose files have not been looked up yet.
+    paths : tuple of str
+        The folder; the files; or what the braces of a pattern expand to (a glob stays as it is).
+    entries : tuple of Entry
+        The contents of the folder, in natural order, without hidden names; empty for files and patterns.
+    """
+
+    fs: AbstractFileSystem
+    text: str
+    kind: Literal["folder", "files", "pattern"]
+    paths: tuple[str, ...]
+    entries: tuple[Entry, ...] = ()
+
+    @property
+    def folders(self) -> set[str]:
+        """Names of the folders in this folder."""
+        return {entry.name for entry in self.entries if entry.is_dir}
+
+    @property
+    def files(self) -> list[Entry]:
+        """Files in this folder."""
+        return [entry for entry in self.entries if not entry.is_dir]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How an input is to be read.
+
+    Attributes
+    ----------
+    id_from : {"key", "shard/key"}
+        Whether a sample's id is its own key, or has its shard's name before it.
+    column : str or None
+        The column of images, paths or vectors; None: it is recognised. Only formats with `has_columns` read it.
+    """
+
+    id_from: Literal["key", "shard/key"] = "key"
+    column: str | None = None
+
+
+@dataclass(frozen=True)
+class DocumentedInput:
+    """A row of the table of inputs in docs/run-directory.md, as Markdown.
+
+    Attributes
+    ----------
+    given : str
+        What can be given as INPUT.
+    read : str
+        What is read of it.
+    id : str
+        What a sample's id is.
+    """
+
+    given: str
+    read: str
+    id: str
+
+
+class InputFormat(ABC):
+    """A format of inputs. Subclasses have no state: an instance is registered once, in `datasets.inputs`.
+
+    Attributes
+    ----------
+    name : str
+        What `Dataset.format` is, and what run.json records.
+    file_title : str or None
+        How a message offers a file of this format, such as "a .parquet file"; None: a single file is no input.
+    folder_title : str or None
+        How a message names what a folder may hold, such as "Parquet files"; None: a folder is no input.
+    extensions : tuple of str
+        How the names of its files end, in lower case, with the dot. The first is the one that messages suggest.
+    in_patterns : bool
+        Whether brace patterns and globs may name its files.
+    has_columns : bool
+        Whether it reads `ReadOptions.column`.
+    is_fallback : bool
+        Whether it is tried after all others, since it recognises any folder.
+    documentation : tuple of DocumentedInput
+        Its rows of the table of inputs.
+    """
+
+    name: ClassVar[str]
+    file_title: ClassVar[str | None] = None
+    folder_title: ClassVar[str | None] = None
+    extensions: ClassVar[tuple[str, ...]] = ()
+    in_patterns: ClassVar[bool] = False
+    has_columns: ClassVar[bool] = False
+    is_fallback: ClassVar[bool] = False
+    documentation: ClassVar[tuple[DocumentedInput, ...]] = ()
+
+    def has_extension(self, name: str) -> bool:
+        """Tell by its name whether a file can be of this format."""
+        return bool(self.extensions) and name.lower().endswith(self.extensions)
+
+    @abstractmethod
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether an input is of this format, from names alone."""
+
+    @abstractmethod
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return the shards of an input that it recognises, in natural name order.
+
+        Raises
+        ------
+        UserError
+            If the input is visibly damaged, or mixed with what cannot be read together with it.
+        """
+
+
+class ShardFormat(InputFormat):
+    """A format whose files are shards of their own: one file, a folder of them, or a pattern if `in_patterns`.
+
+    Subclasses write `open_files`, and `without_companions` if files of another format may be beside their own.
+    """
+
+    @abstractmethod
+    def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
+        """Return the data set of some files of this format.
+
+        Parameters
+        ----------
+        source : InputSource
+            Where the files come from.
+        paths : list of str
+            The files, at least one, in the order in which they are listed or named.
+        options : ReadOptions
+        """
+
+    def files_in(self, folder: InputSource) -> list[str]:
+        """Return the files of a folder that are shards of this format."""
+        return [entry.path for entry in folder.files if self.has_extension(entry.name)]
+
+    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
+        """Return the files of other formats that do not belong to any of these shards: those that would be left out."""
+        return others
+
+    def recognises(self, source: InputSource) -> bool:
+        """Tell whether the folder holds, or the names are, files of this format."""
+        if source.kind == "folder":
+            return bool(self.files_in(source))
+        return source.kind == "files" and any(map(self.has_extension, source.paths))
+
+    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+        """Return the shards of a file, of a folder, or of the files that a pattern names.
+
+        Raises
+        ------
+        UserError
+            If the files are damaged, or mixed with others that would be left out.
+        """
+        if source.kind == "folder":
+            paths = self.files_in(source)
+            self._expect_no_images(source, len(paths))
+        else:
+            paths = [path for path in source.paths if self.has_extension(path)]
+            self._expect_no_others(source, paths)
+        return self.open_files(source, paths, options)
+
+    def _expect_no_images(self, source: InputSource, count: int) -> None:
+        images = sum(get_extension(entry.name) in IMAGE_EXTENSIONS for entry in source.files)
+        if images:
+            pattern = posixpath.join(source.text, f"*{self.extensions[0]}")
+            raise UserError(
+                f"folder {source.text!r} holds {count:,} {self.folder_title} and {images:,} images: "
+                f"give {pattern!r}, or move the images to a folder of their own"
+            )
+
+    def _expect_no_others(self, source: InputSource, shards: list[str]) -> None:
+        others = [path for path in source.paths if not self.has_extension(path)]
+        left_out = self.without_companions(others, shards) if others else []
+        if left_out:
+            name = posixpath.basename(left_out[0])
+            raise UserError(
+                f"pattern {source.text!r} names {self.folder_title} and files of another kind such as {name!r}: "
+                f"end it in {self.extensions[0]} or in .{get_extension(name)}"
+            )

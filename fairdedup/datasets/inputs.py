@@ -1,0 +1,113 @@
+"""Opens an input: finds out what INPUT names, and asks the registered formats which of them it is.
+
+To add a format, write its class in a file of its own and register it here. Only names and headers are read.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from fairdedup.datasets.clip_retrieval import ClipRetrieval
+from fairdedup.datasets.dataset import Dataset
+from fairdedup.datasets.filesystem import is_on_web, list_entries, locate
+from fairdedup.datasets.folder import ImageFolder
+from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.npy import Npy
+from fairdedup.datasets.parquet import Parquet
+from fairdedup.datasets.patterns import expand_braces, find_shards, is_pattern
+from fairdedup.datasets.registry import (
+    describe_files,
+    describe_folders,
+    describe_formats_with_columns,
+    find_format,
+    is_file_of_a_format,
+    register,
+)
+from fairdedup.datasets.webdataset import WebDataset
+from fairdedup.errors import UserError
+from fairdedup.storage.store_errors import explain_errors
+from fairdedup.storage.urls import protocol_of
+
+# Where two recognise an input the earlier one opens it: a folder with img_emb/ may hold anything else, and img2dataset
+# writes Parquet files beside its tars.
+for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), Npy()):
+    register(_format)
+
+
+def open_input(
+    source: str | os.PathLike[str],
+    *,
+    id_from: Literal["key", "shard/key"] = "key",
+    column: str | None = None,
+    may_be_empty: bool = False,
+) -> Dataset:
+    """Recognise an input by its names and list its shards in natural name order.
+
+    Parameters
+    ----------
+    source : str or path
+        A folder, a file, a brace pattern or a glob that one of the registered formats reads (docs/run-directory.md
+        has the table). A local path or a URL that fsspec knows.
+    id_from : {"key", "shard/key"}
+        Whether a sample's id is its own key or has its shard's name before it. The id of a file in a folder
+        is its relative path in both cases.
+    column : str or None
+        The column of images, paths or vectors in Parquet files; None: it is recognised.
+    may_be_empty : bool
+        Whether an input of no rows is accepted.
+
+    Returns
+    -------
+    Dataset
+        The shards, none of which has been read.
+
+    Raises
+    ------
+    UserError
+        If there is no such input, no format recognises it, or it is visibly damaged.
+    """
+    if id_from not in ("key", "shard/key"):
+        raise UserError(f"id_from must be 'key' or 'shard/key'; got {id_from!r}")
+    text, options = os.fspath(source), ReadOptions(id_from, column)
+    if protocol_of(text) is None:
+        input_format, dataset = _open(text, options)
+    else:
+        with explain_errors(repr(text), "read"):
+            input_format, dataset = _open(text, options)
+            _ = dataset.fingerprints  # now, while the file system remembers what it listed
+    if column is not None and not input_format.has_columns:
+        raise UserError(
+            f"--column {column!r} is for {describe_formats_with_columns()}, and {text!r} is none of these: omit it"
+        )
+    if not may_be_empty and all(shard.rows == 0 for shard in dataset.shards):
+        raise UserError(f"{text!r} has no rows: give an input with at least one sample")
+    return dataset
+
+
+def _open(text: str, options: ReadOptions) -> tuple[InputFormat, Dataset]:
+    source = _look_at(text)
+    found = find_format(source)
+    if found is None and source.kind == "pattern":
+        source = InputSource(source.fs, text, "files", tuple(find_shards(source.fs, source.paths, text)))
+        found = find_format(source)
+    if found is None:
+        raise UserError(
+            f"{text!r} is a file of unknown kind: give {', '.join(describe_files())}, or a folder of "
+            f"{describe_folders()}"
+        )
+    return found, found.open(source, options)
+
+
+def _look_at(text: str) -> InputSource:
+    """Return what INPUT names. A file or folder that exists is never taken for a pattern, except on a web server."""
+    fs, path = locate(text)
+    # A web server answers for nearly every name, so what a name looks like decides there.
+    decided_by_name = is_on_web(fs) and (is_pattern(path) or is_file_of_a_format(path))
+    if not decided_by_name and fs.isdir(path):
+        return InputSource(fs, text, "folder", (path,), tuple(list_entries(fs, path)))
+    if not (decided_by_name and is_pattern(path)) and fs.exists(path):
+        return InputSource(fs, text, "files", (path,))
+    if is_pattern(path):
+        return InputSource(fs, text, "pattern", tuple(expand_braces(path, text)))
+    raise UserError(f"no such file or folder: {text!r}; check the path")

@@ -1,0 +1,81 @@
+"""Checks the name of a model, and loads encoders. Nothing imports torch or open_clip until an encoder is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+from fairdedup.encoders.protocol import Encoder
+from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, EncoderSpec, weights_stamp
+from fairdedup.errors import UserError
+
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def list_models() -> list[str]:
+    """Return the model names that open_clip has a configuration for, without importing it."""
+    spec = importlib.util.find_spec("open_clip")
+    folders = [Path(p) / "model_configs" for p in (spec.submodule_search_locations or [])] if spec else []
+    return sorted({file.stem for folder in (*folders, BUILTIN_FOLDER) for file in folder.glob("*.json")})
+
+
+def check_model(model: str, pretrained: str | None) -> None:
+    """Check a model's name and weights as far as possible without loading anything.
+
+    Parameters
+    ----------
+    model : str
+        As `EncoderSpec.model`.
+    pretrained : str or None
+        As `EncoderSpec.pretrained`.
+
+    Raises
+    ------
+    UserError
+        If there is no such model, or weights are missing where they are needed or given where they are not.
+    """
+    if model.startswith(("hf-hub:", "local-dir:")):
+        folder = model.partition(":")[2]
+        if model.startswith("local-dir:") and not (Path(folder) / "open_clip_config.json").is_file():
+            raise UserError(f"model {model!r}: no open_clip_config.json in that folder; give a folder that has one")
+        if pretrained:
+            raise UserError(f"model {model!r} brings its own weights: omit --pretrained {pretrained}")
+        return
+    names = list_models()
+    if model.replace("/", "-") not in names:
+        import difflib
+
+        near = difflib.get_close_matches(model, names, 3, 0.3) or ["ViT-B-16", "ViT-B-32"]
+        raise UserError(f"model {model!r} is unknown to open_clip: did you mean {' or '.join(near)}?")
+    if pretrained is None and model != BUILTIN_MODEL:
+        raise UserError(f"model {model!r} has no weights: add --pretrained with a tag (openai) or a file")
+    if pretrained is not None and pretrained.endswith(WEIGHT_FILES) and not Path(pretrained).is_file():
+        raise UserError(
+            f"pretrained {pretrained!r}: no such file; give a tag that open_clip knows or a file of weights"
+        )
+
+
+def load_encoder(spec: EncoderSpec) -> Encoder:
+    """Load an encoder, once per process as long as its file of weights does not change.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        The model, its weights, and where and how it runs.
+
+    Raises
+    ------
+    UserError
+        If open_clip does not know the tag, or the weights do not fit the model.
+    FairdedupError
+        If the weights cannot be loaded.
+    """
+    return _load(spec, weights_stamp(spec.weights))
+
+
+@lru_cache(maxsize=1)
+def _load(spec: EncoderSpec, stamp: tuple[int, int] | None) -> Encoder:
+    from fairdedup.encoders.openclip import OpenClipEncoder
+
+    return OpenClipEncoder(spec)

@@ -1,0 +1,142 @@
+"""The registry of formats: a new one is a class, and the messages and the docs are made from what is registered."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inputs import GOOD, HTML, OTHER, write
+from runs import table
+
+from fairdedup.datasets import Dataset, open_input
+from fairdedup.datasets.folder import FolderShard, Listed
+from fairdedup.datasets.images import IMAGE_EXTENSIONS
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions, ShardFormat
+from fairdedup.datasets.registry import (
+    describe_files,
+    describe_folders,
+    describe_shards,
+    formats,
+    register,
+    render_table,
+    unregister,
+)
+from fairdedup.errors import UserError
+
+DOCS = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
+
+
+class ImageList(ShardFormat):
+    """Text files that name images, one a line."""
+
+    name = "image-list"
+    file_title = "a .list of images"
+    folder_title = "lists of images"
+    extensions = (".list",)
+    in_patterns = True
+    documentation = (DocumentedInput("a `.list` of images", "the images that it names", "relative path"),)
+
+    def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
+        shards = []
+        for path in paths:
+            folder, name = posixpath.split(path)
+            with source.fs.open(path, "rt") as file:
+                shards.append(FolderShard(source.fs, folder, name, tuple(Listed(line.strip()) for line in file)))
+        return Dataset("images", self.name, source.text, tuple(shards))
+
+
+@pytest.fixture
+def image_list() -> Iterator[None]:
+    register(ImageList())
+    yield
+    unregister(ImageList.name)
+
+
+@pytest.fixture
+def lists(folder: Path, image_list: None) -> Path:
+    """Return a folder of two lists; the images that they name are further down."""
+    write(folder, {"a.list": "in/1.png\nin/2.png\n", "b.list": "in/bad.png\nin/none.png\n"})
+    return write(folder, {"in/1.png": GOOD, "in/2.png": OTHER, "in/bad.png": HTML})
+
+
+def message(source: Path | str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        open_input(str(source), **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["", "/*", "/{a,b}.list"], ids=["folder", "glob", "braces"])
+def test_a_format_of_one_class_is_read_as_a_folder_and_by_patterns(given: str, lists: Path) -> None:
+    dataset = open_input(f"{lists}{given}")
+    assert (dataset.format, [shard.name for shard in dataset.shards]) == ("image-list", ["a.list", "b.list"])
+    assert [sample.id for sample in dataset.shards[0].read()] == ["in/1.png", "in/2.png"]  # type: ignore[union-attr]
+    assert open_input(lists / "a.list").shards == dataset.shards[:1]
+
+
+def test_a_format_of_one_class_goes_through_every_stage(run: Any, lists: Path) -> None:
+    counts = run(lists)["counts"]
+    assert (counts["kept"], counts["rejected"]) == (2, 2)
+    assert table(lists.parent / "run" / "kept")["id"].tolist() == ["in/1.png", "in/2.png"]
+    assert table(lists.parent / "run" / "rejected")["id"].tolist() == ["in/bad.png", "in/none.png"]
+
+
+def test_messages_list_what_is_registered(folder: Path) -> None:
+    (folder / "notes.docx").write_bytes(b"")
+    files = "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .npy file of embeddings"
+    folders = "images, img_emb/, tar shards or Parquet files"
+    endings = ".tar, .tar.gz, .tgz, .parquet or .pq"
+    assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
+    unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
+    assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
+    assert f"give a folder with {folders} in it" in message(folder)
+    assert f"it must name files that end in {endings}" in message(folder / "x-*")
+
+
+def test_a_new_format_is_in_every_message(lists: Path) -> None:
+    (lists / "notes.docx").write_bytes(b"")
+    assert "an .npy file of embeddings, a .list of images, or a folder of" in message(lists / "notes.docx")
+    assert "tar shards, Parquet files or lists of images" in message(lists / "notes.docx")
+    assert ".parquet, .pq or .list" in message(lists / "x-*")
+    assert message(lists, column="c").startswith(f"--column 'c' is for Parquet files, and {str(lists)!r} is none")
+    write(lists, {"c.png": GOOD})
+    assert "holds 2 lists of images and 1 images: give" in message(lists) and "/*.list'" in message(lists)
+    write(lists, {"a.tar": b""})
+    assert "names tar shards and files of another kind such as 'a.list'" in message(lists / "a.*")
+
+
+def test_the_table_of_inputs_in_the_docs_is_what_the_formats_say(image_list: None) -> None:
+    assert "| a `.list` of images | the images that it names | relative path |\n" in render_table()
+    unregister(ImageList.name)
+    assert render_table() in DOCS.split("## Inputs")[1].split("\n## ")[0]
+    assert DOCS.count("| INPUT | what is read | id |") == 1
+    assert f"| {', '.join(IMAGE_EXTENSIONS)}, in sub-folders too" in DOCS
+
+
+def test_every_format_is_registered_once_and_documented(image_list: None) -> None:
+    names = [known.name for known in formats()]
+    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "npy", "image-list"]
+    assert all(known.documentation for known in formats())
+    with pytest.raises(ValueError, match="'image-list' is registered already"):
+        register(ImageList())
+    assert [known.name for known in formats()] == names
+
+
+def test_no_two_formats_claim_the_same_extension() -> None:
+    endings = [ending for known in formats() for ending in known.extensions]
+    assert len(endings) == len(set(endings)) and all(ending.startswith(".") for ending in endings)
+
+
+def test_a_fallback_is_asked_last_wherever_it_is_registered(folder: Path) -> None:
+    assert [known.name for known in formats() if known.is_fallback] == ["folder"] == [formats()[0].name]
+    write(folder, {"a.png": GOOD})
+    (folder / "img_emb").mkdir()
+    assert "holds no img_emb_0.npy" in message(folder)
+
+
+def test_a_format_says_what_it_is() -> None:
+    for known in formats():
+        assert isinstance(known, InputFormat) and type(known).__doc__ and known.name
+        assert known.file_title or known.folder_title
