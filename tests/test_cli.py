@@ -167,7 +167,7 @@ def test_the_first_command_of_the_help_runs_on_the_sample_that_it_draws(here, sc
     )
     (here / "gone.txt").write_text("\n".join(table(here / "fairdedup-run" / "kept")["id"][:20]))
     with monkeypatch.context() as patched:  # killed before the state is renewed
-        patched.setattr("fairdedup.increments.renew_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("fairdedup.commands.replace.renew_run_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert command("replace", "--gone", "gone.txt", "--scheduler", scheduler, "--quiet").code == 1
     assert "finished already" in done("run", "--keep", 0.5, "--scheduler", scheduler).err
     after = manifest(here / "fairdedup-run")
@@ -340,13 +340,13 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
     shown = command(*asked, "--out", again, "--rule", "balanced", "--keep", 0.4, "--seed", 7)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert (
-        "was begun with another configuration (seed was 0, is 7, keep was 0.5, is 0.4, rule was 'fairdedup', is "
+        "was made with other options (seed was 0, is 7, keep was 0.5, is 0.4, rule was 'fairdedup', is "
         "'balanced'): choose another --out or --restart\n"
     ) in shown.err
     shown = command(*asked, "--out", again, "--keep", 0.4)
     assert (
-        "configuration (keep was 0.5, is 0.4): choose another --out, --restart, or decide again without re-embedding "
-        f"by `fairdedup prune {again}`\n"
+        "options (keep was 0.5, is 0.4): choose another --out, --restart, or decide again with "
+        f"`fairdedup prune {again}`\n"
     ) in shown.err
     other = command("run", again / "nowhere", "--keep", 0.5, "--out", again)
     assert other.code == 2 and "input was" in other.err

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from fairdedup.ledger import OWN_FILES
 
 import fairdedup
 from fairdedup.api import DECISION_COLUMNS, deduplicate
 from fairdedup.cli import cli
 from fairdedup.config import RunConfig
+from fairdedup.preparation.stage_records import FILES
 from fairdedup.stages.caption_embedding import read_captions
 
 ROOT = Path(__file__).parent.parent
@@ -125,7 +125,7 @@ def test_every_column_of_the_decisions_is_documented_in_order() -> None:
 
 
 def test_every_file_at_the_top_of_a_run_is_documented() -> None:
-    assert set(OWN_FILES) <= set(first_cells(section(RUN_DIRECTORY, "## The run directory")))
+    assert set(FILES) <= set(first_cells(section(RUN_DIRECTORY, "## The run directory")))
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,7 @@ def test_a_model_that_did_not_embed_the_images_is_refused(images_run, weights, t
         assert shown.code == 2 and "this run's images were embedded by --model 'fairdedup-small' --pr" in shown.err
     done(*asked, "--pretrained", tmp_path / "same.safetensors")
     shown = command("audit", tmp_path / "run", "--pretrained", "openai", "--scheduler", scheduler)
-    assert shown.code == 2 and "without --model" in shown.err
+    assert shown.code == 2 and "needs --model" in shown.err
 
 
 def test_the_stages_one_by_one_give_the_same_bytes(finished, tmp_path, embeddings, prototypes, scheduler):
@@ -445,7 +445,7 @@ def test_an_input_that_has_changed_is_refused_by_name(tmp_path, scheduler):
     np.save(one, 1 - np.load(one))
     changed = command(*asked, "--out", run)
     assert changed.code == 2 and changed.err.splitlines()[-1] == (
-        f"fairdedup: error: {run} was begun with another input ('img_emb_1.npy' has changed): choose another --out, "
+        f"fairdedup: error: {run} was made of another input ('img_emb_1.npy' has changed): choose another --out, "
         "or --restart"
     )
     for kind, name in (("img_emb", "img_emb_2.npy"), ("metadata", "metadata_2.parquet")):

@@ -53,11 +53,11 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
         If the options do not fit the input, or differ from those that the run directory was made with.
     """
     request = read_request(config)
-    directory = request.directory
+    directory, options = request.directory, request.options  # reads the files that options name, before any is cleared
     check_decision_options(request.config)
     if restart and directory.config.is_file():  # a folder that is not a run is refused below, never cleared
         _clear(request, workers)
-    check_directory(directory, request.options)
+    check_directory(directory, options)
     dataset = open_run_input(request.config, directory, workers.progress)
     check_prototypes(request.config, dataset.kind, read_config_record(directory))
     request.check_encoder(dataset.kind)

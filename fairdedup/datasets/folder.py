@@ -23,11 +23,11 @@ from fairdedup.datasets.filesystem import (
     to_valid_text,
     walk,
 )
+from fairdedup.datasets.format_registry import describe_folders
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.listing import METADATA_FILES, read_lines, resolve_file_name
-from fairdedup.datasets.registry import describe_folders
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, combine_sidecars, parse_columns
 from fairdedup.errors import UserError

@@ -12,11 +12,7 @@ from fairdedup.datasets.clip_retrieval import ClipRetrieval
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import is_on_web, list_entries, locate
 from fairdedup.datasets.folder import ImageFolder
-from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
-from fairdedup.datasets.npy import Npy
-from fairdedup.datasets.parquet import Parquet
-from fairdedup.datasets.patterns import expand_braces, find_shards, is_pattern
-from fairdedup.datasets.registry import (
+from fairdedup.datasets.format_registry import (
     describe_files,
     describe_folders,
     describe_formats_with_columns,
@@ -24,6 +20,10 @@ from fairdedup.datasets.registry import (
     is_file_of_a_format,
     register,
 )
+from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.npy import Npy
+from fairdedup.datasets.parquet import Parquet
+from fairdedup.datasets.patterns import expand_braces, find_shards, is_pattern
 from fairdedup.datasets.webdataset import WebDataset
 from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import explain_errors

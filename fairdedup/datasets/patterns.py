@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.registry import describe_shards, is_shard
+from fairdedup.datasets.format_registry import describe_shards, is_shard
 from fairdedup.errors import UserError
 
 MAX_SHARDS = 1_000_000

@@ -29,8 +29,8 @@ from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.errors import UserError
 from fairdedup.stages import embedding as embed
-from fairdedup.stages.results import merge_schemas
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.schemas import merge_schemas
 from fairdedup.storage.shared_vectors import Copies
 
 SPEC = EncoderSpec("colours", None, 4, "cpu", "float32", 1)

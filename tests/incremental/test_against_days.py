@@ -123,8 +123,8 @@ def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tm
     assert "has eps" in refused(*base, "--eps", 0.5)
     assert "--rule semdedup-chain does not go with --against" in refused(*base, "--rule", "semdedup-chain")
     assert "--rule random does not go with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
-    assert "--clusters 9: the 4 clusters are those of" in refused(*base, "--clusters", 9)
-    assert "--start zero is not that of" in refused(*base, "--start", "zero")
+    assert "has 4 clusters, and new rows get the same ones: leave it out" in refused(*base, "--clusters", 9)
+    assert "--start zero differs from that of" in refused(*base, "--start", "zero")
     (tmp_path / "p.npy").write_bytes(b"")
     assert "is not what" in refused(*base, "--prototypes", tmp_path / "p.npy")
     nowhere = refused(days / "day1.npy", "--against", tmp_path / "nowhere", "--out", tmp_path / "run")
@@ -208,6 +208,6 @@ def test_the_clusters_of_a_run_against_others_are_theirs(days, line, tmp_path, s
     dask = ("--scheduler", scheduler, "--quiet")
     done("embed", days / "day1.npy", "--against", line[0], "--out", tmp_path / "run", *dask)
     shown = command("cluster", tmp_path / "run", "--against", line[0], "--clusters", 7, *dask)
-    assert shown.code == 2 and "--clusters 7: the 4 clusters are those of" in shown.err
+    assert shown.code == 2 and "has 4 clusters, and new rows get the same ones: leave it out" in shown.err
     done("cluster", tmp_path / "run", "--against", line[0], "--clusters", 4, "--threads", 2, *dask)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["asked"]["cluster"]["threads"] == 2

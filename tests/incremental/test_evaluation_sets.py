@@ -78,7 +78,7 @@ def test_evaluation_samples_that_cannot_be_used_are_told_and_cost_no_run(line, t
 def test_a_mistake_about_an_evaluation_set_is_one_line(days, line, tmp_path, scheduler):
     base = (days / "day0.npy", "--keep", 0.5, "--rule", "semdedup", "--out", tmp_path / "run", "--scheduler", scheduler)
     assert "add --exclude-near-eps" in refused(*base, "--exclude-near", days / "day1.npy")
-    assert "without --exclude-near" in refused(*base, "--exclude-near-eps", 0.1)
+    assert "--exclude-near-eps needs --exclude-near" in refused(*base, "--exclude-near-eps", 0.1)
     near = ("--exclude-near-eps", 0.1, "--max-rejected", 0.5, "--exclude-near")
     assert "no such file or folder" in refused(*base, *near, tmp_path / "nowhere")
     np.save(tmp_path / "wide.npy", np.ones((5, 7)))

@@ -13,9 +13,7 @@ from runs import table
 
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.folder import FolderShard, Listed
-from fairdedup.datasets.images import IMAGE_EXTENSIONS
-from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions, ShardFormat
-from fairdedup.datasets.registry import (
+from fairdedup.datasets.format_registry import (
     describe_files,
     describe_folders,
     describe_shards,
@@ -24,6 +22,8 @@ from fairdedup.datasets.registry import (
     render_table,
     unregister,
 )
+from fairdedup.datasets.images import IMAGE_EXTENSIONS
+from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions, ShardFormat
 from fairdedup.errors import UserError
 
 DOCS = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
