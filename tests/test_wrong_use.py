@@ -265,7 +265,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "sweep to 1.5": ("sweep $RUN --keep 1.5 --rule semdedup $DASK", ("--keep must be in (0, 1]; got 1.5",)),
     "sweep to less than the clusters": ("sweep $RUN --keep 0.001 --rule semdedup $DASK",
                                         ("--keep 0.001 of 237 rows is 0, fewer than one for each of 5 clusters",
-                                         "at least --keep 0.0")),
+                                         "give at least --keep 0.0")),
     "sweep at random": ("sweep $RUN --keep 0.5 --rule random $DASK", ("--rule random has no eps to sweep",)),
     "a gate before no run": ("gate images --max-rejected 0.1",
                              ("images holds no finished run", "fairdedup prune images")),

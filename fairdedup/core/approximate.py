@@ -231,29 +231,29 @@ class RowBounds(NamedTuple):
 @njit
 def bound_columns(floor, terms):  # type: ignore[no-untyped-def]
     """Return the bounds of columns whose cosine may be above floor[c]."""
-    m = terms.length.shape[0]
-    bounds = ColumnBounds(np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32))
+    length, scale, base, error = terms
+    m = length.shape[0]
+    first, second, third = np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32)
     for c in range(m):
-        raise_floor(bounds, c, floor[c], terms)
-        bounds.second[c] = terms.base[c] / terms.scale[c]
-        bounds.third[c] = 1.0 / terms.scale[c]
-    return bounds
+        first[c] = (floor[c] - error[c]) * length[c] / scale[c]
+        second[c] = base[c] / scale[c]
+        third[c] = 1.0 / scale[c]
+    return ColumnBounds(first, second, third)
 
 
 @njit
-def raise_floor(bounds, c, floor, terms):  # type: ignore[no-untyped-def]
-    """Set the floor of one column."""
-    bounds.first[c] = (floor - terms.error[c]) * terms.length[c] / terms.scale[c]
+def take_terms(terms, r):  # type: ignore[no-untyped-def]
+    """Return the ErrorTerms of row r alone."""
+    return ErrorTerms(terms.length[r], terms.scale[r], terms.base[r], terms.error[r])
 
 
 @njit
-def bound_row(r, terms):  # type: ignore[no-untyped-def]
-    """Return the bounds of a row; lengths are at most 1.001, since vectors are unit float16 ones."""
-    scale = terms.scale[r]
+def bound_row(row):  # type: ignore[no-untyped-def]
+    """Return the bounds of a row, given its terms; lengths are at most 1.001, since vectors are unit float16 ones."""
     return RowBounds(
-        np.float32(terms.length[r] / scale),
-        np.float32(1.0 / scale),
-        np.float32((terms.base[r] + 1.01 * terms.error[r]) / scale),
+        np.float32(row.length / row.scale),
+        np.float32(1.0 / row.scale),
+        np.float32((row.base + 1.01 * row.error) / row.scale),
     )
 
 
@@ -267,10 +267,14 @@ def mark_reaching(products, columns, row, marks):  # type: ignore[no-untyped-def
 
 
 @njit
-def read_cosine(product, r, row, c, column):  # type: ignore[no-untyped-def]
-    """Return the cosine that a product of row r with column c stands for, and how far the exact one may be from it."""
-    scaled = product * row.scale[r] * column.scale[c] + row.base[r] + column.base[c]
-    return scaled / (row.length[r] * column.length[c]), row.error[r] + column.error[c]
+def read_cosine(product, row, column):  # type: ignore[no-untyped-def]
+    """Return the cosine that a product stands for, and how far the exact one may be from it.
+
+    `row` and `column` are the ErrorTerms of one vector each: numbers, since a tuple of arrays would have the references
+    to them counted in every turn of a loop.
+    """
+    scaled = product * row.scale * column.scale + row.base + column.base
+    return scaled / (row.length * column.length), row.error + column.error
 
 
 def no_marks(width: int) -> NDArray[np.uint8]:

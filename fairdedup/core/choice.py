@@ -36,7 +36,7 @@ def _measure_likeness(members, x, scratch):  # type: ignore[no-untyped-def]
     while a neighbourhood has fewer than 32 members.
     """
     m, d = members.shape[0], x.shape[1]
-    mean = scratch.mean
+    mean, likeness = scratch
     for j in range(d):
         mean[j] = 0.0
     for k in range(m):
@@ -46,7 +46,7 @@ def _measure_likeness(members, x, scratch):  # type: ignore[no-untyped-def]
         total = 0.0
         for j in range(d):
             total += np.float64(x[members[k], j]) * mean[j]
-        scratch.likeness[k] = np.int64(np.rint(total * 1_000_000.0 / m))
+        likeness[k] = np.int64(np.rint(total * 1_000_000.0 / m))
 
 
 @njit
@@ -56,22 +56,24 @@ def choose_one(members, rows, x, preference, sums, scratch):  # type: ignore[no-
     for c in range(sums.shape[0]):
         if concept < 0 or sums[c] < sums[concept]:
             concept = c
-    weighs_likeness = preference.likeness_weight != 0 and members.shape[0] > 1
+    price, likeness_weight, similarity = preference.price, preference.likeness_weight, preference.similarity
+    likeness = scratch.likeness
+    weighs_likeness = likeness_weight != 0 and members.shape[0] > 1
     if weighs_likeness:
         _measure_likeness(members, x, scratch)
     best, best_value = 0, np.int64(0)
     for k in range(members.shape[0]):
         j = members[k]
-        value = preference.price[j]
+        value = price[j]
         if weighs_likeness:
-            value += preference.likeness_weight * scratch.likeness[k]
+            value += likeness_weight * likeness[k]
         if concept >= 0:
-            value += preference.similarity[j, concept]
+            value += similarity[j, concept]
         if k == 0 or value > best_value or (value == best_value and rows[j] < rows[members[best]]):
             best, best_value = k, value
     kept = members[best]
     for c in range(sums.shape[0]):
-        sums[c] += preference.similarity[kept, c]
+        sums[c] += similarity[kept, c]
     return best
 
 

@@ -58,14 +58,14 @@ def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
     """Write the unvisited rows that are duplicates of row i, itself among them, and return how many."""
     x, squares, visited = walk.x, walk.squares, walk.visited
     starts, neighbours, needed = walk.pairs.starts, walk.pairs.neighbours, walk.pairs.needed
-    found = 0
+    eps, found = walk.eps, 0
     if walk.has_graph:
         for k in range(starts[i], starts[i + 1]):
-            if needed[k] <= walk.eps and not visited[neighbours[k]]:
+            if needed[k] <= eps and not visited[neighbours[k]]:
                 out[found] = neighbours[k]
                 found += 1
     else:
-        threshold = 1.0 - walk.eps / 10000.0
+        threshold = 1.0 - eps / 10000.0
         for j in range(visited.shape[0]):
             if j != i and not visited[j] and cosine(x[i], x[j], squares[i], squares[j]) > threshold:
                 out[found] = j
@@ -79,18 +79,18 @@ def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
 @njit
 def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
     """Fill in leader and keeper of the rows that are not visited yet."""
-    n = walk.x.shape[0]
-    members = np.empty(n, np.int32)
-    for i in range(n):
-        if walk.visited[i]:
+    x, rows, visited, leader, keeper = walk.x, walk.rows, walk.visited, walk.leader, walk.keeper
+    members = np.empty(x.shape[0], np.int32)
+    for i in range(x.shape[0]):
+        if visited[i]:
             continue
         m = _list_unvisited(i, walk, members)
-        kept = members[choose_one(members[:m], walk.rows, walk.x, preference, sums, scratch)]
+        kept = members[choose_one(members[:m], rows, x, preference, sums, scratch)]
         m = _list_unvisited(kept, walk, members)
         for k in range(m):
-            walk.visited[members[k]] = True
-            walk.leader[members[k]] = i
-            walk.keeper[members[k]] = kept
+            visited[members[k]] = True
+            leader[members[k]] = i
+            keeper[members[k]] = kept
 
 
 def cover_sweep(

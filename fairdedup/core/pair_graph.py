@@ -19,6 +19,7 @@ from fairdedup.core.approximate import (
     mark_reaching,
     no_marks,
     read_cosine,
+    take_terms,
 )
 from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, cosine, eps_needed
@@ -91,11 +92,15 @@ def _collect(products, tile, x, squares, eps, marks, out):  # type: ignore[no-un
     found = 0
     width = products.shape[1]
     words = marks.view(np.uint64)
+    length, scale, base, error = tile.column
+    out_a, out_b, out_needed = out
+    diagonal = tile.first_row == tile.first_column
     bounds = bound_columns(np.full(width, 1.0 - eps / 10000.0), tile.column)
     for r in range(products.shape[0]):
         i = tile.first_row + r
-        begin = max(0, i + 1 - tile.first_column) if tile.first_row == tile.first_column else 0
-        mark_reaching(products[r], bounds, bound_row(r, tile.row), marks[:width])
+        begin = max(0, i + 1 - tile.first_column) if diagonal else 0
+        row = take_terms(tile.row, r)
+        mark_reaching(products[r], bounds, bound_row(row), marks[:width])
         for word in range(begin // 8, words.shape[0]):
             if words[word] == 0:
                 continue
@@ -103,15 +108,16 @@ def _collect(products, tile, x, squares, eps, marks, out):  # type: ignore[no-un
                 if marks[k] == 0:
                     continue
                 j = tile.first_column + k
-                similarity, slack = read_cosine(products[r, k], r, tile.row, k, tile.column)
+                column = ErrorTerms(length[k], scale[k], base[k], error[k])
+                similarity, slack = read_cosine(products[r, k], row, column)
                 needed = eps_needed(similarity - slack)
                 if needed != eps_needed(similarity + slack):
                     needed = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
                 if needed <= eps:
-                    if found < out.a.shape[0]:
-                        out.a[found] = i
-                        out.b[found] = j
-                        out.needed[found] = needed
+                    if found < out_a.shape[0]:
+                        out_a[found] = i
+                        out_b[found] = j
+                        out_needed[found] = needed
                     found += 1
     return found
 

@@ -250,6 +250,8 @@ class _Arrays(NamedTuple):
 @njit
 def _settle_most_similar(approx, queries, others, slack, best, best_similarity):  # type: ignore[no-untyped-def]
     """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
+    x, squares = queries
+    other, other_squares = others
     for i in range(approx.shape[0]):
         top = -np.inf
         for k in range(approx.shape[1]):
@@ -258,7 +260,7 @@ def _settle_most_similar(approx, queries, others, slack, best, best_similarity):
         chosen, similarity = -1, -2.0
         for k in range(approx.shape[1]):
             if approx[i, k] >= top - 2.0 * slack:
-                s = cosine(queries.x[i], others.x[k], queries.squares[i], others.squares[k])
+                s = cosine(x[i], other[k], squares[i], other_squares[k])
                 if s > similarity:  # strictly: ties go to the lower number
                     chosen, similarity = k, s
         best[i] = chosen

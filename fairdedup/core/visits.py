@@ -18,8 +18,8 @@ from fairdedup.core.approximate import (
     bound_row,
     mark_reaching,
     no_marks,
-    raise_floor,
     read_cosine,
+    take_terms,
 )
 from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed
@@ -120,25 +120,6 @@ class _Progress(NamedTuple):
 
 
 @njit
-def _open_floor(state, j):  # type: ignore[no-untyped-def]
-    """Return the similarity from which on row j can be visited at some open bit."""
-    return state.thresholds[_highest_bit(state.unvisited[j]) + 1]
-
-
-@njit
-def _visit_pair(state, i, j, active, similarity, slack):  # type: ignore[no-untyped-def]
-    """Return the bits at which an active leader i visits row j, and whether that took an exact cosine."""
-    sure = _first_bit(similarity - slack, state.first_bit_at)
-    hopeful = _first_bit(similarity + slack, state.first_bit_at)
-    open_bits = active & state.unvisited[j]
-    settled = sure != hopeful and (_from_bit(hopeful) & ~_from_bit(sure) & open_bits) != 0
-    if settled:
-        exact = cosine(state.x[i], state.x[j], state.squares[i], state.squares[j])
-        sure = _first_bit(exact, state.first_bit_at)
-    return _from_bit(sure) & open_bits, settled
-
-
-@njit
 def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped-def]
     """Let each leader of a tile visit its neighbours; resumable where the output is full.
 
@@ -146,45 +127,56 @@ def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped
     """
     written = settled = 0
     words = marks.view(np.uint64)
-    leaders, columns = tile.leaders, tile.columns
+    leaders, columns, triangle = tile.leaders, tile.columns, tile.triangle
+    length, scale, base, error = tile.column
+    x, squares, thresholds, first_bit_at, unvisited, leads = state
+    out_leader, out_member, out_bits = out
     width = columns.shape[0]
     floor = np.empty(width, np.float64)
     for c in range(width):
-        floor[c] = _open_floor(state, columns[c])
+        floor[c] = thresholds[_highest_bit(unvisited[columns[c]]) + 1]
     bounds = bound_columns(floor, tile.column)
+    first = bounds.first
     for r in range(start.row, leaders.shape[0]):
         i = leaders[r]
         begin = start.column if r == start.row else 0
-        if tile.triangle and begin <= r:
+        if triangle and begin <= r:
             begin = r + 1
-            state.leads[i] = state.unvisited[i]
-            state.unvisited[i] = 0
-        active = state.leads[i]
+            leads[i] = unvisited[i]
+            unvisited[i] = 0
+        active = leads[i]
         if active == 0:
             continue
-        row_floor = state.thresholds[_highest_bit(active) + 1]
-        mark_reaching(products[r], bounds, bound_row(r, tile.row), marks[:width])
+        row_floor = thresholds[_highest_bit(active) + 1]
+        row = take_terms(tile.row, r)
+        mark_reaching(products[r], bounds, bound_row(row), marks[:width])
         for word in range(begin // 8, words.shape[0]):
             if words[word] == 0:
                 continue
             for c in range(max(begin, 8 * word), min(width, 8 * word + 8)):
+                if marks[c] == 0:
+                    continue
                 j = columns[c]
-                if marks[c] == 0 or active & state.unvisited[j] == 0:
+                open_bits = active & unvisited[j]
+                column = ErrorTerms(length[c], scale[c], base[c], error[c])
+                similarity, slack = read_cosine(products[r, c], row, column)
+                if open_bits == 0 or similarity + slack < row_floor:
                     continue
-                similarity, slack = read_cosine(products[r, c], r, tile.row, c, tile.column)
-                if similarity + slack < row_floor:
-                    continue
-                reached, exact = _visit_pair(state, i, j, active, similarity, slack)
-                settled += exact
+                sure = _first_bit(similarity - slack, first_bit_at)
+                hopeful = _first_bit(similarity + slack, first_bit_at)
+                if sure != hopeful and (_from_bit(hopeful) & ~_from_bit(sure) & open_bits) != 0:
+                    sure = _first_bit(cosine(x[i], x[j], squares[i], squares[j]), first_bit_at)
+                    settled += 1
+                reached = _from_bit(sure) & open_bits
                 if reached == 0:
                     continue
-                if written == out.leader.shape[0]:
+                if written == out_leader.shape[0]:
                     return _Progress(r, c, written, settled)
-                state.unvisited[j] &= ~reached
-                raise_floor(bounds, c, _open_floor(state, j), tile.column)
-                out.leader[written] = i
-                out.member[written] = j
-                out.bits[written] = reached
+                unvisited[j] &= ~reached
+                first[c] = (thresholds[_highest_bit(unvisited[j]) + 1] - error[c]) * length[c] / scale[c]
+                out_leader[written] = i
+                out_member[written] = j
+                out_bits[written] = reached
                 written += 1
     return _Progress(leaders.shape[0], 0, written, settled)
 

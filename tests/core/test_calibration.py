@@ -84,7 +84,7 @@ def test_a_held_out_label_is_not_fitted_to():
 
 
 @pytest.mark.parametrize(("labels", "concepts", "words"), [
-    ([0, 0, 1], 3, "concept 2 has no label"), ([0, 0, 0], 1, "one concept alone"),
+    ([0, 0, 1], 3, "concept 2 has no label"), ([0, 0, 0], 1, "an attribute with one concept cannot be calibrated"),
 ])  # fmt: skip
 def test_labels_that_cannot_be_fitted_to_are_refused(labels, concepts, words):
     x = unit(np.random.default_rng(0).normal(size=(3, 4)))

@@ -176,7 +176,8 @@ def test_no_candidate_is_overlooked_however_close_to_the_threshold(make, d: int)
             just_under = np.nextafter(exact[i], -2)
             columns = approximate.bound_columns(just_under, known.terms)
             marks = approximate.no_marks(64)
-            approximate.mark_reaching(products[i], columns, approximate.bound_row(i, known.terms), marks)
+            row = approximate.bound_row(approximate.take_terms(known.terms, i))
+            approximate.mark_reaching(products[i], columns, row, marks)
             assert marks.all(), f"{name}: rows {i} and {np.flatnonzero(marks == 0)}"
 
 
