@@ -1,0 +1,39 @@
+"""Messages: parameters of Python become flags, and any text becomes one visible line."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairdedup.errors import FairdedupError, UserError, flags_for_parameters
+
+OPTIONS = {"keep", "at_most", "cover", "target"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("give `keep`", "give --keep"),
+        ("give `at_most=0.5` or `keep=1`", "give --at-most 0.5 or --keep 1"),
+        ("`cover=True` or `cover=False`", "--cover or --no-cover"),
+        ("`target={'tone': 1}` is wrong", "--target {'tone': 1} is wrong"),
+        ("`keep=` is empty", "--keep is empty"),
+        # Text in backquotes that is no option stays as it is.
+        ("`ids` must be unique", "`ids` must be unique"),
+        ("write lines such as `keep: 0.5`", "write lines such as `keep: 0.5`"),
+        ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),
+        ("`Keep` and `keep 1`", "`Keep` and `keep 1`"),
+        ("keep = 0.5", "keep = 0.5"),
+    ],
+)
+def test_parameters_in_backquotes_become_flags(message, expected):
+    assert flags_for_parameters(message, OPTIONS) == expected
+
+
+def test_a_message_for_python_stays_as_it_is():
+    message = "give `keep=0.5`"
+    assert flags_for_parameters(message, ()) == message
+
+
+def test_a_mistake_of_the_user_is_a_value_error_and_an_error_of_fairdedup():
+    assert issubclass(UserError, ValueError) and issubclass(UserError, FairdedupError)
+    assert not issubclass(FairdedupError, ValueError)
