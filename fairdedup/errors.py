@@ -41,7 +41,7 @@ def flags_for_parameters(message: str, options: Collection[str]) -> str:
         words = name.replace("_", "-")
         if value in ("True", "False"):
             return f"--{words}" if value == "True" else f"--no-{words}"
-        return f"--{words}" if value is None else f"--{words} {value}"
+        return f"--{words} {value}" if value else f"--{words}"
 
     return _PARAMETER.sub(flag, message)
 

@@ -1,4 +1,7 @@
-"""Dask workers: a local cluster, or the scheduler that is named; maps the pure functions of the stages over them."""
+"""Dask workers, of a local cluster or of a scheduler that is named. They run the tasks of the stages.
+
+Nothing here knows what a task does, or decides anything about the data.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,23 @@ from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.lock import claimed
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 
-RETRIES = 2  # a lost worker costs its own task
-WORKER_THREADS = 1  # what an encoder computes may depend on its threads, never on the number of workers
-PRELOAD = "fairdedup.workers"  # what `dask worker --preload` is given, wherever workers are started: see `dask_setup`
-DASHBOARD = "127.0.0.1:0"  # for this machine alone, at any free port
+RETRIES = 2  # of a task whose worker was lost
+WORKER_THREADS = 1  # the result of an encoder may depend on its threads, but not on the number of workers
+PRELOAD = "fairdedup.workers"  # for `dask worker --preload`, wherever workers are started: see `dask_setup`
+DASHBOARD = "127.0.0.1:0"  # visible from this machine only, at any free port
 ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
-FILES, LEAST_FILES = 4096, 256  # that may be open: asked for, and needed
+FILES, LEAST_FILES = 4096, 256  # open files that are requested, and that are needed
 
 
 @contextmanager
 def held_back(ignored: bool = False) -> Iterator[None]:
-    """Hold an interrupt (Ctrl-C) back until the block has ended: half-made futures would complain of it.
+    """Delay an interrupt (Ctrl-C) until the block ends: half-made futures would print tracebacks.
 
-    Where it is `ignored` instead, processes that the block starts ignore it for good: the command alone decides when
-    they end.
+    Parameters
+    ----------
+    ignored : bool
+        Ignore it instead. Processes that the block starts inherit this and ignore it for good, so that only the command
+        decides when they end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,27 +60,27 @@ def allow_files() -> None:
     Raises
     ------
     UserError
-        If the machine does not let them: Dask would spin on it.
+        If the machine does not allow it: Dask would hang.
     """
     try:
         import resource
-    except ImportError:  # no such limit on this system
+    except ImportError:  # this system has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < LEAST_FILES:
-        raise UserError(f"this process may open only {most} files: raise the limit, as by `ulimit -n {FILES}`")
+        raise UserError(f"this process may open only {most} files. Raise the limit, as by `ulimit -n {FILES}`.")
 
 
 def dask_setup(worker: Any) -> None:
-    """Let a worker open enough files: what a preloaded module does before the first task, wherever its machine is."""
+    """Let a worker open enough files. Dask calls this in a preloaded module before the first task."""
     allow_files()
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function on a worker; the user's mistake comes back as a value, since no retry would mend it."""
+    """Call a function on a worker. A mistake of the user is returned as a value, since a retry would not fix it."""
     try:
         return function(*args)
     except UserError as error:
@@ -82,18 +88,19 @@ def outcome(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class Workers:
-    """A context that runs tasks on Dask.
+    """A context that runs tasks on Dask. It starts or connects with the first task.
 
     Parameters
     ----------
     progress : StageProgress
+        Where progress and messages go.
     scheduler : str or None
-        Address of a Dask scheduler; None starts a local cluster of processes.
+        Address of a Dask scheduler. None starts a local cluster of processes.
     workers : int or None
-        Processes of the local cluster; None takes one for each core.
+        Number of processes of the local cluster. None means one per core.
     memory_limit : str
-        Of each of these processes, as "4GiB"; "auto" shares the machine's memory among them. One that passes it is
-        ended by Dask and its task tried again.
+        Memory of each of these processes, as "4GiB". "auto" divides the machine's memory among them. Dask kills a
+        process that exceeds it, and its task is retried.
 
     Raises
     ------
@@ -102,9 +109,12 @@ class Workers:
     """
 
     def __init__(
-        self, progress: StageProgress, scheduler: str | None = None, workers: int | None = None,
+        self,
+        progress: StageProgress,
+        scheduler: str | None = None,
+        workers: int | None = None,
         memory_limit: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.progress = progress
         self.memory_limit = memory_limit
         self.scheduler = scheduler
@@ -116,7 +126,7 @@ class Workers:
         return self
 
     def _start(self) -> Any:
-        """Connect with the first task, so that a run that has nothing to do starts nothing."""
+        """Start the local cluster or connect to the scheduler, and return the client."""
         from dask.utils import format_bytes
         from distributed import Client, LocalCluster
 
@@ -128,18 +138,23 @@ class Workers:
                 client = Client(self.scheduler, timeout=ANSWER_WITHIN, set_as_default=False)
             except (OSError, ValueError, TimeoutError) as error:
                 raise UserError(
-                    f"scheduler {self.scheduler!r} does not answer ({type(error).__name__}): start `dask scheduler`, "
-                    "or leave --scheduler out"
+                    f"scheduler {self.scheduler!r} does not answer ({type(error).__name__}). Start `dask scheduler` or "
+                    "leave --scheduler out."
                 ) from None
             if not client.scheduler_info(n_workers=-1)["workers"]:
-                self.progress.say(f"waiting for a worker of {self.scheduler}: start `dask worker {self.scheduler}`")
+                self.progress.say(f"waiting for a worker of {self.scheduler}. Start `dask worker {self.scheduler}`.")
                 client.wait_for_workers(1)
             return client
         with held_back(ignored=True):
             self._cluster = LocalCluster(
-                n_workers=self.number, threads_per_worker=WORKER_THREADS, processes=True, dashboard_address=DASHBOARD,
-                local_directory=tempfile.gettempdir(), silence_logs=logging.CRITICAL, memory_limit=self.memory_limit,
-            )  # fmt: skip
+                n_workers=self.number,
+                threads_per_worker=WORKER_THREADS,
+                processes=True,
+                dashboard_address=DASHBOARD,
+                local_directory=tempfile.gettempdir(),
+                silence_logs=logging.CRITICAL,
+                memory_limit=self.memory_limit,
+            )
             self._client = client = Client(self._cluster, set_as_default=False)
         workers = "1 worker" if self.number == 1 else f"{self.number} workers"
         limits = {worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
@@ -217,13 +232,13 @@ class Workers:
 
     @contextmanager
     def _listening(self, shown: Stage, own: str) -> Iterator[list[int]]:
-        """Let the events of running tasks of this pass move the bar; gives the list of what was reported."""
+        """Show rows that running tasks of this pass report, and give the list of what they have reported."""
         reported: list[int] = []
 
         def heard(event: tuple[float, Any]) -> None:
-            told = event[1] if isinstance(event[1], dict) else {}
-            rows = told.get("rows")
-            if rows and str(told.get("task", "")).endswith(own):  # another run may share the scheduler
+            report = event[1] if isinstance(event[1], dict) else {}
+            rows = report.get("rows")
+            if rows and str(report.get("task", "")).endswith(own):  # another run may share the scheduler
                 shown.report(rows)
                 if shown.unit == "rows":
                     reported.append(rows)

@@ -1,10 +1,10 @@
-"""fairdedup every day, for Airflow 3: what arrived is embedded, decided beside all earlier days, audited and published.
+"""fairdedup every day, for Airflow 3: the day's shards are embedded, decided with all earlier days, audited, published.
 
 wait ──▶ begin ──▶ embed ──▶ assign ──▶ prune ──▶ audit ──▶ gate ──▶ publish ──▶ Asset `fairdedup_kept`
 
-Copy this one file into the DAGs folder; docs/airflow.md says how to install and what each parameter does. Airflow and
-fairdedup live in virtual environments of their own, so nothing of fairdedup is imported here: a task is one command of
-it, which goes on where a try before it was stopped. Tasks hand each other paths, never data.
+Copy this one file into the DAGs folder. docs/airflow.md says how to install it and what each parameter does. Airflow
+and fairdedup have separate virtual environments, so nothing of fairdedup is imported here: a task runs one command of
+it, which resumes what an earlier try has left. Tasks pass paths to each other, never data.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from airflow.sdk.exceptions import (
 KEPT = Asset("fairdedup_kept")
 HOME = os.environ.get("FAIRDEDUP_HOME", "/srv/fairdedup")
 START = datetime.fromisoformat(os.environ.get("FAIRDEDUP_START", "2026-01-01")).replace(tzinfo=UTC)
-WAIT = timedelta(hours=24)  # for shards that come late
+LONGEST_WAIT = timedelta(hours=24)  # for shards that arrive late
 PUBLICATIONS = "publications.json"
-USERS_MISTAKE = 2  # an exit code that no other try would change
+EXIT_USER = 2  # a mistake of the user, which a retry would not change
 
 RUN = "{{ params.runs }}/{{ ds }}"
 REFITTED = "{{ params.runs }}/refit-{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}"
-BEFORE = "{{ ti.xcom_pull('begin') }}"
+PREVIOUS = "{{ ti.xcom_pull('begin') }}"
 CONFIG = {"config": "{{ params.config or '' }}"}
 
 FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 PARAMS = {
-    "runs": Param(f"{HOME}/runs", "Run directories, one a day, which all Dask workers can write.", type="string"),
+    "runs": Param(f"{HOME}/runs", "Run directories, one per day, which all Dask workers can write.", type="string"),
     "published": Param(f"{HOME}/published", "Kept IDs, and publications.json.", type="string"),
     "config": Param(None, "fairdedup's YAML: model, rule, prototypes ...", type=["null", "string"]),
     "keep": Param(0.5, "Fraction that the first run keeps.", **FRACTION | {"exclusiveMinimum": 0}),
-    "labels": Param(None, "File of labels for the audit; none: soft membership.", type=["null", "string"]),
-    "intersections": Param("none", "Attributes that the audit crosses, as gender,age; empty: all.", type="string"),
+    "labels": Param(None, "File of labels for the audit; without it, soft membership.", type=["null", "string"]),
+    "intersections": Param("none", "Attributes that the audit crosses, as gender,age; empty for all.", type="string"),
     "max_rejected": Param(0.05, "Gate: largest share of rejected rows.", **FRACTION),
     "max_drift": Param(0.25, "Gate: largest psi beyond chance.", type="number", minimum=0),
     "min_retention": Param(0.5, "Gate: smallest keep rate of a group to its attribute's largest.", **FRACTION),
@@ -63,49 +63,55 @@ PARAMS = {
     "workers": Param(None, "Processes of the local cluster.", type=["null", "integer"], minimum=1),
 }
 DAILY = {
-    "inbox": Param(f"{HOME}/inbox", "Where shards arrive, in a folder YYYY-MM-DD for each day.", type="string"),
-    "marker": Param("_SUCCESS", "File in that folder which says: all shards are there.", type="string"),
+    "inbox": Param(f"{HOME}/inbox", "Where shards arrive, in one folder YYYY-MM-DD per day.", type="string"),
+    "marker": Param("_SUCCESS", "File in that folder which says that all shards are there.", type="string"),
     "at_most": Param(None, "Largest fraction that a later day keeps.", **FRACTION | {"type": ["null", "number"]}),
     "labels": Param(None, "File of labels in the day's folder, for the audit.", type=["null", "string"]),
 }
 
 
 class FairdedupOperator(BaseOperator):
-    """Run one command of fairdedup, whose lines are the task's log.
+    """Run one command of fairdedup. Its output is the log of the task.
 
     Parameters
     ----------
     command : str
-        As ``embed``.
+        Name of the command, as ``embed``.
     arguments : sequence of str
-        Templated.
+        Its arguments. Templated.
     options : dict of str to str
-        Templated; one that is empty is left out.
+        Its options, without ``--``. Templated; empty ones are left out.
     on_dask : bool
         Whether the command takes ``--scheduler`` and ``--workers``.
     final : sequence of int
-        Exit codes that no other try would change.
+        Exit codes after which the task is not retried.
     """
 
     template_fields = ("arguments", "options")
 
     def __init__(
-        self, *, command: str, arguments: Sequence[str], options: dict[str, str] | None = None, on_dask: bool = True,
-        final: Sequence[int] = (USERS_MISTAKE,), **kwargs: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        command: str,
+        arguments: Sequence[str],
+        options: dict[str, str] | None = None,
+        on_dask: bool = True,
+        final: Sequence[int] = (EXIT_USER,),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.command, self.arguments, self.options = command, list(arguments), options or {}
         self.on_dask, self.final = on_dask, tuple(final)
 
     def execute(self, context: Any) -> None:
-        """Run it, and fail as it does."""
+        """Run the command, and fail if it fails."""
         self.run_command(self.command, self.arguments, self.options, context)
 
     def run_command(self, command: str, arguments: list[str], options: dict[str, str], context: Any) -> None:
-        """Run a command of fairdedup; its last line, which says what is wrong, becomes the error."""
+        """Run a command of fairdedup. If it fails, its last line, which says why, becomes the error."""
         words = [*shlex.split(os.environ.get("FAIRDEDUP_COMMAND", "fairdedup")), command, *arguments]
         if self.on_dask:
-            options = options | self._dask(context["params"])
+            options = options | self._dask_options(context["params"])
         words += [word for name, value in options.items() if value for word in (f"--{name}", value)]
         done = self.hook.run_command(words, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         if done.exit_code in self.final:
@@ -115,165 +121,193 @@ class FairdedupOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> SubprocessHook:
-        """What starts the command, in a process group of its own."""
+        """The hook that starts the command, in its own process group."""
         return SubprocessHook()
 
     def on_kill(self) -> None:
-        """End the command, and its local workers, with the task."""
+        """Stop the command and its local workers, together with the task."""
         self.hook.send_sigterm()
 
-    def _dask(self, params: dict[str, Any]) -> dict[str, str]:
+    def _dask_options(self, params: dict[str, Any]) -> dict[str, str]:
         try:
-            known = BaseHook.get_connection(params["dask_conn_id"])
+            connection = BaseHook.get_connection(params["dask_conn_id"])
         except AirflowNotFoundException:
             self.log.info("no connection %r: a local Dask cluster", params["dask_conn_id"])
             return {"workers": str(params["workers"] or "")}
-        scheme = "tls" if known.conn_type == "tls" else "tcp"
-        return {"scheduler": f"{scheme}://{known.host}:{known.port or 8786}"}
+        scheme = "tls" if connection.conn_type == "tls" else "tcp"
+        return {"scheduler": f"{scheme}://{connection.host}:{connection.port or 8786}"}
 
 
 class PublishOperator(FairdedupOperator):
-    """Write a run's kept IDs, then the one file that says so, and tell the Asset's consumers.
+    """Write the kept ids of a run, then name them in publications.json, and notify the consumers of the Asset.
 
     Parameters
     ----------
+    run : str
+        The run directory. Templated.
     name : str
-        Templated: of the publication.
+        Name of the publication. Templated.
     published : str
-        Templated: folder.
-    before : str
-        Templated: the run that was published last when this one was decided.
+        Folder to publish in. Templated.
+    previous : str
+        The run that was published last when this one was decided, or an empty text. Templated.
     begins : bool
-        Whether this run does not go on from the one before, but replaces all.
+        Whether this run replaces all earlier publications instead of adding to them.
     """
 
-    template_fields = (*FairdedupOperator.template_fields, "name", "published", "before")
+    template_fields = (*FairdedupOperator.template_fields, "name", "published", "previous")
 
-    def __init__(self, *, run: str, name: str, published: str, before: str, begins: bool = False, **kwargs: Any):
+    def __init__(self, *, run: str, name: str, published: str, previous: str, begins: bool = False, **kwargs: Any):
         super().__init__(command="export", arguments=[run], on_dask=False, outlets=[KEPT], **kwargs)
-        self.name, self.published, self.before, self.begins = name, published, before, begins
+        self.name, self.published, self.previous, self.begins = name, published, previous, begins
 
     def execute(self, context: Any) -> str:
-        """Publish, unless that has been done; return the path of the IDs."""
+        """Publish the run, unless that is done already, and return the path of the ids."""
         run, folder = self.arguments[0], Path(self.published)
-        mine = next((p for p in publications(folder) if p["run"] == run), None)
-        if mine is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            ids, aside = folder / f"{self.name}.txt", folder / f".{self.name}.txt"
-            aside.unlink(missing_ok=True)
-            self.run_command("export", [run], {"to": "txt", "dest": str(aside)}, context)
-            done = json.loads((ObjectStoragePath(run) / "run.json").read_text())
-            known = publications(folder)
-            last = known[-1]["run"] if known else ""
-            if last != self.before:
-                aside.unlink()
-                raise AirflowFailException(
-                    f"{run} was decided against {self.before or 'nothing'}, and {last} has been published since: clear "
-                    "this DAG run from its first task, so that it is decided against that"
-                )
-            os.replace(aside, ids)
-            begins = self.begins or not self.before
-            mine = {"name": self.name, "ids": str(ids), "run": run, "begins": begins, "counts": done["counts"]}
-            aside = folder / f".{PUBLICATIONS}"
-            aside.write_text(json.dumps([*known, mine], indent=1), encoding="utf-8")
-            os.replace(aside, folder / PUBLICATIONS)  # only now it is published
-        context["outlet_events"][KEPT].extra = mine
-        return mine["ids"]
+        publication = next((p for p in read_publications(folder) if p["run"] == run), None)
+        if publication is None:
+            publication = self._publish(run, folder, context)
+        context["outlet_events"][KEPT].extra = publication
+        return publication["ids"]
+
+    def _publish(self, run: str, folder: Path, context: Any) -> dict[str, Any]:
+        """Write the ids and publications.json, each under a temporary name first, and return the publication."""
+        folder.mkdir(parents=True, exist_ok=True)
+        ids, temporary = folder / f"{self.name}.txt", folder / f".{self.name}.txt"
+        temporary.unlink(missing_ok=True)
+        self.run_command("export", [run], {"to": "txt", "dest": str(temporary)}, context)
+        counts = json.loads((ObjectStoragePath(run) / "run.json").read_text())["counts"]
+        known = read_publications(folder)
+        last = known[-1]["run"] if known else ""
+        if last != self.previous:
+            temporary.unlink()
+            raise AirflowFailException(
+                f"{run} was decided against {self.previous or 'nothing'}, and {last} has been published since. Clear "
+                "this DAG run from its first task, so that it is decided against that."
+            )
+        os.replace(temporary, ids)
+        begins = self.begins or not self.previous
+        publication = {"name": self.name, "ids": str(ids), "run": run, "begins": begins, "counts": counts}
+        temporary = folder / f".{PUBLICATIONS}"
+        temporary.write_text(json.dumps([*known, publication], indent=1), encoding="utf-8")
+        os.replace(temporary, folder / PUBLICATIONS)  # from here on it is published
+        return publication
 
 
-def publications(folder: Path) -> list[dict[str, Any]]:
-    """Return what has been published, the first first."""
+def read_publications(folder: Path) -> list[dict[str, Any]]:
+    """Return all publications, oldest first."""
     file = folder / PUBLICATIONS
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
 
 
-def judged(run: str, labels: str) -> tuple[FairdedupOperator, FairdedupOperator]:
-    """Return the tasks that audit a run, and that let it pass or not."""
+def make_audit_and_gate(run: str, labels: str) -> tuple[FairdedupOperator, FairdedupOperator]:
+    """Return the task that audits a run, and the task that lets it pass or not."""
     audit = FairdedupOperator(
-        task_id="audit", command="audit", arguments=[run],
+        task_id="audit",
+        command="audit",
+        arguments=[run],
         options=CONFIG | {"labels": labels, "intersections": "{{ params.intersections }}"},
-    )  # fmt: skip
+    )
     gate = FairdedupOperator(
-        task_id="gate", command="gate", arguments=[run], on_dask=False, final=(1, USERS_MISTAKE),
+        task_id="gate",
+        command="gate",
+        arguments=[run],
+        on_dask=False,
+        final=(1, EXIT_USER),
         options={
-            "max-rejected": "{{ params.max_rejected }}", "max-drift": "{{ params.max_drift }}",
+            "max-rejected": "{{ params.max_rejected }}",
+            "max-drift": "{{ params.max_drift }}",
             "min-retention": "{{ params.min_retention }}",
         },
-    )  # fmt: skip
+    )
     return audit, gate
 
 
 @dag(
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=START,
-    catchup=True,  # a day that is left out would never be embedded
-    max_active_runs=1,  # a day goes on from the one published before it
+    catchup=True,  # a skipped day would never be embedded
+    max_active_runs=1,  # a day builds on the one published before it
     params=PARAMS | DAILY,
     default_args={"retries": 2},
     tags=["fairdedup"],
     doc_md=__doc__,
 )
 def fairdedup_daily() -> None:
-    """Decide a day's shards beside all that was published before."""
+    """Decide the shards of a day together with all that was published before."""
 
-    @task.sensor(mode="reschedule", poke_interval=60, timeout=WAIT.total_seconds())
+    @task.sensor(mode="reschedule", poke_interval=60, timeout=LONGEST_WAIT.total_seconds())
     def wait(params: dict[str, Any], ds: str) -> bool:
         return (ObjectStoragePath(params["inbox"]) / ds / params["marker"]).exists()
 
     @task
     def begin(params: dict[str, Any], ds: str) -> str:
-        """Return the run to go on from, or an empty text on the first day; skip a day that has been published."""
-        known = publications(Path(params["published"]))
+        """Return the run to build on, or an empty text on the first day. Skip a day that has been published."""
+        known = read_publications(Path(params["published"]))
         if any(publication["name"] == ds for publication in known):
-            raise AirflowSkipException(f"{ds} has been published: nothing to do")
+            raise AirflowSkipException(f"{ds} has been published already")
         return known[-1]["run"] if known else ""
 
     embed = FairdedupOperator(
-        task_id="embed", command="embed", arguments=["{{ params.inbox }}/{{ ds }}"],
-        # The gate judges rejects: a day that it stops can be looked at, and let pass.
-        options=CONFIG | {"out": RUN, "against": BEFORE, "max-rejected": "1"},
-    )  # fmt: skip
+        task_id="embed",
+        command="embed",
+        arguments=["{{ params.inbox }}/{{ ds }}"],
+        # Rejects are for the gate to judge: a day that it stops can be inspected, and passed by hand.
+        options=CONFIG | {"out": RUN, "against": PREVIOUS, "max-rejected": "1"},
+    )
     assign = FairdedupOperator(
-        task_id="assign", command="cluster", arguments=[RUN], options=CONFIG | {"against": BEFORE}
+        task_id="assign", command="cluster", arguments=[RUN], options=CONFIG | {"against": PREVIOUS}
     )
     prune = FairdedupOperator(
-        task_id="prune", command="prune", arguments=[RUN],
-        options=CONFIG | {
+        task_id="prune",
+        command="prune",
+        arguments=[RUN],
+        options=CONFIG
+        | {
             "keep": "{{ '' if ti.xcom_pull('begin') else params.keep }}",
             "at-most": "{{ params.at_most or '' if ti.xcom_pull('begin') else '' }}",
         },
-    )  # fmt: skip
-    audit, gate = judged(RUN, "{{ params.inbox ~ '/' ~ ds ~ '/' ~ params.labels if params.labels else '' }}")
+    )
+    labels = "{{ params.inbox ~ '/' ~ ds ~ '/' ~ params.labels if params.labels else '' }}"
+    audit, gate = make_audit_and_gate(RUN, labels)
     publish = PublishOperator(
-        task_id="publish", run=RUN, name="{{ ds }}", published="{{ params.published }}", before=BEFORE,
-        max_active_tis_per_dag=1,  # a backfill's runs are not counted by max_active_runs
-    )  # fmt: skip
+        task_id="publish",
+        run=RUN,
+        name="{{ ds }}",
+        published="{{ params.published }}",
+        previous=PREVIOUS,
+        max_active_tis_per_dag=1,  # max_active_runs does not count the runs of a backfill
+    )
     wait() >> begin() >> embed >> assign >> prune >> audit >> gate >> publish
 
 
-@dag(
-    schedule=None, max_active_runs=1, params=PARAMS, default_args={"retries": 2}, tags=["fairdedup"],
-)  # fmt: skip
+@dag(schedule=None, max_active_runs=1, params=PARAMS, default_args={"retries": 2}, tags=["fairdedup"])
 def fairdedup_refit() -> None:
-    """Cluster and decide all published days anew, where they have drifted, and publish that in their place."""
+    """Cluster and decide all published days again, after they have drifted, and publish the result in their place."""
 
     @task
     def begin(params: dict[str, Any]) -> str:
         """Return the run that was published last."""
-        known = publications(Path(params["published"]))
+        known = read_publications(Path(params["published"]))
         if not known:
-            raise AirflowFailException(f"nothing has been published in {params['published']}: nothing to refit")
+            raise AirflowFailException(f"{params['published']} has no publications, so there is nothing to refit")
         return known[-1]["run"]
 
     refit = FairdedupOperator(
-        task_id="refit", command="refit", arguments=[BEFORE],
+        task_id="refit",
+        command="refit",
+        arguments=[PREVIOUS],
         options=CONFIG | {"keep": "{{ params.keep }}", "out": REFITTED, "max-rejected": "1"},
-    )  # fmt: skip
-    audit, gate = judged(REFITTED, "{{ params.labels or '' }}")
+    )
+    audit, gate = make_audit_and_gate(REFITTED, "{{ params.labels or '' }}")
     publish = PublishOperator(
-        task_id="publish", run=REFITTED, name=REFITTED.rpartition("/")[2], published="{{ params.published }}",
-        before=BEFORE, begins=True,
-    )  # fmt: skip
+        task_id="publish",
+        run=REFITTED,
+        name=REFITTED.rpartition("/")[2],
+        published="{{ params.published }}",
+        previous=PREVIOUS,
+        begins=True,
+    )
     begin() >> refit >> audit >> gate >> publish
 
 

@@ -1,31 +1,39 @@
-"""What is raised of parameters is printed of flags."""
+"""Messages: parameters of Python become flags, and any text becomes one visible line."""
 
 from __future__ import annotations
 
 import pytest
 
-from fairdedup.errors import flags_for_parameters
+from fairdedup.errors import FairdedupError, UserError, flags_for_parameters
 
-OPTIONS = {"keep", "at_most", "rule", "always_keep", "eps", "cover"}
+OPTIONS = {"keep", "at_most", "cover", "target"}
 
 
 @pytest.mark.parametrize(
-    ("message", "printed"),
+    ("message", "expected"),
     [
-        ("give `keep` or `at_most`", "give --keep or --at-most"),
-        (
-            "`keep=0.5` of 10 rows is 5: give at least `keep=0.6`",
-            "--keep 0.5 of 10 rows is 5: give at least --keep 0.6",
-        ),
-        ("`rule=semdedup-chain` and `always_keep`", "--rule semdedup-chain and --always-keep"),
-        ("`embeddings` have shape (3,)", "`embeddings` have shape (3,)"),  # no option of the command line
-        ("`seed=3`", "`seed=3`"),
-        ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),
-        ("`eps=`", "--eps "),
+        ("give `keep`", "give --keep"),
+        ("give `at_most=0.5` or `keep=1`", "give --at-most 0.5 or --keep 1"),
         ("`cover=True` or `cover=False`", "--cover or --no-cover"),
-        ("no quotes: keep", "no quotes: keep"),
-        ("`keep", "`keep"),
+        ("`target={'tone': 1}` is wrong", "--target {'tone': 1} is wrong"),
+        ("`keep=` is empty", "--keep is empty"),
+        # Text in backquotes that is no option stays as it is.
+        ("`ids` must be unique", "`ids` must be unique"),
+        ("write lines such as `keep: 0.5`", "write lines such as `keep: 0.5`"),
+        ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),
+        ("`Keep` and `keep 1`", "`Keep` and `keep 1`"),
+        ("keep = 0.5", "keep = 0.5"),
     ],
 )
-def test_parameters_in_backquotes_become_flags(message: str, printed: str) -> None:
-    assert flags_for_parameters(message, OPTIONS) == printed
+def test_parameters_in_backquotes_become_flags(message, expected):
+    assert flags_for_parameters(message, OPTIONS) == expected
+
+
+def test_a_message_for_python_stays_as_it_is():
+    message = "give `keep=0.5`"
+    assert flags_for_parameters(message, ()) == message
+
+
+def test_a_mistake_of_the_user_is_a_value_error_and_an_error_of_fairdedup():
+    assert issubclass(UserError, ValueError) and issubclass(UserError, FairdedupError)
+    assert not issubclass(FairdedupError, ValueError)

@@ -160,7 +160,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "workers of a scheduler": ("run x.npy --keep 0.5 --workers 2 --scheduler tcp://127.0.0.1:1",
                                ("--scheduler and --workers exclude each other", "own workers")),
     "a scheduler that does not answer": ("run x.npy --keep 0.5 --rule semdedup --scheduler tcp://127.0.0.1:1",
-                                         ("scheduler 'tcp://127.0.0.1:1' does not answer", "start `dask scheduler`")),
+                                         ("scheduler 'tcp://127.0.0.1:1' does not answer", "Start `dask scheduler`")),
     "a scheduler that is no address": ("run x.npy --keep 0.5 --rule semdedup --scheduler http://127.0.0.1:1",
                                        ("scheduler 'http://127.0.0.1:1' does not answer", "leave --scheduler out")),
     # INPUT

@@ -71,7 +71,7 @@ class RuleName(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names, separated by commas; `none` is no name where that is allowed."""
+    """Names, separated by commas; `none` means an empty list, if that is allowed."""
 
     name = "names"
 

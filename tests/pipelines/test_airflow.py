@@ -156,7 +156,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow_dag import KEPT, PublishOperator
 for run, name, before in json.loads(sys.argv[3]):
     events = OutletEventAccessors()
-    task = PublishOperator(task_id="publish", run=run, name=name, published=sys.argv[2], before=before)
+    task = PublishOperator(task_id="publish", run=run, name=name, published=sys.argv[2], previous=before)
     try:
         path = task.execute({"params": {}, "outlet_events": events})
         print("found", json.dumps([path, events[KEPT].extra]))
@@ -263,7 +263,7 @@ def test_a_published_day_is_left_alone(line):
     made, _ = line
     before = contents(made.published), contents(made.runs / DAYS[1])
     log = made.day(DAYS[1], keep=0.2)
-    assert f"{DAYS[1]} has been published: nothing to do" in log
+    assert f"{DAYS[1]} has been published already" in log
     assert {state for state, _ in made.states().values()} == {"success", "skipped"}
     assert (contents(made.published), contents(made.runs / DAYS[1])) == before
 
