@@ -1,10 +1,11 @@
 """Calibrated prototypes for a run: its own prototypes, fitted to a few hundred labels of its samples, as a file.
 
-The file goes into `prune --prototypes`. Labels are used to fit, never to decide: no sample is kept for its label.
+The file is for `prune --prototypes`. Labels are used to fit, never to decide: no sample is kept for its label.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +24,102 @@ from fairdedup.storage.vectors import vectors_of_rows
 LEAST_LABELS = 3  # of each concept
 
 
-def calibrate_prototypes(embedded: Embedded, prototypes: Prototypes, labels: Labels, out: Path) -> list[dict[str, Any]]:
-    """Fit prototypes to the labels of some samples of a run, write them, and tell how much better they predict.
+@dataclass(frozen=True, kw_only=True)
+class CalibratedAttribute:
+    """What calibration did to one attribute.
+
+    Attributes
+    ----------
+    attribute : str
+        Its name.
+    labels : int
+        Number of labelled samples that it was fitted to.
+    temperature : float
+        Its fitted temperature.
+    before, after : float
+        Mean cross entropy, in nats, of labels that the fit has not seen. `before` is that of the prototypes as they
+        were, at their likeliest temperature.
+    by_chance : float
+        Mean cross entropy of a guess among its concepts.
+    """
+
+    attribute: str
+    labels: int
+    temperature: float
+    before: float
+    after: float
+    by_chance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values under the keys that `--log-json` prints."""
+        return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
+def calibrate_prototypes(
+    embedded: Embedded, prototypes: Prototypes, labels: Labels, out: Path
+) -> list[CalibratedAttribute]:
+    """Fit prototypes to the labels of some samples of a run, write them, and return how well they predict.
 
     Parameters
     ----------
+    embedded : Embedded
+        An embedded run.
+    prototypes : Prototypes
+        Prototypes to start from.
     labels : Labels
         A column for each attribute that is to be calibrated, named as the prototypes name it, with or without
         "perceived" before it; values are concepts. An attribute without a column stays as it is.
     out : Path
-        Parquet, as `captions.read_vectors` reads it.
+        Parquet file to write, as `prototype_files.read_vectors` reads it.
 
     Returns
     -------
-    list of dict
-        For each attribute: labels, temperature, and the mean cross entropy of labels that the fit has not seen,
-        before and after. ``before`` has the likeliest temperature already.
+    list of CalibratedAttribute
+        One for each attribute that has a column.
 
     Raises
     ------
     UserError
         If no column is an attribute, a label is no concept, or a concept has too few labels.
     """
-    columns = _columns(prototypes, labels)
-    found, vectors = _labelled(embedded, labels)
-    told: list[dict[str, Any]] = []
-    written: dict[str, dict[str, NDArray[np.float64]]] = {}
+    columns = _match_columns(prototypes, labels)
+    lines, vectors = _read_labelled_vectors(embedded, labels)
+    results: list[CalibratedAttribute] = []
+    concepts: dict[str, dict[str, NDArray[np.float64]]] = {}
     temperatures: dict[str, float] = {}
     for attribute in prototypes.attributes:
-        unit = _unit(attribute.vectors)
+        unit, temperature = _unit(attribute.vectors), attribute.temperature
         if attribute.name in columns:
-            codes = _codes(attribute, labels, columns[attribute.name])[found]
+            codes = _label_codes(attribute, labels, columns[attribute.name])[lines]
             known = codes >= 0
-            _check_numbers(attribute, codes[known])
-            x, y = vectors[known], codes[known]
-            fit = calibrate(x, y, unit)
-            before = cross_entropy(Fit(unit, likeliest_temperature(x, y, unit)), x, y)
-            after = held_out_entropy(x, y, unit)
-            told.append({
-                "attribute": attribute.name, "labels": len(y), "temperature": fit.temperature, "before": before,
-                "after": after, "by chance": float(np.log(len(unit))),
-            })  # fmt: skip
-            unit, temperatures[attribute.name] = fit.vectors, fit.temperature
-        elif attribute.temperature is not None:
-            temperatures[attribute.name] = attribute.temperature
-        own = dict(zip(attribute.concepts, unit, strict=True))
-        written[attribute.name] = own | ({ABSENT: _unit(attribute.absent)} if len(attribute.absent) else {})
+            fit, result = _fit_attribute(attribute, vectors[known], codes[known])
+            results.append(result)
+            unit, temperature = fit.vectors, fit.temperature
+        if temperature is not None:
+            temperatures[attribute.name] = temperature
+        absent = {ABSENT: _unit(attribute.absent)} if len(attribute.absent) else {}
+        concepts[attribute.name] = dict(zip(attribute.concepts, unit, strict=True)) | absent
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_vectors(out, written, temperatures)
-    return told
+    write_vectors(out, concepts, temperatures)
+    return results
+
+
+def _fit_attribute(
+    attribute: Attribute, vectors: NDArray[np.float64], codes: NDArray[np.int64]
+) -> tuple[Fit, CalibratedAttribute]:
+    """Fit one attribute to labelled vectors (n, d), whose concepts are codes (n,)."""
+    _check_label_counts(attribute, codes)
+    unit = _unit(attribute.vectors)
+    fit = calibrate(vectors, codes, unit)
+    unfitted = Fit(unit, likeliest_temperature(vectors, codes, unit))
+    return fit, CalibratedAttribute(
+        attribute=attribute.name,
+        labels=len(codes),
+        temperature=fit.temperature,
+        before=cross_entropy(unfitted, vectors, codes),
+        after=held_out_entropy(vectors, codes, unit),
+        by_chance=float(np.log(len(unit))),
+    )
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -79,14 +127,14 @@ def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split()).removeprefix("perceived ")
 
 
-def _columns(prototypes: Prototypes, labels: Labels) -> dict[str, int]:
-    """Return which column of the labels belongs to which attribute."""
-    by_name = {_plain(name): k for k, name in enumerate(labels.attributes)}
-    columns = {a.name: by_name[_plain(a.name)] for a in prototypes.attributes if _plain(a.name) in by_name}
+def _match_columns(prototypes: Prototypes, labels: Labels) -> dict[str, int]:
+    """Return the column of the labels of each attribute that has one."""
+    by_name = {_plain_name(name): k for k, name in enumerate(labels.attributes)}
+    columns = {a.name: by_name[_plain_name(a.name)] for a in prototypes.attributes if _plain_name(a.name) in by_name}
     if not columns:
         raise UserError(
             f"--labels has columns {', '.join(labels.attributes)}, none of them an attribute of the prototypes: name "
@@ -95,7 +143,7 @@ def _columns(prototypes: Prototypes, labels: Labels) -> dict[str, int]:
     return columns
 
 
-def _labelled(embedded: Embedded, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the lines (n,) of the labels whose samples the run has, and their unit vectors (n, d)."""
     run = embedded.directory
     lines, vectors = [], []
@@ -116,24 +164,24 @@ def _labelled(embedded: Embedded, labels: Labels) -> tuple[NDArray[np.int64], ND
     return np.concatenate(lines), _unit(np.concatenate(vectors))
 
 
-def _codes(attribute: Attribute, labels: Labels, column: int) -> NDArray[np.int64]:
+def _label_codes(attribute: Attribute, labels: Labels, column: int) -> NDArray[np.int64]:
     """Return the concept of each line of the labels, -1 where it has none or is absent."""
-    number = {concept: k for k, concept in enumerate(attribute.concepts)} | {ABSENT: -1}
+    code = {concept: k for k, concept in enumerate(attribute.concepts)} | {ABSENT: -1}
     for label in labels.groups[column]:
-        if label not in number:
+        if label not in code:
             raise UserError(
                 f"--labels: {label!r} in column {labels.attributes[column]!r} is no concept of {attribute.name!r}: "
                 f"write {', '.join(attribute.concepts)}, or leave it empty"
             )
-    of_label = np.array([number[label] for label in labels.groups[column]] + [-1], np.int64)
+    of_label = np.array([code[label] for label in labels.groups[column]] + [-1], np.int64)
     return of_label[labels.codes[:, column]]
 
 
-def _check_numbers(attribute: Attribute, codes: NDArray[np.int64]) -> None:
-    numbers = np.bincount(codes, minlength=len(attribute.concepts))
-    if len(numbers) < 2:
+def _check_label_counts(attribute: Attribute, codes: NDArray[np.int64]) -> None:
+    counts = np.bincount(codes, minlength=len(attribute.concepts))
+    if len(counts) < 2:
         raise UserError(f"--labels: {attribute.name!r} has one concept alone: leave its column out")
-    for concept, number in zip(attribute.concepts, numbers, strict=True):
-        if number < LEAST_LABELS:
-            what = f"{attribute.name}={concept} has {number} labels"
+    for concept, count in zip(attribute.concepts, counts, strict=True):
+        if count < LEAST_LABELS:
+            what = f"{attribute.name}={concept} has {count} labels"
             raise UserError(f"--labels: {what}: give at least {LEAST_LABELS} of each concept")

@@ -1,7 +1,8 @@
-"""The configuration of a run: YAML in, flags over it, every check of a value here."""
+"""The configuration of a run: reads the YAML file, puts the flags over it, and checks every value."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -20,55 +21,66 @@ from pydantic import (
     model_validator,
 )
 
-from fairdedup.errors import NO_TEXT, UserError, is_text
+from fairdedup.errors import NOT_TEXT, UserError, is_text
 from fairdedup.storage.object_stores import as_path, check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # every two samples are duplicates
-EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})
+EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides all of its set in the file
 
 
-def amount_of_memory(value: Any) -> str:
-    """Check an amount of memory, as "4GiB", and return it without blanks."""
+def parse_memory(value: Any) -> str:
+    """Return an amount of memory, as "4GiB", without blanks.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or has no unit.
+    """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
     if not match or not float(match[1]):
-        raise ValueError("it is no amount of memory: give one such as 4GiB")
+        raise ValueError("must be an amount of memory, as 4GiB")
     return match[1] + match[2]
 
 
-def _memory_or_auto(value: Any) -> str:
+def _parse_memory_or_auto(value: Any) -> str:
     try:
-        return "auto" if value == "auto" else amount_of_memory(value)
+        return "auto" if value == "auto" else parse_memory(value)
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from None
 
 
-Memory = Annotated[str, BeforeValidator(amount_of_memory)]
-MemoryOrAuto = Annotated[str, BeforeValidator(_memory_or_auto)]
+Memory = Annotated[str, BeforeValidator(parse_memory)]
+MemoryOrAuto = Annotated[str, BeforeValidator(_parse_memory_or_auto)]
 
 
-def _no_truth(value: Any) -> Any:
+def _refuse_bool(value: Any) -> Any:
     """Refuse `true` and `false`, which Python takes for 1 and 0."""
     if isinstance(value, bool):
-        raise ValueError("it is no number: give one")
+        raise ValueError("must be a number")
     return value
 
 
-Number = Annotated[float, BeforeValidator(_no_truth)]
-Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_refuse_bool)]
+Whole = Annotated[int, BeforeValidator(_refuse_bool)]
 
 
-def _place(value: Any) -> Path:
-    """Return a path or the path that a URL names."""
+def _parse_place(value: Any) -> Path:
+    """Return a path, or the path that a URL names."""
     if not isinstance(value, str | Path):
-        raise ValueError("it is no path")
+        raise ValueError("must be a path")
     if value == "":
-        raise ValueError("it is empty: give a name, or leave it out")
+        raise ValueError("is empty. Give a name or leave it out.")
     return as_path(value)
 
 
-Place = Annotated[Path, PlainValidator(_place), PlainSerializer(str, when_used="json")]
+Place = Annotated[Path, PlainValidator(_parse_place), PlainSerializer(str, when_used="json")]
+
+
+def flag(name: str) -> str:
+    """Return the flag of an option: "--at-most" of "at_most"."""
+    return f"--{name.replace('_', '-')}"
 
 
 class RunConfig(BaseModel):
@@ -116,87 +128,101 @@ class RunConfig(BaseModel):
     @field_validator("*")
     @classmethod
     def _check_text(cls, value: Any) -> Any:
+        """Refuse text that cannot be stored as UTF-8."""
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, str | Path) and not is_text(str(part)):
-                raise ValueError(f"it {NO_TEXT}")
+                raise ValueError(NOT_TEXT)
         return value
 
     @model_validator(mode="after")
-    def _check_folders(self) -> RunConfig:
+    def _check_run_directories(self) -> RunConfig:
+        """Refuse a run directory whose absolute path cannot be stored as UTF-8."""
         for option, folder in (("--out", self.out), *(("--against", run) for run in self.against)):
             place = str(folder.absolute())
             if not is_text(place):
-                raise ValueError(f"{option} {str(folder)!r} is {place!r}, which {NO_TEXT}")
+                raise ValueError(f"{option} {str(folder)!r} is {place!r}, which {NOT_TEXT}")
         return self
 
     @model_validator(mode="after")
     def _check_urls(self) -> RunConfig:
+        """Refuse URLs where only local files work."""
         check_writable(self.out, "--out")
         for name in ("prototypes", "drop", "always_keep"):
             file = getattr(self, name)
             if file is not None:
-                check_local(file, f"--{name.replace('_', '-')}")
+                check_local(file, flag(name))
         for text in (self.input, self.exclude_near):
             check_url(text or "")
         return self
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:
-        given = [f"--{n.replace('_', '-')}" for n in ("keep", "at_most", "eps") if getattr(self, n) is not None]
+        """Refuse several amounts to keep, and one that is out of range."""
+        given = [flag(name) for name in ("keep", "at_most", "eps") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: give one of --keep, --at-most and --eps")
+            raise ValueError(f"{' and '.join(given)} exclude each other. Give one of --keep, --at-most or --eps.")
         for name in ("keep", "at_most"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} {value:g} is no fraction: give a number above 0 and up to 1, as 0.5"
-                )
+                remedy = f"For {value:g} %, write {value / 100:g}." if 1 < value <= 100 else "Write a fraction, as 0.5."
+                raise ValueError(f"{flag(name)} must be in (0, 1]; got {value:g}. {remedy}")
         if self.eps is not None and not 0 <= self.eps <= LARGEST_EPS:
-            raise ValueError(f"--eps {self.eps:g} is out of range: give 0 (removes nothing) to 2, as 0.05")
+            raise ValueError(f"--eps must be between 0 (removes nothing) and 2, as 0.05; got {self.eps:g}.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_prefer(self) -> RunConfig:
+        """Refuse a column to prefer without its rule, and the rule without its column."""
         if self.prefer is not None and self.rule != "prefer":
-            raise ValueError(f"--prefer goes with --rule prefer, not with --rule {self.rule}: leave one of them out")
+            raise ValueError(f"--prefer works only with --rule prefer; got --rule {self.rule}. Leave one of them out.")
         if self.prefer is None and self.rule == "prefer":
-            raise ValueError("--rule prefer needs --prefer COLUMN: name a column of numbers, as --prefer width")
+            raise ValueError("--rule prefer needs --prefer COLUMN. Name a column of numbers, as --prefer width.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> RunConfig:
         if self.scheduler and self.workers:
-            raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers")
+            raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers.")
         return self
 
 
+_AMOUNT = ("keep", "at_most", "eps")
+_RULE = (
+    *("rule", "cover", "prototypes", "model", "pretrained", "start", "calibrate", "target"),
+    *("temperature", "reserve", "seed"),
+)
+_CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
+
+# The options that each stage depends on. config.json stores them by stage, in this order.
 STAGE_KEYS = {
     "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
     "cluster": ("clusters", "seed", "threads", "against"),
-    "prune": (
-        "keep", "at_most", "eps", "rule", "cover", "prototypes", "model", "pretrained", "start", "calibrate", "target",
-        "temperature", "reserve", "seed", "prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps",
-    ),
-}  # fmt: skip
+    "prune": (*_AMOUNT, *_RULE, *_CURATION),
+}
 
 
 def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
-    """Read the YAML file, lay the flags over it, and check every value.
+    """Read the YAML file, put the flags over it, and check every value.
 
     Parameters
     ----------
     file : Path or None
-        None: ``fairdedup.yaml`` in the current folder if there is one.
+        The YAML file. None: ``fairdedup.yaml`` in the current folder, if it exists.
     flags : dict
-        What was given on the command line; None means not given.
+        What was given on the command line. None means that an option was not given.
 
     Raises
     ------
     UserError
-        Naming the key, its value and the mend.
+        If a value is wrong. The message names the option, its value and a remedy.
     """
-    known: dict[str, Any] = {}
     place = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    if place is not None:
-        known = read_yaml(place)
+    known = {} if place is None else read_yaml(place)
     given = {name: value for name, value in flags.items() if value is not None}
-    for names in EXCLUSIVE:  # a flag beats the file, also where it says the same in another way
-        if names & set(given):
-            known = {name: value for name, value in known.items() if name not in names}
-    if "against" in given:  # its eps is that of the earlier runs, and it keeps no fraction
-        known = {name: value for name, value in known.items() if name not in ("keep", "eps")}
+    overridden = {name for names in EXCLUSIVE if names & set(given) for name in names}
+    if "against" in given:  # the earlier runs set eps, and no fraction is kept
+        overridden |= {"keep", "eps"}
+    known = {name: value for name, value in known.items() if name not in overridden}
     if "prefer" in given and "rule" not in given:
         known["rule"] = "prefer"
     elif given.get("rule", "prefer") != "prefer" and "prefer" not in given:
@@ -215,57 +241,63 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, is no YAML of keys, or has a key in both its spellings.
+        If it cannot be read, is not a YAML file of keys, or has a key in both its spellings.
     """
     try:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise UserError(f"--config {file}: {error.strerror}; give a YAML file") from None
+        raise UserError(f"--config {file}: {error.strerror}. Give a YAML file.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: wrong bytes, or a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
-        raise UserError(f"--config {file} is no YAML {where}: mend it") from None
+        raise UserError(f"--config {file} is not valid YAML {where}. Fix it.") from None
     if not isinstance(known, dict):
-        raise UserError(f"--config {file} holds no keys: write lines such as `keep: 0.5`")
+        raise UserError(f"--config {file} has no keys. Write lines such as `keep: 0.5`.")
     keys: dict[str, Any] = {}
     for name, value in known.items():
         key = str(name).replace("-", "_")
         if key in keys:
-            raise UserError(f"--config {file} has {key} in two spellings: take one of them out")
+            raise UserError(f"--config {file} has {key} in two spellings. Remove one of them.")
         keys[key] = value
     return keys
 
 
 def first_error(
-    error: ValidationError, place: Path | None, given: Collection[str] = (), model: type[BaseModel] = RunConfig,
-    seen: str = "fairdedup run --help",
-) -> str:  # fmt: skip
+    error: ValidationError,
+    place: Path | None,
+    given: Collection[str] = (),
+    *,
+    model: type[BaseModel] = RunConfig,
+    documented: str = "fairdedup run --help",
+) -> str:
     """Return the first error of a validation as one line.
 
     Parameters
     ----------
     error : ValidationError
+        What pydantic raised.
     place : Path or None
-        The file that the values come from, but for those in `given`, which are flags.
+        The file that the values come from, except those in `given`.
     given : collection of str
+        Names of the values that were flags.
     model : type
-        What they were read as.
-    seen : str
-        Where all its keys are to be seen.
+        The model that the values were read as.
+    documented : str
+        Where all its keys are listed.
     """
     found = error.errors()[0]
+    message = str(found["msg"]).removeprefix("Value error, ")
     if not found["loc"]:
-        return str(found["msg"]).removeprefix("Value error, ")
-    name = str(found["loc"][0])
-    source = f"--{name.replace('_', '-')}" if name in given else f"{name} in {place}"
+        return message
+    name, value = str(found["loc"][0]), found["input"]
+    source = flag(name) if name in given else f"{name} in {place}"
     if found["type"] == "extra_forbidden":
-        import difflib
-
         near = difflib.get_close_matches(name, list(model.model_fields), 1)
-        return f"{source} is no option: {'did you mean ' + near[0] if near else 'see ' + seen}"
+        return f"{source} is not an option. {f'Did you mean {near[0]}?' if near else f'See {documented}.'}"
     if found["type"] == "missing":
-        return f"{source} is missing: add a line `{name}: ...`"
-    value = found["input"]
-    if found["type"] == "value_error":
-        return f"{source} {value!r}: {str(found['msg']).removeprefix('Value error, ')}"
-    return f"{source} {value!r} cannot be used: {found['msg'][0].lower()}{found['msg'][1:]}"
+        return f"{source} is missing. Add a line `{name}: ...`."
+    if message.endswith("."):
+        return f"{source} {value!r} {message}"
+    message = re.sub("^(Input|String) should ", "must ", message)
+    message = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    return f"{source} {message}; got {value!r}."

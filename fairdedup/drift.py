@@ -1,9 +1,13 @@
-"""How far the rows of a run have drifted from the clusters of the runs before it: when clustering anew is due."""
+"""How far the rows of a run have drifted from the clusters of the runs before it: when clustering anew is due.
+
+Reads the sums in state/ that each run of a line leaves; docs/increments.md explains the index. Writes nothing.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,70 +15,98 @@ from numpy.typing import NDArray
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import Drift
 from fairdedup.storage.run_files import read_array
-from fairdedup.storage.run_state import RunState
 from fairdedup.storage.state_directory import StateDirectory
 
-PSI_LIMIT = 0.25  # of the population stability index beyond chance: what is called a major shift
-SIMILARITY_LIMIT = 0.05  # by which the mean centroid similarity may fall
+PSI_LIMIT = 0.25  # population stability index beyond chance that counts as a major shift
+SIMILARITY_LIMIT = 0.05  # fall of the mean centroid similarity that counts as one
+LEAST_EXPECTED = 10  # expected rows of a cell of the index
 
 
-def drift_of(directory: RunDirectory, known: RunState) -> Drift | None:
-    """Compare the rows of the last run of a line with those of all before it; None where either has no row."""
+class StabilityIndex(NamedTuple):
+    """Population stability index of cluster sizes, and what chance alone would give."""
+
+    psi: float
+    by_chance: float
+
+
+def measure_drift(directory: RunDirectory, runs: int) -> Drift | None:
+    """Compare the rows of the last run of a line with those of all before it.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the last run; its state holds the sums of all runs of the line.
+    runs : int
+        Number of runs in the line.
+
+    Returns
+    -------
+    Drift or None
+        None if the last run, or all before it, have no row.
+    """
     state = StateDirectory(directory.root)
-    sizes = [np.asarray(read_array(state.run_folder(k) / "sizes.npy")) for k in range(len(known.runs))]
-    before, now = np.sum(sizes[:-1], axis=0), sizes[-1]
-    if len(sizes) < 2 or not before[:, 0].sum() or not now[:, 0].sum():
+    sums = [np.asarray(read_array(state.run_folder(k) / "sizes.npy")) for k in range(runs)]  # each (k, 2)
+    before, now = np.sum(sums[:-1], axis=0), sums[-1]
+    if len(sums) < 2 or not before[:, 0].sum() or not now[:, 0].sum():
         return None
-    psi, chance = stability(before[:, 0], now[:, 0])
-    means = [float(s[:, 1].sum() / s[:, 0].sum() / 1e6) for s in (now, before)]
-    due = psi - chance > PSI_LIMIT or means[1] - means[0] > SIMILARITY_LIMIT
+    psi, by_chance = stability_index(before=before[:, 0], now=now[:, 0])
+    similarity, similarity_before = (float(s[:, 1].sum() / s[:, 0].sum() / 1e6) for s in (now, before))
     return Drift(
         psi=round(psi, 4),
-        psi_by_chance=round(chance, 4),
-        mean_similarity=round(means[0], 6),
-        mean_similarity_before=round(means[1], 6),
-        refit=bool(due),
+        psi_by_chance=round(by_chance, 4),
+        mean_similarity=round(similarity, 6),
+        mean_similarity_before=round(similarity_before, 6),
+        refit=bool(psi - by_chance > PSI_LIMIT or similarity_before - similarity > SIMILARITY_LIMIT),
     )
 
 
-def stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> tuple[float, float]:
+def stability_index(*, before: NDArray[np.int64], now: NDArray[np.int64]) -> StabilityIndex:
     """Return the population stability index of cluster sizes, and what it would be by chance.
 
     Clusters of less than 10 expected rows are put together, in order, until they have as many: an index over cells that
-    are mostly empty says nothing. A cell counts half a row more than it has.
+    are mostly empty says nothing. Half a row is added to each cell, so that none is empty.
 
     Parameters
     ----------
     before, now : ndarray of shape (k,), int64
         Rows of each cluster, in the earlier runs and in this one.
     """
-    cells = _cells(before, now)
+    cells = _merge_small_clusters(before, now)
     a, b = (np.bincount(cells, weights=each, minlength=cells[-1] + 1) + 0.5 for each in (before, now))
     p, q = a / a.sum(), b / b.sum()
     psi = math.fsum(((q - p) * np.log(q / p)).tolist())
-    return psi, (len(p) - 1) * (1 / a.sum() + 1 / b.sum())
+    return StabilityIndex(psi, (len(p) - 1) * (1 / a.sum() + 1 / b.sum()))
 
 
-def _cells(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int64]:
+def _merge_small_clusters(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the cell of each cluster (k,)."""
     total, new = int(before.sum()), int(now.sum())
     cells = np.zeros(len(before), np.int64)
-    cell = held = 0
+    cell = rows = 0
     for k, size in enumerate(before.tolist()):
         cells[k] = cell
-        held += size
-        if held * min(new, total) >= 10 * total:
-            cell, held = cell + 1, 0
-    if held and cell:  # what is left over goes to the cell before it
+        rows += size
+        if rows * min(new, total) >= LEAST_EXPECTED * total:
+            cell, rows = cell + 1, 0
+    if rows and cell:  # what is left over goes to the cell before it
         cells[cells == cell] = cell - 1
     return cells
 
 
-def warnings_of(found: Drift | None, root: Path) -> list[str]:
-    """Return a line that says that clustering anew is due, if it is."""
-    if found is None or not found.refit:
+def drift_warnings(drift: Drift | None, root: Path) -> list[str]:
+    """Return a warning that clustering anew is due, if it is.
+
+    Parameters
+    ----------
+    drift : Drift or None
+        As `measure_drift` returns it.
+    root : Path
+        Run directory, for the command to run.
+    """
+    if drift is None or not drift.refit:
         return []
     return [
-        f"new rows have drifted from the clusters (stability index {found.psi:.2f}, by chance "
-        f"{found.psi_by_chance:.2f}; mean centroid similarity {found.mean_similarity:.3f} after "
-        f"{found.mean_similarity_before:.3f}): a new clustering is due: `fairdedup refit {root}`"
+        f"new rows have drifted from the clusters (stability index {drift.psi:.2f}, by chance "
+        f"{drift.psi_by_chance:.2f}; mean centroid similarity {drift.mean_similarity:.3f} after "
+        f"{drift.mean_similarity_before:.3f}): a new clustering is due: `fairdedup refit {root}`"
     ]

@@ -1,28 +1,60 @@
-"""The errors that fairdedup raises on purpose; each message is one line: what, where, the mend."""
+"""The errors that fairdedup raises on purpose. Each message is one line: what, where, and a remedy."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
+NOT_TEXT = "has bytes that are not UTF-8, and a run stores its options as text. Rename it."
+_PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
+
+
+class FairdedupError(Exception):
+    """Something failed for good. The message names the place and the reason (exit code 1)."""
+
+
+class UserError(FairdedupError, ValueError):
+    """A mistake of the user. The message names the value, the place and a remedy (exit code 2)."""
+
+
+def flags_for_parameters(message: str, options: Collection[str]) -> str:
+    """Replace parameters of Python in a message by the flags of the command line.
+
+    Parameters
+    ----------
+    message : str
+        A message in which parameters are written in backquotes, as "`at_most=0.5`" or "`at_most`".
+    options : collection of str
+        Names of parameters that are flags too. Other text in backquotes stays as it is.
+
+    Returns
+    -------
+    str
+        The message with "--at-most 0.5" or "--at-most". "`cover=True`" and "`cover=False`" become "--cover" and
+        "--no-cover".
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in options:
+            return found[0]
+        words = name.replace("_", "-")
+        if value in ("True", "False"):
+            return f"--{words}" if value == "True" else f"--no-{words}"
+        return f"--{words}" if value is None else f"--{words} {value}"
+
+    return _PARAMETER.sub(flag, message)
+
 
 def visible(text: str) -> str:
-    r"""Return a text as one line, with what a hostile name might do to a terminal spelt out, as ``\x1b``."""
+    r"""Return a text as one line, with characters that control a terminal spelt out, as ``\x1b``."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split("\n")))
 
 
-NO_TEXT = "has bytes that are no UTF-8, and what a run was asked for is stored as text: give it another name"
-
-
 def is_text(name: str) -> bool:
-    """Tell whether a name can be stored as UTF-8; one of a file whose bytes are something else cannot."""
+    """Return whether a name can be stored as UTF-8. File names can contain other bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-class FairdedupError(Exception):
-    """Something failed for good; the message names the place and the reason (exit code 1)."""
-
-
-class UserError(FairdedupError, ValueError):
-    """The user's mistake; the message names the value, the place and the mend (exit code 2)."""

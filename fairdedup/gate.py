@@ -1,6 +1,6 @@
-"""`fairdedup gate`: whether a finished run may be handed on, by bounds on rejects, drift and each group's retention.
+"""`fairdedup gate`: compare a finished run with bounds on rejects, drift and each group's retention.
 
-Reads run.json and report/audit.json, and changes nothing; docs/audit.md has the measures, docs/increments.md the drift.
+Reads run.json and report/audit.json, and changes nothing. docs/audit.md has the measures, docs/increments.md the drift.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from fairdedup.audit.audit_report import AttributeReport
+from fairdedup.audit.report_files import read_audit_report
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.manifest import RunManifest, require_manifest
-from fairdedup.storage.run_files import read_json
+from fairdedup.storage.manifest import Counts, Drift, require_manifest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a run has to keep to; None is not looked at.
+    """What a run must keep to; a bound that is None is not checked.
 
     Attributes
     ----------
     max_rejected : float or None
-        Largest share of the input that was rejected; rows that the user left out do not count.
+        Largest share of the input that may be rejected, 0 to 1. Rows that the user excluded do not count.
     max_drift : float or None
-        Largest population stability index beyond chance.
+        Largest population stability index beyond chance, 0 or more.
     min_retention : float or None
-        Smallest keep rate of a group, as a share of the largest one in its attribute.
+        Smallest keep rate of a group as a share of the largest one in its attribute, 0 to 1.
 
     Raises
     ------
     UserError
-        If none is given, or one is out of range.
+        If no bound is given, or one is out of range.
     """
 
     max_rejected: float | None = None
@@ -45,75 +45,84 @@ class Bounds:
         if not given:
             raise UserError("nothing to check: give --max-rejected, --max-drift or --min-retention")
         for name, value in given.items():
-            most = math.inf if name == "max_drift" else 1
-            if not (0 <= value <= most and math.isfinite(value)):  # NaN too: it would let everything pass
+            largest = math.inf if name == "max_drift" else 1
+            if not (0 <= value <= largest and math.isfinite(value)):  # NaN too: it would let everything pass
                 flag = f"--{name.replace('_', '-')}"
-                wanted = "0 or more, as 0.25" if name == "max_drift" else "0 to 1, as 0.05"
-                raise UserError(f"{flag} {value:g} is out of range: give {wanted}")
+                remedy = "0 or more, as 0.25" if name == "max_drift" else "0 to 1, as 0.05"
+                raise UserError(f"{flag} {value:g} is out of range: give {remedy}")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One value beside its bound, as a line of text."""
+    """The result of comparing one value with its bound.
+
+    Attributes
+    ----------
+    passed : bool
+        Whether the value keeps to the bound.
+    text : str
+        One line that names the value and the bound.
+    """
 
     passed: bool
     text: str
 
 
 def check_run(root: Path, bounds: Bounds) -> list[Check]:
-    """Compare a finished run with the bounds.
+    """Compare a finished run with bounds.
 
     Parameters
     ----------
     root : Path
-        Run directory; audited, where a retention is asked for.
+        Run directory. It must have been audited if a retention is to be checked.
     bounds : Bounds
+        What the run must keep to.
 
     Raises
     ------
     UserError
-        If the run is not finished, or not audited.
+        If the run is not finished, or a retention is to be checked and the run has not been audited.
     """
     directory = RunDirectory(root)
     manifest = require_manifest(directory)
-    audit = None
+    checks: list[Check] = []
+    if bounds.max_rejected is not None:
+        checks.append(_check_rejected(manifest.counts, bounds.max_rejected))
+    if bounds.max_drift is not None:
+        checks.append(_check_drift(manifest.drift, bounds.max_drift))
     if bounds.min_retention is not None:
-        audit = read_json(directory.report("audit.json"))
+        audit = read_audit_report(directory)
         if audit is None:
             raise UserError(f"{root} has not been audited: run `fairdedup audit {root}`, or leave --min-retention out")
-    return list(_checks(manifest, audit, bounds))
+        for attribute in audit.attributes:
+            checks += _check_retention(attribute, bounds.min_retention)
+    return checks
 
 
-def _checks(manifest: RunManifest, audit: dict[str, Any] | None, bounds: Bounds) -> Iterator[Check]:
-    if bounds.max_rejected is not None:
-        counts = manifest.counts
-        rejected = counts.rejected - counts.excluded
-        yield _at_most("rejected", rejected / max(1, counts.input), bounds.max_rejected, "--max-rejected")
-    if bounds.max_drift is not None:
-        drift = manifest.drift
-        if drift is None:
-            yield Check(True, "drift: none, as there are no earlier or no new rows")
-        else:
-            beyond = drift.psi - drift.psi_by_chance
-            yield _at_most("drift (psi beyond chance)", beyond, bounds.max_drift, "--max-drift")
-    if bounds.min_retention is not None and audit is not None:
-        for attribute in audit["attributes"]:
-            yield from _retention(attribute, bounds.min_retention)
+def _check_rejected(counts: Counts, bound: float) -> Check:
+    rejected = counts.rejected - counts.excluded
+    return _compare("rejected", rejected / max(1, counts.input), bound, "--max-rejected")
 
 
-def _at_most(what: str, value: float, bound: float, flag: str) -> Check:
+def _check_drift(drift: Drift | None, bound: float) -> Check:
+    if drift is None:
+        return Check(True, "drift: none, as there are no earlier or no new rows")
+    return _compare("drift (psi beyond chance)", drift.psi_beyond_chance, bound, "--max-drift")
+
+
+def _compare(what: str, value: float, bound: float, flag: str) -> Check:
     passed = value <= bound
     return Check(passed, f"{what} {value:.4g} is {'within' if passed else 'over'} {flag} {bound:g}")
 
 
-def _retention(attribute: dict[str, Any], bound: float) -> Iterator[Check]:
-    """Compare every sufficient group of an attribute or intersection; where all pass, the least is told."""
-    known = [(g["to_best"], g["group"]) for g in attribute["groups"] if g["to_best"] is not None]
-    if not known:
-        yield Check(True, f"retention by {attribute['attribute']}: no group is large enough, or nobody was kept")
+def _check_retention(attribute: AttributeReport, bound: float) -> Iterator[Check]:
+    """Compare every sufficient group of an attribute or intersection; where all pass, report the lowest one."""
+    rates = sorted((group.to_best, group.group) for group in attribute.groups if group.to_best is not None)
+    if not rates:
+        yield Check(True, f"retention by {attribute.attribute}: no group is large enough, or nobody was kept")
         return
-    below = [(value, group) for value, group in sorted(known) if value < bound]
+    below = [(rate, group) for rate, group in rates if rate < bound]
     how = "under" if below else "within"
-    for value, group in below or [min(known)]:
-        text = f"retention of {group!r} by {attribute['attribute']} {value:.4g} is {how} --min-retention {bound:g}"
+    for rate, group in below or rates[:1]:
+        text = f"retention of {group!r} by {attribute.attribute} {rate:.4g} is {how} --min-retention {bound:g}"
         yield Check(not below, text)

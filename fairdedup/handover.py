@@ -1,6 +1,6 @@
-"""A finished run handed over to what comes next: its samples as WebDataset shards, or their ids as a file.
+"""Export a finished run to other tools: its samples as WebDataset shards, or their ids as a file.
 
-The run is read, and nothing in it is changed; the input is read again where samples are copied.
+The run is read and never changed. Only WebDataset shards read the input again, to copy the samples.
 """
 
 from __future__ import annotations
@@ -35,24 +35,27 @@ from fairdedup.workers import Workers
 Form = Literal["webdataset", "uids", "txt"]
 ENDINGS: dict[Form, str] = {"webdataset": "", "uids": ".npy", "txt": ".txt"}
 SHARD_SAMPLES = 10_000
-VERSION = 1  # of what shards are made of: another one writes other bytes
+VERSION = 1  # of the bytes of shards; raise it when the same samples give other bytes
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for.
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `fairdedup export`.
 
     Attributes
     ----------
     run : Path
+        Run directory.
     form : {"webdataset", "uids", "txt"}
+        What to write: tar shards of the samples, an array of DataComp uids, or one id per line.
     what : {"kept", "removed"}
+        Which samples.
     dest : str or None
-        None: beside the run, by its name.
-    samples : int
-        In each shard but the last.
-    most_bytes : int or None
-        Of a shard, in place of a number of samples; a sample that is larger has one of its own.
+        File or folder to write, as the user gave it; None means next to the run, under its name.
+    shard_samples : int
+        Number of samples in each shard but the last.
+    shard_bytes : int or None
+        Largest size of a shard, used instead of `shard_samples`. A larger sample has a shard of its own.
     source : str or None
         The input, where it has moved.
     """
@@ -61,44 +64,76 @@ class Wanted:
     form: Form
     what: Literal["kept", "removed"] = "kept"
     dest: str | None = None
-    samples: int = SHARD_SAMPLES
-    most_bytes: int | None = None
+    shard_samples: int = SHARD_SAMPLES
+    shard_bytes: int | None = None
     source: str | None = None
 
     @property
     def place(self) -> Path:
-        """Where it is written."""
+        """Absolute path of the file or folder to write."""
         root = self.run.absolute()
-        beside = root.with_name(f"{root.name}-{self.what}{ENDINGS[self.form]}")
-        return beside if self.dest is None else Path(self.dest).absolute()
+        default = root.with_name(f"{root.name}-{self.what}{ENDINGS[self.form]}")
+        return default if self.dest is None else Path(self.dest).absolute()
 
     @property
     def shown(self) -> str:
-        """The place as the user has named it, for messages."""
+        """The place as the user named it, for messages."""
         return f"--dest {self.dest or str(self.place)!r}"
 
 
-def hand_over(wanted: Wanted, workers: Workers) -> dict[str, Any]:
-    """Write what is asked for, and return `path`, `samples` and, of shards, `shards` and `bytes`.
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    path : Path
+        File or folder.
+    samples : int
+        Number of samples or ids.
+    shards, bytes : int or None
+        Number of tar shards and their total size; None for a file of ids.
+    """
+
+    path: Path
+    samples: int
+    shards: int | None = None
+    bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values that `--log-json` prints."""
+        known = asdict(self) | {"path": str(self.path)}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def export_samples(options: ExportOptions, workers: Workers) -> ExportResult:
+    """Write the kept or the removed samples of a finished run, or their ids.
+
+    Parameters
+    ----------
+    options : ExportOptions
+        What to write, and where.
+    workers : Workers
+        Run the tasks that write shards.
 
     Raises
     ------
     UserError
-        If the run is not finished or is damaged, its input is not what it was, a format cannot hold what there is, or
+        If the run is not finished or is damaged, its input has changed, a format cannot hold the ids or samples, or
         the place is taken.
     """
-    directory = RunDirectory(wanted.run.absolute())
-    manifest, parts = _finished(directory)
-    _check_place(wanted, directory)
-    if wanted.form != "webdataset":
-        return _write_ids(wanted, directory, parts, getattr(manifest.counts, wanted.what))
+    directory = RunDirectory(options.run.absolute())
+    manifest, parts = _load_finished_run(directory)
+    _check_place(options, directory)
+    if options.form != "webdataset":
+        return _write_ids(options, directory, parts, getattr(manifest.counts, options.what))
     if manifest.input.kind != "images":
-        raise UserError(f"{wanted.run} was made of embeddings, there are no images to write: use --to txt or --to uids")
-    dataset = _input(wanted, directory, manifest)
-    return _write_shards(wanted, directory, manifest, parts, dataset, workers)
+        raise UserError(f"{options.run} was made of embeddings and has no images to write: use --to txt or --to uids")
+    dataset = _open_source(options, directory, manifest)
+    return _write_shards(options, directory, manifest, parts, dataset, workers)
 
 
-def _finished(directory: RunDirectory) -> tuple[RunManifest, list[Group]]:
+def _load_finished_run(directory: RunDirectory) -> tuple[RunManifest, list[Group]]:
     """Return the manifest and the parts of a finished run whose decisions are undamaged."""
     manifest, root = require_manifest(directory), directory.root
     parts = load_embedded(directory).groups
@@ -109,113 +144,124 @@ def _finished(directory: RunDirectory) -> tuple[RunManifest, list[Group]]:
     return manifest, parts
 
 
-def _check_place(wanted: Wanted, directory: RunDirectory) -> None:
+def _check_place(options: ExportOptions, directory: RunDirectory) -> None:
     """Refuse a place where nothing may be written."""
-    place, shown = wanted.place, wanted.shown
-    if "://" in (wanted.dest or ""):
-        raise UserError(f"{shown} is a URL: give a local path, and copy what is written there")
+    place, shown = options.place, options.shown
+    if "://" in (options.dest or ""):
+        raise UserError(f"{shown} is a URL: give a local path, and copy the result")
     if isinstance(place, RemotePath):
-        raise UserError(f"{wanted.run} is in a store, where nothing is exported to: name a local --dest")
+        raise UserError(f"{options.run} is in an object store, and an export is written locally: name a local --dest")
     if place.is_relative_to(directory.root):
         raise UserError(f"{shown} lies in the run directory: choose a place outside it")
     for folder in place.parents:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{shown} lies below a file ({str(folder)!r}): choose another place")
-    if wanted.form != "webdataset" and place.is_dir():
-        raise UserError(f"{shown} is a folder: name the file to write, as --dest kept{ENDINGS[wanted.form]}")
-    if wanted.form == "webdataset" and place.exists() and not place.is_dir():
+    if options.form != "webdataset" and place.is_dir():
+        raise UserError(f"{shown} is a folder: name the file to write, as --dest kept{ENDINGS[options.form]}")
+    if options.form == "webdataset" and place.exists() and not place.is_dir():
         raise UserError(f"{shown} is a file: choose a folder")
 
 
-def _write_ids(wanted: Wanted, directory: RunDirectory, parts: list[Group], expected: int) -> dict[str, Any]:
-    """Write a file of ids; one that is there is left alone, and must be the very same."""
-    place = wanted.place
-    write = write_lines if wanted.form == "txt" else write_uids
+def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Group], expected: int) -> ExportResult:
+    """Write a file of ids. A file that exists is left alone, and must hold exactly the same."""
+    place = options.place
+    write = write_lines if options.form == "txt" else write_uids
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with whole(aside) as path:
-            count = write(path, ids_of(directory, (part.number for part in parts), wanted.what == "kept"))
+            count = write(path, ids_of(directory, (part.number for part in parts), options.what == "kept"))
         if count != expected:
-            raise FairdedupError(f"{count:,} ids, not {expected:,}, are {wanted.what}: nothing is written; report this")
+            raise FairdedupError(
+                f"{count:,} ids, not {expected:,}, are {options.what}: nothing is written; report this"
+            )
         if place.exists() and not is_sealed(place, seal(aside)):
-            raise UserError(f"{wanted.shown} is there, and is another file: choose another, or remove it")
+            raise UserError(f"{options.shown} already exists and is another file: choose another, or remove it")
         if not place.exists():
             os.replace(aside, place)
     finally:
         aside.unlink(missing_ok=True)
-    return {"path": str(place), "samples": count}
+    return ExportResult(path=place, samples=count)
 
 
-def _input(wanted: Wanted, directory: RunDirectory, manifest: RunManifest) -> Dataset:
-    """Open the input that the run was made of."""
-    asked = manifest.config["embed"]
+def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunManifest) -> Dataset:
+    """Open the input of the run."""
+    config = manifest.config["embed"]
     drawn = manifest.input.format == "sample"
-    source = str(directory.root / "sample") if drawn else wanted.source or asked["input"]
+    source = str(directory.root / "sample") if drawn else options.source or config["input"]
     try:
-        dataset = open_input(source, id_from=asked["id"], column=asked["column"])
+        dataset = open_input(source, id_from=config["id"], column=config["column"])
     except UserError as error:
         raise UserError(
-            f"the input of {wanted.run} cannot be opened ({error}); name where it is now with --input"
+            f"the input of {options.run} cannot be opened ({error}); name its new place with --input"
         ) from None
     changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
-            f"{source!r} is not the input that {wanted.run} was made of ({changes[0]}{more}): name it with --input; a "
+            f"{source!r} is not the input that {options.run} was made of ({changes[0]}{more}): name it with --input; a "
             "copy must have the names, sizes and times of its files (cp -a)"
         )
     place = Path(source).absolute()
-    if place.is_dir() and wanted.place.is_relative_to(place):
-        raise UserError(f"{wanted.shown} lies in the input {source!r}: choose another place")
+    if place.is_dir() and options.place.is_relative_to(place):
+        raise UserError(f"{options.shown} lies in the input {source!r}: choose another place")
     return dataset
 
 
 def _write_shards(
-    wanted: Wanted, directory: RunDirectory, manifest: RunManifest, parts: list[Group], dataset: Dataset,
+    options: ExportOptions,
+    directory: RunDirectory,
+    manifest: RunManifest,
+    parts: list[Group],
+    dataset: Dataset,
     workers: Workers,
-) -> dict[str, Any]:  # fmt: skip
-    place = wanted.place
+) -> ExportResult:
+    place = options.place
     shards: list[Any] = list(dataset.shards)
-    plan = Plan(directory.root, place, wanted.what == "kept", _made_of(wanted, manifest), stems_that_clash(shards))
-    _begin(wanted, plan)
-    new = plan_shards(directory, parts, shards, plan.kept, repeat(wanted.samples))
-    if wanted.most_bytes is not None:
+    plan = Plan(
+        directory.root, place, options.what == "kept", _hash_shard_inputs(options, manifest), stems_that_clash(shards)
+    )
+    _begin_export(options, plan)
+    new = plan_shards(directory, parts, shards, plan.kept, repeat(options.shard_samples))
+    if options.shard_bytes is not None:
         sizes = measure(plan, new, workers.submit)
-        new = plan_shards(directory, parts, shards, plan.kept, _cuts(sizes, wanted.most_bytes))
+        new = plan_shards(directory, parts, shards, plan.kept, _cut_by_size(sizes, options.shard_bytes))
     written = reshard(plan, new, workers.submit)
     samples = sum(shard.samples for shard in written)
-    expected = getattr(manifest.counts, wanted.what)
+    expected = getattr(manifest.counts, options.what)
     if samples != expected:
-        raise FairdedupError(f"{samples:,} samples are written, not {expected:,}: report this")
-    told = {
-        "fairdedup": manifest.fairdedup, "what": wanted.what, "made of": plan.made_of,
+        raise FairdedupError(f"{samples:,} samples were written, not {expected:,}: report this")
+    record = {
+        "fairdedup": manifest.fairdedup,
+        "what": options.what,
+        "made of": plan.made_of,
         "input": manifest.input.model_dump(),
-        "samples": samples, "shards": [asdict(shard) for shard in written],
-    }  # fmt: skip
-    write_json(place / "manifest.json", told)
+        "samples": samples,
+        "shards": [asdict(shard) for shard in written],
+    }
+    write_json(place / "manifest.json", record)
     total = sum(int(shard.seal.split("-")[0]) for shard in written)
-    return {"path": str(place), "samples": samples, "shards": len(written), "bytes": total}
+    return ExportResult(path=place, samples=samples, shards=len(written), bytes=total)
 
 
-def _made_of(wanted: Wanted, manifest: RunManifest) -> str:
-    """Return what shards depend on, as a hash: the decisions, the input, and how it is cut."""
+def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
+    """Return a hash of what shards depend on: the decisions, the input, and the size of shards."""
     decisions = {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
-    cut = wanted.samples if wanted.most_bytes is None else [wanted.most_bytes]
-    known = [VERSION, wanted.what, cut, manifest.input.fingerprint, decisions]
+    cut = options.shard_samples if options.shard_bytes is None else [options.shard_bytes]
+    known = [VERSION, options.what, cut, manifest.input.fingerprint, decisions]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _begin(wanted: Wanted, plan: Plan) -> None:
-    """Take the folder, or take up again what was begun in it; refuse one that holds anything else."""
+def _begin_export(options: ExportOptions, plan: Plan) -> None:
+    """Start an export into a new or empty folder, or resume the same export; refuse a folder that holds other files."""
     begun = plan.record("begun")
     known = read_json(begun)
     there = sorted(p.name for p in plan.folder.iterdir()) if plan.folder.is_dir() else []
     if known is None and set(there) - {OWN}:
-        raise UserError(f"{wanted.shown} holds other files ({there[0]!r}): choose a new or empty folder")
+        raise UserError(f"{options.shown} holds other files ({there[0]!r}): choose a new or empty folder")
     if known is not None and known.get("made of") != plan.made_of:
         raise UserError(
-            f"{wanted.shown} holds another export (of other decisions, another input or other options): choose a new "
+            f"{options.shown} holds another export (of other decisions, another input or other options): choose a new "
             "folder, or remove this one"
         )
     for stale in (*plan.folder.glob(".shard-*.tmp"), *begun.parent.glob(".*.tmp")):  # what was being written
@@ -223,8 +269,8 @@ def _begin(wanted: Wanted, plan: Plan) -> None:
     write_json(begun, {"made of": plan.made_of})
 
 
-def _cuts(sizes: NDArray[np.int64], most: int) -> Iterator[int]:
-    """Yield how many samples go into each shard, so that none but one of a single sample is a larger file."""
+def _cut_by_size(sizes: NDArray[np.int64], most: int) -> Iterator[int]:
+    """Yield the number of samples of each shard, so that only one of a single sample is over `most` bytes."""
     ends, first = np.cumsum(sizes), 0
     most = most // RECORDSIZE * RECORDSIZE - 2 * BLOCKSIZE  # a tar ends with two blocks, and with a full record
     while first < len(sizes):

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from fairdedup import increments
-from fairdedup.audit import Asked, audit
-from fairdedup.calibrated import calibrate_prototypes
+from fairdedup.audit.audit_decisions import audit_decisions
+from fairdedup.audit.audit_options import AuditOptions
+from fairdedup.audit.audit_report import AuditReport
+from fairdedup.calibrated import CalibratedAttribute, calibrate_prototypes
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.core.decision import search_eps
 from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps, swept_target
@@ -29,7 +31,7 @@ from fairdedup.core.survey import Options, survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.datasets.labels import read_labels
-from fairdedup.drift import drift_of, warnings_of
+from fairdedup.drift import drift_warnings, measure_drift
 from fairdedup.errors import UserError
 from fairdedup.increments import Ground, Settled
 from fairdedup.ledger import (
@@ -264,11 +266,11 @@ def prune_stage(
         *encoders_of(config, directory),
     )  # fmt: skip
     state, sealed = increments.write_state(embedded, line, settled, workers.submit)
-    drift = drift_of(directory, state)
+    drift = measure_drift(directory, len(state.runs))
     update: dict[str, Any] = {
         "stages": stage_times(record, workers.progress),
         "files": {**manifest.files, **sealed},
-        "warnings": [*manifest.warnings, *warnings_of(drift, directory.root)],
+        "warnings": [*manifest.warnings, *drift_warnings(drift, directory.root)],
     }
     if record.input.format == "sample":
         update["shares"] = _shares_by_label(directory)
@@ -331,20 +333,20 @@ def replace_stage(config: RunConfig, gone: Path, workers: Workers) -> RunManifes
     return _renewed(embedded, replace(embedded, manifest, gone, workers.submit), workers)
 
 
-def audit_run(config: RunConfig, asked: Asked, workers: Workers) -> dict[str, Any]:
+def audit_run(config: RunConfig, options: AuditOptions, workers: Workers) -> AuditReport:
     """Measure who of a finished run was kept, by group, write report/audit.*, and return what it says."""
     directory = RunDirectory(config.out.absolute())
     _finish_replacement(directory, workers)
     manifest = require_manifest(directory)
     embedded = load_embedded(directory)
-    labels = read_labels(asked.labels, asked.attributes_of_file) if asked.labels else None
+    labels = read_labels(options.labels, options.label_columns) if options.labels else None
     prototypes = None
-    if labels is None or asked.suggest:
+    if labels is None or options.suggest:
         prototypes = prototypes_of_run(config, embedded, manifest.config.get("prune", {}), workers)
-    return audit(embedded, manifest, asked, labels, prototypes, workers.submit)
+    return audit_decisions(embedded, manifest, options, labels=labels, prototypes=prototypes, submit=workers.submit)
 
 
-def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[dict[str, Any]]:
+def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[CalibratedAttribute]:
     """Fit the prototypes of an embedded run to labels of its samples, write them, and tell what that gained."""
     directory = RunDirectory(config.out.absolute())
     embedded = load_embedded(directory)

@@ -1,4 +1,7 @@
-"""Live progress of each stage: bars with counts, rate and ETA on a terminal, plain lines or JSON lines otherwise."""
+"""Progress of each stage: bars with counts, rate and ETA on a terminal, otherwise plain lines or JSON lines.
+
+It also remembers how many rows each stage handled and how long it took, for run.json.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -24,19 +28,19 @@ from rich.text import Text
 from fairdedup.errors import visible
 
 LINE_EVERY = 5.0  # seconds between plain lines
-SHORT_PASS = 1.0  # seconds under which a pass is not worth a line of its own
+SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
 
 
 class _Rate(ProgressColumn):
-    """Rows a second, where they are known, else shards."""
+    """Rows per second if they are known, otherwise shards per second."""
 
     def render(self, task: Task) -> Text:
         rows = task.fields["rows"]
         speed = rows / task.elapsed if rows and task.elapsed else task.finished_speed or task.speed
-        return Text(f"{_short(speed)}/s" if speed else "", style="cyan", no_wrap=True)
+        return Text(f"{_format_rate(speed)}/s" if speed else "", style="cyan", no_wrap=True)
 
 
-def _short(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
@@ -48,14 +52,16 @@ class StageProgress:
     quiet : bool
         Show nothing.
     log_json : bool
-        Write a JSON object a line, for what schedules the run, in place of bars and plain lines.
+        Write one JSON object per line, for schedulers, instead of bars and plain lines.
 
     Attributes
     ----------
     seconds : dict of str to float
-        Of each stage so far.
+        Seconds that each stage has taken so far.
     rows : dict of str to int
-        Rows that each stage went over.
+        Rows that each stage has handled.
+    live : bool
+        Whether bars are shown.
     """
 
     def __init__(self, quiet: bool = False, log_json: bool = False) -> None:
@@ -74,8 +80,8 @@ class StageProgress:
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._tasks: dict[str, Any] = {}
-        self._last = 0.0
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line = 0.0
 
     def __enter__(self) -> StageProgress:
         if self.live:
@@ -89,59 +95,88 @@ class StageProgress:
             self._bars.stop()
 
     def say(self, line: str) -> None:
-        """Print one line beside the bars."""
+        """Print one line above the bars."""
         if self.log_json:
             self.log("message", text=line)
             return
-        (self._bars.console if self.live else self.console).print(
-            visible(line), markup=False, highlight=False, soft_wrap=True
-        )
+        console = self._bars.console if self.live else self.console
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def log(self, event: str, **values: Any) -> None:
-        """Write an event as one line of JSON, where JSON is asked for."""
+        """Write an event as one line of JSON, if `log_json` is set."""
         if self.log_json:
             line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
             sys.stderr.write(json.dumps(line) + "\n")
             sys.stderr.flush()
 
     def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
-        """Begin a stage, or another pass of one, over a total of rows or shards."""
+        """Return a context that counts one pass of a stage, over a total of rows or shards."""
         return Stage(self, name, total, unit)
 
     def show(self, stage: Stage) -> None:
         """Show how far a pass of a stage is."""
-        name, done, total = stage.name, stage.done, stage.total
         if self.live:
-            fields: dict[str, Any] = {"unit": stage.counted, "rows": stage.rows}
-            if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=total, **fields)
-            elif not done and not stage.rows:  # another pass has a clock of its own
-                self._bars.reset(self._tasks[name], total=total, **fields)
-            self._bars.update(self._tasks[name], completed=done, total=total, **fields)
+            self._show_bar(stage)
             return
         now = time.monotonic()
         elapsed = now - stage.started
-        if now - self._last < LINE_EVERY and (done < total or elapsed < SHORT_PASS):
+        if now - self._last_line < LINE_EVERY and (stage.done < stage.total or elapsed < SHORT_PASS):
             return
-        self._last = now
-        rate = done / elapsed if elapsed > 0 else 0.0
+        self._last_line = now
+        rate = stage.done / elapsed if elapsed > 0 else 0.0
         if self.log_json:
-            eta = round((total - done) / rate, 1) if rate else None
-            self.log("progress", stage=name, done=done, total=total, unit=stage.unit, rows=stage.rows or None,
-                     rate=round(rate, 3), eta_seconds=eta)  # fmt: skip
-            return
-        left = f"ETA {(total - done) / rate:,.0f} s" if rate and done < total else f"{elapsed:,.1f} s"
-        speed = f"{_short(stage.rows / elapsed)} rows/s" if stage.rows and elapsed else f"{_short(rate)} {stage.unit}/s"
-        self.say(f"{name}: {done:,}/{total:,} {stage.counted}, {speed}, {left}")
+            self._log_progress(stage, rate)
+        else:
+            self._print_line(stage, elapsed, rate)
+
+    def _show_bar(self, stage: Stage) -> None:
+        fields: dict[str, Any] = {"unit": stage.label, "rows": stage.rows}
+        if stage.name not in self._tasks:
+            self._tasks[stage.name] = self._bars.add_task(stage.name, total=stage.total, **fields)
+        elif not stage.done and not stage.rows:  # each pass has its own clock
+            self._bars.reset(self._tasks[stage.name], total=stage.total, **fields)
+        self._bars.update(self._tasks[stage.name], completed=stage.done, total=stage.total, **fields)
+
+    def _log_progress(self, stage: Stage, rate: float) -> None:
+        self.log(
+            "progress",
+            stage=stage.name,
+            done=stage.done,
+            total=stage.total,
+            unit=stage.unit,
+            rows=stage.rows or None,
+            rate=round(rate, 3),
+            eta_seconds=round((stage.total - stage.done) / rate, 1) if rate else None,
+        )
+
+    def _print_line(self, stage: Stage, elapsed: float, rate: float) -> None:
+        running = rate and stage.done < stage.total
+        remaining = f"ETA {(stage.total - stage.done) / rate:,.0f} s" if running else f"{elapsed:,.1f} s"
+        speed, unit = (stage.rows / elapsed, "rows") if stage.rows and elapsed else (rate, stage.unit)
+        self.say(
+            f"{stage.name}: {stage.done:,}/{stage.total:,} {stage.label}, {_format_rate(speed)} {unit}/s, {remaining}"
+        )
 
 
 class Stage:
-    """One pass of a stage; a context that counts rows or shards, and time."""
+    """One pass of a stage: a context that counts rows or shards, and measures time.
+
+    Attributes
+    ----------
+    done, total : int
+        Rows or shards that are done, and all of them.
+    unit : str
+        What is counted: "rows", "shards" or "task".
+    rows : int
+        If shards are counted: rows that are done, including those of unfinished shards.
+    started : float
+        When the pass started, by the monotonic clock.
+    """
 
     def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
         self.progress, self.name, self.total, self.unit = progress, name, total, unit
         self.done = 0
-        self.rows = 0  # of shards that are not done yet, too
+        self.rows = 0
         self.started = time.monotonic()
 
     def __enter__(self) -> Stage:
@@ -150,12 +185,12 @@ class Stage:
         return self
 
     @property
-    def counted(self) -> str:
-        """What is counted; of shards also the rows that are known to be done."""
+    def label(self) -> str:
+        """What follows the counts: the unit, and for shards the number of rows that are done."""
         return f"{self.unit}, {self.rows:,} rows" if self.rows else self.unit
 
     def report(self, rows: int) -> None:
-        """Count rows of a task that is still at work."""
+        """Count rows of a task that is still running."""
         if self.unit == "rows":
             self.advance(rows)
         else:
@@ -163,7 +198,7 @@ class Stage:
             self.progress.show(self)
 
     def advance(self, number: int) -> None:
-        """Count rows or shards as done, never past the total."""
+        """Count rows or shards as done, up to the total."""
         self.done = min(self.total, self.done + number)
         self.progress.show(self)
 
@@ -172,9 +207,16 @@ class Stage:
     ) -> None:
         if kind is None and self.done < self.total:
             self.advance(self.total - self.done)
-        spent = time.monotonic() - self.started
-        self.progress.seconds[self.name] = self.progress.seconds.get(self.name, 0.0) + spent
-        self.progress.log("stage", stage=self.name, done=self.done, total=self.total, unit=self.unit,
-                          seconds=round(spent, 3), ok=kind is None)  # fmt: skip
+        seconds = time.monotonic() - self.started
+        self.progress.seconds[self.name] = self.progress.seconds.get(self.name, 0.0) + seconds
+        self.progress.log(
+            "stage",
+            stage=self.name,
+            done=self.done,
+            total=self.total,
+            unit=self.unit,
+            seconds=round(seconds, 3),
+            ok=kind is None,
+        )
         if self.unit == "rows":
             self.progress.rows[self.name] = max(self.progress.rows.get(self.name, 0), self.done)

@@ -1,6 +1,6 @@
 """Run a command of fairdedup on the GPUs of this machine, with one worker for each.
 
-dask-cuda starts the workers, each with its own GPU first in CUDA_VISIBLE_DEVICES and on the cores that lie next to it.
+dask-cuda starts the workers. Each has its own GPU first in CUDA_VISIBLE_DEVICES, and runs on the cores next to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from starter import Adapt, ClusterConfig, starter
+from starter import Adapt, ClusterConfig, make_command
 
 from fairdedup.cli import call
 from fairdedup.config import MemoryOrAuto
@@ -22,15 +22,15 @@ from fairdedup.workers import DASHBOARD, PRELOAD, WORKER_THREADS, held_back
 
 
 class GpuConfig(ClusterConfig):
-    """Which GPUs, by number or UUID, and the memory (not the GPU's) of each worker."""
+    """Which GPUs to use, by number or UUID, and the main memory of each worker."""
 
     gpus: Literal["all"] | tuple[int | str, ...] = "all"
     memory: MemoryOrAuto = "auto"
     local_directory: Path | None = None
 
 
-def visible(config: GpuConfig) -> list[str]:
-    """Return CUDA_VISIBLE_DEVICES of each worker.
+def visible_devices(config: GpuConfig) -> list[str]:
+    """Return CUDA_VISIBLE_DEVICES for each worker.
 
     Raises
     ------
@@ -44,16 +44,16 @@ def visible(config: GpuConfig) -> list[str]:
         gpus = None if config.gpus == "all" else list(config.gpus)
         return [cuda_visible_devices(k, gpus) for k in range(get_n_gpus() if gpus is None else len(gpus))]
     except NVMLError as error:
-        raise UserError(f"no GPU can be found here ({error}): see `nvidia-smi`") from None
+        raise UserError(f"no GPU was found here ({error}). See `nvidia-smi`.") from None
 
 
-def options(config: GpuConfig) -> dict[str, Any]:
-    """Return what dask-cuda is told."""
+def cluster_options(config: GpuConfig) -> dict[str, Any]:
+    """Return the options of the cluster, as dask-cuda names them."""
     return {
-        "CUDA_VISIBLE_DEVICES": visible(config)[0],
+        "CUDA_VISIBLE_DEVICES": visible_devices(config)[0],
         "threads_per_worker": WORKER_THREADS,
         "memory_limit": config.memory,
-        "device_memory_limit": None,  # what is on a GPU is torch's, and Dask holds none of it
+        "device_memory_limit": None,  # torch manages the memory of the GPU, not Dask
         "local_directory": str(config.local_directory or tempfile.gettempdir()),
         "dashboard_address": DASHBOARD,
         "silence_logs": logging.CRITICAL,
@@ -61,29 +61,27 @@ def options(config: GpuConfig) -> dict[str, Any]:
     }
 
 
-def plan(config: GpuConfig, adapt: Adapt = None) -> str:
+def describe_workers(config: GpuConfig, adapt: Adapt = None) -> str:
     """Return a line for each worker."""
-    told = options(config)
-    lines = [
-        f"worker {k}: CUDA_VISIBLE_DEVICES={gpus} threads={told['threads_per_worker']} memory={told['memory_limit']}\n"
-        for k, gpus in enumerate(visible(config))
-    ]
-    return "".join(lines)
+    return "".join(
+        f"worker {k}: CUDA_VISIBLE_DEVICES={gpus} threads={WORKER_THREADS} memory={config.memory}\n"
+        for k, gpus in enumerate(visible_devices(config))
+    )
 
 
 @contextmanager
-def started(config: GpuConfig, adapt: Adapt) -> Iterator[Any]:
-    """Start the workers, and end them in the end."""
+def start_cluster(config: GpuConfig, adapt: Adapt) -> Iterator[Any]:
+    """Start the workers, and stop them at the end."""
     from dask_cuda import LocalCUDACluster
 
-    told = options(config)
-    with held_back(ignored=True):  # the workers end when the command has: a terminal's Ctrl-C is not for them
-        cluster = LocalCUDACluster(**told)
+    options = cluster_options(config)
+    with held_back(ignored=True):  # the workers stop after the command, so they ignore Ctrl-C in the terminal
+        cluster = LocalCUDACluster(**options)
     with cluster:
         yield cluster
 
 
-main = starter(GpuConfig, plan, started, "dask_cuda", look="see `nvidia-smi`")
+main = make_command(GpuConfig, describe_workers, start_cluster, library="dask_cuda", advice="See `nvidia-smi`.")
 
 if __name__ == "__main__":
     sys.exit(call(sys.argv[1:], main, "on_cuda.py"))

@@ -1,7 +1,7 @@
-"""Run a command of fairdedup on workers that are pods of Kubernetes, by the Dask operator.
+"""Run a command of fairdedup on workers that are pods of Kubernetes.
 
-The scheduler is a pod too; the command runs where this is called, and sees RUN and INPUT by the same path as the
-workers: in a pod that mounts the same claim.
+The Dask operator makes the pods. The scheduler is a pod too. The command runs where this is called: in a pod that
+mounts the same claim as the workers, so that both see RUN and INPUT by the same path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from dask.utils import parse_bytes
 from pydantic import Field
-from starter import NANNY_MEMORY, Adapt, QueuedConfig, starter
+from starter import NANNY_MEMORY, Adapt, QueuedConfig, make_command
 
 from fairdedup.cli import call
 from fairdedup.config import Memory
@@ -25,7 +25,7 @@ from fairdedup.workers import PRELOAD, WORKER_THREADS
 
 
 class KubernetesConfig(QueuedConfig):
-    """What the pods are made of; `memory`, `cpus` and `gpus` are those of one worker."""
+    """What the pods are made of. `memory`, `cpus` and `gpus` are those of one worker."""
 
     image: str
     name: str = Field("fairdedup", pattern="^[a-z0-9]([-a-z0-9]{0,44}[a-z0-9])?$")
@@ -42,21 +42,20 @@ class KubernetesConfig(QueuedConfig):
 
 
 def manifest(config: KubernetesConfig, adapt: Adapt = None) -> dict[str, Any]:
-    """Return the DaskCluster, from dask-kubernetes' own."""
+    """Return the manifest of the DaskCluster: the default of dask-kubernetes with our changes."""
     from dask_kubernetes.operator import make_cluster_spec
 
-    command = ["dask", "worker", "--nthreads", str(WORKER_THREADS), "--memory-limit", config.memory,
-               "--preload", PRELOAD]  # fmt: skip
+    command = ["dask", "worker", "--nthreads", str(WORKER_THREADS), "--memory-limit", config.memory]
     cluster: dict[str, Any] = make_cluster_spec(
         name=config.name,
         image=config.image,
         n_workers=adapt[0] if adapt else config.workers,
         resources=_resources(config.cpus, parse_bytes(config.memory) + NANNY_MEMORY, config.gpus),
         env=config.environment,
-        worker_command=command,
+        worker_command=[*command, "--preload", PRELOAD],
     )
     scheduler, worker = cluster["spec"]["scheduler"]["spec"], cluster["spec"]["worker"]["spec"]
-    # The library's own `dask-scheduler` is no command of Dask any more.
+    # The default, `dask-scheduler`, is no longer a command of Dask.
     scheduler["containers"][0]["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
     scheduler["containers"][0]["resources"] = _resources(config.scheduler_cpus, parse_bytes(config.scheduler_memory))
     worker["nodeSelector"] = config.node_selector
@@ -69,46 +68,52 @@ def manifest(config: KubernetesConfig, adapt: Adapt = None) -> dict[str, Any]:
 
 
 def _resources(cpus: int, memory: float, gpus: int = 0) -> dict[str, dict[str, str]]:
-    """Return requests and limits that are the same, so that no pod is put off its node for what others use."""
-    wanted = {"cpu": str(cpus), "memory": f"{-(int(memory) // -(2**20))}Mi"}
+    """Return equal requests and limits, so that no pod is evicted because others use more."""
+    sizes = {"cpu": str(cpus), "memory": f"{-(int(memory) // -(2**20))}Mi"}
     if gpus:
-        wanted["nvidia.com/gpu"] = str(gpus)
-    return {"requests": dict(wanted), "limits": wanted}
+        sizes["nvidia.com/gpu"] = str(gpus)
+    return {"requests": dict(sizes), "limits": sizes}
 
 
-def show(config: KubernetesConfig, adapt: Adapt = None) -> str:
+def manifest_yaml(config: KubernetesConfig, adapt: Adapt = None) -> str:
     """Return the manifest as YAML."""
     return yaml.safe_dump(manifest(config, adapt), sort_keys=False)
 
 
 @contextmanager
-def started(config: KubernetesConfig, adapt: Adapt) -> Iterator[Any]:
-    """Have the operator make the pods, and delete them in the end."""
+def start_cluster(config: KubernetesConfig, adapt: Adapt) -> Iterator[Any]:
+    """Have the operator make the pods, and delete them at the end."""
     import kr8s
     from dask_kubernetes.operator import KubeCluster
 
     try:
         kr8s.api().lookup_kind("daskcluster.kubernetes.dask.org/v1")
-    except Exception as error:  # of which dask-kubernetes would leave a page of traces
-        said = str(error).strip().rstrip(".") or type(error).__name__
+    except Exception as error:  # dask-kubernetes would print a page of tracebacks
+        reason = str(error).strip().rstrip(".") or type(error).__name__
         raise FairdedupError(
-            f"Kubernetes cannot be asked for Dask clusters ({said}): see `kubectl get daskclusters`, and whether the "
-            "Dask operator is installed"
+            f"cannot create Dask clusters in Kubernetes ({reason}). Try `kubectl get daskclusters`, and check that the "
+            "Dask operator is installed."
         ) from error
-    # A name of its own: dask-kubernetes would use, and then delete, the cluster of another run.
+    # A unique name: dask-kubernetes would use, and then delete, a cluster of another run that has the same name.
     config = config.model_copy(update={"name": f"{config.name}-{secrets.token_hex(3)}"})
     cluster = KubeCluster(
-        custom_cluster_spec=manifest(config, adapt), namespace=config.namespace,
-        resource_timeout=int(config.patience), quiet=True,
-    )  # fmt: skip
+        custom_cluster_spec=manifest(config, adapt),
+        namespace=config.namespace,
+        resource_timeout=int(config.patience),
+        quiet=True,
+    )
     with cluster:
         if adapt:
             cluster.adapt(minimum=adapt[0], maximum=adapt[1])
         yield cluster
 
 
-main = starter(
-    KubernetesConfig, show, started, "dask_kubernetes", look="see `kubectl get pods` and `kubectl describe pod`"
+main = make_command(
+    KubernetesConfig,
+    manifest_yaml,
+    start_cluster,
+    library="dask_kubernetes",
+    advice="See `kubectl get pods` and `kubectl describe pod`.",
 )
 
 if __name__ == "__main__":

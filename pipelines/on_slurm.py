@@ -1,6 +1,6 @@
 """Run a command of fairdedup on workers that are jobs of Slurm.
 
-The Dask scheduler and the command run where this is called, on a login node or in a job of their own; each job that is
+The Dask scheduler and the command run where this is called: on a login node, or in a job of their own. Each job that is
 submitted runs `workers_per_job` workers. All of them see RUN and INPUT by the same path.
 """
 
@@ -17,28 +17,28 @@ from typing import Annotated, Any
 
 from dask.utils import parse_bytes
 from pydantic import BeforeValidator, Field, model_validator
-from starter import NANNY_MEMORY, Adapt, QueuedConfig, starter
+from starter import NANNY_MEMORY, Adapt, QueuedConfig, make_command
 
 from fairdedup.cli import call
 from fairdedup.errors import UserError
 from fairdedup.workers import PRELOAD, WORKER_THREADS
 
 
-def _time(value: Any) -> Any:
+def _refuse_number(value: Any) -> Any:
     if isinstance(value, int):
-        raise ValueError('YAML reads it as a number: write it in quotes, as "10:00:00"')
+        raise ValueError('is read as a number by YAML. Write it in quotes, as "10:00:00".')
     return value
 
 
 class SlurmConfig(QueuedConfig):
-    """What a job asks of Slurm; `memory` and `cpus` are those of one worker."""
+    """What a job requests from Slurm. `memory` and `cpus` are those of one worker."""
 
     name: str = "fairdedup"
     workers_per_job: int = Field(1, ge=1)
     gres: str | None = None
     partition: str | None = None
     account: str | None = None
-    walltime: Annotated[str, BeforeValidator(_time)] = "04:00:00"
+    walltime: Annotated[str, BeforeValidator(_refuse_number)] = "04:00:00"
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
     python: str | None = None
@@ -50,14 +50,14 @@ class SlurmConfig(QueuedConfig):
     def _check_gpu(self) -> SlurmConfig:
         if self.gres and self.workers_per_job > 1:
             raise ValueError(
-                f"gres {self.gres!r} with workers_per_job {self.workers_per_job}: all workers of a job would take its "
-                "first GPU; let workers_per_job be 1"
+                f"gres needs workers_per_job 1, since all workers of a job would use its first GPU; got gres "
+                f"{self.gres!r} and workers_per_job {self.workers_per_job}."
             )
         return self
 
 
-def options(config: SlurmConfig) -> dict[str, Any]:
-    """Return what dask-jobqueue is told of a job."""
+def job_options(config: SlurmConfig) -> dict[str, Any]:
+    """Return the options of a job, as dask-jobqueue names them."""
     memory = int(parse_bytes(config.memory))
     directives = [f"-o {shlex.quote(str(config.log_directory / '%x-%j.out'))}", *config.directives]
     if config.gres:
@@ -81,34 +81,40 @@ def options(config: SlurmConfig) -> dict[str, Any]:
     }
 
 
-def script(config: SlurmConfig, adapt: Adapt = None) -> str:
-    """Return the script that is submitted for each job, with a scheduler that does not exist."""
+def job_script(config: SlurmConfig, adapt: Adapt = None) -> str:
+    """Return the script that is submitted for each job, with a placeholder for the scheduler."""
     from dask_jobqueue.slurm import SLURMJob
 
-    text: str = SLURMJob("tcp://SCHEDULER:8786", name=config.name, **options(config)).job_script()
+    text: str = SLURMJob("tcp://SCHEDULER:8786", name=config.name, **job_options(config)).job_script()
     return text
 
 
 @contextmanager
-def started(config: SlurmConfig, adapt: Adapt) -> Iterator[Any]:
-    """Submit the jobs, and cancel them in the end."""
+def start_cluster(config: SlurmConfig, adapt: Adapt) -> Iterator[Any]:
+    """Submit the jobs, and cancel them at the end."""
     from dask_jobqueue import SLURMCluster
 
     if shutil.which("sbatch") is None:
-        raise UserError("there is no `sbatch` here: start this on a node that submits to Slurm")
-    # dask-jobqueue only logs it where a job is refused, and would wait for its worker.
-    tried = subprocess.run(["sbatch", "--test-only"], input=script(config), capture_output=True, text=True)
+        raise UserError("there is no `sbatch` here. Start this on a node that submits to Slurm.")
+    # If Slurm refuses a job, dask-jobqueue only logs it and waits for its worker.
+    tried = subprocess.run(["sbatch", "--test-only"], input=job_script(config), capture_output=True, text=True)
     if tried.returncode:
-        raise UserError(f"Slurm refuses the job ({tried.stderr.strip()}): see --dry-run, and change the YAML file")
+        raise UserError(f"Slurm refuses the job ({tried.stderr.strip()}). See --dry-run, and change the YAML file.")
     config.log_directory.mkdir(parents=True, exist_ok=True)  # Slurm drops a job whose log it cannot write
-    with SLURMCluster(**options(config), scheduler_options={"dashboard_address": ":0"}) as cluster:
+    with SLURMCluster(**job_options(config), scheduler_options={"dashboard_address": ":0"}) as cluster:
         cluster.scale(adapt[0] if adapt else config.workers)
         if adapt:
             cluster.adapt(minimum=adapt[0], maximum=adapt[1])
         yield cluster
 
 
-main = starter(SlurmConfig, script, started, "dask_jobqueue", look="see `squeue --me` and the logs in `log_directory`")
+main = make_command(
+    SlurmConfig,
+    job_script,
+    start_cluster,
+    library="dask_jobqueue",
+    advice="See `squeue --me` and the logs in `log_directory`.",
+)
 
 if __name__ == "__main__":
     sys.exit(call(sys.argv[1:], main, "on_slurm.py"))

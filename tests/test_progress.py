@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from fairdedup import progress
+from fairdedup.cli.run_summary import print_summary, print_sweep
 from fairdedup.errors import visible
 from fairdedup.progress import StageProgress
-from fairdedup.summary import print_summary, print_sweep
 
 
 class Clock:

@@ -12,8 +12,8 @@ import pytest
 from runs import CLUSTERS, manifest
 
 LOST = (
-    "fairdedup: error: the work is done, but what was to be printed cannot be written (stdout: No space left on "
-    "device): send it elsewhere, or leave it out by --quiet\n"
+    "fairdedup: error: the command has finished, but its output could not be written (stdout: No space left on "
+    "device). Redirect stdout to another place, or use --quiet.\n"
 )
 
 

@@ -310,7 +310,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, 
     (os.killpg if whom == "the terminal's group" else os.kill)(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
-    assert err.splitlines()[-1] == "fairdedup: error: stopped; the same command goes on after the last finished shard"
+    assert err.splitlines()[-1] == "fairdedup: error: interrupted. Run the same command to resume."
     assert "Traceback" not in err
     for _ in range(50):
         if not alive(process.pid):

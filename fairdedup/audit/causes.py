@@ -1,166 +1,239 @@
-"""Why a group was lost: the clusters and neighbourhoods that cost it most, and who of it was removed there for whom."""
+"""Why a group was lost: the clusters and neighbourhoods that cost it most, with examples of its removed samples.
+
+Only the rows of these clusters are read, at most 4 million; a larger cluster is counted, not read.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.audit.measures import Loss
+from fairdedup.audit.audit_report import AttributeReport, ClusterLoss, GroupLoss, NeighbourhoodLoss, RemovedSample
+from fairdedup.audit.decision_parts import MapDecisions
+from fairdedup.audit.measures import LossTerms
 from fairdedup.core.representation import decompose
-from fairdedup.stages.group_counts import Source, Weights, rows_in
+from fairdedup.stages.group_counts import GroupSource, Weights, read_clusters
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json
 from fairdedup.storage.schemas import DECISIONS_SCHEMA
-from fairdedup.tasks import MapGroups
 
-MOST_ROWS = 1 << 22  # of the clusters that are looked into
-NAMED = 5  # lost members that are named
-LEAST = 1e-9  # a cost below it is rounding
+MOST_ROWS = 1 << 22  # of the clusters that are read, together
+EXAMPLES = 5  # removed samples that are named
+LEAST_COST = 1e-9  # a smaller cost is a rounding error
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-def explain(
-    lines: list[dict[str, Any]], losses: list[Loss], top: int, source: Source, over: MapGroups,
+@dataclass(frozen=True)
+class _LostGroup:
+    """A sufficient group, and the clusters that cost it most, costliest first."""
+
+    report: GroupLoss
+    loss: LossTerms
+    g: int
+    between: list[int]
+    within: list[int]
+
+
+def explain_losses(
+    reports: Sequence[AttributeReport],
+    losses: Sequence[LossTerms],
+    *,
+    top: int,
+    source: GroupSource,
+    map_decisions: MapDecisions,
     run: RunDirectory,
-) -> list[str]:  # fmt: skip
-    """Add to each sufficient group what its loss is made of, and return notes.
+) -> list[str]:
+    """Add to the loss of each sufficient group where it was lost, and return notes.
 
     Parameters
     ----------
-    lines : list of dict
-        As `measured` returns them.
-    losses : list of Loss
-        Of the same attributes.
+    reports, losses : sequences of AttributeReport and of LossTerms
+        As `measure_attribute` returns them.
     top : int
-        How many clusters and neighbourhoods to name.
-    source : Source
-    over : MapGroups
+        Number of clusters and of neighbourhoods to name for each group.
+    source : GroupSource
+        Says who belongs to which group.
+    map_decisions : MapDecisions
         Maps a function over the parts of the decisions.
     run : RunDirectory
+        Directory of the run.
     """
-    wanted = [
-        (group["loss"], loss, g, _costliest(loss.between[:, g], top), _costliest(loss.within[:, g], top))
-        for line, loss in zip(lines, losses, strict=True)
-        for g, group in enumerate(line["groups"])
-        if group["sufficient"]
+    lost = [
+        _LostGroup(group.loss, loss, g, _costliest(loss.between[:, g], top), _costliest(loss.within[:, g], top))
+        for report, loss in zip(reports, losses, strict=True)
+        for g, group in enumerate(report.groups)
+        if group.sufficient
     ]
-    opened, notes = _opened([c for _, _, _, *both in wanted for c in both], np.array(read_json(run.sizes), np.int64))
-    looked = _Looked(over("why", rows_in, source, opened) if len(opened) else [], source.unit)
-    everybody = {id(loss): looked.everybody(loss) for loss in losses}
-    for told, loss, g, between, within in wanted:
-        held = looked.weight(loss, g)
-        told["clusters_between"] = [_cluster(looked, loss, g, c, loss.between, held) for c in between]
-        told["clusters_within"] = [_cluster(looked, loss, g, c, loss.within, held) for c in within]
-        told["neighbourhoods"] = looked.neighbourhoods(held, everybody[id(loss)], [*between, *within], top)
+    rankings = [clusters for group in lost for clusters in (group.between, group.within)]
+    clusters, notes = _choose_clusters(rankings, np.array(read_json(run.sizes), np.int64))
+    rows = _ClusterRows(map_decisions("why", read_clusters, source, clusters) if len(clusters) else [], source.unit)
+    weights_of_all = {id(loss): rows.weights_of_all(loss) for loss in losses}
+    for group in lost:
+        weights = rows.weights(group.loss, group.g)
+        group.report.clusters_between = _report_clusters(rows, group, group.between, group.loss.between, weights)
+        group.report.clusters_within = _report_clusters(rows, group, group.within, group.loss.within, weights)
+        group.report.neighbourhoods = rows.costliest_neighbourhoods(
+            weights, weights_of_all[id(group.loss)], [*group.between, *group.within], top
+        )
     return notes
 
 
-def _costliest(cost: NDArray[np.float64], top: int) -> list[int]:
+def _costliest(cost: Floats, top: int) -> list[int]:
     """Return where the largest costs above 0 are, largest first, ties to the lower number."""
     order = np.argsort(-cost, kind="stable")[:top]
-    return [int(c) for c in order if cost[c] > LEAST]
+    return [int(c) for c in order if cost[c] > LEAST_COST]
 
 
-def _opened(lists: list[list[int]], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the clusters to be looked into, ascending: everybody's costliest first, while their rows can be held."""
-    ranked = sorted({c: k for own in reversed(lists) for k, c in enumerate(own)}.items(), key=lambda x: (x[1], x[0]))
-    taken, rows = [], 0
+def _choose_clusters(rankings: list[list[int]], sizes: Ints) -> tuple[Ints, list[str]]:
+    """Return the clusters to read, ascending: each group's costliest first, as long as their rows fit; and notes."""
+    ranks = {c: rank for ranking in reversed(rankings) for rank, c in enumerate(ranking)}
+    ranked = sorted(ranks.items(), key=lambda item: (item[1], item[0]))
+    chosen, rows = [], 0
     for cluster, _ in ranked:
         if rows + sizes[cluster] <= MOST_ROWS:
             rows += int(sizes[cluster])
-            taken.append(cluster)
-    left = len(ranked) - len(taken)
+            chosen.append(cluster)
+    left = len(ranked) - len(chosen)
     notes = [f"{left:,} of the costliest clusters are too large to be looked into: no ids of them"] if left else []
-    return np.array(sorted(taken), np.int64), notes
+    return np.array(sorted(chosen), np.int64), notes
 
 
-class _Looked:
-    """The rows of the clusters that are looked into."""
+class _ClusterRows:
+    """The rows of the clusters that are read, n in all."""
 
-    def __init__(self, found: list[tuple[pa.Table, Weights]], unit: int) -> None:
+    def __init__(self, parts: Sequence[tuple[pa.Table, Weights]], unit: int) -> None:
         self.unit = unit
-        tables = [table for table, _ in found]
+        tables = [table for table, _ in parts]
         table = pa.concat_tables(tables).combine_chunks() if tables else DECISIONS_SCHEMA.empty_table()
         self.ids = table.column("id")
-        names = ("row", "cluster", "neighbourhood", "kept", "representative", "similarity")
-        self.row, self.cluster, self.neighbourhood, self.kept, self.representative, self.similarity = (
-            table.column(name).to_numpy() for name in names
-        )
-        self.weights = [np.concatenate(own) for own in zip(*(w for _, w in found), strict=True)]
+        self.row: Ints = table.column("row").to_numpy()
+        self.cluster: Ints = table.column("cluster").to_numpy()
+        self.neighbourhood: Ints = table.column("neighbourhood").to_numpy()
+        self.kept: NDArray[np.bool_] = table.column("kept").to_numpy()
+        self.representative: Ints = table.column("representative").to_numpy()
+        self.similarity: Floats = table.column("similarity").to_numpy()
+        by_attribute = zip(*(weights for _, weights in parts), strict=True)
+        self.memberships = [np.concatenate(of_attribute) for of_attribute in by_attribute]  # each (n, c), in units
         self.order = np.argsort(self.cluster, kind="stable")
 
-    def weight(self, loss: Loss, g: int) -> NDArray[np.float64]:
+    def weights(self, loss: LossTerms, g: int) -> Floats:
         """Return how much of each row (n,) belongs to a group."""
-        if not self.weights:
+        if not self.memberships:
             return np.zeros(0)
         cells = loss.attribute.cells
-        return cells.column(self.weights, self.unit, int(loss.present[g])) / self.unit
+        return cells.column(self.memberships, self.unit, int(loss.present[g])) / self.unit
 
-    def everybody(self, loss: Loss) -> NDArray[np.float64]:
+    def weights_of_all(self, loss: LossTerms) -> Floats:
         """Return how much of each row (n,) belongs to any group of an attribute."""
         total = np.zeros(len(self.row))
         for g in range(len(loss.present)):
-            total = total + self.weight(loss, g)
+            total = total + self.weights(loss, g)
         return total
 
-    def of(self, cluster: int) -> NDArray[np.int64]:
+    def places(self, cluster: int) -> Ints:
         """Return the places of a cluster's rows."""
         ordered = self.cluster[self.order]
         return self.order[slice(*np.searchsorted(ordered, [cluster, cluster + 1]))]
 
-    def lost(self, places: NDArray[np.int64], held: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """Return who of a group was removed, whoever belongs to it most first, then the lowest row."""
-        gone = places[~self.kept[places] & (held[places] > 0)]
-        gone = gone[np.lexsort((self.row[gone], -held[gone]))][:NAMED]
-        out = []
-        for place in gone:
-            stands = self.of(int(self.cluster[place]))
-            who = stands[self.row[stands] == self.representative[place]]
-            out.append({
-                "id": self.ids[int(place)].as_py(),
-                "representative": self.ids[int(who[0])].as_py() if len(who) else None,
-                "similarity": float(self.similarity[place]),
-                "membership": float(held[place]),
-            })  # fmt: skip
-        return out
+    def removed_samples(self, places: Ints, weights: Floats) -> list[RemovedSample]:
+        """Return examples of a group's removed samples: the largest membership first, then the lowest row."""
+        removed = places[~self.kept[places] & (weights[places] > 0)]
+        removed = removed[np.lexsort((self.row[removed], -weights[removed]))][:EXAMPLES]
+        samples = []
+        for place in removed:
+            cluster = self.places(int(self.cluster[place]))
+            representative = cluster[self.row[cluster] == self.representative[place]]
+            samples.append(
+                RemovedSample(
+                    id=self.ids[int(place)].as_py(),
+                    representative=self.ids[int(representative[0])].as_py() if len(representative) else None,
+                    similarity=float(self.similarity[place]),
+                    membership=float(weights[place]),
+                )
+            )
+        return samples
 
-    def neighbourhoods(
-        self, held: NDArray[np.float64], everybody: NDArray[np.float64], clusters: list[int], top: int
-    ) -> list[dict[str, Any]]:
-        """Return the neighbourhoods of these clusters whose choice cost the group most."""
-        found = []
-        for cluster in sorted(set(clusters)):
-            places = self.of(cluster)
-            if not len(places):
-                continue
-            names, of = np.unique(self.neighbourhood[places], return_inverse=True)
+    def costliest_neighbourhoods(
+        self, weights: Floats, weights_of_all: Floats, clusters: list[int], top: int
+    ) -> list[NeighbourhoodLoss]:
+        """Return the neighbourhoods of some clusters whose choice cost a group most, costliest first.
 
-            def added(values: NDArray[np.float64], of: Any = of) -> NDArray[Any]:
-                return np.bincount(of, values)
+        Parameters
+        ----------
+        weights, weights_of_all : ndarray of shape (n,), float64
+            How much of each row belongs to the group, and to any group of its attribute.
+        clusters : list of int
+            Clusters to look into.
+        top : int
+            Largest number of neighbourhoods.
+        """
+        found = [
+            costly
+            for cluster in sorted(set(clusters))
+            for costly in self._costly_neighbourhoods(cluster, weights, weights_of_all, top)
+        ]
+        found.sort(key=lambda costly: (-costly.cost, costly.loss.neighbourhood))
+        return [costly.loss for costly in found[:top]]
 
-            kept = self.kept[places]
-            both = (held[places], everybody[places] - held[places])  # the group, and the others
-            before = np.stack([added(v) for v in both], axis=1)
-            after = np.stack([added(v * kept) for v in both], axis=1)
-            cost = decompose(before, after)[1][:, 0]
-            for s in _costliest(cost, top):
-                found.append((-cost[s], int(names[s]), {
-                    "neighbourhood": int(names[s]), "cluster": cluster,
-                    "rows": float(before[s].sum()), "kept": float(after[s].sum()),
-                    "group_rows": float(before[s, 0]), "group_kept": float(after[s, 0]), "cost": float(cost[s]),
-                    "lost": self.lost(places[of == s], held),
-                }))  # fmt: skip
-        return [line for _, _, line in sorted(found, key=lambda f: f[:2])[:top]]
+    def _costly_neighbourhoods(
+        self, cluster: int, weights: Floats, weights_of_all: Floats, top: int
+    ) -> list[_CostlyNeighbourhood]:
+        places = self.places(cluster)
+        if not len(places):
+            return []
+        names, neighbourhood = np.unique(self.neighbourhood[places], return_inverse=True)
+        kept = self.kept[places]
+        amounts = (weights[places], weights_of_all[places] - weights[places])  # the group, and the others
+        before = np.stack([_sum_by(neighbourhood, amount) for amount in amounts], axis=1)
+        after = np.stack([_sum_by(neighbourhood, amount * kept) for amount in amounts], axis=1)
+        cost = decompose(before, after)[1][:, 0]
+        return [
+            _CostlyNeighbourhood(
+                float(cost[s]),
+                NeighbourhoodLoss(
+                    neighbourhood=int(names[s]),
+                    cluster=cluster,
+                    rows=float(before[s].sum()),
+                    kept=float(after[s].sum()),
+                    group_rows=float(before[s, 0]),
+                    group_kept=float(after[s, 0]),
+                    cost=float(cost[s]),
+                    lost=self.removed_samples(places[neighbourhood == s], weights),
+                ),
+            )
+            for s in _costliest(cost, top)
+        ]
 
 
-def _cluster(
-    looked: _Looked, loss: Loss, g: int, cluster: int, cost: NDArray[np.float64], held: NDArray[np.float64]
-) -> dict[str, Any]:
-    return {
-        "cluster": cluster,
-        "rows": float(loss.before[cluster].sum()), "kept": float(loss.after[cluster].sum()),
-        "group_rows": float(loss.before[cluster, g]), "group_kept": float(loss.after[cluster, g]),
-        "cost": float(cost[cluster, g]), "lost": looked.lost(looked.of(cluster), held),
-    }  # fmt: skip
+class _CostlyNeighbourhood(NamedTuple):
+    cost: float  # not rounded, as that in the report is: neighbourhoods are ordered by it
+    loss: NeighbourhoodLoss
+
+
+def _sum_by(group: Ints, values: Floats) -> Floats:
+    return np.asarray(np.bincount(group, values), np.float64)
+
+
+def _report_clusters(
+    rows: _ClusterRows, group: _LostGroup, clusters: list[int], cost: Floats, weights: Floats
+) -> list[ClusterLoss]:
+    loss, g = group.loss, group.g
+    return [
+        ClusterLoss(
+            cluster=cluster,
+            rows=float(loss.before[cluster].sum()),
+            kept=float(loss.after[cluster].sum()),
+            group_rows=float(loss.before[cluster, g]),
+            group_kept=float(loss.after[cluster, g]),
+            cost=float(cost[cluster, g]),
+            lost=rows.removed_samples(rows.places(cluster), weights),
+        )
+        for cluster in clusters
+    ]

@@ -1,4 +1,7 @@
-"""The measures of one attribute or intersection, as plain values with a reason wherever one is missing."""
+"""The measures of one attribute or intersection, with a reason wherever a value is missing.
+
+Counts by cluster and group come in, a report and the terms of each group's loss go out; no row is looked at.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.audit.audit_report import Amount, AttributeReport, GroupLoss, GroupReport
 from fairdedup.core.groups import Cells
 from fairdedup.core.representation import (
     FOUR_FIFTHS,
@@ -25,21 +29,24 @@ from fairdedup.core.representation import (
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 CROSS = " × "
+EXACT_TEST = "two-sided hypergeometric against `random` at the same count, Holm over the groups"
+NO_TEST = "none: sums of memberships have no exact test; the interval of the shift takes its place"
 
 
 @dataclass(frozen=True)
-class Attribute:
+class AuditedAttribute:
     """One attribute, or an intersection of several.
 
     Attributes
     ----------
     names : tuple of str
-        Of the attributes.
+        Names of the attributes.
     labels : tuple of tuple of str
-        Of each group, its label of each of these.
+        For each group, its label of each of these attributes.
     cells : Cells
+        The same as numbers.
     columns : slice
-        Where its groups stand among all that are counted.
+        Where its groups stand among all groups that are counted.
     """
 
     names: tuple[str, ...]
@@ -47,14 +54,45 @@ class Attribute:
     cells: Cells
     columns: slice
 
+    def group_name(self, group: int) -> str:
+        """Return the name of a group: its labels joined."""
+        return CROSS.join(self.labels[group])
 
-@dataclass(frozen=True)
-class Loss:
-    """Where each group of an attribute was lost; only groups that there are.
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings:
+    """What all attributes of an audit are measured with.
 
     Attributes
     ----------
-    attribute : Attribute
+    unit : int
+        What counts as one row in the counts.
+    target : "uniform", "data", or mapping of attribute to mapping of group to share
+        Shares to measure the distance to.
+    min_count : int
+        Number of rows below which a group is insufficient.
+    draws, seed : int
+        Number of resamplings of the clusters, and their seed.
+    labelled_from : int or None
+        Number of rows that could have a label. None: counts are sums of memberships, which cannot be tested exactly.
+    """
+
+    unit: int
+    target: Any
+    min_count: int
+    draws: int
+    seed: int
+    labelled_from: int | None
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Where each group of an attribute was lost; only groups that have a row.
+
+    Attributes
+    ----------
+    attribute : AuditedAttribute
+        The attribute.
     present : ndarray of shape (g,), int64
         Which of the attribute's groups these are.
     before, after : ndarray of shape (k, g), float64
@@ -63,7 +101,7 @@ class Loss:
         The terms of their losses.
     """
 
-    attribute: Attribute
+    attribute: AuditedAttribute
     present: NDArray[np.int64]
     before: Floats
     after: Floats
@@ -71,140 +109,161 @@ class Loss:
     within: Floats
 
 
-def measured(
-    attribute: Attribute, before: Counts, after: Counts, unit: int, target: Any, min_count: int, seed: int,
-    draws: int, by_labels: bool,
-) -> tuple[dict[str, Any], Loss]:  # fmt: skip
-    """Measure one attribute.
+@dataclass(frozen=True)
+class _Findings:
+    """Numbers for the g groups of an attribute that have a row, before they are put into a report."""
+
+    sufficient: NDArray[np.bool_]
+    measures: Measures
+    intervals: dict[str, Floats]  # empty where there are fewer than two clusters
+    clusters: int
+    p: Floats
+    p_holm: Floats
+
+    def interval(self, name: str, g: int) -> tuple[float, float] | None:
+        """Return the interval of one measure of one group."""
+        return tuple(self.intervals[name][g].tolist()) if name in self.intervals else None
+
+
+def measure_attribute(
+    attribute: AuditedAttribute, before: Counts, after: Counts, settings: MeasureSettings
+) -> tuple[AttributeReport, LossTerms]:
+    """Measure one attribute or intersection.
 
     Parameters
     ----------
-    attribute : Attribute
+    attribute : AuditedAttribute
+        The attribute.
     before, after : ndarray of shape (k, g), int64
-        What belongs to each group in each cluster, in units.
-    unit : int
-    target : "uniform", "data", or mapping attribute -> {group: share}
-    min_count, seed, draws : int
-    by_labels : bool
-        Counts are of whole rows: they can be tested exactly.
+        Rows and kept rows of each of its groups in each cluster, in units.
+    settings : MeasureSettings
+        What to measure with.
 
     Returns
     -------
-    line : dict
-        Plain values; None where there is none, with its reason as `why`.
-    loss : Loss
+    report : AttributeReport
+        The measures. The losses of its groups do not name clusters yet: `explain_losses` adds them.
+    loss : LossTerms
+        What each cluster contributes to each loss.
     """
+    unit = settings.unit
     present = np.flatnonzero(before.sum(axis=0))
     before, after = before[:, present], after[:, present]
     rows, kept = before / unit, after / unit
-    between, within = decompose(rows, kept)
-    loss = Loss(attribute, present, rows, kept, between, within)
-    line: dict[str, Any] = {
-        "attribute": CROSS.join(attribute.names), "attributes": list(attribute.names),
-        "intersection": len(attribute.names) > 1, "rows": _count(before.sum(), unit), "kept": _count(after.sum(), unit),
-        "unlabelled": None, "groups": [],
-    }  # fmt: skip
+    loss = LossTerms(attribute, present, rows, kept, *decompose(rows, kept))
+    counted = _amount(before.sum(), unit)
+    report = AttributeReport(
+        attribute=CROSS.join(attribute.names),
+        attributes=list(attribute.names),
+        intersection=len(attribute.names) > 1,
+        rows=counted,
+        kept=_amount(after.sum(), unit),
+        unlabelled=None if settings.labelled_from is None else settings.labelled_from - int(counted),
+        groups=[],
+    )
     if not len(present):
-        return line | {"why": "nobody has a label of it"}, loss
+        report.why = "nobody has a label of it"
+        return report, loss
     n, k = before.sum(axis=0), after.sum(axis=0)
-    aim, named = _target(attribute, present, n, target)
-    sufficient = n >= min_count * unit
-    found = measures(n / unit, k / unit, sufficient, aim)
-    some = rows.sum(axis=1) > 0
-    drawn = intervals(*resampled(rows[some], kept[some], draws, seed), sufficient) if some.sum() > 1 else {}
-    p = np.full(len(n), np.nan)
-    corrected = p.copy()
-    if by_labels and sufficient.any() and len(n) > 1:
-        p[sufficient] = random_test(n, k)[sufficient]
-        corrected[sufficient] = holm(p[sufficient])
-    ratio = drawn.get("ratio", np.full((1, 2), np.nan))[0]
-    line |= {
-        "keep_rate": float(k.sum() / n.sum()),
-        "ratio": found.ratio, "ratio_interval": ratio.tolist(), "under_four_fifths": _under(found.ratio),
-        "majority": CROSS.join(attribute.labels[present[found.majority]]),
-        "non_majority_before": found.non_majority[0], "non_majority_after": found.non_majority[1],
-        "target": named, "distance_before": found.distance[0], "distance_after": found.distance[1],
-        "kl_to_full": found.kl_full, "kl_to_uniform": found.kl_uniform,
-        "test": "two-sided hypergeometric against `random` at the same count, Holm over the groups" if by_labels
-        else "none: sums of memberships have no exact test; the interval of the shift takes its place",
-    }  # fmt: skip
+    shares, target = _target_shares(attribute, present, n, settings.target)
+    findings = _measure(loss, n, k, shares, settings)
+    _fill_in(report, findings, attribute.group_name(int(present[findings.measures.majority])))
+    report.keep_rate, report.target = float(k.sum() / n.sum()), target
+    report.test = NO_TEST if settings.labelled_from is None else EXACT_TEST
     if not k.sum():
-        line["why"] = "nobody with a label of it is kept: there are no shares after"
-    for g, place in enumerate(present):
-        group: dict[str, Any] = {
-            "group": CROSS.join(attribute.labels[place]), "before": _count(n[g], unit), "kept": _count(k[g], unit),
-            "sufficient": bool(sufficient[g]),
-            **dict.fromkeys(_OF_GROUP),
-            "why": None,
-            "loss": {name: float(part[:, g].sum()) for name, part in (("between", between), ("within", within))},
-        }  # fmt: skip
-        group["loss"]["whole"] = float(n[g] / unit * k.sum() / n.sum() - k[g] / unit)
-        if sufficient[g]:
-            group |= _of_group(found, drawn, g) | {"p": p[g], "p_holm": corrected[g]}
-            group["why"] = _missing(group, len(rows[some]), int((rows[:, g] > 0).sum()))
-        else:
-            group["why"] = f"insufficient: under {min_count}"
-        line["groups"].append(group)
-    return line, loss
+        report.why = "nobody with a label of it is kept: there are no shares after"
+    report.groups = [_report_group(loss, findings, g, n, k, settings) for g in range(len(present))]
+    return report, loss
 
 
-_OF_GROUP = (
-    "rate", "rate_interval", "to_best", "under_four_fifths", "share_before", "share_after", "shift", "shift_interval",
-    "skew", "skew_interval", "p", "p_holm",
-)  # fmt: skip
+def _measure(loss: LossTerms, n: Counts, k: Counts, shares: Floats, settings: MeasureSettings) -> _Findings:
+    sufficient = n >= settings.min_count * settings.unit
+    found = measures(n / settings.unit, k / settings.unit, sufficient, shares)
+    some = loss.before.sum(axis=1) > 0
+    drawn = {}
+    if some.sum() > 1:
+        resamples = resampled(loss.before[some], loss.after[some], settings.draws, settings.seed)
+        drawn = intervals(*resamples, sufficient)
+    p = np.full(len(n), np.nan)
+    p_holm = p.copy()
+    if settings.labelled_from is not None and sufficient.any() and len(n) > 1:
+        p[sufficient] = random_test(n, k)[sufficient]
+        p_holm[sufficient] = holm(p[sufficient])
+    return _Findings(sufficient, found, drawn, int(some.sum()), p, p_holm)
 
 
-def _of_group(found: Measures, drawn: dict[str, Floats], g: int) -> dict[str, Any]:
-    nothing = np.full(2, np.nan)
-    return {
-        "rate": found.rate[g], "share_before": found.share_before[g], "share_after": found.share_after[g],
-        "shift": found.shift[g], "skew": found.skew[g], "to_best": found.to_best[g],
-        "under_four_fifths": _under(float(found.to_best[g])),
-        **{f"{name}_interval": (drawn[name][g] if drawn else nothing).tolist() for name in ("rate", "shift", "skew")},
-    }  # fmt: skip
+def _fill_in(report: AttributeReport, findings: _Findings, majority: str) -> None:
+    found = findings.measures
+    report.ratio, report.ratio_interval = found.ratio, findings.interval("ratio", 0)
+    report.under_four_fifths = _is_under_four_fifths(found.ratio)
+    report.majority = majority
+    report.non_majority_before, report.non_majority_after = found.non_majority
+    report.distance_before, report.distance_after = found.distance
+    report.kl_to_full, report.kl_to_uniform = found.kl_full, found.kl_uniform
 
 
-def _missing(group: dict[str, Any], clusters: int, own: int) -> str | None:
+def _report_group(
+    loss: LossTerms, findings: _Findings, g: int, n: Counts, k: Counts, settings: MeasureSettings
+) -> GroupReport:
+    unit, found = settings.unit, findings.measures
+    sufficient = bool(findings.sufficient[g])
+    report = GroupReport(
+        group=loss.attribute.group_name(int(loss.present[g])),
+        before=_amount(n[g], unit),
+        kept=_amount(k[g], unit),
+        sufficient=sufficient,
+        loss=GroupLoss(
+            between=float(loss.between[:, g].sum()),
+            within=float(loss.within[:, g].sum()),
+            whole=float(n[g] / unit * k.sum() / n.sum() - k[g] / unit),
+        ),
+    )
+    if not sufficient:
+        report.why = f"insufficient: under {settings.min_count}"
+        return report
+    report.rate, report.to_best = found.rate[g], found.to_best[g]
+    report.share_before, report.share_after = found.share_before[g], found.share_after[g]
+    report.shift, report.skew = found.shift[g], found.skew[g]
+    report.under_four_fifths = _is_under_four_fifths(float(found.to_best[g]))
+    report.rate_interval = findings.interval("rate", g)
+    report.shift_interval = findings.interval("shift", g)
+    report.skew_interval = findings.interval("skew", g)
+    report.p, report.p_holm = findings.p[g], findings.p_holm[g]
+    report.why = _reason(report, findings.clusters, int((loss.before[:, g] > 0).sum()))
+    return report
+
+
+def _reason(report: GroupReport, clusters: int, own: int) -> str | None:
     """Return why a value of a sufficient group is missing."""
     if clusters < 2:
         return "no interval: it needs at least two clusters"
-    if np.isnan(group["rate_interval"]).any():
+    if report.rate_interval is None:
         return f"no interval: the group is in {own} of {clusters} clusters, too few to resample"
-    if group["kept"] == 0:
+    if report.kept == 0:
         return "nobody of the group is kept: the skew is -inf"
     return None
 
 
-def _under(ratio: float) -> bool | None:
+def _is_under_four_fifths(ratio: float) -> bool | None:
     return None if math.isnan(ratio) else ratio < FOUR_FIFTHS
 
 
-def _count(amount: np.integer | int, unit: int) -> int | float:
+def _amount(amount: np.integer | int, unit: int) -> Amount:
     return int(amount) if unit == 1 else int(amount) / unit
 
 
-def _target(attribute: Attribute, present: NDArray[np.int64], n: Counts, target: Any) -> tuple[Floats, str]:
-    """Return the shares to aim at of the groups that there are, and what they are called."""
+def _target_shares(
+    attribute: AuditedAttribute, present: NDArray[np.int64], n: Counts, target: Any
+) -> tuple[Floats, str]:
+    """Return the target shares (g,) of the groups that have a row, and the name of the target."""
     if target == "data":
         return n / n.sum(), "data"
-    shares, named = np.ones(len(present)), "uniform"
-    for k, name in enumerate(attribute.names):
-        given = target.get(name) if isinstance(target, Mapping) else None
+    shares, name = np.ones(len(present)), "uniform"
+    for k, own in enumerate(attribute.names):
+        given = target.get(own) if isinstance(target, Mapping) else None
         if isinstance(given, Mapping) and {labels[k] for labels in attribute.labels} <= set(given):
-            shares *= [float(given[attribute.labels[place][k]]) for place in present]
-            named = "the run's own"
+            shares *= [float(given[attribute.labels[group][k]]) for group in present]
+            name = "the run's own"
     if not shares.sum():
         return np.full(len(present), 1 / len(present)), "uniform"
-    return shares / shares.sum(), named
-
-
-def number(value: Any) -> Any:
-    """Return a value such that JSON can hold it: NaN as None, -inf as text, floats to 9 decimals."""
-    if isinstance(value, dict):
-        return {name: number(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        found = [number(v) for v in value]
-        return None if found and all(v is None for v in found) else found
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(float(value)) if math.isinf(value) else round(float(value), 9)
-    return value.item() if isinstance(value, np.generic) else value
+    return shares / shares.sum(), name

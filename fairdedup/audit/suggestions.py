@@ -1,70 +1,76 @@
-"""Which samples are worth a label: the least certain ones, spread over the clusters, as CSV for whoever labels them."""
+"""Which samples are worth a label: the least certain ones, spread over the clusters, as CSV for annotators."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.core.prototypes import Prototypes
+from fairdedup.audit.audit_report import SuggestionReport
+from fairdedup.audit.decision_parts import MapDecisions
 from fairdedup.core.uncertainty import SCORE_UNIT, spread
-from fairdedup.stages.group_counts import Part, Source, first_of_each, most_uncertain, uncertain_mass
+from fairdedup.stages.group_counts import (
+    PerceivedGroups,
+    UncertaintySums,
+    select_highest,
+    select_uncertain,
+    sum_uncertainty,
+)
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json, whole
-from fairdedup.tasks import Result, Submit, Task
 
 
-def suggest(
-    run: RunDirectory, parts: list[Part], source: Source, prototypes: Prototypes, labelled: list[NDArray[np.int64]],
-    number: int, place: Path, submit: Submit,
-) -> dict[str, Any]:  # fmt: skip
-    """Write the samples whose labels would say most, highest score first, and return where and how many.
+def suggest_samples(
+    run: RunDirectory,
+    source: PerceivedGroups,
+    labelled: Sequence[NDArray[np.int64]],
+    *,
+    number: int,
+    path: Path,
+    map_decisions: MapDecisions,
+) -> SuggestionReport:
+    """Write the samples whose labels would say most, highest score first.
 
     Parameters
     ----------
     run : RunDirectory
-    parts : list of Part
-    source : Source
-        Of soft memberships.
-    prototypes : Prototypes
-    labelled : list of ndarray of int64
-        Of each part, the rows that have a label.
+        Directory of the run.
+    source : PerceivedGroups
+        Soft memberships of the samples.
+    labelled : sequence of ndarray of int64
+        For each part of the decisions, the rows that have a label.
     number : int
-        How many samples.
-    place : Path
-        Of the CSV.
-    submit : Submit
+        Number of samples to suggest.
+    path : Path
+        CSV file to write.
+    map_decisions : MapDecisions
+        Maps a function over the parts of the decisions.
     """
-
-    def over(step: str, function: Callable[..., Result], *args: Any) -> list[Result]:
-        pairs = zip(parts, labelled, strict=True)
-        tasks = [Task((part, source, known, *args), part.input, part.name) for part, known in pairs]
-        return submit(step, function, tasks)
-
     clusters = len(read_json(run.sizes))
     mass, rows = np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
-    for some, more, many in over("weigh", uncertain_mass):
-        mass[some] += more
-        rows[some] += many
+    sums: list[UncertaintySums] = map_decisions("weigh", sum_uncertainty, source, each=labelled)
+    for part in sums:
+        mass[part.clusters] += part.mass
+        rows[part.clusters] += part.rows
     seats = spread(mass, rows, number)
-    some = np.flatnonzero(seats)
-    found = first_of_each(pa.concat_tables(over("suggest", most_uncertain, some, seats[some])), some, seats[some])
-    found = found.sort_by([("score", "descending"), ("row", "ascending")])
-    _write(place, found, prototypes)
-    return {"file": str(place), "rows": len(found), "clusters": len(some)}
+    chosen = np.flatnonzero(seats)
+    candidates = map_decisions("suggest", select_uncertain, source, chosen, seats[chosen], each=labelled)
+    samples = select_highest(pa.concat_tables(candidates), chosen, seats[chosen])
+    _write_samples(path, samples.sort_by([("score", "descending"), ("row", "ascending")]), source)
+    return SuggestionReport(file=str(path), rows=len(samples), clusters=len(chosen))
 
 
-def _write(place: Path, found: pa.Table, prototypes: Prototypes) -> None:
-    names = [a.name if a.name.startswith("perceived ") else f"perceived {a.name}" for a in prototypes.attributes]
-    with whole(place) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["id", "cluster", "kept", "score", *names])
-        for line in found.to_pylist():
-            likely = [a.concepts[line[f"concept {k}"]] for k, a in enumerate(prototypes.attributes)]
-            kept = "true" if line["kept"] else "false"
-            lines.writerow([line["id"], line["cluster"], kept, f"{line['score'] / SCORE_UNIT:.6f}", *likely])
+def _write_samples(path: Path, samples: pa.Table, source: PerceivedGroups) -> None:
+    attributes = source.prototypes.attributes
+    names = [a.name if a.name.startswith("perceived ") else f"perceived {a.name}" for a in attributes]
+    with whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "cluster", "kept", "score", *names])
+        for sample in samples.to_pylist():
+            concepts = [a.concepts[sample[f"concept {k}"]] for k, a in enumerate(attributes)]
+            kept, score = "true" if sample["kept"] else "false", f"{sample['score'] / SCORE_UNIT:.6f}"
+            writer.writerow([sample["id"], sample["cluster"], kept, score, *concepts])

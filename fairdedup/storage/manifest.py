@@ -83,6 +83,11 @@ class Drift(StoredModel):
     mean_similarity_before: float
     refit: bool
 
+    @property
+    def psi_beyond_chance(self) -> float:
+        """Population stability index less its expectation by chance."""
+        return self.psi - self.psi_by_chance
+
 
 class ReplacementRecord(StoredModel):
     """One `fairdedup replace`: numbers of rows.

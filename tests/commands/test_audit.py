@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import CLUSTERS, Decided, command, done, files, manifest, prototype_vectors, raw_vectors, table
 
-from fairdedup.audit import causes as why
+from fairdedup.audit import causes
 from fairdedup.storage.manifest import AUDIT_FILES
 
 REPORT = ("report/audit.json", "report/audit.parquet")
@@ -307,7 +307,7 @@ def test_the_same_seed_gives_the_same_report(again, labelled):
 
 
 def test_a_large_cluster_is_counted_but_not_looked_into(again, labelled, monkeypatch):
-    monkeypatch.setattr(why, "MOST_ROWS", 10)
+    monkeypatch.setattr(causes, "MOST_ROWS", 10)
     done("audit", again, "--labels", labelled[1], "--quiet")
     found = told(again)
     assert any("too large to be looked into" in note for note in found["notes"])

@@ -43,7 +43,7 @@ from fairdedup.core.parts import COLUMNS, EARLIER
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules import ordered
 from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
-from fairdedup.drift import stability
+from fairdedup.drift import stability_index
 from fairdedup.errors import UserError
 from fairdedup.storage.run_files import seal
 from fairdedup.storage.run_state import RunState
@@ -766,10 +766,12 @@ def test_images_of_an_evaluation_set_are_embedded_as_the_run_was(shards, images_
 def test_the_stability_index_is_that_of_the_definition():
     before, now = np.array([500, 300, 200]), np.array([50, 30, 120])
     p, q = (before + 0.5) / 1001.5, (now + 0.5) / 201.5
-    psi, chance = stability(before, now)
+    psi, chance = stability_index(before=before, now=now)
     assert psi == pytest.approx(sum((q - p) * np.log(q / p)))
     assert chance == pytest.approx(2 * (1 / 1001.5 + 1 / 201.5))
-    assert stability(np.array([5, 0, 5]), np.array([1, 9, 0]))[1] == 0  # too few rows for two cells
+    assert (
+        stability_index(before=np.array([5, 0, 5]), now=np.array([1, 9, 0])).by_chance == 0
+    )  # too few rows for two cells
 
 
 def test_rows_of_the_same_kind_do_not_drift_and_others_do():
@@ -778,10 +780,10 @@ def test_rows_of_the_same_kind_do_not_drift_and_others_do():
     before = rng.multinomial(100_000, shares)
     for rows in (300, 3000, 30_000):
         for _ in range(20):
-            psi, chance = stability(before, rng.multinomial(rows, shares))
+            psi, chance = stability_index(before=before, now=rng.multinomial(rows, shares))
             assert abs(psi - chance) < 0.1
         half = shares * (np.arange(1000) < 500)
-        psi, chance = stability(before, rng.multinomial(rows, half / half.sum()))
+        psi, chance = stability_index(before=before, now=rng.multinomial(rows, half / half.sum()))
         assert psi - chance > 0.25
 
 

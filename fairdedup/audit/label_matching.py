@@ -1,0 +1,87 @@
+"""How the ids in a file of labels and the ids of a run fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.datasets.labels import Labels
+from fairdedup.errors import UserError
+from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """Which labels belong to a sample of the run, and which samples have one.
+
+    Attributes
+    ----------
+    labelled : list of ndarray of int64
+        For each part of the decisions, the rows that have a label of any attribute.
+    found : ndarray of shape (n,), bool
+        For each line of the labels, whether the run has its id.
+    without_line : int
+        Number of samples of the run whose id the labels lack.
+    """
+
+    labelled: list[NDArray[np.int64]]
+    found: NDArray[np.bool_]
+    without_line: int
+
+
+def match_labels(parts: Iterable[DecisionPart], labels: Labels) -> LabelMatch:
+    """Look up the ids of all parts of the decisions in the labels.
+
+    Parameters
+    ----------
+    parts : iterable of DecisionPart
+        All parts of the decisions.
+    labels : Labels
+        The file of labels.
+    """
+    source = LabelledGroups(labels)
+    labelled, without_line = [], 0
+    found = np.zeros(len(labels.places), np.bool_)
+    has_any = np.asarray((labels.codes >= 0).any(axis=1))
+    for part in parts:
+        table = part.read(["row", "id"])
+        lines = source.find_lines(table.column("id"))
+        known = lines >= 0
+        found[lines[known]] = True
+        without_line += int((~known).sum())
+        labelled.append(table.column("row").to_numpy()[known & has_any[lines]])
+    return LabelMatch(labelled, found, without_line)
+
+
+def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterator[str]:
+    """Yield a note for labels without a sample and for samples without a label.
+
+    Parameters
+    ----------
+    match : LabelMatch
+        As `match_labels` returns it.
+    labels : Labels
+        The file of labels.
+    path : Path
+        Its path, for the error.
+
+    Raises
+    ------
+    UserError
+        If no id of the labels is in the run.
+    """
+    unknown = int((~match.found).sum())
+    first = next((name for name, line in labels.places.items() if not match.found[line]), "")
+    if not match.found.any():
+        raise UserError(
+            f"--labels {str(path)!r}: none of its {unknown:,} ids is in the run; the first is {first!r}: check the "
+            "column id"
+        )
+    if unknown:
+        yield f"{unknown:,} of {len(labels.places):,} ids of the labels are not in the run's decisions, as {first!r}"
+    if match.without_line:
+        yield f"{match.without_line:,} samples of the run are not in the labels: they count nowhere below"

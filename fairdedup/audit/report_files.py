@@ -1,0 +1,83 @@
+"""The one writer of report/audit.json and report/audit.parquet, and the reader of the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
+from fairdedup.errors import UserError
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import read_json, write_json, write_table
+
+_INTERVALS = ("rate_interval", "shift_interval", "skew_interval")
+_TEXT = ("attribute", "group", "why")
+_TRUTH = ("intersection", "sufficient", "under_four_fifths")
+
+
+def write_audit_report(run: RunDirectory, report: AuditReport) -> None:
+    """Write report/audit.parquet and then report/audit.json.
+
+    Parameters
+    ----------
+    run : RunDirectory
+        Directory of the run.
+    report : AuditReport
+        What to write.
+    """
+    write_table(run.report("audit.parquet"), _group_table(report))
+    write_json(run.report("audit.json"), report.to_json())
+
+
+def read_audit_report(run: RunDirectory) -> AuditReport | None:
+    """Return what report/audit.json says, or None if there is no such file.
+
+    Parameters
+    ----------
+    run : RunDirectory
+        Directory of the run.
+
+    Raises
+    ------
+    UserError
+        If the file is not one that `write_audit_report` has written.
+    FairdedupError
+        If it is damaged.
+    """
+    path = run.report("audit.json")
+    found = read_json(path)
+    if found is None:
+        return None
+    try:
+        return AuditReport.model_validate(found)
+    except ValidationError:
+        raise UserError(f"{path} is no report of an audit: run `fairdedup audit {run.root}` again") from None
+
+
+def _group_table(report: AuditReport) -> pa.Table:
+    """Return one line for each group of each attribute and intersection."""
+    lines = [_group_line(attribute, group) for attribute in report.attributes for group in attribute.groups]
+    if not lines:
+        return pa.table({})
+    return pa.table({name: _typed(name, [line[name] for line in lines]) for name in lines[0]})
+
+
+def _group_line(attribute: AttributeReport, group: GroupReport) -> dict[str, Any]:
+    line: dict[str, Any] = {"attribute": attribute.attribute, "intersection": attribute.intersection}
+    for name in GroupReport.model_fields:
+        if name in _INTERVALS:
+            line[f"{name}_low"], line[f"{name}_high"] = getattr(group, name) or (None, None)
+        elif name != "loss":
+            line[name] = getattr(group, name)
+    loss = group.loss
+    return line | {"loss_whole": loss.whole, "loss_between": loss.between, "loss_within": loss.within}
+
+
+def _typed(name: str, values: list[Any]) -> pa.Array:
+    if name in _TEXT:
+        return pa.array(values, pa.string())
+    if name in _TRUTH:
+        return pa.array(values, pa.bool_())
+    return pa.array([None if v is None else float(v) for v in values], pa.float64())

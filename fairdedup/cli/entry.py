@@ -1,0 +1,136 @@
+"""The entry point: runs a command, prints whatever goes wrong as one line, and returns an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+import click
+
+from fairdedup.cli import result_commands, stage_commands
+from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, flags_for_parameters, is_text, visible
+from fairdedup.storage.object_stores import check_url
+from fairdedup.streams import replace_standard_streams
+
+EXIT_USER, EXIT_OTHER = 2, 1
+_INTERRUPTED = ("interrupted. Run the same command to resume.", EXIT_OTHER)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="fairdedup")
+def cli() -> None:
+    """Remove semantic duplicates from image-text data without dropping the people who were rare to begin with.
+
+    `fairdedup run --keep 0.5` tries it on a sample that it draws; `fairdedup run FOLDER --keep 0.5` is the real thing.
+    """
+
+
+for _command in (
+    stage_commands.run,
+    stage_commands.refit,
+    stage_commands.embed,
+    stage_commands.cluster,
+    stage_commands.prune,
+    stage_commands.replace,
+    stage_commands.sweep,
+    result_commands.audit,
+    result_commands.gate,
+    result_commands.calibrate,
+    result_commands.export,
+    result_commands.sample,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    stdout = replace_standard_streams()
+    code = call(sys.argv[1:])
+    sys.stdout.flush()
+    if not code and stdout.failure and not isinstance(stdout.failure, BrokenPipeError):  # as under `head`: no error
+        message = (
+            f"the command has finished, but its output could not be written (stdout: {stdout.failure.strerror}). "
+            "Redirect stdout to another place, or use --quiet."
+        )
+        code = print_error(message, EXIT_OTHER, as_json="--log-json" in sys.argv)
+    sys.exit(code)
+
+
+def call(arguments: list[str], command: click.Command = cli, name: str = "fairdedup") -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    arguments : list of str
+        What follows the name of the program.
+    command : click.Command
+        What parses them.
+    name : str
+        The name of the program, for help texts.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 2 (the user's mistake) or 1 (anything else that went wrong).
+    """
+    try:
+        for argument in arguments:  # before anything repeats it in a message
+            check_url(argument)
+            if not is_text(argument):
+                raise UserError(f"the argument {argument!r} {NOT_TEXT}")
+        # Without standalone mode a command returns what --help and --version exit with.
+        return int(command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0)
+    except Exception as error:
+        message, code = _describe(error)
+    except KeyboardInterrupt:
+        message, code = _INTERRUPTED
+    return print_error(flags_for_parameters(message, _flag_names(command)), code, as_json="--log-json" in arguments)
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    """Return the message and the exit code of an error.
+
+    Raises
+    ------
+    Exception
+        An unexpected error, if FAIRDEDUP_DEBUG is set.
+    """
+    if isinstance(error, UserError):
+        return str(error), EXIT_USER
+    if isinstance(error, click.UsageError):
+        message = error.format_message()
+        end = "" if message.endswith((".", "?", ")")) else "."
+        return f"{message}{end} See {error.ctx.command_path if error.ctx else 'fairdedup'} --help.", EXIT_USER
+    if isinstance(error, FairdedupError):
+        return str(error), EXIT_OTHER
+    if isinstance(error, click.Abort):
+        if not isinstance(error.__cause__, EOFError):
+            return _INTERRUPTED
+        error = error.__cause__  # click takes the end of any file for an interrupt by the user
+    if os.environ.get("FAIRDEDUP_DEBUG"):
+        raise error
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first} (set FAIRDEDUP_DEBUG=1 to see the traceback)", EXIT_OTHER
+
+
+def _flag_names(command: click.Command) -> set[str]:
+    """Return the options of a command, or of all commands of a group, as Python writes them."""
+    commands: Iterable[click.Command] = command.commands.values() if isinstance(command, click.Group) else (command,)
+    flags = {flag for each in commands for parameter in each.params for flag in parameter.opts}
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags if flag.startswith("--")}
+
+
+def print_error(message: str, code: int, as_json: bool = False) -> int:
+    """Print an error as one line on stderr, and return the exit code."""
+    if as_json:
+        from fairdedup.progress import StageProgress
+
+        StageProgress(log_json=True).log("error", text=visible(message), code=code)
+    else:
+        click.echo(f"fairdedup: error: {visible(message)}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The commands that use a finished run, and the one that draws sample data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from fairdedup.cli.help_format import ExampleCommand
+from fairdedup.cli.options import MACHINE, MESSAGES, RUN, option, options
+from fairdedup.cli.session import Session
+from fairdedup.cli.value_types import FILE, Bytes, Names
+from fairdedup.errors import FairdedupError, UserError, visible
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "fairdedup audit my-run --labels labels.csv",
+        "fairdedup audit my-run --labels labels.csv --attributes gender,age --intersections gender,age",
+        "fairdedup audit my-run --suggest-labels 500",
+    ],
+)
+@RUN
+@option(
+    "--labels",
+    type=FILE,
+    metavar="FILE",
+    help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]",
+)
+@option("--attributes", type=Names(), metavar="A,B", help="Attributes to audit.  [default: all]")
+@option(
+    "--intersections",
+    type=Names(none_allowed=True),
+    metavar="A,B",
+    multiple=True,
+    help="Attributes to cross, once for each intersection, or none.  [default: all pairs]",
+)
+@option(
+    "--min-count",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="A group with fewer samples is insufficient.",
+)
+@option(
+    "--target",
+    "aim",
+    type=click.Choice(("uniform", "data")),
+    help="Shares to measure the distance to.  [default: that of `balanced`, else uniform]",
+)
+@option(
+    "--top",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="How many of the costliest clusters and neighbourhoods to list.",
+)
+@option(
+    "--suggest-labels",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write the N samples whose labels would be most informative, as CSV.",
+)
+@option(
+    "--out",
+    "suggestions",
+    type=FILE,
+    metavar="FILE",
+    help="File for --suggest-labels.  [default: RUN/report/suggested-labels.csv]",
+)
+@option("--json", "as_json", is_flag=True, help="Print report/audit.json instead of tables.")
+@option("--seed", type=int, help="Seed of the resampling.  [default: 0]")
+@options("prototypes", "model", "pretrained", *MACHINE)
+def audit(
+    labels: Path | None,
+    attributes: tuple[str, ...] | None,
+    intersections: tuple[tuple[str, ...], ...],
+    min_count: int,
+    aim: str | None,
+    top: int,
+    suggest_labels: int | None,
+    suggestions: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Report which groups of RUN were kept or lost, and where.
+
+    RUN is a finished run, by default ./fairdedup-run. Groups come from the labels in FILE, or from soft membership
+    without --labels. Writes report/audit.json and report/audit.parquet into RUN.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+    from fairdedup.audit.audit_options import AuditOptions
+
+    audit_options = AuditOptions(
+        labels=labels,
+        attributes=attributes,
+        intersections=tuple(filter(None, intersections)) if intersections else None,
+        min_count=min_count,
+        target=aim,
+        top=top,
+        suggest=suggest_labels or 0,
+        suggestions=suggestions,
+        seed=session.config.seed,
+    )
+    with session.workers() as workers:
+        found = pipeline.audit_run(session.config, audit_options, workers)
+    report = session.config.out / "report" / "audit.json"
+    session.finish(report=str(report), source=found.source, counts=found.counts, notes=found.notes)
+    if as_json:
+        click.echo(report.read_text(encoding="utf-8"), nl=False)
+    elif session.prints:
+        from fairdedup.cli.audit_summary import print_audit
+
+        print_audit(found, session.config.out, session.console)
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["fairdedup gate my-run --max-rejected 0.05 --max-drift 0.25 --min-retention 0.5"],
+)
+@RUN
+@option("--max-rejected", type=float, help="Largest share of the input that was rejected.")
+@option("--max-drift", type=float, help="Largest psi beyond chance, for a run made --against others.")
+@option(
+    "--min-retention",
+    type=float,
+    help="Smallest keep rate of an audited group, as a share of the largest in its attribute.",
+)
+@options(*MESSAGES)
+def gate(max_rejected: float | None, max_drift: float | None, min_retention: float | None, **flags: Any) -> None:
+    """Check RUN against bounds, for schedulers.
+
+    RUN is a finished run, by default ./fairdedup-run. If it exceeds a bound, the exit code is 1 and the error says why.
+    Retention is read from the report of `fairdedup audit RUN`.
+    """
+    session = Session.open(flags)  # without --max-rejected, which here is a bound and elsewhere stops a run
+    from fairdedup.gate import Bounds, check_run
+
+    run = session.config.out
+    checks = check_run(run, Bounds(max_rejected=max_rejected, max_drift=max_drift, min_retention=min_retention))
+    failed = [check.text for check in checks if not check.passed]
+    if failed:
+        raise FairdedupError(f"the gate is closed for {run}: {'; '.join(failed)}")
+    texts = [check.text for check in checks]
+    session.finish(*texts, checks=texts)
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet"],
+)
+@RUN
+@option(
+    "--labels",
+    required=True,
+    type=FILE,
+    metavar="FILE",
+    help="CSV or Parquet: a column id, and one for each attribute, for a few hundred samples.",
+)
+@option(
+    "--out",
+    "file",
+    type=FILE,
+    metavar="FILE",
+    default="calibrated.parquet",
+    show_default=True,
+    help="Prototypes to write, for prune --prototypes.",
+)
+@options("prototypes", "model", "pretrained", *MACHINE)
+def calibrate(labels: Path, file: Path, **flags: Any) -> None:
+    """Fit the prototypes of RUN to a few hundred labels.
+
+    RUN is ./fairdedup-run by default. Memberships by the fitted prototypes are probabilities. Use them with
+    `fairdedup prune RUN --keep 0.5 --rule balanced --cover --reserve 0.2 --prototypes FILE`.
+    """
+    session = Session.open(flags)
+    if file.suffix != ".parquet":
+        raise UserError(f"--out must end with .parquet, since it stores temperatures too; got {str(file)!r}.")
+    from fairdedup import pipeline
+
+    with session.workers() as workers:
+        fitted = pipeline.calibrate_run(session.config, labels, file, workers)
+    lines = [
+        f"{fit.attribute}: {fit.labels:,} labels, temperature {fit.temperature:g}; cross entropy on held-out labels "
+        f"{fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
+        for fit in fitted
+    ]
+    session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=[fit.to_json() for fit in fitted])
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "fairdedup export my-run --to webdataset --dest kept/",
+        "fairdedup export my-run --to txt --what removed --dest removed.txt",
+        "fairdedup export my-run --to uids --dest kept.npy",
+    ],
+)
+@RUN
+@option(
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice(("webdataset", "uids", "txt")),
+    help="Tar shards of the samples, DataComp's array of uids (.npy), or one id per line.",
+)
+@option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
+@option("--dest", help="Local folder or file to write.  [default: next to RUN, as RUN-kept.txt]")
+@option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
+@option("--shard-bytes", type=Bytes(), metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
+@option("--input", "source", help="webdataset: where the input of RUN is now, if it has moved.")
+@options(*MACHINE)
+def export(
+    form: Literal["webdataset", "uids", "txt"],
+    what: Literal["kept", "removed"],
+    dest: str | None,
+    shard_size: int | None,
+    shard_bytes: int | None,
+    source: str | None,
+    **flags: Any,
+) -> None:
+    """Export the samples of RUN as shards, or their ids as a file.
+
+    RUN is a finished run, by default ./fairdedup-run. The files of a sample are copied from the input byte for byte.
+    """
+    session = Session.open(flags)
+    if shard_size is not None and shard_bytes is not None:
+        raise UserError("--shard-size and --shard-bytes exclude each other. Give one of them.")
+    for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
+        if form != "webdataset" and value is not None:
+            raise UserError(f"{flag} works only with --to webdataset, not with --to {form}. Leave it out.")
+    from fairdedup.handover import SHARD_SAMPLES, ExportOptions, export_samples
+
+    export_options = ExportOptions(
+        run=session.config.out,
+        form=form,
+        what=what,
+        dest=dest,
+        shard_samples=shard_size or SHARD_SAMPLES,
+        shard_bytes=shard_bytes,
+        source=source,
+    )
+    with session.workers(read_only=True) as workers:
+        written = export_samples(export_options, workers)
+    shards = "" if written.shards is None else f", {written.shards:,} tar, {(written.bytes or 0) / 1e6:,.1f} MB"
+    session.finish(f"{what} samples: {written.samples:,}{shards}, in {written.path}", **written.to_json())
+
+
+@click.command(cls=ExampleCommand, examples=["fairdedup sample faces/ && fairdedup run faces/ --keep 0.5"])
+@click.argument("folder", metavar="DIR", type=FILE)
+@option("--seed", type=int, default=0, show_default=True)
+@option("--rows", type=click.IntRange(200), default=2400, show_default=True, help="Approximate number of pictures.")
+@option("--quiet", is_flag=True, help="Print nothing.")
+def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
+    """Draw the sample data set into DIR.
+
+    It shows people at work, with planted duplicates, as WebDataset shards.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"DIR {str(folder)!r} is not empty. Choose a new folder.")
+    from fairdedup.sample import write_sample
+
+    try:
+        drawn = write_sample(folder, seed=seed, n=rows)
+    except OSError as error:
+        raise UserError(f"DIR {str(folder)!r} cannot be written ({error.strerror}). Choose another folder.") from None
+    if not quiet:
+        click.echo(visible(f"{drawn.pictures:,} pictures, {drawn.copies:,} of them copies, in {drawn.directory}"))

@@ -1,0 +1,108 @@
+"""What all commands share: the configuration, progress, workers, and how a result is printed or logged.
+
+Heavy modules are imported inside the methods, after the command line has been checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fairdedup.errors import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fairdedup.config import RunConfig
+    from fairdedup.progress import StageProgress
+    from fairdedup.storage.manifest import RunManifest
+    from fairdedup.workers import Workers
+
+LOGGED = ("counts", "eps", "guarantees", "warnings", "shares")  # keys of run.json that --log-json ends with
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of a command.
+
+    Attributes
+    ----------
+    config : RunConfig
+        All options: the YAML file with the flags over it.
+    progress : StageProgress
+        Where progress and messages go.
+    quiet : bool
+        Whether `--quiet` was given.
+    log_json : bool
+        Whether `--log-json` was given.
+    """
+
+    config: RunConfig
+    progress: StageProgress
+    quiet: bool
+    log_json: bool
+
+    @classmethod
+    def open(cls, flags: dict[str, Any]) -> Session:
+        """Read the configuration that the flags of a command and its YAML file give.
+
+        Parameters
+        ----------
+        flags : dict
+            What click has parsed: options of `RunConfig`, and `config_file`, `quiet` and `log_json`. None means that
+            an option was not given.
+
+        Raises
+        ------
+        UserError
+            If a value is wrong.
+        """
+        from fairdedup.config import load_config
+
+        given = {name: value for name, value in flags.items() if value != ()}
+        file, quiet, log_json = given.pop("config_file"), given.pop("quiet"), given.pop("log_json")
+        config = load_config(file, given)
+        from fairdedup.progress import StageProgress
+
+        return cls(config, StageProgress(quiet, log_json), quiet, log_json)
+
+    @contextmanager
+    def workers(self, read_only: bool = False) -> Iterator[Workers]:
+        """Show progress, lock the run directory unless it is only read, and yield the workers of this command."""
+        from fairdedup.pipeline import at_work
+
+        with self.progress, at_work(self.config, self.progress, alone=not read_only) as workers:
+            yield workers
+
+    @property
+    def console(self) -> Console:
+        """The console that results are printed on."""
+        from rich.console import Console
+
+        return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+    @property
+    def prints(self) -> bool:
+        """Whether the result is printed for people."""
+        return not (self.quiet or self.log_json)
+
+    def finish(self, *lines: str, **values: Any) -> None:
+        """Print these lines, or log the event "finished" with these values."""
+        self.progress.log("finished", run=str(self.config.out), **values)
+        if self.prints:
+            for line in lines:
+                click.echo(visible(line))
+
+    def finish_run(self, manifest: RunManifest) -> None:
+        """Print the summary of a finished run, or log it."""
+        content = manifest.to_json()
+        self.finish(**{name: content[name] for name in LOGGED})
+        if self.prints:
+            from fairdedup.cli.run_summary import print_summary
+
+            print_summary(content, self.config.out, self.console)

@@ -1,0 +1,160 @@
+"""The commands that make a run: all stages at once, one stage at a time, or a part of it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fairdedup.cli.help_format import ExampleCommand
+from fairdedup.cli.options import AMOUNT, CLUSTERING, DECISION, EMBEDDING, INPUT, MACHINE, RESTART, RUN, option, options
+from fairdedup.cli.session import Session
+from fairdedup.cli.value_types import FILE, PLACE, Fractions
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "fairdedup run --keep 0.5",
+        "fairdedup run photos/ --keep 0.5 --rule balanced --out my-run",
+        "fairdedup run 'data-{00000..00014}.tar' --keep 0.5 --model ViT-B-16 --pretrained openai",
+        "fairdedup run embeddings/ --keep 0.5 --rule semdedup --cover",
+        "fairdedup run new-photos/ --against my-run --out day-2",
+    ],
+)
+@INPUT
+@options(*AMOUNT, "out", *DECISION, *EMBEDDING, *CLUSTERING, *MACHINE)
+@RESTART
+def run(restart: bool, **flags: Any) -> None:
+    """Deduplicate images or embeddings: INPUT in, kept ids out.
+
+    INPUT is a folder of images, WebDataset tars or Parquet files (braces and globs too) of images, paths or
+    embeddings, img2dataset's output, a folder in clip-retrieval's layout, or one .npy. Without it, the built-in sample
+    is used.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+
+    with session.workers() as workers:
+        manifest = pipeline.run(session.config, workers, restart)
+    session.finish_run(manifest)
+
+
+@click.command(cls=ExampleCommand, examples=["fairdedup refit day-30 --keep 0.5 --out new-line"])
+@click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=PLACE)
+@options(
+    *AMOUNT, "out", *DECISION, "model", "pretrained", "id", "max_rejected", "threads", "clusters", "seed", *MACHINE
+)
+@RESTART
+def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
+    """Decide all samples of RUN and of the runs before it again.
+
+    They are clustered again, but not embedded again. The result starts a new line of runs: later runs use it with
+    --against. Rule, prototypes and model are those of RUN unless given.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+
+    with session.workers() as workers:
+        manifest = pipeline.refit(session.config, list(runs), workers, restart)
+    session.finish_run(manifest)
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=["fairdedup embed photos/ --out my-run --model ViT-B-16 --pretrained openai"],
+)
+@INPUT
+@options("out", *EMBEDDING, "against", *MACHINE)
+def embed(**flags: Any) -> None:
+    """Stage 1: embed images, or read ready-made embeddings."""
+    session = Session.open(flags)
+    from fairdedup import pipeline
+    from fairdedup.storage.layout import RunDirectory
+
+    with session.workers() as workers:
+        config, dataset = pipeline.open_for_embedding(session.config, session.progress)
+        pipeline.embed_stage(config, RunDirectory(config.out.absolute()), dataset, workers)
+    session.finish(f"embeddings: {session.config.out / 'embeddings'}")
+
+
+@click.command(cls=ExampleCommand, examples=["fairdedup cluster my-run --clusters 100"])
+@RUN
+@options(*CLUSTERING, "threads", *MACHINE)
+def cluster(**flags: Any) -> None:
+    """Stage 2: cluster the embeddings of RUN.
+
+    RUN is ./fairdedup-run by default.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+    from fairdedup.storage.contents import load_embedded
+    from fairdedup.storage.layout import RunDirectory
+
+    with session.workers() as workers:
+        embedded = load_embedded(RunDirectory(session.config.out.absolute()))
+        pipeline.cluster_stage(session.config, embedded, workers)
+    session.finish(f"clusters: {session.config.out / 'clusters'}")
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "fairdedup prune my-run --keep 0.5",
+        "fairdedup prune my-run --keep 0.3 --rule balanced --cover",
+        "fairdedup prune my-run --keep 0.3 --where \"path NOT LIKE 'drafts/%'\"",
+    ],
+)
+@RUN
+@options(*AMOUNT, *DECISION, "seed", "model", "pretrained", *MACHINE)
+def prune(**flags: Any) -> None:
+    """Stage 3: decide which samples of RUN are kept.
+
+    RUN is ./fairdedup-run by default. It can be decided again with other options: nothing is embedded again.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+    from fairdedup.storage.layout import RunDirectory
+
+    with session.workers() as workers:
+        manifest = pipeline.prune_stage(session.config, RunDirectory(session.config.out.absolute()), workers)
+    session.finish_run(manifest)
+
+
+@click.command(cls=ExampleCommand, examples=["fairdedup replace my-run --gone vanished.txt"])
+@RUN
+@option("--gone", required=True, type=FILE, help="File of the ids that no longer exist (.txt, .csv, .parquet).")
+@options(*MACHINE)
+def replace(gone: Path, **flags: Any) -> None:
+    """Replace samples of RUN that no longer exist.
+
+    RUN is a finished run, by default ./fairdedup-run. If a kept sample no longer exists, the most similar of the
+    samples that were removed for it is kept instead.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+
+    with session.workers() as workers:
+        manifest = pipeline.replace_stage(session.config, gone, workers)
+    session.finish_run(manifest)
+
+
+@click.command(cls=ExampleCommand, examples=["fairdedup sweep my-run --keep 0.3,0.5,0.8"])
+@RUN
+@option("--keep", "fractions", required=True, type=Fractions(), help="Fractions, separated by commas.")
+@options(*DECISION, "seed", "model", "pretrained", *MACHINE)
+def sweep(fractions: list[float], **flags: Any) -> None:
+    """Print kept counts and eps of RUN at several fractions.
+
+    RUN is ./fairdedup-run by default. Nothing is embedded again, and nothing is written.
+    """
+    session = Session.open(flags)
+    from fairdedup import pipeline
+    from fairdedup.cli.run_summary import print_sweep
+
+    with session.workers() as workers:
+        lines = pipeline.sweep_run(session.config, fractions, workers)
+    session.finish(sweep=lines)
+    if session.quiet or not session.log_json:  # the table is all that a sweep is for, so --quiet prints it too
+        print_sweep(lines, session.console)

@@ -1,0 +1,113 @@
+"""What the text after a flag may be, beyond the types of click: places, lists, sizes, and "a number or auto"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fairdedup.errors import UserError
+from fairdedup.storage.object_stores import as_path, check_local
+
+
+def flag_of(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    """Return the name of an option or argument, for error messages."""
+    return param.get_error_hint(ctx).strip("'") if param and ctx else "this option"
+
+
+class Place(click.Path):
+    """A path or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        if value == "":
+            raise UserError(f"{flag_of(param, ctx)} is empty. Give a name or leave it out.")
+        return as_path(value)
+
+
+class LocalFile(Place):
+    """A local path. URLs are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        place = super().convert(value, param, ctx)
+        check_local(place, flag_of(param, ctx))
+        return place
+
+
+class NumberOrAuto(click.ParamType):
+    """A number, or the word `auto`."""
+
+    name = "number"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return the number, or "auto"."""
+        if value == "auto":
+            return "auto"
+        try:
+            return self.number(value)
+        except ValueError:
+            kind = "a whole number" if self.number is int else "a number"
+            raise UserError(f"{flag_of(param, ctx)} must be {kind} or auto; got {value!r}.") from None
+
+
+class Names(click.ParamType):
+    """Names, separated by commas; `none` is no name where that is allowed."""
+
+    name = "names"
+
+    def __init__(self, none_allowed: bool = False) -> None:
+        self.none_allowed = none_allowed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names."""
+        if isinstance(value, tuple):
+            return value
+        if self.none_allowed and value == "none":
+            return ()
+        names = tuple(name.strip() for name in value.split(","))
+        if not all(names):
+            raise UserError(f"{flag_of(param, ctx)} must be names separated by commas, as gender,age; got {value!r}.")
+        return names
+
+
+class Fractions(click.ParamType):
+    """Numbers, separated by commas."""
+
+    name = "fractions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """Return the numbers; whether they are fractions is checked by the command."""
+        try:
+            return [float(text) for text in value.split(",")]
+        except ValueError:
+            raise UserError(
+                f"{flag_of(param, ctx)} must be fractions separated by commas, as 0.3,0.5,0.8; got {value!r}."
+            ) from None
+
+
+class Bytes(click.ParamType):
+    """An amount of bytes with its unit, as 1GB or 512MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        from dask.utils import parse_bytes
+
+        from fairdedup.config import parse_memory
+
+        try:
+            size = int(parse_bytes(parse_memory(value)))
+        except ValueError:
+            size = 0
+        if not size:
+            raise UserError(f"{flag_of(param, ctx)} must be an amount of bytes, as 1GB or 512MiB; got {value!r}.")
+        return size
+
+
+PLACE, FILE = Place(), LocalFile()
