@@ -29,7 +29,7 @@ from fairdedup.core import kmeans
 from fairdedup.stages import clustering as cluster
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import mark_made, write_array
+from fairdedup.storage.run_files import mark_up_to_date, write_array
 
 MIB = 1 << 20
 
@@ -62,7 +62,7 @@ def plant(run: Path, centres: np.ndarray, clusters: int) -> None:
     write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
     embedded = load_embedded(directory)
     records = [record.content() for record in embedded.records]
-    mark_made(directory.centroids, cluster.hash_of(records, clusters, asdict(options)))
+    mark_up_to_date(directory.centroids, cluster.hash_of(records, clusters, asdict(options)))
     assert len(centres) == kmeans.check_clusters(clusters, embedded.valid)
 
 

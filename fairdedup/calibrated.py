@@ -19,7 +19,7 @@ from fairdedup.errors import UserError
 from fairdedup.prototype_files import write_vectors
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.run_files import read_table
-from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.storage.vectors import read_vectors_of_rows
 
 LEAST_LABELS = 3  # of each concept
 
@@ -156,7 +156,7 @@ def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[
                     rows.append(first + position)
                     own.append(labels.places[str(name)])
         if rows:
-            vectors.append(vectors_of_rows(run, group, np.array(rows, np.int64)))
+            vectors.append(read_vectors_of_rows(run, group, np.array(rows, np.int64)))
             lines.append(np.array(own, np.int64))
     if not lines:
         first_id = next(iter(labels.places))

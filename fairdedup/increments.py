@@ -33,11 +33,11 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest, write_manifest
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.run_files import (
-    clear,
+    compute_sha256,
     is_sealed,
     read_array,
+    remove_folder,
     seal,
-    sha256_of,
     write_array,
 )
 from fairdedup.storage.run_state import (
@@ -198,7 +198,7 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
     if rule in NEEDS_PROTOTYPES and known.prototypes is None:
         raise UserError(f"rule {rule!r} needs prototypes and {name!r} has none: choose a rule that needs none")
     file = None if known.prototypes is None else known.prototypes.file
-    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != file:
+    if config.prototypes is not None and (compute_sha256(config.prototypes) or "") != file:
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
     check_clusters(config, ground)
     if config.model is None and config.pretrained is None:
@@ -410,9 +410,9 @@ def write_state(embedded: Embedded, line: Line, settled: Settled, submit: Submit
         files["prototypes.parquet"] = seal(target.prototypes)
         vectors = files["prototypes.parquet"]
         known_prototypes = StatePrototypes(file=settled.prototypes_file, vectors=vectors)
-    clear(target.run_folder(len(line.runs)))  # what this run wrote before
+    remove_folder(target.run_folder(len(line.runs)))  # what this run wrote before
     own = write_segments(embedded, len(line.runs), len(centroids), settled.prototypes, settled.moments, submit)
-    clear(target.run_folder(len(line.runs) + 1))
+    remove_folder(target.run_folder(len(line.runs) + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in settled.memberships]
     own = own.model_copy(update={"memberships": memberships})
     options, named, moments = settled.options, settled.named, settled.moments

@@ -31,7 +31,7 @@ from fairdedup.storage.config_record import (
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import remove_audit
 from fairdedup.storage.object_stores import RemotePath, as_path
-from fairdedup.storage.run_files import clear, sha256_of
+from fairdedup.storage.run_files import compute_sha256, remove_folder
 from fairdedup.storage.state_directory import StateDirectory
 
 OWN = ("embeddings", "clusters", "curated", "decisions", "kept", "rejected", "replaced", "gone", "report", "sample",
@@ -55,7 +55,7 @@ def clear_run(directory: RunDirectory) -> None:
     _check_permission(directory, OWN)
     directory.manifest.unlink(missing_ok=True)
     for name in OWN:
-        clear(directory.root / name)
+        remove_folder(directory.root / name)
     for name in OWN_FILES:
         (directory.root / name).unlink(missing_ok=True)
     write_config_record(directory, EMPTY_RECORD)  # last: it says that all this was ours, and still is
@@ -84,10 +84,10 @@ def stage_options(config: RunConfig, stage: str) -> StageOptions:
     for name in FILES if stage == "prune" else ():
         file = getattr(config, name)
         if file is not None and file.is_file():
-            asked[f"{name}_sha256"] = sha256_of(file)
+            asked[f"{name}_sha256"] = compute_sha256(file)
     if asked.get("exclude_near"):
         own = RunDirectory(as_path(config.exclude_near or "")).input
-        asked["exclude_near_fingerprint"] = sha256_of(own) or fingerprint_of(
+        asked["exclude_near_fingerprint"] = compute_sha256(own) or fingerprint_of(
             open_input(config.exclude_near or "", id_from=config.id)
         )
     if asked.get("against"):

@@ -27,7 +27,7 @@ from fairdedup.storage.config_record import ConfigRecord, PrototypesRecord, read
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import is_sealed, seal, sha256_of
+from fairdedup.storage.run_files import compute_sha256, is_sealed, seal
 from fairdedup.storage.run_state import read_run_state
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Task
@@ -57,7 +57,7 @@ def prototypes_key(config: RunConfig, ground: Ground | None) -> str | None:
     if ground is not None:
         return None if ground.known.prototypes is None else ground.known.prototypes.file
     file = config.prototypes or default_prototypes()
-    return sha256_of(file)
+    return compute_sha256(file)
 
 
 def encoders_of(config: RunConfig, directory: RunDirectory) -> tuple[str, EncoderSpec | None, EncoderSpec | None]:

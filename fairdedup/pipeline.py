@@ -56,13 +56,13 @@ from fairdedup.models import (
     prototypes_of_run,
 )
 from fairdedup.progress import StageProgress
-from fairdedup.stages.clustering import ClusterOptions, cluster
-from fairdedup.stages.curation import Evaluation, Wishes, check_wishes, curated
-from fairdedup.stages.embedding import embed, fingerprints, known_shards
+from fairdedup.stages.clustering import ClusterOptions, cluster_embeddings
+from fairdedup.stages.curation import CurationOptions, Evaluation, check_curation_options, mark_rows
+from fairdedup.stages.embedding import embed_input, find_finished_shards, fingerprints
 from fairdedup.stages.exact_copies import share_copies
-from fairdedup.stages.pruning import cluster_ranges, prune, run_over
+from fairdedup.stages.pruning import cluster_ranges, make_map_parts, prune
 from fairdedup.stages.replacement import complete_replacement, replace, replace_again
-from fairdedup.stages.results import export
+from fairdedup.stages.results import write_results
 from fairdedup.storage.config_record import (
     EMPTY_RECORD,
     ConfigRecord,
@@ -76,7 +76,7 @@ from fairdedup.storage.config_record import (
 )
 from fairdedup.storage.contents import Clustered, Embedded, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.lock import claimed
+from fairdedup.storage.lock import lock_run_directory
 from fairdedup.storage.manifest import (
     GroupShare,
     Guarantees,
@@ -87,7 +87,7 @@ from fairdedup.storage.manifest import (
 )
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.object_stores import RemotePath, as_path
-from fairdedup.storage.run_files import clear, is_sealed, read_table
+from fairdedup.storage.run_files import is_sealed, read_table, remove_folder
 from fairdedup.storage.shared_vectors import Copies
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.workers import Workers
@@ -96,7 +96,7 @@ from fairdedup.workers import Workers
 @contextmanager
 def at_work(config: RunConfig, progress: StageProgress, alone: bool = True) -> Iterator[Workers]:
     """Give the workers that a command may start, and hold the run directory for it unless it only reads (`alone`)."""
-    held = claimed(config.out.absolute()) if alone else nullcontext()
+    held = lock_run_directory(config.out.absolute()) if alone else nullcontext()
     with held, Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
         yield workers
 
@@ -158,7 +158,7 @@ def embed_stage(
     if not directory.input.is_file():
         write_input_fingerprints(directory, dataset.fingerprints)
     prints = fingerprints(dataset, spec)
-    there = known_shards(directory, prints, workers.submit)
+    there = find_finished_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in there]
     copies: list[Copies] = []
     if spec and todo:
@@ -166,7 +166,7 @@ def embed_stage(
         if saved:
             workers.progress.say(f"{saved:,} images are exact copies of others: as many forward passes are saved")
     empty = bool(config.against)
-    embedded = embed(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit, empty)
+    embedded = embed_input(dataset, directory, spec, prints, there, copies, config.max_rejected, workers.submit, empty)
     workers.progress.rows["embed"] = embedded.input  # a tar is counted by reading it
     known = InputRecord(
         source=dataset.source, format=dataset.format, kind=dataset.kind, fingerprint=fingerprint_of(dataset)
@@ -197,7 +197,7 @@ def cluster_stage(
     begin(directory, "cluster", options or stage_options(config, "cluster"))
     frozen = None if ground is None else ground.centroids
     how = ClusterOptions(config.clusters, config.seed, config.threads)
-    clustered = cluster(embedded, how, workers.submit, frozen)
+    clustered = cluster_embeddings(embedded, how, workers.submit, frozen)
     finish_stage(directory, "cluster", embedded.fingerprint, workers.progress)
     return clustered
 
@@ -223,7 +223,7 @@ def prune_stage(
     options = _options(config)
     prototypes = prototypes_for(config, embedded, workers) if ground is None else ground.prototypes()
     evaluation = _evaluation(config, embedded, ground, workers)
-    with curated(embedded, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
+    with mark_rows(embedded, replace_field(_curation_options(config), evaluation=evaluation), workers.submit) as marks:
         line = increments.begin(directory, ground) if ground else increments.Line([])
         pruned = prune(
             clustered,
@@ -239,7 +239,9 @@ def prune_stage(
         # Not before: a mistake must not cost the old decisions.
         begin(directory, "prune", asked or stage_options(config, "prune"))
         beside = ground is not None
-        written = export(embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=beside)
+        written = write_results(
+            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=beside
+        )
     decision, record = pruned.decision, read_config_record(directory)
     assert record.input is not None
     manifest = RunManifest(
@@ -294,9 +296,11 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
     options = _options(config)
     if options.rule == "random":
         raise UserError("rule 'random' has no eps to sweep: choose another --rule")
-    check_wishes(_wishes(config))
+    check_curation_options(_curation_options(config))
     evaluation = _evaluation(config, clustered.embedded, None, workers)
-    with curated(clustered.embedded, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
+    with mark_rows(
+        clustered.embedded, replace_field(_curation_options(config), evaluation=evaluation), workers.submit
+    ) as marks:
         return _sweep(config, clustered, fractions, workers, marks)
 
 
@@ -306,7 +310,7 @@ def _sweep(
     options = _options(config)
     parts, clusters = cluster_ranges(clustered, marks)
     valid = sum(part.rows for part in parts)
-    map_parts = run_over(workers.submit)
+    map_parts = make_map_parts(workers.submit)
     needed = prototypes_for(config, clustered.embedded, workers) if options.cover else None
     plan = survey(parts, options if options.cover or options.rule == "semdedup-chain" else Options("semdedup"),
                   needed, map_parts)  # fmt: skip
@@ -421,7 +425,7 @@ def _evaluation(config: RunConfig, embedded: Embedded, ground: Ground | None, wo
         rows, seconds = workers.progress.rows.get("embed", 0), workers.progress.seconds.get("embed")
         known = read_input_fingerprints(theirs)
         if known is not None and known != dataset.fingerprints:
-            clear(theirs.root)
+            remove_folder(theirs.root)
         samples = embed_stage(config.model_copy(update=asked), theirs, dataset, workers)
         workers.progress.rows["embed"] = rows  # these rows are not the run's
         if seconds is not None:
@@ -467,7 +471,7 @@ def _check_amount(config: RunConfig) -> None:
     if config.keep is None and config.at_most is None and config.eps is None and not config.against:
         raise UserError("nothing says how much to keep: add --keep 0.5, --at-most 0.5 or --eps 0.05")
     _options(config)
-    check_wishes(_wishes(config))
+    check_curation_options(_curation_options(config))
     if config.exclude_near is not None:
         _near_eps(config, 0 if config.against else None)
     elif config.exclude_near_eps is not None:
@@ -492,8 +496,8 @@ def _options(config: RunConfig) -> Options:
     )  # fmt: skip
 
 
-def _wishes(config: RunConfig) -> Wishes:
-    return Wishes(config.where, config.drop, config.always_keep, config.prefer, bool(config.against))
+def _curation_options(config: RunConfig) -> CurationOptions:
+    return CurationOptions(config.where, config.drop, config.always_keep, config.prefer, bool(config.against))
 
 
 def _open(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:

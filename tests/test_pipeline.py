@@ -354,7 +354,7 @@ def test_a_shard_whose_file_was_lost_or_cut_is_made_again_alone(again, embedding
     assert contents(again / "kept") == first
 
 
-@pytest.mark.parametrize("stage", ["embed_stage", "cluster_stage", "prune_stage", "export"])
+@pytest.mark.parametrize("stage", ["embed_stage", "cluster_stage", "prune_stage", "write_results"])
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     stage, finished, tmp_path, monkeypatch, embeddings, prototypes, scheduler
 ):

@@ -25,22 +25,22 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import ReplacementRecord, RunManifest, remove_audit, write_manifest
 from fairdedup.storage.records import read_shard_metadata
 from fairdedup.storage.run_files import (
-    clear,
-    is_made,
-    mark_made,
-    move,
+    is_up_to_date,
+    mark_up_to_date,
+    move_file,
+    open_table_writer,
     read_array,
     read_json,
     read_table,
+    remove_folder,
     seal,
     write_array,
     write_table,
-    writing,
 )
 from fairdedup.storage.schemas import conform
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import StateDirectory
-from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.storage.vectors import read_vectors_of_rows
 from fairdedup.tasks import Result, Submit, Task, map_groups
 
 FOLDERS = ("decisions", "kept", "rejected")
@@ -75,7 +75,7 @@ class _Shards:
 
     def unit(self, rows: Rows) -> NDArray[np.float16]:
         """Return the vectors of some rows of these shards, in the order of the rows."""
-        return vectors_of_rows(self.run, self.group, rows)
+        return read_vectors_of_rows(self.run, self.group, rows)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def rewrite_shard(
         table = table.set_column(index, name, pa.array(values, from_pandas=name == "similarity"))
     parts = RunDirectory(aside)
     write_table(parts.part("decisions", number), table)
-    with writing(parts.part("kept", number), schema) as kept:
+    with open_table_writer(parts.part("kept", number), schema) as kept:
         for record, first in shard.group.shards():
             stays = np.isin(first + record.positions(), rows[columns["kept"]])
             kept.write_table(conform(read_shard_metadata(run, record).filter(pa.array(stays)), schema))
@@ -263,7 +263,7 @@ def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: 
     run = embedded.directory
     new = _replaced(embedded, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
     if not (run.replaced / FOLDERS[0]).is_dir():  # none of them was in the run
-        clear(run.replaced)
+        remove_folder(run.replaced)
         return new
     new.write(run.new_manifest)  # from here on it is done, whoever finishes it
     return complete_replacement(run) or new
@@ -283,13 +283,13 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
     for number in range(_lists(run)):
         path = run.gone(number)
         known = read_json(path.with_suffix(".json")) or {}
-        if not is_made(path, str(known.get("made of"))):
+        if not is_up_to_date(path, str(known.get("made of"))):
             raise UserError(f"{path} is damaged, and with it who has gone from {run.root}: bring it back, or --restart")
         manifest = _replaced(
             embedded, manifest, read_table(path).column("id").combine_chunks(), known["made of"], submit
         )
         _move_parts(run)
-        clear(run.replaced)
+        remove_folder(run.replaced)
     return manifest
 
 
@@ -297,9 +297,9 @@ def _replaced(embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: st
     """Write the parts of a replacement aside, and return the manifest that they will have."""
     run = embedded.directory
     aside = run.replaced
-    clear(aside)
+    remove_folder(aside)
     write_ids(aside / "gone.parquet", ids)
-    mark_made(aside / "gone.parquet", name)
+    mark_up_to_date(aside / "gone.parquet", name)
     shards = [_Shards(run, group) for group in embedded.groups]
 
     def over(step: str, function: Callable[..., Result], *args: Any) -> list[Result]:
@@ -395,7 +395,7 @@ def complete_replacement(run: RunDirectory) -> RunManifest | None:
         remove_audit(run)
         state = StateDirectory(run.root)
         if state.file.is_file():  # it is of before; whoever replaces makes it anew
-            move(state.file, state.stale)
+            move_file(state.file, state.stale)
         files = {name: sealed for name, sealed in manifest.files.items() if not name.startswith("state/")}
         manifest = manifest.model_copy(update={"files": files})
         _move_parts(run)
@@ -406,9 +406,9 @@ def complete_replacement(run: RunDirectory) -> RunManifest | None:
         ):
             if there.is_file():  # else it was moved by a command that was killed
                 own.parent.mkdir(exist_ok=True)
-                move(there, place)
+                move_file(there, place)
         write_manifest(run, manifest)
-    clear(run.replaced)
+    remove_folder(run.replaced)
     return manifest
 
 
@@ -419,4 +419,4 @@ def _lists(run: RunDirectory) -> int:
 def _move_parts(run: RunDirectory) -> None:
     for folder in FOLDERS:
         for part in sorted((run.replaced / folder).glob("part-*.parquet")):
-            move(part, run.root / folder / part.name)
+            move_file(part, run.root / folder / part.name)

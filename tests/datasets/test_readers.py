@@ -752,7 +752,7 @@ def test_npy_is_cut_into_shards_with_row_numbers_as_ids(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(dataset.shards[2])).vectors().tolist() == vectors[8:].tolist()
 
 
-def ids_of(path: Path, **options: Any) -> list[str]:
+def iterate_ids(path: Path, **options: Any) -> list[str]:
     return [i for shard in open_input(str(path), **options).shards for i in shard.metadata().column("id").to_pylist()]
 
 
@@ -761,13 +761,13 @@ def test_npy_ids_from_the_files_beside_it(tmp_path, monkeypatch):
     path = tmp_path / "e.npy"
     np.save(path, np.ones((5, 2), np.float16))
     pq.write_table(pa.table({"url": list("uvwxy"), "key": list("klmno")}), tmp_path / "e.parquet", row_group_size=3)
-    assert ids_of(path) == list("klmno")
-    assert ids_of(path, id_from="shard/key") == [f"e/{key}" for key in "klmno"]
+    assert iterate_ids(path) == list("klmno")
+    assert iterate_ids(path, id_from="shard/key") == [f"e/{key}" for key in "klmno"]
     second = open_input(str(path)).shards[1].metadata()
     assert second.to_pydict() == {"id": ["m", "n"], "url": ["w", "x"], "key": ["m", "n"]}
 
     (tmp_path / "e.ids.txt").write_bytes("\ufeffé1\r\nb\nc\nd\ne".encode())
-    assert ids_of(path) == ["é1", "b", "c", "d", "e"]
+    assert iterate_ids(path) == ["é1", "b", "c", "d", "e"]
     assert open_input(str(path)).shards[2].metadata().to_pydict() == {"id": ["e"], "url": ["y"], "key": ["o"]}
 
     pairs = np.array([(1, 2), (3, 4), (5, 6), (7, 8), (2**64 - 1, 9)], dtype="u8,u8")
@@ -782,7 +782,7 @@ def test_npy_ids_from_the_files_beside_it(tmp_path, monkeypatch):
         ),
     ):
         np.save(tmp_path / "e.ids.npy", ids)
-        assert ids_of(path) == expected
+        assert iterate_ids(path) == expected
 
 
 def test_npy_mistakes(tmp_path):
