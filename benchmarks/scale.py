@@ -26,7 +26,7 @@ from fairdedup.core import kmeans
 from fairdedup.stages.clustering import ClusterOptions, hash_of
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import mark_made, write_array
+from fairdedup.storage.run_files import mark_up_to_date, write_array
 
 MIB = 1 << 20
 LARGEST_PROCESS = 2048  # MiB that no process may exceed
@@ -64,7 +64,7 @@ def plant_centres(run: Path, centres: np.ndarray, clusters: int) -> None:
     write_array(directory.centroids, centres / np.linalg.norm(centres, axis=1, keepdims=True))
     embedded = load_embedded(directory)
     records = [record.content() for record in embedded.records]
-    mark_made(directory.centroids, hash_of(records, clusters, asdict(options)))
+    mark_up_to_date(directory.centroids, hash_of(records, clusters, asdict(options)))
     assert len(centres) == kmeans.check_clusters(clusters, embedded.valid)
 
 

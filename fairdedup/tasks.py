@@ -76,14 +76,6 @@ class HasRows(Protocol):
         ...
 
 
-class MapGroups(Protocol):
-    """Maps a function over the groups of a data set: `map_groups` with its first and fourth arguments bound."""
-
-    def __call__(self, stage: str, function: Callable[..., Result], *shared: Any) -> list[Result]:
-        """Call ``function(group, *shared)`` for each group and return the results in order."""
-        ...
-
-
 def map_groups(
     submit: Submit, stage: str, function: Callable[..., Result], groups: Sequence[HasRows], *shared: Any
 ) -> list[Result]:

@@ -19,7 +19,7 @@ from typing import Any
 from fairdedup.config import RunConfig
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
-from fairdedup.storage.lock import claimed
+from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 
 RETRIES = 2  # of a task whose worker was lost
@@ -278,6 +278,6 @@ def open_workers(config: RunConfig, progress: StageProgress, *, read_only: bool 
     FairdedupError
         If another command has locked the run directory.
     """
-    lock = nullcontext() if read_only else claimed(config.out.absolute())
+    lock = nullcontext() if read_only else lock_run_directory(config.out.absolute())
     with lock, Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
         yield workers

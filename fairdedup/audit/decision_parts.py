@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairdedup.core.memberships import choose_temperatures
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.stages.group_counts import DecisionPart, PerceivedGroups, measure_gaps
-from fairdedup.stages.record_state import own_temperatures
+from fairdedup.stages.record_state import read_temperatures
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.tasks import Result, Submit, Task
@@ -99,5 +99,5 @@ def perceived_groups(
         of_parts = map_decisions("survey", measure_gaps, prototypes)
         return [np.concatenate(of_attribute) for of_attribute in zip(*of_parts, strict=True)]
 
-    known = own_temperatures(run, prototypes)
+    known = read_temperatures(run, prototypes)
     return PerceivedGroups(prototypes, known or choose_temperatures(prototypes, temperature, gaps))

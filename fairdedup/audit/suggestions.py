@@ -20,7 +20,7 @@ from fairdedup.stages.group_counts import (
     select_uncertain,
     sum_uncertainty,
 )
-from fairdedup.storage.run_files import whole
+from fairdedup.storage.run_files import atomic_write
 
 
 def suggest_samples(
@@ -65,7 +65,7 @@ def suggest_samples(
 def _write_samples(path: Path, samples: pa.Table, source: PerceivedGroups) -> None:
     attributes = source.prototypes.attributes
     names = [a.name if a.name.startswith("perceived ") else f"perceived {a.name}" for a in attributes]
-    with whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "cluster", "kept", "score", *names])
         for sample in samples.to_pylist():

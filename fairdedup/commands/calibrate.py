@@ -24,7 +24,7 @@ from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.contents import Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_table
-from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.storage.vectors import read_vectors_of_rows
 from fairdedup.workers import Workers
 
 LEAST_LABELS = 3  # of each concept
@@ -188,7 +188,7 @@ def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[
                     rows.append(first + position)
                     own.append(labels.places[str(name)])
         if rows:
-            vectors.append(vectors_of_rows(run, group, np.array(rows, np.int64)))
+            vectors.append(read_vectors_of_rows(run, group, np.array(rows, np.int64)))
             lines.append(np.array(own, np.int64))
     if not lines:
         first_id = next(iter(labels.places))

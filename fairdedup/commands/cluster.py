@@ -7,7 +7,7 @@ from fairdedup.core.kmeans import check_clusters
 from fairdedup.incremental.earlier_runs import check_cluster_count, check_dimension, find_earlier_runs
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.stage_records import finish_stage, start_stage
-from fairdedup.stages.clustering import ClusterOptions, cluster
+from fairdedup.stages.clustering import ClusterOptions, cluster_embeddings
 from fairdedup.storage.contents import Clustered, Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.workers import Workers
@@ -24,10 +24,10 @@ def cluster_run(config: RunConfig, workers: Workers) -> Clustered:
     directory = RunDirectory(config.out.absolute())
     embedded = load_embedded(directory)
     earlier = find_earlier_runs(config)
-    return cluster_embeddings(Request(config, directory, earlier), embedded, workers)
+    return cluster(Request(config, directory, earlier), embedded, workers)
 
 
-def cluster_embeddings(request: Request, embedded: Embedded, workers: Workers) -> Clustered:
+def cluster(request: Request, embedded: Embedded, workers: Workers) -> Clustered:
     """Write clusters/: the centroids, and the embeddings sorted by cluster; undamaged files are used again."""
     config, earlier = request.config, request.earlier
     if earlier is None:
@@ -37,6 +37,6 @@ def cluster_embeddings(request: Request, embedded: Embedded, workers: Workers) -
         check_dimension(embedded.dimension, earlier)
     start_stage(embedded.directory, "cluster", request.options["cluster"])
     options = ClusterOptions(config.clusters, config.seed, config.threads)
-    clustered = cluster(embedded, options, workers.submit, None if earlier is None else earlier.centroids)
+    clustered = cluster_embeddings(embedded, options, workers.submit, None if earlier is None else earlier.centroids)
     finish_stage(embedded.directory, "cluster", embedded.fingerprint, workers.progress)
     return clustered

@@ -12,7 +12,7 @@ from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, start_stage
-from fairdedup.stages.embedding import embed, fingerprints, known_shards
+from fairdedup.stages.embedding import embed_input, find_finished_shards, fingerprints
 from fairdedup.stages.exact_copies import share_copies
 from fairdedup.storage.config_record import (
     EncoderRecord,
@@ -43,10 +43,10 @@ def embed_run(config: RunConfig, workers: Workers) -> Embedded:
     check_directory(request.directory, options)
     dataset = open_run_input(request.config, request.directory, workers.progress)
     request.check_encoder(dataset.kind)
-    return embed_input(request, dataset, workers)
+    return embed(request, dataset, workers)
 
 
-def embed_input(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
+def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     """Write embeddings/: float16 vectors and metadata of every shard of the input; return them.
 
     Shards that were embedded before and are undamaged are not embedded again.
@@ -58,7 +58,7 @@ def embed_input(request: Request, dataset: Dataset, workers: Workers) -> Embedde
     if read_input_fingerprints(directory) is None:
         write_input_fingerprints(directory, dataset.fingerprints)
     prints = fingerprints(dataset, encoder)
-    finished = known_shards(directory, prints, workers.submit)
+    finished = find_finished_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in finished]
     copies: list[Copies] = []
     if encoder and todo:
@@ -66,7 +66,9 @@ def embed_input(request: Request, dataset: Dataset, workers: Workers) -> Embedde
         if saved:
             workers.progress.say(f"{saved:,} exact copies; each is embedded once")
     empty = bool(config.against)
-    embedded = embed(dataset, directory, encoder, prints, finished, copies, config.max_rejected, workers.submit, empty)
+    embedded = embed_input(
+        dataset, directory, encoder, prints, finished, copies, config.max_rejected, workers.submit, empty
+    )
     workers.progress.rows["embed"] = embedded.input  # how many samples a tar holds is known only now
     finish_stage(
         directory,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from fairdedup.commands.embed import embed_input
+from fairdedup.commands.embed import embed
 from fairdedup.datasets import open_input
 from fairdedup.errors import UserError
 from fairdedup.incremental.earlier_runs import identify_encoder
@@ -23,7 +23,7 @@ from fairdedup.storage.config_record import read_config_record, read_input_finge
 from fairdedup.storage.contents import Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import clear
+from fairdedup.storage.run_files import remove_folder
 from fairdedup.workers import Workers
 
 
@@ -57,14 +57,14 @@ def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
         )
     known = read_input_fingerprints(directory)
     if known is not None and known != dataset.fingerprints:
-        clear(directory.root)
+        remove_folder(directory.root)
     # Samples that cannot be used exclude nothing. They are reported, and are not rejected rows of the run.
     update: dict[str, Any] = {"input": source, "out": directory.root, "against": (), "max_rejected": 1.0}
     if encoder is not None:
         update |= asdict(encoder)
     own = Request(request.config.model_copy(update=update), directory)
     with _without_embed_times(workers.progress):
-        return embed_input(own, dataset, workers)
+        return embed(own, dataset, workers)
 
 
 @contextmanager

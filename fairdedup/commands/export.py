@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import find_clashing_stems
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.stages.id_export import ids_of, write_lines, write_uids
-from fairdedup.stages.tar_export import OWN, Plan, measure, plan_shards, reshard
+from fairdedup.stages.id_export import iterate_ids, write_lines, write_uids
+from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
 from fairdedup.storage.config_record import describe_input_changes
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.run_files import is_sealed, read_json, seal, whole, write_json
+from fairdedup.storage.run_files import atomic_write, is_sealed, read_json, seal, write_json
 from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
 
@@ -169,8 +169,8 @@ def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Grou
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole(aside) as path:
-            count = write(path, ids_of(directory, (part.number for part in parts), options.what == "kept"))
+        with atomic_write(aside) as path:
+            count = write(path, iterate_ids(directory, (part.number for part in parts), options.what == "kept"))
         if count != expected:
             raise FairdedupError(
                 f"{count:,} ids, not {expected:,}, are {options.what}: nothing is written; report this"
@@ -223,9 +223,9 @@ def _write_shards(
     _begin_export(options, plan)
     new = plan_shards(directory, parts, shards, plan.kept, repeat(options.shard_samples))
     if options.shard_bytes is not None:
-        sizes = measure(plan, new, workers.submit)
+        sizes = measure_samples(plan, new, workers.submit)
         new = plan_shards(directory, parts, shards, plan.kept, _cut_by_size(sizes, options.shard_bytes))
-    written = reshard(plan, new, workers.submit)
+    written = write_shards(plan, new, workers.submit)
     samples = sum(shard.samples for shard in written)
     expected = getattr(manifest.counts, options.what)
     if samples != expected:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fairdedup.commands.cluster import cluster_embeddings
-from fairdedup.commands.embed import embed_input
+from fairdedup.commands.cluster import cluster
+from fairdedup.commands.embed import embed
 from fairdedup.commands.evaluation import read_evaluation
 from fairdedup.commands.finish import Decided, finish_run
 from fairdedup.commands.replace import complete_stopped_replacement
@@ -27,9 +27,9 @@ from fairdedup.preparation.run_checks import (
 )
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import clear_run, start_stage
-from fairdedup.stages.curation import curated
+from fairdedup.stages.curation import mark_rows
 from fairdedup.stages.pruning import prune
-from fairdedup.stages.results import export
+from fairdedup.stages.results import write_results
 from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest, read_manifest
@@ -66,8 +66,8 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
     finished = _find_finished_run(request, workers)
     if finished is not None:
         return finished
-    embedded = embed_input(request, dataset, workers)
-    clustered = cluster_embeddings(request, embedded, workers)
+    embedded = embed(request, dataset, workers)
+    clustered = cluster(request, embedded, workers)
     return decide(request, clustered, workers)
 
 
@@ -77,7 +77,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
     options = build_options(config)
     prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
     curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
-    with curated(embedded, curation, workers.submit) as marks:
+    with mark_rows(embedded, curation, workers.submit) as marks:
         lineage = link_earlier_runs(request.directory, earlier)
         pruned = prune(
             clustered,
@@ -91,7 +91,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
             inherited=lineage.inherited,
         )
         start_stage(request.directory, "prune", request.options["prune"])  # not before: a mistake keeps the old results
-        written = export(
+        written = write_results(
             embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=earlier is not None
         )
     return finish_run(request, Decided(clustered, marks, options, prototypes, lineage, pruned), written, workers)

@@ -19,8 +19,8 @@ from fairdedup.errors import UserError
 from fairdedup.preparation.prototype_choice import choose_prototypes
 from fairdedup.preparation.request import Request, list_recorded_runs, read_clustered_request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
-from fairdedup.stages.curation import check_wishes, curated
-from fairdedup.stages.pruning import cluster_ranges, run_over
+from fairdedup.stages.curation import check_curation_options, mark_rows
+from fairdedup.stages.pruning import cluster_ranges, make_map_parts
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
@@ -76,9 +76,9 @@ def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -
     if not rule.has_eps:
         raise UserError(f"--rule {rule.name} has no eps to sweep: choose another --rule")
     curation = build_curation_options(request.config)
-    check_wishes(curation)
+    check_curation_options(curation)
     curation = replace(curation, evaluation=read_evaluation(request, clustered.embedded, workers))
-    with curated(clustered.embedded, curation, workers.submit) as marks:
+    with mark_rows(clustered.embedded, curation, workers.submit) as marks:
         return _sweep(request, clustered, marks, fractions, workers)
 
 
@@ -88,7 +88,7 @@ def _sweep(
     options = build_options(request.config)
     parts, clusters = cluster_ranges(clustered, marks)
     valid = sum(part.rows for part in parts)
-    map_parts = run_over(workers.submit)
+    map_parts = make_map_parts(workers.submit)
     plan = Plan(options)
     if options.cover:  # without cover no count depends on a survey
         plan = survey(parts, options, choose_prototypes(request.config, clustered.embedded, workers), map_parts)

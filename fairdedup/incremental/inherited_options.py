@@ -17,7 +17,7 @@ from fairdedup.incremental.earlier_runs import EarlierRuns, check_cluster_count,
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
-from fairdedup.storage.run_files import sha256_of
+from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.state_directory import StateDirectory
 
 FIXED = ("start", "calibrate", "temperature")  # options that sums of earlier runs depend on
@@ -51,7 +51,7 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
     if rule.needs_prototypes and state.prototypes is None:
         raise UserError(f"--rule {rule.name} needs prototypes and {name!r} has none: choose a rule that needs none")
     file = None if state.prototypes is None else state.prototypes.file
-    if config.prototypes is not None and (sha256_of(config.prototypes) or "") != file:
+    if config.prototypes is not None and (compute_sha256(config.prototypes) or "") != file:
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
     check_cluster_count(config, earlier)
     if config.model is None and config.pretrained is None:

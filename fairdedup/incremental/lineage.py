@@ -22,7 +22,7 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
-from fairdedup.storage.run_files import clear, is_sealed, read_array, seal, write_array
+from fairdedup.storage.run_files import is_sealed, read_array, remove_folder, seal, write_array
 from fairdedup.storage.run_state import (
     DecisionOptions,
     KeptRun,
@@ -143,9 +143,9 @@ def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, s
         vectors = files["prototypes.parquet"] = seal(target.prototypes)
         prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
     number = len(lineage.runs)
-    clear(target.run_folder(number))  # what an earlier decision of this run wrote
+    remove_folder(target.run_folder(number))  # what an earlier decision of this run wrote
     own = write_segments(embedded, number, len(centroids), outcome.prototypes, outcome.moments, submit)
-    clear(target.run_folder(number + 1))
+    remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
     state = RunState(
         eps=outcome.eps,

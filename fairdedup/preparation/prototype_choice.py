@@ -39,7 +39,7 @@ from fairdedup.storage.config_record import (
 )
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import is_sealed, seal, sha256_of
+from fairdedup.storage.run_files import compute_sha256, is_sealed, seal
 from fairdedup.storage.run_state import read_run_state
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Task
@@ -189,4 +189,4 @@ def hash_prototypes(config: RunConfig, earlier: EarlierRuns | None) -> str | Non
     """Return the SHA-256 of the prototypes file of a decision."""
     if earlier is not None:
         return None if earlier.state.prototypes is None else earlier.state.prototypes.file
-    return sha256_of(config.prototypes or default_prototypes())
+    return compute_sha256(config.prototypes or default_prototypes())

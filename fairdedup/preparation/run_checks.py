@@ -9,7 +9,7 @@ from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets import Dataset
 from fairdedup.errors import UserError
 from fairdedup.preparation.stage_options import compare_options
-from fairdedup.stages.curation import Wishes, check_wishes
+from fairdedup.stages.curation import CurationOptions, check_curation_options
 from fairdedup.storage.config_record import StageOptions, describe_input_changes, read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
@@ -89,7 +89,7 @@ def check_decision_options(config: RunConfig) -> None:
     if config.keep is None and config.at_most is None and config.eps is None and not config.against:
         raise UserError("Give one of --keep, --at-most or --eps, such as --keep 0.5.")
     build_options(config)
-    check_wishes(build_curation_options(config))
+    check_curation_options(build_curation_options(config))
     if config.exclude_near is not None:
         find_exclusion_eps(config, 0 if config.against else None)
     elif config.exclude_near_eps is not None:
@@ -138,9 +138,9 @@ def build_options(config: RunConfig) -> Options:
     )
 
 
-def build_curation_options(config: RunConfig) -> Wishes:
+def build_curation_options(config: RunConfig) -> CurationOptions:
     """Return what curation reads, without the evaluation samples."""
-    return Wishes(
+    return CurationOptions(
         where=config.where,
         drop=config.drop,
         always_keep=config.always_keep,

@@ -11,7 +11,7 @@ from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.storage.config_record import ConfigRecord, StageOptions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import sha256_of
+from fairdedup.storage.run_files import compute_sha256
 
 FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # the content of these files counts, not only their names
 DEFAULTS = RunConfig.model_validate({}).model_dump(mode="json")
@@ -31,10 +31,10 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
     for name in FILE_OPTIONS if stage == "prune" else ():
         file = getattr(config, name)
         if file is not None and file.is_file():
-            options[f"{name}_sha256"] = sha256_of(file)
+            options[f"{name}_sha256"] = compute_sha256(file)
     if config.exclude_near and "exclude_near" in options:
         run_input = RunDirectory(as_path(config.exclude_near)).input
-        options["exclude_near_fingerprint"] = sha256_of(run_input) or fingerprint_dataset(
+        options["exclude_near_fingerprint"] = compute_sha256(run_input) or fingerprint_dataset(
             open_input(config.exclude_near, id_from=config.id)
         )
     if options.get("against"):

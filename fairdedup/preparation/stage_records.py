@@ -21,7 +21,7 @@ from fairdedup.storage.config_record import (
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import remove_audit
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.run_files import clear
+from fairdedup.storage.run_files import remove_folder
 from fairdedup.storage.state_directory import StateDirectory
 
 FOLDERS = (
@@ -102,7 +102,7 @@ def clear_run(directory: RunDirectory) -> None:
     _check_permission(directory, FOLDERS)
     directory.manifest.unlink(missing_ok=True)
     for name in FOLDERS:
-        clear(directory.root / name)
+        remove_folder(directory.root / name)
     for name in FILES:
         (directory.root / name).unlink(missing_ok=True)
     write_config_record(directory, EMPTY_RECORD)  # last, since it marks the folder as a run directory

@@ -28,7 +28,15 @@ from fairdedup.storage.records import (
     seal_files,
     write_sorted_record,
 )
-from fairdedup.storage.run_files import is_made, mark_made, read_array, read_json, seal, write_array, write_json
+from fairdedup.storage.run_files import (
+    is_up_to_date,
+    mark_up_to_date,
+    read_array,
+    read_json,
+    seal,
+    write_array,
+    write_json,
+)
 from fairdedup.storage.shard_groups import Group, first_rows
 from fairdedup.tasks import Submit, Task, map_groups
 
@@ -56,7 +64,7 @@ def train_centroids(root: Path, records: Sequence[ShardRecord], clusters: int, o
     """Train on the seeded sample of all shards, unless that is done, and return the seal of the centroids."""
     run = RunDirectory(root)
     made_of = hash_of([r.content() for r in records], clusters, asdict(options))
-    if is_made(run.centroids, made_of):
+    if is_up_to_date(run.centroids, made_of):
         return seal(run.centroids)
     starts = first_rows(records)
     shards = (shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False))
@@ -68,16 +76,16 @@ def train_centroids(root: Path, records: Sequence[ShardRecord], clusters: int, o
             places = np.searchsorted(shard_rows(record, int(start)), chosen[low:high])
             sample[low:high] = read_array(run.vectors(record.number))[places]
     write_array(run.centroids, kmeans.train(sample, clusters, options.seed, options.threads))
-    mark_made(run.centroids, made_of)
+    mark_up_to_date(run.centroids, made_of)
     return seal(run.centroids)
 
 
 def take_centroids(run: RunDirectory, frozen: Path) -> str:
     """Copy the centroids of an earlier run, and return their seal."""
     made_of = hash_of("frozen", seal(frozen))
-    if not is_made(run.centroids, made_of):
+    if not is_up_to_date(run.centroids, made_of):
         write_array(run.centroids, np.asarray(read_array(frozen)))
-        mark_made(run.centroids, made_of)
+        mark_up_to_date(run.centroids, made_of)
     return seal(run.centroids)
 
 
@@ -145,7 +153,9 @@ def hash_of(*known: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def cluster(embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Path | None = None) -> Clustered:
+def cluster_embeddings(
+    embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Path | None = None
+) -> Clustered:
     """Cluster the embeddings of a run; what is done and undamaged is not done again.
 
     Parameters

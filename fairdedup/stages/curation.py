@@ -28,7 +28,7 @@ from fairdedup.storage.id_lists import find_ids, unknown_ids, write_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
 from fairdedup.storage.records import ShardRecord, read_shard_metadata
-from fairdedup.storage.run_files import clear, read_array, read_schema, write_array
+from fairdedup.storage.run_files import read_array, read_schema, remove_folder, write_array
 from fairdedup.storage.schemas import conform
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, map_groups
@@ -82,7 +82,7 @@ class EvaluationVectors:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CurationOptions:
     """What is asked of the rows before they are decided; None is nothing.
 
     Attributes
@@ -155,7 +155,7 @@ def _curate_shard(
     reason[dropped] = DROP
     nearest = np.full(len(rows), -1)
     if evaluation is not None and len(rows):
-        nearest = too_near(read_array(run.vectors(record.number)), evaluation)
+        nearest = find_too_near(read_array(run.vectors(record.number)), evaluation)
         reason[nearest >= 0] = NEAR
     kept, wanted = find_ids(folder / "always_keep.parquet", ids)
     marks = np.zeros(len(rows), MARK)
@@ -176,7 +176,7 @@ def _curate_shard(
     return marks, excluded, found
 
 
-def too_near(unit: NDArray[np.float16], evaluation: EvaluationVectors) -> NDArray[np.int64]:
+def find_too_near(unit: NDArray[np.float16], evaluation: EvaluationVectors) -> NDArray[np.int64]:
     """Return the evaluation sample that each vector is too near to, the most similar one (ties: the first); else -1.
 
     Parameters
@@ -213,7 +213,7 @@ def _per_cluster(marked: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArra
     return np.diff(np.concatenate(([0], np.cumsum(marked)))[bounds])
 
 
-def check_wishes(wishes: Wishes) -> None:
+def check_curation_options(options: CurationOptions) -> None:
     """Refuse early what would fail late: a text that is no condition, a file that is not there.
 
     Raises
@@ -221,9 +221,9 @@ def check_wishes(wishes: Wishes) -> None:
     UserError
         In one line.
     """
-    if wishes.where is not None:
-        parse_condition(wishes.where)
-    for option, file in (("--drop", wishes.drop), ("--always-keep", wishes.always_keep)):
+    if options.where is not None:
+        parse_condition(options.where)
+    for option, file in (("--drop", options.drop), ("--always-keep", options.always_keep)):
         if file is not None:
             check_ids(file, option)
 
@@ -234,7 +234,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def curated(embedded: Embedded, wishes: Wishes, submit: Submit) -> Iterator[Marks]:
+def mark_rows(embedded: Embedded, options: CurationOptions, submit: Submit) -> Iterator[Marks]:
     """Mark the rows of a clustered run, for as long as the block takes.
 
     Raises
@@ -242,16 +242,16 @@ def curated(embedded: Embedded, wishes: Wishes, submit: Submit) -> Iterator[Mark
     UserError
         If a column or an id is not there, or nothing is left.
     """
-    if wishes == Wishes(may_leave_none=wishes.may_leave_none):
+    if options == CurationOptions(may_leave_none=options.may_leave_none):
         yield Marks()
         return
     run = embedded.directory
     _clear_stale(run)
     folder = run.curated / secrets.token_hex(4)
     try:
-        yield _curate(embedded, wishes, folder, submit)
+        yield _curate(embedded, options, folder, submit)
     finally:
-        clear(folder)
+        remove_folder(folder)
         with suppress(OSError):
             run.curated.rmdir()  # others may be at it
 
@@ -261,36 +261,36 @@ def _clear_stale(run: RunDirectory) -> None:
     for left in run.curated.glob("*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE:
-                clear(left)
+                remove_folder(left)
 
 
-def _curate(embedded: Embedded, wishes: Wishes, folder: Path, submit: Submit) -> Marks:
+def _curate(embedded: Embedded, options: CurationOptions, folder: Path, submit: Submit) -> Marks:
     schema = embedded.schema
-    where = None if wishes.where is None else check_condition(wishes.where, schema)
-    if wishes.prefer is not None:
-        _check_number(wishes.prefer, schema)
-    read = {"id", wishes.prefer, *(where.columns if where else ())}
+    where = None if options.where is None else check_condition(options.where, schema)
+    if options.prefer is not None:
+        _check_number(options.prefer, schema)
+    read = {"id", options.prefer, *(where.columns if where else ())}
     schema = pa.schema([f for f in schema if f.name in read])
     named = {}
-    for option, file in (("drop", wishes.drop), ("always_keep", wishes.always_keep)):
+    for option, file in (("drop", options.drop), ("always_keep", options.always_keep)):
         if file is not None:
             named[option] = read_ids(file, f"--{option.replace('_', '-')}")
             write_ids(folder / f"{option}.parquet", named[option])
-    near = None if wishes.evaluation is None else wishes.evaluation.vectors()
+    near = None if options.evaluation is None else options.evaluation.vectors()
     root = embedded.directory.root
     found = map_groups(
-        submit, "curate", curate_group, embedded.groups, root, folder, where, wishes.prefer, schema, near
+        submit, "curate", curate_group, embedded.groups, root, folder, where, options.prefer, schema, near
     )
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = embedded.valid
-    if np.sum(excluded) == valid and not wishes.may_leave_none:
-        options = ", --exclude-near" if wishes.evaluation else ""
-        raise UserError(f"--where{options} and --drop leave none of {valid} rows: ask for less")
+    if np.sum(excluded) == valid and not options.may_leave_none:
+        near_option = ", --exclude-near" if options.evaluation else ""
+        raise UserError(f"--where{near_option} and --drop leave none of {valid} rows: ask for less")
     warnings = []
     if "drop" in named:
-        warnings += unknown_ids(named["drop"], [f.dropped for f in found], f"--drop {wishes.drop}")
+        warnings += unknown_ids(named["drop"], [f.dropped for f in found], f"--drop {options.drop}")
     if "always_keep" in named:
-        what = f"--always-keep {wishes.always_keep}"
+        what = f"--always-keep {options.always_keep}"
         missing = unknown_ids(named["always_keep"], [f.kept for f in found], what)
         if missing:
             raise UserError(f"{missing[0]}; take out what is not in the run, or name another file")
@@ -299,11 +299,11 @@ def _curate(embedded: Embedded, wishes: Wishes, folder: Path, submit: Submit) ->
             first = named["always_keep"][int(lost[0])].as_py()
             warnings.append(f"{what}: {len(lost)} ids are of rejected rows and cannot be kept; the first is {first!r}")
     reasons = (
-        f"drop: {visible(wishes.drop.name) if wishes.drop else ''}", f"where: {visible(wishes.where or '')}",
+        f"drop: {visible(options.drop.name) if options.drop else ''}", f"where: {visible(options.where or '')}",
         "too near evaluation sample",
     )  # fmt: skip
-    if wishes.evaluation is not None:
-        theirs = wishes.evaluation.embedded
+    if options.evaluation is not None:
+        theirs = options.evaluation.embedded
         ids = [read_shard_metadata(theirs.directory, r, ["id"]).column("id") for r in theirs.records]
         write_ids(
             Marks(folder).evaluation,
@@ -312,7 +312,7 @@ def _curate(embedded: Embedded, wishes: Wishes, folder: Path, submit: Submit) ->
         number = int(sum(np.count_nonzero(f.near) for f in found))
         unread = sum(len(r.rejected) for r in theirs.records)
         blind = f"; {unread:,} of its samples cannot be used and guard nothing" if unread else ""
-        warnings.append(f"--exclude-near {wishes.evaluation.name}: {number:,} rows are too near and left out{blind}")
+        warnings.append(f"--exclude-near {options.evaluation.name}: {number:,} rows are too near and left out{blind}")
     return Marks(folder, excluded, protected, reasons, warnings)
 
 

@@ -35,7 +35,7 @@ from fairdedup.storage.records import (
     write_shard_record,
 )
 from fairdedup.storage.run_files import read_array, read_table, write_array, write_table
-from fairdedup.storage.shared_vectors import Copies, borrowed
+from fairdedup.storage.shared_vectors import Copies, load_shared
 from fairdedup.tasks import ROWS_TOPIC, Submit, Task
 
 REPORT_EVERY = 64  # rows
@@ -48,7 +48,7 @@ def shard_fingerprint(shard: str, encoder: dict[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def known_shard(number: int, root: Path, fingerprint: str) -> ShardRecord | None:
+def find_finished_shard(number: int, root: Path, fingerprint: str) -> ShardRecord | None:
     """Return the record of a shard that was embedded before, if its files are undamaged and of the same input."""
     known = read_shard_record(RunDirectory(root), number, verify=True)
     return known if known is not None and known.fingerprint == fingerprint else None
@@ -60,7 +60,7 @@ def embed_images(
     """Embed one shard of images, write its files, and return its record."""
     from fairdedup.datasets.images import BadImage, decode
 
-    forward, ready = BatchEncoder(spec), borrowed(root, copies)
+    forward, ready = BatchEncoder(spec), load_shared(root, copies)
     places: dict[int, int] = {}  # of vectors, by position
     rows: list[Sample] = []
     rejected: list[Rejection] = []
@@ -114,7 +114,7 @@ def _report(rows: int) -> None:
         worker.log_event(ROWS_TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
 
 
-def embed_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
+def import_vectors(number: int, shard: EmbeddingShard, root: Path, fingerprint: str) -> ShardRecord:
     """Take in one shard of ready embeddings, write its files, and return its record."""
     unit, bad = unit_float16(shard.vectors())
     metadata = shard.metadata()
@@ -188,15 +188,15 @@ def fingerprints(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
     return [shard_fingerprint(shard, encoder) for shard in dataset.fingerprints.values()]
 
 
-def known_shards(run: RunDirectory, prints: Sequence[str], submit: Submit) -> dict[int, ShardRecord]:
+def find_finished_shards(run: RunDirectory, prints: Sequence[str], submit: Submit) -> dict[int, ShardRecord]:
     """Return the records of the shards that were embedded before and whose files are undamaged, by number."""
     recorded = list_recorded_shards(run)
     before = [k for k in range(len(prints)) if k in recorded]
-    found = submit("verify", known_shard, [Task((k, run.root, prints[k])) for k in before])
+    found = submit("verify", find_finished_shard, [Task((k, run.root, prints[k])) for k in before])
     return {record.number: record for record in found if record is not None}
 
 
-def embed(
+def embed_input(
     dataset: Dataset,
     run: RunDirectory,
     spec: EncoderSpec | None,
@@ -242,7 +242,7 @@ def embed(
         shard = dataset.shards[k]
         more = () if spec is None else (spec, copies[k])
         tasks.append(Task((k, shard, run.root, prints[k], *more), shard.rows, shard.name))
-    embedded = submit("embed", embed_images if spec else embed_vectors, tasks)
+    embedded = submit("embed", embed_images if spec else import_vectors, tasks)
     for lent in run.all_lent():
         lent.unlink()
     known = known | {record.number: record for record in embedded}

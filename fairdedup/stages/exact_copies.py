@@ -17,7 +17,7 @@ from fairdedup.datasets import Dataset, ImageShard
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_made, mark_made, read_array, write_array
+from fairdedup.storage.run_files import is_up_to_date, mark_up_to_date, read_array, write_array
 from fairdedup.storage.shared_vectors import Copies
 from fairdedup.tasks import Submit, Task
 
@@ -25,13 +25,13 @@ from fairdedup.tasks import Submit, Task
 def hash_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
     """Write the checksum (XXH3, 128 bits) of each image file of a shard, unless that is done; 0 where there is none."""
     path = RunDirectory(root).image_hashes(number)
-    if is_made(path, fingerprint):
+    if is_up_to_date(path, fingerprint):
         return
     digests = b"".join(
         xxhash.xxh3_128_digest(sample.image) if sample.image is not None else bytes(16) for sample in shard.read()
     )
     write_array(path, np.frombuffer(digests, np.uint64).reshape(-1, 2))
-    mark_made(path, fingerprint)
+    mark_up_to_date(path, fingerprint)
 
 
 def find_copies(run: RunDirectory, shards: int) -> tuple[list[Copies], int]:
@@ -47,8 +47,8 @@ def find_copies(run: RunDirectory, shards: int) -> tuple[list[Copies], int]:
     own, owner = order[copies], first[copies]
     own_shard = np.searchsorted(starts, own, side="right") - 1
     owner_shard = np.searchsorted(starts, owner, side="right") - 1
-    abroad = own_shard != owner_shard
-    lent_rows = np.unique(owner[abroad])
+    cross_shard = own_shard != owner_shard
+    lent_rows = np.unique(owner[cross_shard])
     lent_shard = np.searchsorted(starts, lent_rows, side="right") - 1
     lent = {k: lent_rows[lent_shard == k] for k in np.unique(lent_shard).tolist()}
     found = [Copies(lent=tuple((lent.get(k, lent_rows[:0]) - starts[k]).tolist())) for k in range(shards)]
@@ -64,12 +64,14 @@ def find_copies(run: RunDirectory, shards: int) -> tuple[list[Copies], int]:
     return found, len(copies)
 
 
-def lend(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str, copies: Copies) -> None:
+def embed_shared(
+    number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str, copies: Copies
+) -> None:
     """Embed the images that a shard lends, unless that is done; one that cannot be used is a zero vector."""
     from fairdedup.datasets.images import BadImage, decode
 
     path = RunDirectory(root).lent(number)
-    if is_made(path, fingerprint):
+    if is_up_to_date(path, fingerprint):
         return
     forward, wanted = BatchEncoder(spec), set(copies.lent)
     places: list[int] = []
@@ -85,7 +87,7 @@ def lend(number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerpr
     usable = np.array(places) >= 0
     vectors[usable] = unit[np.array(places)[usable]]
     write_array(path, vectors)
-    mark_made(path, fingerprint)
+    mark_up_to_date(path, fingerprint)
 
 
 def share_copies(
@@ -121,5 +123,5 @@ def share_copies(
     over("find copies", hash_shard, every, [(prints[k],) for k in every])
     copies, saved = find_copies(run, len(every))
     lenders = sorted(set().union(*(copies[k].lenders() for k in todo)))
-    over("embed copies", lend, lenders, [(spec, prints[k], copies[k]) for k in lenders])
+    over("embed copies", embed_shared, lenders, [(spec, prints[k], copies[k]) for k in lenders])
     return copies, saved

@@ -25,7 +25,7 @@ from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_sealed_table
 from fairdedup.storage.shard_groups import Group
-from fairdedup.storage.vectors import vectors_of_rows
+from fairdedup.storage.vectors import read_vectors_of_rows
 
 BLOCK = 1 << 15  # vectors whose similarities are in memory at a time
 Weights = list[NDArray[Any]]  # for each attribute (n, c): how much of each row belongs to each group
@@ -189,7 +189,7 @@ def _iterate_similarities(
 ) -> Iterator[list[NDArray[np.float64]]]:
     """Yield, for each block of the rows, each attribute's cosines; those with the absent prototypes come last."""
     for start in range(0, len(rows), BLOCK):
-        unit = vectors_of_rows(part.run, part.group, rows[start : start + BLOCK])
+        unit = read_vectors_of_rows(part.run, part.group, rows[start : start + BLOCK])
         yield prototypes.similarity(Vectors.of(unit), absent=True)
 
 

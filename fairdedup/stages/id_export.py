@@ -24,7 +24,7 @@ _HEX = "^[0-9a-fA-F]{32}$"
 _ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # what reads the file takes the mark for its encoding
 
 
-def ids_of(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
+def iterate_ids(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
     """Yield the ids of the kept, or of the removed, rows of each part, in the order of the input."""
     for part in parts:
         table = read_table(run.part("decisions", part), ["id", "kept"])

@@ -29,7 +29,7 @@ from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_clus
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import GroupShare
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.run_files import read_array, release, write_array
+from fairdedup.storage.run_files import read_array, release_pages, write_array
 from fairdedup.tasks import Result, Submit, Task
 
 TASKS = 64  # at least, where there are so many clusters
@@ -85,7 +85,7 @@ class ClusterRange:
                 )
                 if cluster.unit.nbytes > LARGE:  # it is a copy: what was read for it need not be held beside it
                     for vectors, _, _ in files:
-                        release(vectors)
+                        release_pages(vectors)
                 if marks:
                     wanted = [m[int(o[at]) : int(o[at + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
                     cluster = _curated(cluster, np.concatenate(wanted))
@@ -192,7 +192,7 @@ def prune(
         clusters,
         options,
         prototypes,
-        run_over(submit),
+        make_map_parts(submit),
         keep=keep,
         at_most=at_most,
         eps=eps,
@@ -254,7 +254,7 @@ def group_shares(
     moments : tuple of MembershipMoments
         Of each attribute, over the valid rows.
     """
-    run_parts = run_over(submit)
+    run_parts = make_map_parts(submit)
     known = None if inherited is None else replace(inherited, memberships=())
     if not parts:
         none = [MembershipMoments.of(np.zeros((0, len(a.concepts)), np.int64)) for a in prototypes.attributes]
@@ -289,6 +289,6 @@ def vague_attributes(options: Options, prototypes: Prototypes, moments: Sequence
     ]
 
 
-def run_over(submit: Submit) -> MapParts:
+def make_map_parts(submit: Submit) -> MapParts:
     """Return a function that maps the steps of core/ over cluster ranges."""
     return partial(_map, submit)

@@ -25,7 +25,7 @@ from fairdedup.tasks import Submit, map_groups
 BLOCK = 1 << 14  # rows whose similarities are held at a time
 
 
-def state_group(
+def write_group_state(
     group: Group, root: Path, folder: Path, clusters: int, prototypes: Prototypes | None, moments: Moments | None
 ) -> dict[str, str]:
     """Write the segment of consecutive shards, and beside it its sums over each cluster; return the segment's seals."""
@@ -76,7 +76,7 @@ def write_segments(
     root, parts = embedded.directory.root, embedded.groups
     folder = StateDirectory(root).run_folder(number)
     files: dict[str, str] = {}
-    for seals in map_groups(submit, "state", state_group, parts, root, folder, clusters, prototypes, moments):
+    for seals in map_groups(submit, "state", write_group_state, parts, root, folder, clusters, prototypes, moments):
         files |= seals
     for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
         total = np.sum([0])
@@ -88,7 +88,7 @@ def write_segments(
     return KeptRun(run=str(root), identity=identify_run(files), segments=len(parts), files=files)
 
 
-def own_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:
+def read_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:
     """Return the temperature of each attribute that a run's memberships had; () if it was decided by other prototypes.
 
     A run --against others has those of the first run, not what `auto` would make of its own rows.

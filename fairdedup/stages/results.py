@@ -20,7 +20,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.records import read_shard_metadata
-from fairdedup.storage.run_files import clear, read_array, seal, writing
+from fairdedup.storage.run_files import open_table_writer, read_array, remove_folder, seal
 from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, Task
@@ -36,7 +36,7 @@ class TaskSlice(NamedTuple):
     last: int
 
 
-def export_group(
+def write_group(
     root: Path, group: Group, tasks: list[TaskSlice], readmitted: NDArray[np.int64], schema: pa.Schema,
     marks: Marks, beside: bool,
 ) -> Written:  # fmt: skip
@@ -57,9 +57,9 @@ def export_group(
     counts = NO_COUNTS
     paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
     with (
-        writing(paths["decisions"], BESIDE_SCHEMA if beside else DECISIONS_SCHEMA) as decisions,
-        writing(paths["kept"], schema) as kept_rows,
-        writing(paths["rejected"], REJECTED_SCHEMA) as rejected_rows,
+        open_table_writer(paths["decisions"], BESIDE_SCHEMA if beside else DECISIONS_SCHEMA) as decisions,
+        open_table_writer(paths["kept"], schema) as kept_rows,
+        open_table_writer(paths["rejected"], REJECTED_SCHEMA) as rejected_rows,
     ):
         for record, first in group.shards():
             own = _between(decided, first, first + record.input)
@@ -125,7 +125,7 @@ def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_],
     return pa.table([columns[name] for name in DECISIONS_SCHEMA.names], schema=DECISIONS_SCHEMA)
 
 
-def export(
+def write_results(
     embedded: Embedded,
     tasks: Sequence[DecidedTask],
     readmitted: NDArray[np.int64],
@@ -171,10 +171,10 @@ def export(
         tasks_of_groups.append(Task(arguments, group.input, group.name))
     counts = NO_COUNTS
     seals: dict[str, str] = {}
-    for written in submit("export", export_group, tasks_of_groups):
+    for written in submit("export", write_group, tasks_of_groups):
         counts += written.counts
         seals |= written.seals
-    clear(run.decided(0).parent)
+    remove_folder(run.decided(0).parent)
     if not counts.add_up:
         raise FairdedupError(f"the counts do not add up ({counts}): nothing is called finished; please report this")
     return Written(counts, seals)

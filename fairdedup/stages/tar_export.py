@@ -18,7 +18,7 @@ from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import FileRange, Member, read_originals
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_sealed, read_json, read_table, whole, write_json
+from fairdedup.storage.run_files import atomic_write, is_sealed, read_json, read_table, write_json
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
 from fairdedup.tasks import Submit, Task
@@ -155,7 +155,7 @@ def write_shard(plan: Plan, new: NewShard) -> Written:
     known = _known(plan, new.name)
     if known is not None and is_sealed(path, known.seal):
         return known
-    with whole(path) as aside, ShardWriter(aside) as shard:
+    with atomic_write(path) as aside, ShardWriter(aside) as shard:
         for source, rows, ids, first in _sources(plan, new):
             _copy(source, rows - first, ids, plan.clashing, shard)
         seal = shard.seal()
@@ -227,13 +227,13 @@ def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
     return np.array(sizes, np.int64)
 
 
-def measure(plan: Plan, shards: list[NewShard], submit: Submit) -> NDArray[np.int64]:
+def measure_samples(plan: Plan, shards: list[NewShard], submit: Submit) -> NDArray[np.int64]:
     """Return the bytes of each sample, in order."""
     own = submit("measure", sizes_of, [_task(plan, new) for new in shards])
     return np.concatenate([*own, np.zeros(0, np.int64)])
 
 
-def reshard(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Written]:
+def write_shards(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Written]:
     """Write every shard that is not there yet, and return what is known of each, in order."""
     return submit("reshard", write_shard, [_task(plan, new) for new in shards])
 

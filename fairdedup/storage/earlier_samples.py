@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.run_files import is_same_file, is_sealed, opened_arrow, read_array, take_copy, write_array
+from fairdedup.storage.run_files import is_same_file, is_sealed, link_or_copy, open_arrow, read_array, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
 from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
 
@@ -43,7 +43,7 @@ def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) 
 def _link(source: Path, target: Path, sealed: str) -> None:
     if is_same_file(source, target) or is_sealed(target, sealed):
         return
-    take_copy(source, target)
+    link_or_copy(source, target)
 
 
 class EarlierSamples:
@@ -123,7 +123,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
     numbers = names >> PLACE_BITS
     for number in np.unique(numbers[names >= 0]).tolist():
         segment, mine = segments[number], np.flatnonzero(numbers == number)
-        with opened_arrow(segment.ids) as table:
+        with open_arrow(segment.ids) as table:
             column = table.column("id")
             found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
         run = folders[int(segment.folder.name.removeprefix("run-"))]

@@ -17,7 +17,7 @@ except ImportError:  # no such locks on this system
 
 
 @contextmanager
-def claimed(root: Path) -> Iterator[None]:
+def lock_run_directory(root: Path) -> Iterator[None]:
     """Hold a run directory, which is made if need be and removed again if nothing is written to it.
 
     The lock is on the folder itself: it leaves no file behind, and the system releases it when the process ends,

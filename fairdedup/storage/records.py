@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_sealed, is_whole, read_sealed_table, seal, sizes_in
+from fairdedup.storage.run_files import is_sealed, is_whole, list_sizes, read_sealed_table, seal
 from fairdedup.storage.stored_model import StoredFile, read_stored_files, read_undamaged
 
 
@@ -136,7 +136,7 @@ def read_shard_records(directory: RunDirectory, shards: int) -> list[ShardRecord
         If a record or a file is missing or damaged.
     """
     paths = [directory.record(number) for number in range(shards)]
-    sizes = {name: sizes_in(path.parent) for name, path in directory.shard_files(0).items()}
+    sizes = {name: list_sizes(path.parent) for name, path in directory.shard_files(0).items()}
     records = []
     for number, record in enumerate(read_stored_files(paths, ShardRecord)):
         files = directory.shard_files(number)
@@ -150,7 +150,7 @@ def read_shard_records(directory: RunDirectory, shards: int) -> list[ShardRecord
 
 def list_recorded_shards(directory: RunDirectory) -> set[int]:
     """Return the numbers of the embedding shards that have a record, by one listing."""
-    found = (re.fullmatch(r"record_([0-9]+)\.json", name) for name in sizes_in(directory.record(0).parent))
+    found = (re.fullmatch(r"record_([0-9]+)\.json", name) for name in list_sizes(directory.record(0).parent))
     return {int(match[1]) for match in found if match}
 
 

@@ -40,7 +40,7 @@ _SENT_MOST = 16
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; it takes the place of `path` once the block has ended well.
 
     Raises
@@ -120,8 +120,8 @@ def is_sealed(path: Path, expected: str) -> bool:
         return False
 
 
-def is_made(path: Path, made_of: str) -> bool:
-    """Return whether a file is there undamaged and was made of this, as `mark_made` noted."""
+def is_up_to_date(path: Path, made_of: str) -> bool:
+    """Return whether a file is there undamaged and was made of this, as `mark_up_to_date` noted."""
     try:
         known = read_json(path.with_suffix(".json"))
     except FairdedupError:
@@ -129,7 +129,7 @@ def is_made(path: Path, made_of: str) -> bool:
     return isinstance(known, dict) and known.get("made of") == made_of and is_sealed(path, str(known.get("seal")))
 
 
-def mark_made(path: Path, made_of: str) -> None:
+def mark_up_to_date(path: Path, made_of: str) -> None:
     """Note beside a file what it was made of, and its seal; to be called once it is whole."""
     write_json(path.with_suffix(".json"), {"made of": made_of, "seal": seal(path)})
 
@@ -139,7 +139,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise ValueError(f"{path}: an array of Python objects is never written")
     array = np.ascontiguousarray(array)
-    with whole(path) as aside, open(aside, "wb") as file:
+    with atomic_write(path) as aside, open(aside, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         data = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(data), PIECE):
@@ -194,13 +194,13 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 @contextmanager
-def opened_arrow(path: Path) -> Iterator[pa.Table]:
+def open_arrow(path: Path) -> Iterator[pa.Table]:
     """Give the table of an Arrow file, mapped into memory where it is local."""
     with pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source).read_all()
 
 
-def sha256_of(path: Path) -> str | None:
+def compute_sha256(path: Path) -> str | None:
     """Return the SHA-256 of a file, None where there is none."""
     if not path.is_file():
         return None
@@ -208,7 +208,7 @@ def sha256_of(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def release(array: NDArray[Any]) -> None:
+def release_pages(array: NDArray[Any]) -> None:
     """Let go of the pages of a mapped file that this process has read; they stay in the system's cache."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -217,20 +217,20 @@ def release(array: NDArray[Any]) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet; the same table gives the same bytes."""
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         pq.write_table(table, aside, compression="zstd")
 
 
 @contextmanager
-def writing(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+def open_table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file a table at a time: no more than one is held."""
-    with whole(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+    with atomic_write(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         yield writer
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and machines."""
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -262,7 +262,7 @@ def damage(path: Path, reason: str) -> FairdedupError:
     return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): bring it back, or --restart")
 
 
-def sizes_in(folder: Path) -> dict[str, int]:
+def list_sizes(folder: Path) -> dict[str, int]:
     """Return the size of each file in a folder, by name: one listing, however many there are."""
     if isinstance(folder, RemotePath):
         return folder.sizes()
@@ -273,12 +273,12 @@ def sizes_in(folder: Path) -> dict[str, int]:
         return {}
 
 
-def take_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second place: a hard link where both are on one disk that has them, else a copy."""
     if isinstance(target, RemotePath) and isinstance(source, RemotePath) and source.protocol == target.protocol:
         target.copy_from(source)
         return
-    with whole(target) as aside:
+    with atomic_write(target) as aside:
         if isinstance(source, RemotePath):
             source.get(aside)
             return
@@ -288,7 +288,7 @@ def take_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, aside)
 
 
-def move(source: Path, target: Path) -> None:
+def move_file(source: Path, target: Path) -> None:
     """Give a file another name; in a store it is copied by the server, then removed."""
     if isinstance(target, RemotePath) and isinstance(source, RemotePath):
         target.copy_from(source)
@@ -307,7 +307,7 @@ def is_same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def clear(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder of the run, if it is there."""
     if isinstance(folder, RemotePath):
         folder.remove_tree()

@@ -36,7 +36,7 @@ class Copies:
         return {owner for owner, _ in self.elsewhere.values()}
 
 
-def borrowed(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
+def load_shared(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
     """Return the vectors (d,) of the positions that are lent; those that could not be used are left out."""
     run = RunDirectory(root)
     files = {owner: np.asarray(read_array(run.lent(owner))) for owner in copies.lenders()}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from fairdedup.storage.run_files import seal, whole, write_array
+from fairdedup.storage.run_files import atomic_write, seal, write_array
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Segment:
             np.array([checksum(unit[a:b]) for a, b in zip(offsets, offsets[1:], strict=False)], np.uint64),
         )
         table = pa.table({"row": rows, "id": ids.cast(pa.large_string())})
-        with whole(self.ids) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
+        with atomic_write(self.ids) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
             writer.write_table(table)
         return {path.name: seal(path) for path in self.files()}
 

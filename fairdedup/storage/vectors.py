@@ -10,7 +10,7 @@ from fairdedup.storage.run_files import read_array
 from fairdedup.storage.shard_groups import Group
 
 
-def vectors_of_rows(run: RunDirectory, group: Group, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+def read_vectors_of_rows(run: RunDirectory, group: Group, rows: NDArray[np.int64]) -> NDArray[np.float16]:
     """Return the vectors (n, d) of some rows (n,) of a group of shards, in their order; (0, 0) of none."""
     out = np.zeros((0, 0), np.float16)
     for record, first in group.shards():

@@ -11,7 +11,7 @@ from in_process import Colours, Here
 
 from fairdedup.commands import embed
 from fairdedup.commands import run as run_command
-from fairdedup.commands.cluster import cluster_embeddings
+from fairdedup.commands.cluster import cluster
 from fairdedup.config import RunConfig
 from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.preparation.request import read_request
@@ -31,8 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Ca
                            **{"keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
         request, here = read_request(config), Here()
         dataset = open_run_input(config, request.directory, here.progress)
-        embedded = embed.embed_input(request, dataset, here)  # type: ignore[arg-type]
-        clustered = cluster_embeddings(request, embedded, here)  # type: ignore[arg-type]
+        embedded = embed.embed(request, dataset, here)  # type: ignore[arg-type]
+        clustered = cluster(request, embedded, here)  # type: ignore[arg-type]
         return run_command.decide(request, clustered, here).to_json()  # type: ignore[arg-type]
 
     return whole

@@ -145,7 +145,7 @@ class Bench:
                         assert (sample.image is None) == (sample.error is not None)
                     records.append(embed.embed_images(number, shard, self.run, "", SPEC, Copies()))
                 else:
-                    records.append(embed.embed_vectors(number, shard, self.run, ""))
+                    records.append(embed.import_vectors(number, shard, self.run, ""))
         except UserError as error:
             assert "\n" not in str(error) and len(str(error)) < 4_000
             return "error"

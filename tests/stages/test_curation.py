@@ -24,7 +24,7 @@ from fairdedup.storage.condition import check_condition, evaluate_condition, par
 COMPARED = ("cluster", "kept", "representative", "similarity", "neighbourhood", "readmitted")
 
 
-def ids_of(*rows: int) -> str:
+def iterate_ids(*rows: int) -> str:
     return "".join(f"k{row}\n" for row in rows)
 
 
@@ -56,7 +56,7 @@ def assert_as_by_the_oracle(decided: Decided, rule: str, keep: float, **options:
 
 @pytest.mark.parametrize("rule", ["semdedup", "fairdedup", "balanced"])
 def test_where_and_drop_decide_as_if_the_rows_had_never_been_there(prune, tmp_path, rule):
-    (tmp_path / "takedowns.txt").write_text(ids_of(60, 61, 100))
+    (tmp_path / "takedowns.txt").write_text(iterate_ids(60, 61, 100))
     decided = prune("--keep", 0.5, "--rule", rule, "--where", "width >= 50 AND caption IS NOT NULL", "--drop",
                     tmp_path / "takedowns.txt")  # fmt: skip
     rows = [r for r in range(50, 240) if r % 5 and r not in UNUSABLE and r not in (61,)]
@@ -65,7 +65,7 @@ def test_where_and_drop_decide_as_if_the_rows_had_never_been_there(prune, tmp_pa
 
 
 def test_excluded_rows_are_rejected_with_what_excluded_them(prune, tmp_path):
-    (tmp_path / "take\x1bdowns.txt").write_text(ids_of(3, 4, 7, 200))
+    (tmp_path / "take\x1bdowns.txt").write_text(iterate_ids(3, 4, 7, 200))
     run = prune("--keep", 0.5, "--where", "width >= 5", "--drop", tmp_path / "take\x1bdowns.txt").run
     rejected = table(run / "rejected").set_index("row")
     assert rejected.index.is_monotonic_increasing
@@ -120,8 +120,8 @@ def test_the_summary_tells_of_excluded_rows_and_of_ids_that_are_nowhere(again, t
 
 
 def test_sweep_heeds_every_wish_and_leaves_nothing(again, tmp_path, scheduler, prototypes):
-    (tmp_path / "drop.txt").write_text(ids_of(*range(40)))
-    (tmp_path / "keep.txt").write_text(ids_of(*range(50, 80)))
+    (tmp_path / "drop.txt").write_text(iterate_ids(*range(40)))
+    (tmp_path / "keep.txt").write_text(iterate_ids(*range(50, 80)))
     wishes = ("--drop", tmp_path / "drop.txt", "--always-keep", tmp_path / "keep.txt", "--where", "width % 3 > 0",
               "--cover", "--prefer", "width", "--scheduler", scheduler)  # fmt: skip
     before = files(again)
@@ -162,7 +162,7 @@ def test_protected_rows_are_kept_as_by_the_oracle(prune, tmp_path, rule, cover):
 
 
 def test_random_keeps_protected_rows_too(prune, tmp_path):
-    (tmp_path / "ids.txt").write_text(ids_of(*range(40, 50)))
+    (tmp_path / "ids.txt").write_text(iterate_ids(*range(40, 50)))
     decisions = prune("--keep", 0.1, "--rule", "random", "--always-keep", tmp_path / "ids.txt").decisions
     assert decisions["kept"].sum() == 24 and decisions["kept"][decisions["row"].between(40, 49)].all()
 
@@ -347,8 +347,8 @@ def test_ids_are_read_from_lines_and_from_columns(tmp_path):
 
 
 def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_path):
-    (tmp_path / "ids.txt").write_text(ids_of(1) + "nobody\n")
-    (tmp_path / "most.txt").write_text(ids_of(*range(200)))
+    (tmp_path / "ids.txt").write_text(iterate_ids(1) + "nobody\n")
+    (tmp_path / "most.txt").write_text(iterate_ids(*range(200)))
     before = files(again)
     for wish, said in (
         (("--where", "nosuch > 1"), "names column 'nosuch': the metadata has id, key, caption, width"),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from runs import Decided, command, contents, done, files, manifest, product, table
 
-from fairdedup.stages import replacement as stage
+from fairdedup.stages.replacement import replacing as stage
 
 RULES = [
     ("semdedup", False), ("semdedup", True), ("fairdedup", False), ("balanced", True), ("semdedup-chain", False),

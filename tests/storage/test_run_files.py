@@ -26,7 +26,7 @@ from fairdedup.storage.records import (
     seal_files,
     write_shard_record,
 )
-from fairdedup.storage.run_files import read_array, read_json, whole, write_array, write_json, write_table
+from fairdedup.storage.run_files import atomic_write, read_array, read_json, write_array, write_json, write_table
 from fairdedup.storage.shard_groups import first_rows
 
 
@@ -75,7 +75,7 @@ MANIFEST: dict[str, Any] = {
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "folder" / "x"
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("half")
         assert not path.exists()
         aside.write_text("whole")
@@ -84,10 +84,10 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "x").write_text("old")
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "x") as aside:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "x") as aside:
         aside.write_text("half")
         raise ZeroDivisionError
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "x") as aside:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "x") as aside:
         aside.write_text("half")
         raise KeyboardInterrupt
     assert (tmp_path / "x").read_text() == "old" and there(tmp_path) == ["x"]
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_place(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, step, full)
-    with pytest.raises(FairdedupError) as caught, whole(tmp_path / "x") as aside:
+    with pytest.raises(FairdedupError) as caught, atomic_write(tmp_path / "x") as aside:
         aside.write_text("new")
     assert not isinstance(caught.value, UserError)
     assert str(caught.value) == (
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
-    with whole(tmp_path / "x") as one, whole(tmp_path / "x") as two:
+    with atomic_write(tmp_path / "x") as one, atomic_write(tmp_path / "x") as two:
         assert one != two
         one.write_text("one")
         two.write_text("two")

@@ -1,0 +1,299 @@
+"""The tasks of a replacement: each reads one group of shards, and writes its new parts beside the old ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.core.similarity import Vectors, cosine_of_pairs, cosines, most_similar
+from fairdedup.storage.id_lists import find_ids
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import read_shard_metadata
+from fairdedup.storage.run_files import open_table_writer, read_array, read_table, seal, write_table
+from fairdedup.storage.schemas import conform
+from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.vectors import read_vectors_of_rows
+
+FOLDERS = ("decisions", "kept", "rejected")
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DecidedGroup:
+    """A group of shards whose decisions are on disk: what each task reads.
+
+    Attributes
+    ----------
+    run : RunDirectory
+    group : Group
+    """
+
+    run: RunDirectory
+    group: Group
+
+    @property
+    def number(self) -> int:
+        """Number of the group."""
+        return self.group.number
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+        return self.group.name
+
+    @property
+    def input(self) -> int:
+        """Number of input rows."""
+        return self.group.input
+
+    def read_decisions(self) -> pa.Table:
+        """Return the decisions of the group's rows."""
+        return read_table(self.run.part("decisions", self.number))
+
+    def slice_of(self, rows: Rows) -> slice:
+        """Return where the group's rows are among some ascending rows."""
+        return slice(*np.searchsorted(rows, [self.group.first, self.group.first + self.group.input]))
+
+    def read_vectors(self, rows: Rows) -> NDArray[np.float16]:
+        """Return the vectors of some rows of the group, in the order of the rows."""
+        return read_vectors_of_rows(self.run, self.group, rows)
+
+
+@dataclass(frozen=True)
+class GatheredVectors:
+    """Vectors from all groups, on disk, that the tasks compare their rows with.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,), int64, ascending
+    path : Path
+        Array float16 (m, d).
+    """
+
+    rows: Rows
+    path: Path
+
+    def similarity(self, unit: NDArray[np.float16], rows: Rows) -> NDArray[np.float64]:
+        """Return the cosine of each vector (n, d) with the gathered vector of the row at its place (n,)."""
+        if not len(rows):
+            return np.zeros(0)
+        other = np.asarray(read_array(self.path)[np.searchsorted(self.rows, rows)])
+        both = Vectors.of(np.concatenate((unit, other)))
+        places = np.arange(len(rows))
+        return cosine_of_pairs(both.x, both.squares, places, len(rows) + places)
+
+
+class GoneRows(NamedTuple):
+    """Rows of a group whose ids are in the list of vanished samples.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (g,), int64, ascending
+    kept : ndarray of shape (g,), bool
+    representative : ndarray of shape (g,), int64
+    found : ndarray of int64
+        Places in the list of the ids that are in the group, those of rejected rows among them.
+    """
+
+    rows: Rows
+    kept: NDArray[np.bool_]
+    representative: Rows
+    found: Rows
+
+
+class Orphans(NamedTuple):
+    """Rows of a group that stay and whose representative has vanished.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int64, ascending
+    back : ndarray of shape (n,), int64
+        What each goes back to, as `promotion.trace_back` gives it.
+    similarity : ndarray of shape (n,), float64
+        Cosine with that row.
+    kept : ndarray of shape (n,), bool
+    """
+
+    rows: Rows
+    back: Rows
+    similarity: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+
+class RewrittenGroup(NamedTuple):
+    """A group whose new parts are written.
+
+    Attributes
+    ----------
+    changes : dict of str to int
+        How each of the manifest's counts changes.
+    least : float
+        Least similarity of an orphan to its new representative; 1 without orphans.
+    seals : dict of str to str
+        Seal of each new part, by its path below the run directory.
+    """
+
+    changes: dict[str, int]
+    least: float
+    seals: dict[str, str]
+
+
+def find_gone(group: DecidedGroup, ids: Path) -> GoneRows:
+    """Return the rows of a group whose ids are in the list at a path."""
+    table = group.read_decisions().select(["row", "id", "kept", "representative"])
+    gone, named = find_ids(ids, table.column("id"))
+    rejected = read_table(group.run.part("rejected", group.number), ["id"])
+    _, before = find_ids(ids, rejected.column("id"))
+    rows, kept, representative = (_column(table, name)[gone] for name in ("row", "kept", "representative"))
+    return GoneRows(rows, kept, representative, np.concatenate((named, before)))
+
+
+def find_orphans(group: DecidedGroup, gone: Rows, back_of_gone: Rows, gathered: GatheredVectors) -> Orphans:
+    """Return the rows of a group whose representative has vanished."""
+    table = group.read_decisions()
+    rows, representative = _column(table, "row"), _column(table, "representative")
+    own = np.isin(representative, gone) & ~np.isin(rows, gone)
+    back = back_of_gone[np.searchsorted(gone, representative[own])]
+    similarity = gathered.similarity(group.read_vectors(rows[own]), back)
+    return Orphans(rows[own], back, similarity, _column(table, "kept")[own])
+
+
+def gather_vectors(group: DecidedGroup, rows: Rows) -> NDArray[np.float16]:
+    """Return the vectors of those of some ascending rows that are in a group, in order."""
+    return group.read_vectors(rows[group.slice_of(rows)])
+
+
+def find_clusters(group: DecidedGroup, rows: Rows) -> Rows:
+    """Return the clusters of those of some ascending rows that are in a group, in order."""
+    table = group.read_decisions()
+    return _column(table, "cluster")[np.isin(_column(table, "row"), rows)]
+
+
+def rewrite_group(
+    group: DecidedGroup,
+    aside: Path,
+    gone: Rows,
+    reason: str,
+    orphans: Rows,
+    representative: Rows,
+    gathered: GatheredVectors,
+    schema: pa.Schema,
+) -> RewrittenGroup:
+    """Write the new parts of a group.
+
+    Parameters
+    ----------
+    group : DecidedGroup
+    aside : Path
+        Folder of the new parts.
+    gone : ndarray of shape (g,), int64, ascending
+        Vanished rows of the group.
+    reason : str
+        Why they are rejected.
+    orphans : ndarray of shape (n,), int64, ascending
+        Orphans of the group.
+    representative : ndarray of shape (n,), int64
+        Their new representatives.
+    gathered : GatheredVectors
+        Vectors of the representatives.
+    schema : Schema
+        Schema of kept/.
+    """
+    run, number, parts = group.run, group.number, RunDirectory(aside)
+    before = group.read_decisions()
+    left = np.isin(_column(before, "row"), gone)
+    table = before.filter(pa.array(~left))
+    rows = _column(table, "row")
+    similarity = gathered.similarity(group.read_vectors(orphans), representative)
+    table = _set_representatives(table, np.searchsorted(rows, orphans), orphans, representative, similarity)
+    write_table(parts.part("decisions", number), table)
+    kept_rows = rows[_column(table, "kept")]
+    with open_table_writer(parts.part("kept", number), schema) as kept:
+        for record, first in group.group.shards():
+            stays = np.isin(first + record.positions(), kept_rows)
+            kept.write_table(conform(read_shard_metadata(run, record).filter(pa.array(stays)), schema))
+    rejected = read_table(run.part("rejected", number))
+    out = _reject(before.filter(pa.array(left)), group, reason)
+    write_table(parts.part("rejected", number), pa.concat_tables([rejected, out.cast(rejected.schema)]).sort_by("row"))
+    seals = {str(parts.part(f, number).relative_to(aside)): seal(parts.part(f, number)) for f in FOLDERS}
+    old, new = _count(before), _count(table)
+    changes = {name: new[name] - old[name] for name in new} | {"rejected": len(out)}
+    return RewrittenGroup(changes, float(similarity[representative != orphans].min(initial=1.0)), seals)
+
+
+def _set_representatives(
+    table: pa.Table, places: Rows, orphans: Rows, representative: Rows, similarity: NDArray[np.float64]
+) -> pa.Table:
+    """Return decisions in which the orphans, at these places, have new representatives."""
+    columns = {name: _column(table, name).copy() for name in ("kept", "representative", "similarity")}
+    columns["kept"][places] |= representative == orphans
+    columns["representative"][places] = representative
+    columns["similarity"][places] = np.where(representative == orphans, 1.0, similarity)
+    for name, values in columns.items():
+        index = table.column_names.index(name)
+        table = table.set_column(index, name, pa.array(values, from_pandas=name == "similarity"))
+    return table
+
+
+def _reject(decisions: pa.Table, group: DecidedGroup, reason: str) -> pa.Table:
+    """Return the lines of rejected/ for some decisions."""
+    out = decisions.select(["row", "id"])
+    out = out.append_column("source", pa.array(group.group.sources(_column(out, "row")), pa.string()))
+    return out.append_column("reason", pa.array([reason] * len(out), pa.string()))
+
+
+def _count(table: pa.Table) -> dict[str, int]:
+    kept = _column(table, "kept")
+    return {
+        "valid": len(kept),
+        "kept": int(kept.sum()),
+        "removed": int((~kept).sum()),
+        "readmitted": int(_column(table, "readmitted").sum()),
+    }
+
+
+def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors) -> float:
+    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without such a pair.
+
+    Re-admitted rows are left aside, and so is the cosine of a row with itself.
+
+    Parameters
+    ----------
+    group : DecidedGroup
+    aside : Path
+        Folder of the new parts.
+    clusters : ndarray of shape (p,), int64
+        Clusters of the promoted rows.
+    promoted : GatheredVectors
+        Vectors of the promoted rows.
+    """
+    part = RunDirectory(aside).part("decisions", group.number)
+    table = read_table(part) if part.is_file() else group.read_decisions()
+    judged = _column(table, "kept") & ~_column(table, "readmitted") & np.isin(_column(table, "cluster"), clusters)
+    rows, cluster = _column(table, "row")[judged], _column(table, "cluster")[judged]
+    order, by_cluster = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
+    rows, cluster = rows[order], cluster[order]
+    unit, promoted_unit = group.read_vectors(rows), np.asarray(read_array(promoted.path))
+    largest = -2.0
+    for number in np.unique(cluster):
+        own = slice(*np.searchsorted(cluster, [number, number + 1]))
+        theirs = by_cluster[slice(*np.searchsorted(clusters[by_cluster], [number, number + 1]))]
+        same = np.isin(rows[own], promoted.rows[theirs])
+        others, themselves = Vectors.of(unit[own][~same]), Vectors.of(unit[own][same])
+        against = Vectors.of(promoted_unit[theirs])
+        if len(others):
+            largest = max(largest, float(most_similar(others, against)[1].max()))
+        if len(themselves):
+            pairs = cosines(themselves, against)
+            pairs[rows[own][same][:, None] == promoted.rows[theirs]] = -2.0
+            largest = max(largest, float(pairs.max()))
+    return largest
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    return table.column(name).to_numpy()

@@ -1,0 +1,275 @@
+"""The replacement stage: which rows leave a finished run, which are promoted, and when the new parts take effect.
+
+New parts are written to a folder of their own. Only when all are complete is run.json removed, and it is written again
+last: a command that was killed has either changed nothing, or the next one completes what it began. The lists of
+vanished samples stay in gone/, so that later decisions take them out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.datasets.ids import read_ids
+from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.stages.replacement.group_rewriting import (
+    FOLDERS,
+    DecidedGroup,
+    GatheredVectors,
+    GoneRows,
+    Orphans,
+    RewrittenGroup,
+    find_clusters,
+    find_gone,
+    find_largest_cosine,
+    find_orphans,
+    gather_vectors,
+    rewrite_group,
+)
+from fairdedup.stages.replacement.promotion import Promotion, Rows, promote, trace_back
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.id_lists import unknown_ids, write_ids
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import (
+    Counts,
+    Guarantees,
+    ReplacementRecord,
+    RunManifest,
+    remove_audit,
+    write_manifest,
+)
+from fairdedup.storage.run_files import (
+    is_up_to_date,
+    mark_up_to_date,
+    move_file,
+    read_json,
+    read_table,
+    remove_folder,
+    write_array,
+)
+from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.tasks import Result, Submit, Task, map_groups
+
+
+def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: Submit) -> RunManifest:
+    """Take vanished samples out of a finished run and promote the rows that take their place.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    manifest : RunManifest
+        Manifest of the finished run.
+    gone_file : Path
+        File of the ids of vanished samples.
+    submit : Submit
+
+    Returns
+    -------
+    RunManifest
+        The new manifest.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    FairdedupError
+        If the counts would not add up: then nothing is changed.
+    """
+    run = embedded.directory
+    new = _write_parts(embedded, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
+    if not (run.replaced / FOLDERS[0]).is_dir():  # none of the ids is in the run
+        remove_folder(run.replaced)
+        return new
+    new.write(run.new_manifest)  # from here on the replacement is decided, and any later command can complete it
+    return complete_replacement(run) or new
+
+
+def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
+    """Repeat the earlier replacements of a run on new decisions, whose manifest is not written yet.
+
+    They are repeated one by one, in their order, so that the same decisions end with the same bytes.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    manifest : RunManifest
+        Manifest of the new decisions.
+    submit : Submit
+
+    Returns
+    -------
+    RunManifest
+        The new manifest.
+
+    Raises
+    ------
+    UserError
+        If a list of vanished samples is damaged.
+    """
+    run = embedded.directory
+    for number in range(_count_lists(run)):
+        path = run.gone(number)
+        name = (read_json(path.with_suffix(".json")) or {}).get("made of")
+        if not is_up_to_date(path, str(name)):
+            raise UserError(f"{path} is damaged, and with it who has gone from {run.root}: bring it back, or --restart")
+        ids = read_table(path).column("id").combine_chunks()
+        manifest = _write_parts(embedded, manifest, ids, str(name), submit)
+        _move_parts(run)
+        remove_folder(run.replaced)
+    return manifest
+
+
+def complete_replacement(run: RunDirectory) -> RunManifest | None:
+    """Move the new parts of a replacement to their places, and return its manifest; None where there is none.
+
+    Parts that are not complete are removed: then the run stays as it was. A replacement that was stopped is completed.
+    """
+    manifest = RunManifest.read(run.new_manifest)
+    if manifest is not None:
+        run.manifest.unlink(missing_ok=True)
+        remove_audit(run)
+        state = StateDirectory(run.root)
+        if state.file.is_file():  # it describes the run before the replacement, and is made again afterwards
+            move_file(state.file, state.stale)
+        files = {name: sealed for name, sealed in manifest.files.items() if not name.startswith("state/")}
+        manifest = manifest.model_copy(update={"files": files})
+        _move_parts(run)
+        _move_list(run)
+        write_manifest(run, manifest)
+    remove_folder(run.replaced)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """All groups of a run, and the folder that a replacement writes to."""
+
+    groups: list[DecidedGroup]
+    aside: Path
+    submit: Submit
+
+    def map(self, stage: str, function: Callable[..., Result], *shared: Any) -> list[Result]:
+        return map_groups(self.submit, stage, function, self.groups, *shared)
+
+    def gather(self, name: str, rows: Rows) -> GatheredVectors:
+        """Write the vectors of some ascending rows to a file that all tasks can read."""
+        found = [vectors for vectors in self.map("gather", gather_vectors, rows) if len(vectors)]
+        write_array(self.aside / name, np.concatenate(found) if found else np.zeros((0, 0), np.float16))
+        return GatheredVectors(rows, self.aside / name)
+
+    def find_gone(self, ids: Path) -> GoneRows:
+        found = self.map("find", find_gone, ids)
+        return GoneRows(*map(np.concatenate, zip(*found, strict=True)))
+
+    def find_orphans(self, gone: GoneRows) -> Orphans:
+        back = trace_back(gone.rows, gone.kept, gone.representative)
+        gathered = self.gather("roots.npy", np.unique(back[back >= 0]))
+        found = self.map("find", find_orphans, gone.rows, back, gathered)
+        return Orphans(*map(np.concatenate, zip(*found, strict=True)))
+
+    def rewrite(
+        self, gone: Rows, reason: str, orphans: Rows, representative: Rows, schema: pa.Schema
+    ) -> RewrittenGroup:
+        """Write the new parts of the groups that change, and return what changes in sum."""
+        gathered = self.gather("heirs.npy", np.unique(representative))
+        order = np.argsort(orphans)
+        orphans, representative = orphans[order], representative[order]
+        tasks = []
+        for group in self.groups:
+            left, own = gone[group.slice_of(gone)], group.slice_of(orphans)
+            if len(left) or len(orphans[own]):
+                arguments = (group, self.aside, left, reason, orphans[own], representative[own], gathered, schema)
+                tasks.append(Task(arguments, group.input, group.name))
+        return _sum_up(self.submit("replace", rewrite_group, tasks))
+
+
+def _sum_up(groups: list[RewrittenGroup]) -> RewrittenGroup:
+    changes: dict[str, int] = {}
+    seals: dict[str, str] = {}
+    for group in groups:
+        seals |= group.seals
+        for name, change in group.changes.items():
+            changes[name] = changes.get(name, 0) + change
+    return RewrittenGroup(changes, min((group.least for group in groups), default=1.0), seals)
+
+
+def _write_parts(embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: str, submit: Submit) -> RunManifest:
+    """Write the new parts of a replacement, and return the manifest that they will have."""
+    run = embedded.directory
+    aside = run.replaced
+    remove_folder(aside)
+    write_ids(aside / "gone.parquet", ids)
+    mark_up_to_date(aside / "gone.parquet", name)
+    groups = _Groups([DecidedGroup(run, group) for group in embedded.groups], aside, submit)
+    gone = groups.find_gone(aside / "gone.parquet")
+    warnings = [*manifest.warnings, *unknown_ids(ids, [gone.found], f"--gone {name}")]
+    if not len(gone.rows):
+        return manifest.model_copy(update={"warnings": warnings})
+    orphans, vanished = groups.find_orphans(gone), gone.rows[gone.kept]
+    new = promote(orphans.rows, orphans.back, orphans.similarity, orphans.kept, vanished)
+    reason = f"gone: {visible(name)}"
+    rewritten = groups.rewrite(gone.rows, reason, orphans.rows, new.representative, embedded.schema)
+    counts = _change_counts(manifest.counts, rewritten.changes)
+    guarantees = _check_guarantees(manifest, groups, new, rewritten.least)
+    record = ReplacementRecord(file=name, gone=len(gone.rows), gone_kept=len(vanished), promoted=len(new.promoted))
+    return manifest.model_copy(
+        update={
+            "warnings": warnings,
+            "counts": counts,
+            "guarantees": guarantees,
+            "shares": [],
+            "files": {**manifest.files, **rewritten.seals},
+            "replaced": [*manifest.replaced, record],
+        }
+    )
+
+
+def _change_counts(counts: Counts, changes: dict[str, int]) -> Counts:
+    new = counts.model_copy(update={name: getattr(counts, name) + change for name, change in changes.items()})
+    if not new.add_up:
+        raise FairdedupError(f"the counts do not add up ({new}): nothing was changed; please report this")
+    return new
+
+
+def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, least: float) -> Guarantees:
+    """Return what still holds; a guarantee that did not hold before is not checked."""
+    if manifest.eps is None:
+        return manifest.guarantees
+    bound = 1.0 - round(manifest.eps * EPS_UNIT) / EPS_UNIT
+    distinct = manifest.guarantees.no_two_kept_are_duplicates
+    if distinct and len(new.promoted):
+        promoted = groups.gather("promoted.npy", new.promoted)
+        clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted))
+        distinct = not max(groups.map("check", find_largest_cosine, groups.aside, clusters, promoted)) > bound
+    represented = manifest.guarantees.every_removed_has_a_kept_representative and least > bound
+    return manifest.guarantees.model_copy(
+        update={"no_two_kept_are_duplicates": distinct, "every_removed_has_a_kept_representative": represented}
+    )
+
+
+def _count_lists(run: RunDirectory) -> int:
+    return len(list(run.gone(0).parent.glob("gone_*.parquet")))
+
+
+def _move_parts(run: RunDirectory) -> None:
+    for folder in FOLDERS:
+        for part in sorted((run.replaced / folder).glob("part-*.parquet")):
+            move_file(part, run.root / folder / part.name)
+
+
+def _move_list(run: RunDirectory) -> None:
+    own = run.gone(_count_lists(run))
+    for source, target in (
+        (run.replaced / "gone.json", own.with_suffix(".json")),
+        (run.replaced / "gone.parquet", own),
+    ):
+        if source.is_file():  # else a command that was killed has moved it
+            own.parent.mkdir(exist_ok=True)
+            move_file(source, target)
