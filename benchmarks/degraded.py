@@ -20,10 +20,11 @@ import numpy as np
 from faces import VALUES, Faces, unit
 from fairface import BASE, ROOT, RULES, compare, draws, figures_header, load, panels_of, parser_of, report_of
 
+from fairdedup.core.memberships import choose_temperatures, compute_gaps, compute_memberships
 from fairdedup.core.moments import MembershipMoments
-from fairdedup.core.prototypes import Attribute, Prototypes, gap, membership, temperatures_of
+from fairdedup.core.prototypes import Attribute, Prototypes
 from fairdedup.core.similarity import Vectors, unit_float16
-from fairdedup.core.uncertainty import says_nothing
+from fairdedup.core.uncertainty import is_uninformative
 from fairdedup.errors import UserError
 
 COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1", "balanced cover reserve 0.2")
@@ -73,11 +74,11 @@ def degraded(prototypes: Prototypes, how: str, level: float, known: Faces, seed:
 def vague(known: Faces, prototypes: Prototypes) -> list[str]:
     """Return the attributes of which a run on all these faces would warn that memberships say nothing."""
     similarity = prototypes.similarity(Vectors.of(unit_float16(known.vectors)[0]), absent=True)
-    temperatures = temperatures_of(prototypes, "auto", lambda: [gap(s) for s in similarity])
+    temperatures = choose_temperatures(prototypes, "auto", lambda: [compute_gaps(s) for s in similarity])
     return [
         a.name
         for a, s, t in zip(prototypes.attributes, similarity, temperatures, strict=True)
-        if says_nothing(MembershipMoments.of(membership(s, t, len(a.concepts))))
+        if is_uninformative(MembershipMoments.of(compute_memberships(s, t, len(a.concepts))))
     ]
 
 

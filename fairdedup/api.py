@@ -1,10 +1,12 @@
-"""`deduplicate()`: the whole decision in memory, by the same code that the pipeline runs over files."""
+"""`deduplicate()`: the whole decision in memory, by the same code that the pipeline runs over files.
+
+This module checks and converts what the caller gives, and puts the decisions into a table. It never decides itself.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,22 +14,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdedup.arrays import as_ids, as_labels, as_mask, as_matrix, as_numbers
-from fairdedup.core import kmeans
-from fairdedup.core.approximate import one_thread_a_product
-from fairdedup.core.decision import decide
+from fairdedup.arrays import as_matrix
+from fairdedup.core.decision import Decision, decide
+from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
 from fairdedup.core.keep_fraction import parse_eps
-from fairdedup.core.parts import COLUMNS, Decided
+from fairdedup.core.model import Options
+from fairdedup.core.parts import Decided
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import ordered
-from fairdedup.core.similarity import EPS_UNIT, reason, unit_float16
-from fairdedup.core.survey import Cluster, Options
+from fairdedup.core.rules.base import Rule
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
+from fairdedup.core.similarity import EPS_UNIT, reason
 from fairdedup.errors import UserError
+from fairdedup.in_memory import (
+    ClusterInMemory,
+    RowInputs,
+    Threads,
+    count_protected,
+    holds_protected,
+    make_parts,
+    read_inputs,
+)
 
-DECISION_COLUMNS = (
-    "row", "id", "cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity",
-    "readmitted",
-)  # fmt: skip
+__all__ = ["DECISION_COLUMNS", "Result", "deduplicate"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +47,21 @@ class Result:
     kept : ndarray
         IDs of the kept samples, in input order.
     decisions : pandas.DataFrame
-        A line for each valid row, in input order: row, id, cluster, neighbourhood (the row that its step of the sweep
-        began with), kept, representative (its row; a kept sample is its own, a re-admitted one keeps the one it had
-        been removed for, -1 is none), similarity (to the representative), centroid_similarity, readmitted.
+        A line for each valid row, in input order: row, id, cluster, neighbourhood (the row of the leader of the step
+        that visited it), kept, representative (row of the kept sample that stands for it; a kept sample is its own, a
+        re-admitted one keeps the one for which it was removed, -1 is none), similarity (to the representative),
+        centroid_similarity, readmitted.
     rejected : pandas.DataFrame
         A line for each row that could not be used: row, id, reason.
     eps : float or None
         Two samples of a cluster are duplicates when their cosine is above 1 - eps; None for the rule `random`.
     counts : dict
-        input, valid, kept, removed, rejected, readmitted, clusters.
+        Number of rows: input, valid, kept, removed, rejected, readmitted; and of clusters.
     guarantees : dict
-        What was checked of this very result, re-admitted rows aside: ``no_two_kept_are_duplicates`` (of a cluster)
-        and ``every_removed_has_a_kept_representative`` (with cosine above 1 - eps).
+        What was checked of this result, re-admitted rows aside: ``no_two_kept_are_duplicates`` (of a cluster) and
+        ``every_removed_has_a_kept_representative`` (with cosine above 1 - eps).
     warnings : list of str
+        What the user should know of the result.
     """
 
     kept: NDArray[Any]
@@ -70,54 +80,13 @@ class Result:
         )
 
 
-@dataclass
-class _Memory:
-    """One cluster of embeddings held in memory."""
-
-    number: int
-    index: NDArray[np.int64]
-    all_rows: NDArray[np.int64]
-    unit: NDArray[np.float16]
-    centroid: NDArray[np.float16]
-    protected: NDArray[np.bool_] | None
-    values: NDArray[np.int64] | None
-    memo: dict[Any, Any] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return len(self.index)
-
-    def clusters(self) -> Iterator[Cluster]:
-        rows = self.all_rows[self.index]
-        yield Cluster(
-            self.number, rows, self.unit[self.index], self.centroid,
-            None if self.protected is None else self.protected[rows],
-            None if self.values is None else self.values[rows],
-        )  # fmt: skip
-
-
-class _Threads:
-    """Maps over clusters in threads, largest first; each product then takes one thread."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-
-    def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[_Memory], *args: Any) -> list[Any]:
-        if len(parts) < 2 * self.workers or self.workers == 1:
-            return [function(part, *args) for part in parts]
-        order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
-        with one_thread_a_product(), ThreadPoolExecutor(self.workers) as pool:
-            futures = {k: pool.submit(function, parts[k], *args) for k in order}
-            return [futures[k].result() for k in range(len(parts))]
-
-
 def deduplicate(
     embeddings: Any,
     keep: float | None = None,
     *,
     at_most: float | None = None,
     eps: float | None = None,
-    rule: str = "fairdedup",
+    rule: str | Rule = DEFAULT,
     prototypes: Any = None,
     ids: Any = None,
     clusters: Any = "auto",
@@ -140,40 +109,43 @@ def deduplicate(
         NumPy, torch, pandas or Arrow (a list column); any length but zero. They are scaled to unit length and rounded
         to float16 first. Rows with a value that is not finite, and zero rows, are rejected.
     keep : float, optional
-        Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Give one of keep, at_most and eps.
+        Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Give exactly one of keep, at_most and eps.
     at_most : float, optional
-        Keep at most that many: nothing is re-admitted.
+        Keep at most that fraction; in (0, 1]. Nothing is re-admitted.
     eps : float, optional
-        Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths.
-    rule : str
-        "fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour" or "random".
+        Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths,
+        0 to 2.
+    rule : str or Rule
+        Which member of a neighbourhood is kept: "fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain",
+        "random-neighbour", "random", or the name of a rule that you registered.
     prototypes : array-like of shape (c, d), or mapping attribute -> {concept: (d,)}, optional
         Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
         vectors of pictures that the attribute does not apply to.
     ids : array-like of shape (n,), optional
         Unique keys; the row numbers if not given.
     clusters : int, "auto" or array-like of shape (n,)
-        How many clusters, or the labels (integers >= 0) of a clustering you already have.
+        Number of clusters, or the labels (integers >= 0) of a clustering that you already have.
     seed : int
-        Of the clustering and the random rules.
+        Seed of the clustering and of the random rules.
     cover : bool
-        A kept sample removes only its own neighbours: every removed row has a kept duplicate, no two kept are ones.
+        Whether a kept sample removes only its own neighbours: then every removed row has a kept duplicate, and no two
+        kept rows of a cluster are duplicates.
     start : {"cluster", "zero"}
         `fairdedup`: start concept sums from the cluster's mean similarity, or from zero.
     calibrate : {"none", "zscore"}
-        `fairdedup`: standardise the similarity to each concept over the data set first.
+        `fairdedup`: standardise the similarity to each concept over the data set first, or not.
     target : {"uniform", "data"} or mapping attribute -> {concept: share}
-        `balanced`: the shares to aim at.
+        `balanced`: shares to aim at.
     temperature : float, "auto" or mapping attribute -> float
-        `balanced`: of the softmax over an attribute's concepts.
+        `balanced`: temperature of the softmax over an attribute's concepts.
     reserve : float
-        `balanced`: share of the kept count that is held back for rare rows of all clusters; 0 to 0.3.
+        `balanced`: share of the kept count that is reserved for rare rows of all clusters; 0 to 0.3.
     prefer : array-like of shape (n,), optional
         `prefer`: numbers, of which the highest of a neighbourhood is kept; missing ones (NaN) come last.
     always_keep : array-like, optional
-        Ids, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates go first.
+        IDs, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates are removed first.
     device : {"auto", "cpu", "cuda"}
-        Where k-means trains. The result after it does not depend on it.
+        Device on which k-means trains. What follows it does not depend on it.
 
     Returns
     -------
@@ -182,7 +154,7 @@ def deduplicate(
     Raises
     ------
     UserError
-        (a ValueError) In one line: what is wrong, where, and the mend.
+        (a ValueError) In one line: what is wrong, where, and a remedy.
 
     References
     ----------
@@ -197,102 +169,94 @@ def deduplicate(
     >>> len(result.kept)
     100
     """
-    options = Options(rule, cover, seed, start, calibrate, target, temperature, reserve, always_keep is not None)
+    known_rule = rule if isinstance(rule, Rule) else find_rule(rule)
+    options = Options(
+        rule=known_rule,
+        cover=cover,
+        seed=seed,
+        start=start,
+        calibrate=calibrate,
+        target=target,
+        temperature=temperature,
+        reserve=reserve,
+        protected=always_keep is not None,
+    )
     if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device {device!r} is unknown: choose auto, cpu or cuda")
-    vectors = as_matrix(embeddings)
-    n = len(vectors)
-    names = as_ids(ids, n)
-    known = None if prototypes is None else Prototypes.of(prototypes)
-    if known is not None and known.dimension != vectors.shape[1]:
+        raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
+    if (prefer is not None) != known_rule.needs_column:
         raise UserError(
-            f"prototypes have {known.dimension} dimensions and the embeddings {vectors.shape[1]}: "
+            f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` being numbers of shape (n,)"
+        )
+    vectors = as_matrix(embeddings)
+    concepts = _read_prototypes(prototypes, vectors.shape[1])
+    given = read_inputs(vectors, ids, always_keep, prefer)
+    parts = make_parts(given, clusters, seed, device)
+    eps_units = None if eps is None else parse_eps(eps)
+    decision = decide(
+        parts,
+        sum(not holds_protected(part) for part in parts),
+        options,
+        concepts,
+        Threads(os.cpu_count() or 1),
+        keep=keep,
+        at_most=at_most,
+        eps=eps_units,
+        protected=count_protected(given),
+    )
+    return _make_result(given, parts, decision)
+
+
+def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
+    """Return the prototypes, which must have the embeddings' dimension."""
+    if prototypes is None:
+        return None
+    concepts = Prototypes.of(prototypes)
+    if concepts.dimension != dimension:
+        raise UserError(
+            f"`prototypes` have {concepts.dimension} dimensions and the embeddings {dimension}: "
             "both must come from one model"
         )
-    if (prefer is not None) != (rule == "prefer"):
-        raise UserError("rule 'prefer' and prefer= go together: give rule='prefer' and numbers of shape (n,)")
-    values = None if prefer is None else ordered(as_numbers(prefer, n))
-    mask = None if always_keep is None else as_mask(always_keep, names)
-    unit, bad = _unit_in_threads(vectors)
-    rows = np.flatnonzero(bad == 0)
-    if len(rows) < n:
-        unit = unit[rows]
-    parts = _parts(unit, rows, clusters, n, seed, device, mask, values)
-    eps_units = None if eps is None else parse_eps(eps)
-    held = np.zeros(n, np.bool_) if mask is None else mask & (bad == 0)
-    without = sum(not held[rows[part.index]].any() for part in parts)
-    decision = decide(
-        parts, without, options, known, _Threads(os.cpu_count() or 1), keep, at_most, eps_units,
-        protected=int(held.sum()),
-    )  # fmt: skip
-    decisions = _table(decision.parts, decision.readmitted, names)
-    rejected = np.flatnonzero(bad)
+    return concepts
+
+
+def _make_result(given: RowInputs, parts: Sequence[ClusterInMemory], decision: Decision) -> Result:
+    decisions = _make_table(decision.parts, decision.readmitted, given.names)
+    rejected = np.flatnonzero(given.reasons)
     kept_rows = decisions["row"].to_numpy()[decisions["kept"].to_numpy()]
+    reasons = [reason(int(code)) for code in given.reasons[rejected]]
+    counts = {
+        "input": len(given.names),
+        "valid": len(given.rows),
+        "kept": len(kept_rows),
+        "removed": len(given.rows) - len(kept_rows),
+        "rejected": len(rejected),
+        "readmitted": len(decision.readmitted),
+        "clusters": len(parts),
+    }
     return Result(
-        kept=names[kept_rows],
+        kept=given.names[kept_rows],
         decisions=decisions,
-        rejected=pd.DataFrame({
-            "row": rejected, "id": names[rejected], "reason": [reason(int(c)) for c in bad[rejected]],
-        }),
+        rejected=pd.DataFrame({"row": rejected, "id": given.names[rejected], "reason": reasons}),
         eps=None if decision.eps is None else decision.eps / EPS_UNIT,
-        counts={
-            "input": n, "valid": len(rows), "kept": len(kept_rows), "removed": len(rows) - len(kept_rows),
-            "rejected": len(rejected), "readmitted": len(decision.readmitted), "clusters": len(parts),
-        },
+        counts=counts,
         guarantees=decision.guarantees,
-        warnings=[*_lost(mask, bad, names), *decision.warnings],
-    )  # fmt: skip
+        warnings=[*_warn_of_rejected(given), *decision.warnings],
+    )
 
 
-def _lost(mask: NDArray[np.bool_] | None, bad: NDArray[np.int8], names: NDArray[Any]) -> list[str]:
-    lost = np.flatnonzero((bad != 0) & (False if mask is None else mask))
+def _warn_of_rejected(given: RowInputs) -> list[str]:
+    """Return a warning where rows that are always kept cannot be used."""
+    if given.protected is None:
+        return []
+    lost = np.flatnonzero((given.reasons != 0) & given.protected)
     if not len(lost):
         return []
-    return [f"{len(lost)} of the rows always kept cannot be used and are rejected; the first is {names[lost[0]]}"]
+    first = given.names[lost[0]]
+    return [f"{len(lost)} of the rows always kept cannot be used and are rejected; the first is {first}"]
 
 
-def _unit_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
-    step = 8192
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        done = list(pool.map(lambda k: unit_float16(vectors[k : k + step]), range(0, len(vectors), step)))
-    return np.concatenate([unit for unit, _ in done]), np.concatenate([bad for _, bad in done])
-
-
-def _parts(
-    unit: NDArray[np.float16],
-    rows: NDArray[np.int64],
-    clusters: Any,
-    n: int,
-    seed: int,
-    device: str,
-    protected: NDArray[np.bool_] | None,
-    values: NDArray[np.int64] | None,
-) -> list[_Memory]:
-    """Cluster the valid rows, or take the labels that are given, into a part for each cluster."""
-    if not len(rows):
-        return []
-    if isinstance(clusters, (str, int, np.integer)):
-        k = kmeans.check_clusters(clusters, len(rows))
-        sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
-        centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
-        labels = kmeans.assign(unit, centroids)
-        numbers = np.unique(labels)
-        centroids = centroids[numbers]
-    else:
-        labels = as_labels(clusters, n)[rows]
-        numbers = np.unique(labels)
-        centroids = kmeans.centroids_of_labels(unit, labels, numbers)
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], numbers)
-    return [
-        _Memory(int(numbers[k]), index, rows, unit, centroids[k], protected, values)
-        for k, index in enumerate(np.split(order, bounds[1:]))
-        if len(index)
-    ]
-
-
-def _table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:
-    columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in COLUMNS}
+def _make_table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in DECIDED}
     order = np.argsort(columns["row"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     columns["id"] = names[columns["row"]]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
 from fairdedup.errors import NOT_TEXT, UserError, is_text
 from fairdedup.storage.object_stores import as_path, check_local, check_url, check_writable
 
@@ -78,6 +80,13 @@ def _parse_place(value: Any) -> Path:
 Place = Annotated[Path, PlainValidator(_parse_place), PlainSerializer(str, when_used="json")]
 
 
+def _check_rule(value: str) -> str:
+    """Refuse a name that is not registered."""
+    if value not in rule_names():
+        raise ValueError(f"must be one of {', '.join(rule_names())}")
+    return value
+
+
 def flag(name: str) -> str:
     """Return the flag of an option: "--at-most" of "at_most"."""
     return f"--{name.replace('_', '-')}"
@@ -104,9 +113,7 @@ class RunConfig(BaseModel):
     keep: Number | None = None
     at_most: Number | None = None
     eps: Number | None = None
-    rule: Literal["fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random"] = (
-        "fairdedup"
-    )
+    rule: Annotated[str, AfterValidator(_check_rule)] = DEFAULT
     cover: bool = False
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
@@ -173,10 +180,14 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_prefer(self) -> RunConfig:
         """Refuse a column to prefer without its rule, and the rule without its column."""
-        if self.prefer is not None and self.rule != "prefer":
-            raise ValueError(f"--prefer works only with --rule prefer; got --rule {self.rule}. Leave one of them out.")
-        if self.prefer is None and self.rule == "prefer":
-            raise ValueError("--rule prefer needs --prefer COLUMN. Name a column of numbers, as --prefer width.")
+        needs_column = find_rule(self.rule).needs_column
+        if self.prefer is not None and not needs_column:
+            implied = rule_for_column().name
+            raise ValueError(
+                f"--prefer works only with --rule {implied}; got --rule {self.rule}. Leave one of them out."
+            )
+        if self.prefer is None and needs_column:
+            raise ValueError(f"--rule {self.rule} needs --prefer COLUMN. Name a column of numbers, as --prefer width.")
         return self
 
     @model_validator(mode="after")
@@ -224,11 +235,11 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
         overridden |= {"keep", "eps"}
     known = {name: value for name, value in known.items() if name not in overridden}
     if "prefer" in given and "rule" not in given:
-        known["rule"] = "prefer"
-    elif given.get("rule", "prefer") != "prefer" and "prefer" not in given:
+        known["rule"] = rule_for_column().name
+    elif "rule" in given and "prefer" not in given and not find_rule(given["rule"]).needs_column:
         known.pop("prefer", None)
     elif "prefer" in known:
-        known.setdefault("rule", "prefer")
+        known.setdefault("rule", rule_for_column().name)
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:

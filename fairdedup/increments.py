@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.model import Inherited, Options
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import NEEDS_PROTOTYPES, SWEEPING
+from fairdedup.core.rules.registry import find_rule, sweeping_names
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.core.survey import Inherited, Options
 from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.stages.record_state import read_prototypes, write_prototypes, write_segments
@@ -176,11 +176,11 @@ def inherit(config: RunConfig, ground: Ground) -> RunConfig:
                 "begin anew by `fairdedup refit`"
             )
         update[option] = options[option]
-    rule = update.get("rule", config.rule)
-    if rule not in SWEEPING:
-        raise UserError(f"rule {rule!r} does not go with --against: choose one of {', '.join(SWEEPING)}")
-    if rule in NEEDS_PROTOTYPES and known["prototypes"] is None:
-        raise UserError(f"rule {rule!r} needs prototypes and {name!r} has none: choose a rule that needs none")
+    rule = find_rule(update.get("rule", config.rule))
+    if not rule.sweeps:
+        raise UserError(f"--rule {rule.name} does not go with --against: choose one of {', '.join(sweeping_names())}")
+    if rule.needs_prototypes and known["prototypes"] is None:
+        raise UserError(f"--rule {rule.name} needs prototypes and {name!r} has none: choose a rule that needs none")
     prototypes = known["prototypes"] or {}
     if config.prototypes is not None and (sha256_of(config.prototypes) or "") != prototypes.get("file"):
         raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
@@ -405,7 +405,7 @@ def write_state(
         "spec": None if settled.spec is None else asdict(settled.spec),
         "prototypes": known_prototypes,
         "options": {
-            "rule": options.rule, "prefer": settled.prefer, "cover": options.cover, "target": options.target,
+            "rule": options.rule.name, "prefer": settled.prefer, "cover": options.cover, "target": options.target,
             "start": options.start, "calibrate": options.calibrate, "temperature": options.temperature,
             "reserve": options.reserve,
         },

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairdedup.config import RunConfig
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import NEEDS_PROTOTYPES
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.increments import Ground, encoder_identity
@@ -40,8 +40,7 @@ def prototypes_of_run(
     if named == (None, None, None) and (read_json(left.file) or {}).get("prototypes"):
         return read_prototypes(left.prototypes)
     file = config.prototypes or (as_path(decided["prototypes"]) if decided.get("prototypes") else None)
-    config = config.model_copy(update={"prototypes": file, "rule": "semdedup", "prefer": None})
-    prototypes = prototypes_for(config, directory, workers)
+    prototypes = prototypes_for(config.model_copy(update={"prototypes": file}), directory, workers, optional=True)
     if prototypes is None:
         raise UserError(
             f"{directory.root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
@@ -126,8 +125,19 @@ def _named_model(config: RunConfig, state: dict[str, Any]) -> tuple[str | None, 
     return (named["model"], named["pretrained"]) if named else (None, None)
 
 
-def check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> None:
-    """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a bad file."""
+def check_prototypes(config: RunConfig, kind: str, state: dict[str, Any], *, optional: bool = False) -> None:
+    """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a bad file.
+
+    Parameters
+    ----------
+    config : RunConfig
+    kind : str
+        Kind of the input: images or embeddings.
+    state : dict
+        config.json.
+    optional : bool
+        Whether the caller can do without prototypes, whatever the rule needs.
+    """
     if config.model is not None:
         check_model(config.model, config.pretrained)
     elif config.pretrained is not None:
@@ -137,10 +147,11 @@ def check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> Non
         raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
     if config.against:
         return  # they come from the earlier runs
-    if config.rule in NEEDS_PROTOTYPES and kind == "embeddings" and _named_model(config, state)[0] is None:
+    needed = not optional and find_rule(config.rule).needs_prototypes
+    if needed and kind == "embeddings" and _named_model(config, state)[0] is None:
         if config.prototypes is None:
             raise UserError(
-                f"rule {config.rule!r} needs prototypes and these embeddings name no model: name the one that made "
+                f"--rule {config.rule} needs prototypes and these embeddings name no model: name the one that made "
                 "them (--model ViT-B-16 --pretrained openai), bring prototype vectors (--prototypes FILE), or use a "
                 "rule that needs none (--rule semdedup)"
             )
@@ -155,12 +166,17 @@ def check_prototypes(config: RunConfig, kind: str, state: dict[str, Any]) -> Non
         check_vectors(file)
 
 
-def prototypes_for(config: RunConfig, directory: RunDirectory, workers: Workers) -> Prototypes | None:
-    """Return the prototypes, from the run's own text tower where the file holds captions; these are kept."""
+def prototypes_for(
+    config: RunConfig, directory: RunDirectory, workers: Workers, *, optional: bool = False
+) -> Prototypes | None:
+    """Return the prototypes, from the run's own text tower where the file holds captions; these are kept.
+
+    None where nothing can embed the captions and the rule needs no prototypes, or they are `optional`.
+    """
     state = state_of(directory)
     if "input" not in state:
         directory.records()  # says which stage is missing
-    check_prototypes(config, state["input"]["kind"], state)
+    check_prototypes(config, state["input"]["kind"], state, optional=optional)
     file = config.prototypes or default_prototypes()
     if not needs_text_tower(file):
         return _fitting(read_vectors(file, directory), directory, file)

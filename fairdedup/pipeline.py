@@ -22,12 +22,14 @@ from fairdedup.audit.audit_options import AuditOptions
 from fairdedup.audit.audit_report import AuditReport
 from fairdedup.calibrated import CalibratedAttribute, calibrate_prototypes
 from fairdedup.config import STAGE_KEYS, RunConfig
-from fairdedup.core.decision import search_eps
+from fairdedup.core.eps_search import search_eps
 from fairdedup.core.keep_fraction import check_target, kept_target, parse_eps, swept_target
 from fairdedup.core.kmeans import check_clusters
+from fairdedup.core.model import Options, Plan
 from fairdedup.core.parts import count_kept
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.core.survey import Options, survey
+from fairdedup.core.survey import survey
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.datasets.labels import read_labels
@@ -248,8 +250,8 @@ def sweep_run(config: RunConfig, fractions: list[float], workers: Workers) -> li
         )
     config = _seeded(config, directory)
     options = _options(config)
-    if options.rule == "random":
-        raise UserError("rule 'random' has no eps to sweep: choose another --rule")
+    if not options.rule.has_eps:
+        raise UserError(f"--rule {options.rule.name} has no eps to sweep: choose another --rule")
     check_wishes(_wishes(config))
     evaluation = _evaluation(config, directory, None, workers)
     with curated(directory, replace_field(_wishes(config), evaluation=evaluation), workers.submit) as marks:
@@ -262,13 +264,13 @@ def _sweep(config: RunConfig, fractions: list[float], workers: Workers, marks: M
     valid = sum(part.rows for part in parts)
     map_parts = run_over(workers.submit)
     needed = prototypes_for(config, directory, workers) if options.cover else None
-    plan = survey(parts, options if options.cover or options.rule == "semdedup-chain" else Options("semdedup"),
-                  needed, map_parts)  # fmt: skip
+    # Without cover no count depends on what a survey finds.
+    plan = survey(parts, options, needed, map_parts) if options.cover else Plan(options)
     lines = []
     for fraction in fractions:
         target = kept_target(fraction, valid)
         check_target(fraction, valid, clusters, marks.always_kept)
-        reserve = options.reserve if options.rule == "balanced" else 0.0
+        reserve = options.reserve if options.rule.reserves_seats else 0.0
         searched = swept_target(target, valid, reserve, clusters + marks.always_kept)
         eps = search_eps(parts, plan, searched, valid, map_parts)
 
@@ -424,8 +426,8 @@ def _check_amount(config: RunConfig) -> None:
         raise UserError("--exclude-near-eps without --exclude-near: name the evaluation samples too")
     if config.eps is not None:
         parse_eps(config.eps)
-        if config.rule == "random":
-            raise UserError("rule 'random' has no eps: give --keep or --at-most in place of --eps")
+        if not find_rule(config.rule).has_eps:
+            raise UserError(f"--rule {config.rule} has no eps: give --keep or --at-most in place of --eps")
 
 
 def _seeded(config: RunConfig, directory: RunDirectory) -> RunConfig:
@@ -437,9 +439,16 @@ def _seeded(config: RunConfig, directory: RunDirectory) -> RunConfig:
 
 def _options(config: RunConfig) -> Options:
     return Options(
-        config.rule, config.cover, config.seed, config.start, config.calibrate, config.target, config.temperature,
-        config.reserve, config.always_keep is not None,
-    )  # fmt: skip
+        rule=find_rule(config.rule),
+        cover=config.cover,
+        seed=config.seed,
+        start=config.start,
+        calibrate=config.calibrate,
+        target=config.target,
+        temperature=config.temperature,
+        reserve=config.reserve,
+        protected=config.always_keep is not None,
+    )
 
 
 def _wishes(config: RunConfig) -> Wishes:

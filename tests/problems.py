@@ -1,4 +1,4 @@
-"""Seeded problems for the tests of the core, and the comparison of a result with the slow twin (oracles.py).
+"""Seeded problems for the tests of the core, and the comparison of a result with the slow twin (oracles/).
 
 A problem is a clustered data set with prototypes, an eps and a keep fraction. Random ones mix near duplicates at
 every distance, copies, integers, a common offset (as real CLIP has) and uneven lengths; most values of eps lie on the

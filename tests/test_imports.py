@@ -25,7 +25,7 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "storage": {"errors"},
     "sample": {"errors"},
     "report": {"core", "storage", "errors"},
-    "config": WITH_STORAGE,
+    "config": WITH_STORAGE | {"core"},
     "progress": {"errors"},
     "stages": STAGES_USE,
     "prototype_files": STAGES_USE,
@@ -40,7 +40,8 @@ MAY_IMPORT = {  # room or module directly in the package -> what of ours it may 
     "gate": {"audit", "drift", "storage", "errors"},
     "handover": {"stages", "datasets", "storage", "workers", "errors"},
     "arrays": {"errors"},
-    "api": {"arrays", "core", "errors"},
+    "in_memory": {"arrays", "core"},
+    "api": {"arrays", "core", "errors", "in_memory"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

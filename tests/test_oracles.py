@@ -1,4 +1,4 @@
-"""Pins the oracle itself (tests/oracles.py) with cases small enough to work out by hand, as the comments do.
+"""Pins the oracle itself (tests/oracles/) with cases small enough to work out by hand, as the comments do.
 
 Vectors are mostly exact in float16 (axes, and halves such as HALF), so that every cosine below is exact.
 """
@@ -446,7 +446,7 @@ def test_broken_guarantees_are_counted() -> None:
 def test_a_random_share_is_only_counted() -> None:
     decision = {"kept": np.array([True, False, True, False]), "readmitted": np.zeros(4, dtype=bool)}
     assert oracles.random_fault(decision, 0.5) == ""
-    assert oracles.random_fault(decision, 0.25) == "2 kept where 1 were due"
+    assert oracles.random_fault(decision, 0.25) == "2 kept where 1 were expected"
     assert oracles.random_fault({**decision, "readmitted": decision["kept"]}, 0.5) == "rows readmitted"
 
 

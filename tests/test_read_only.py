@@ -109,7 +109,7 @@ print(fairdedup.__file__, len(kept.kept))
 
 
 WHERE = """
-import fairdedup.core, numba, os
+import fairdedup.core.compiled, numba, os
 print(os.environ["NUMBA_CACHE_DIR"] == numba.config.CACHE_DIR, numba.config.CACHE_DIR)
 """
 

@@ -18,7 +18,7 @@ from runs import UNUSABLE, manifest, prototype_vectors
 
 from fairdedup.config import RunConfig
 from fairdedup.core import kmeans
-from fairdedup.core.rules import row_hash
+from fairdedup.core.row_hash import row_hash
 from fairdedup.pipeline import prune_stage
 from fairdedup.progress import StageProgress
 from fairdedup.stages.clustering import ClusterOptions, train_centroids

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fairdedup.audit.audit_options import AuditOptions
 from fairdedup.audit.measures import AuditedAttribute
-from fairdedup.core.groups import Cells
+from fairdedup.core.groups import GroupCells
 from fairdedup.errors import UserError
 
 MOST_GROUPS = 400  # of an intersection that the user did not name
@@ -54,6 +54,6 @@ def lay_out_attributes(known: Sequence[NamedGroups], options: AuditOptions) -> t
             continue
         labels = tuple(tuple(known[p].groups[c] for p, c in zip(places, cell, strict=True)) for cell in cells)
         columns = slice(start, start + len(cells))
-        attributes.append(AuditedAttribute(tuple(members), labels, Cells(places, cells), columns))
+        attributes.append(AuditedAttribute(tuple(members), labels, GroupCells(places, cells), columns))
         start += len(cells)
     return attributes, notes

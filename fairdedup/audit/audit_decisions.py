@@ -23,6 +23,7 @@ from fairdedup.audit.report_files import write_audit_report
 from fairdedup.audit.suggestions import suggest_samples
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.representation import CONFIDENCE
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets.labels import Labels
 from fairdedup.stages.group_counts import GroupCounts, GroupSource, LabelledGroups, PerceivedGroups, count_groups
 from fairdedup.storage.layout import RunDirectory
@@ -123,7 +124,7 @@ def _measure_groups(
     counts = map_decisions("count", count_groups, source, [attribute.cells for attribute in attributes])
     before, after = _add_up(counts, len(read_json(run.sizes)), sum(len(a.labels) for a in attributes))
     prune = manifest["config"]["prune"]
-    of_run = prune.get("target", "uniform") if prune["rule"] == "balanced" else "uniform"
+    of_run = prune.get("target", "uniform") if "target" in find_rule(prune["rule"]).reads else "uniform"
     settings = MeasureSettings(
         unit=source.unit,
         target=options.target or of_run,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.prototypes import Prototypes, temperatures_of
+from fairdedup.core.memberships import choose_temperatures
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.stages.group_counts import DecisionPart, PerceivedGroups, measure_gaps
 from fairdedup.stages.record_state import own_temperatures
 from fairdedup.storage.layout import RunDirectory, groups
@@ -98,4 +99,4 @@ def perceived_groups(
         return [np.concatenate(of_attribute) for of_attribute in zip(*of_parts, strict=True)]
 
     known = own_temperatures(run, prototypes)
-    return PerceivedGroups(prototypes, known or temperatures_of(prototypes, temperature, gaps))
+    return PerceivedGroups(prototypes, known or choose_temperatures(prototypes, temperature, gaps))

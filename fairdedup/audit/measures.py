@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.audit.audit_report import Amount, AttributeReport, GroupLoss, GroupReport
-from fairdedup.core.groups import Cells
+from fairdedup.core.groups import GroupCells
 from fairdedup.core.representation import (
     FOUR_FIFTHS,
     Measures,
@@ -43,7 +43,7 @@ class AuditedAttribute:
         Names of the attributes.
     labels : tuple of tuple of str
         For each group, its label of each of these attributes.
-    cells : Cells
+    cells : GroupCells
         The same as numbers.
     columns : slice
         Where its groups stand among all groups that are counted.
@@ -51,7 +51,7 @@ class AuditedAttribute:
 
     names: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
-    cells: Cells
+    cells: GroupCells
     columns: slice
 
     def group_name(self, group: int) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairdedup.audit.audit_report import SuggestionReport
 from fairdedup.audit.decision_parts import MapDecisions
-from fairdedup.core.uncertainty import SCORE_UNIT, spread
+from fairdedup.core.uncertainty import SCORE_UNIT, apportion
 from fairdedup.stages.group_counts import (
     PerceivedGroups,
     UncertaintySums,
@@ -56,7 +56,7 @@ def suggest_samples(
     for part in sums:
         mass[part.clusters] += part.mass
         rows[part.clusters] += part.rows
-    seats = spread(mass, rows, number)
+    seats = apportion(mass, rows, number)
     chosen = np.flatnonzero(seats)
     candidates = map_decisions("suggest", select_uncertain, source, chosen, seats[chosen], each=labelled)
     samples = select_highest(pa.concat_tables(candidates), chosen, seats[chosen])

@@ -12,11 +12,10 @@ from typing import Any
 import click
 
 from fairdedup.cli.help_format import GroupedOption
-from fairdedup.cli.value_types import FILE, PLACE, NumberOrAuto
+from fairdedup.cli.value_types import FILE, PLACE, NumberOrAuto, RuleName
+from fairdedup.core.rules.registry import DEFAULT
 
 Decorator = Callable[[Any], Any]
-
-RULES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
 
 option = partial(click.option, cls=GroupedOption)
 _amount = partial(option, heading="Amount to keep")
@@ -46,9 +45,7 @@ OPTIONS: dict[str, Decorator] = {
         "--max-rejected", type=float, help="Stop if a larger share of the rows is rejected.  [default: 0.05]"
     ),
     # Rule
-    "rule": _rule(
-        "--rule", type=click.Choice(RULES), help="Which sample of a neighbourhood is kept.  [default: fairdedup]"
-    ),
+    "rule": _rule("--rule", type=RuleName(), help=f"Which sample of a neighbourhood is kept.  [default: {DEFAULT}]"),
     "cover": _rule("--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates."),
     "prototypes": _rule(
         "--prototypes",

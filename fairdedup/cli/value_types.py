@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fairdedup.core.rules.registry import rule_names
 from fairdedup.errors import UserError
 from fairdedup.storage.object_stores import as_path, check_local
 
@@ -53,6 +54,20 @@ class NumberOrAuto(click.ParamType):
         except ValueError:
             kind = "a whole number" if self.number is int else "a number"
             raise UserError(f"{flag_of(param, ctx)} must be {kind} or auto; got {value!r}.") from None
+
+
+class RuleName(click.ParamType):
+    """The name of a registered rule, rules that were registered after this module was loaded included."""
+
+    name = "rule"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the names of the rules, as the help shows them."""
+        return f"[{'|'.join(rule_names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        return click.Choice(rule_names()).convert(value, param, ctx)
 
 
 class Names(click.ParamType):

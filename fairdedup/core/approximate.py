@@ -1,8 +1,8 @@
 """Find candidates fast: products of low precision with a rigorous bound on how far each is from the exact cosine.
 
-Whatever lies within the bound of a threshold is settled in float64 by similarity.py, so the result is the same with
-every finder on every machine. Two of them: float32, whose error is that of adding up; and 8-bit integers about the
-cluster's mean, three to five times as fast on processors with VNNI or AMX, whose error is that of rounding.
+What lies within the bound of a threshold is settled in float64 by similarity.py, so every precision gives the same
+result on every machine. There are two: float32, with the error of the summation; and 8-bit integers around the
+cluster's mean, three to five times as fast on processors with VNNI or AMX, with the error of the rounding.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, margin
 
 INT8_ROWS = 1024  # smaller clusters are not worth rounding
@@ -33,24 +33,38 @@ _work = 0.0
 _alone = False  # each product takes one thread: the caller has threads of its own
 
 
-@dataclass(frozen=True)
-class Finder:
-    """Vectors in low precision, and what it takes to read a cosine from their products.
+class ErrorTerms(NamedTuple):
+    """What it takes to read a cosine from a product of low precision, for each of n rows.
 
     cos(i, j) is within ``error[i] + error[j]`` of
     ``(product * scale[i] * scale[j] + base[i] + base[j]) / (length[i] * length[j])``.
 
     Attributes
     ----------
-    values : ndarray of shape (n, d), float32 or int8
     length, scale, base, error : ndarrays of shape (n,), float64
+        Length of the exact vector, step of the rounding, offset of the products, and half of the bound.
     """
 
-    values: NDArray[Any]
     length: NDArray[np.float64]
     scale: NDArray[np.float64]
     base: NDArray[np.float64]
     error: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ApproximateVectors:
+    """Vectors in low precision.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n, d), float32 or int8
+        The values that are multiplied.
+    terms : ErrorTerms of n rows
+        How a product of them is read.
+    """
+
+    values: NDArray[Any]
+    terms: ErrorTerms
 
     def __len__(self) -> int:
         return len(self.values)
@@ -60,26 +74,20 @@ class Finder:
         """Whether the values are 8-bit integers."""
         return self.values.dtype == np.int8
 
-    def terms(self) -> tuple[NDArray[np.float64], ...]:
-        """Return length, scale, base and error: what the compiled loops read."""
-        return self.length, self.scale, self.base, self.error
-
-    def take(self, index: NDArray[np.integer] | slice) -> Finder:
+    def take(self, index: NDArray[np.integer] | slice) -> ApproximateVectors:
         """Return the rows at these positions."""
-        return Finder(
-            self.values[index], self.length[index], self.scale[index], self.base[index], self.error[index]
-        )  # fmt: skip
+        return ApproximateVectors(self.values[index], ErrorTerms(*(term[index] for term in self.terms)))
 
-    def move_up(self, index: NDArray[np.int64]) -> Finder:
-        """Return the rows at these ascending positions, moved to the front of this finder's own arrays."""
+    def move_up(self, index: NDArray[np.int64]) -> ApproximateVectors:
+        """Return the rows at these ascending positions, moved to the front of this object's own arrays."""
         for start in range(0, len(index), MOVED):
             rows = index[start : start + MOVED]
-            for array in (self.values, *self.terms()):
+            for array in (self.values, *self.terms):
                 array[start : start + len(rows)] = array[rows]
         return self.take(slice(len(index)))
 
-    def products(self, other: Finder) -> NDArray[Any]:
-        """Return the products with another finder's rows: (n, m), float32 or int32."""
+    def multiply(self, other: ApproximateVectors) -> NDArray[Any]:
+        """Return the products with the other's m rows: (n, m), float32 or int32."""
         global _work
         if self.rounded:
             import torch
@@ -89,16 +97,18 @@ class Finder:
         return self.values @ other.values.T
 
 
-def float32_finder(vectors: Vectors) -> Finder:
-    """Return the finder whose values are the vectors themselves."""
+def approximate_in_float32(vectors: Vectors) -> ApproximateVectors:
+    """Return the vectors themselves, with the error of a float32 product."""
     n, d = vectors.x.shape
     half = margin(d) / 2 + ARITHMETIC
-    return Finder(vectors.x, np.sqrt(vectors.squares), np.ones(n), np.zeros(n), np.full(n, half))
+    return ApproximateVectors(
+        vectors.x, ErrorTerms(np.sqrt(vectors.squares), np.ones(n), np.zeros(n), np.full(n, half))
+    )
 
 
-@nb.njit(nogil=True, cache=True)
-def _round(x, mean, levels, values, scale, base, error):  # type: ignore[no-untyped-def]
-    """Round x - mean to 8 bits with a scale for each row; error is the length of what was rounded away."""
+@njit
+def _round(x, mean, levels, values, terms):  # type: ignore[no-untyped-def]
+    """Round x - mean to 8 bits with a scale for each row; error becomes the length of what was rounded away."""
     d = x.shape[1]
     centre = 0.0
     for j in range(d):
@@ -119,31 +129,31 @@ def _round(x, mean, levels, values, scale, base, error):  # type: ignore[no-unty
             lost += (y - step * q) ** 2
             size += y * y
             along += np.float64(x[i, j]) * mean[j]
-        scale[i] = step
-        base[i] = along - centre / 2
-        error[i] = np.sqrt(lost)
-        longest = max(longest, np.sqrt(size) + error[i])
+        terms.scale[i] = step
+        terms.base[i] = along - centre / 2
+        terms.error[i] = np.sqrt(lost)
+        longest = max(longest, np.sqrt(size) + terms.error[i])
     return longest
 
 
-def int8_finder(vectors: Vectors) -> Finder:
-    """Return the finder of 8-bit integers about the mean.
+def approximate_in_int8(vectors: Vectors) -> ApproximateVectors:
+    """Return 8-bit integers around the mean.
 
     With y = x - mean = s q + r: y_i y_j - s_i s_j q_i q_j = s_i q_i r_j + r_i y_j, at most (|y| + |r|)(|r_i| + |r_j|).
     """
     n, d = vectors.x.shape
     mean = vectors.x.mean(axis=0, dtype=np.float64)
     values = np.empty((n, d), np.int8)
-    scale, base, error = np.empty(n), np.empty(n), np.empty(n)
-    levels = min(127, math.isqrt((2**31 - 1) // d))  # the sum of d products fits into 32 bits
-    longest = _round(vectors.x, mean, float(levels), values, scale, base, error)
     length = np.sqrt(vectors.squares)
-    error *= longest / np.square(length.min())
-    return Finder(values, length, scale, base, error + ARITHMETIC)
+    terms = ErrorTerms(length, np.empty(n), np.empty(n), np.empty(n))
+    levels = min(127, math.isqrt((2**31 - 1) // d))  # the sum of d products fits into 32 bits
+    longest = _round(vectors.x, mean, float(levels), values, terms)
+    error = terms.error * (longest / np.square(length.min())) + ARITHMETIC
+    return ApproximateVectors(values, terms._replace(error=error))
 
 
 @contextmanager
-def one_thread_a_product() -> Iterator[None]:
+def limit_product_threads() -> Iterator[None]:
     """Let every product take one thread, while the caller computes several at a time."""
     global _alone
     loaded = sys.modules.get("torch")
@@ -184,38 +194,87 @@ def _cpu_flags() -> str:
         return ""
 
 
-def finder(vectors: Vectors) -> Finder:
-    """Return the finder that suits a cluster and this machine.
+def approximate(vectors: Vectors) -> ApproximateVectors:
+    """Return vectors in the precision that suits the cluster and this machine.
 
-    A process that has not loaded torch does so only after float32 work that takes longer than the loading.
+    A process that has not loaded torch loads it only after float32 work that takes longer than the loading.
     """
     if len(vectors) >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
         worth = "torch" in sys.modules or (_work > INT8_WORK and find_spec("torch") is not None)
         if worth and int8_products_are_exact():
-            return int8_finder(vectors)
-    return float32_finder(vectors)
+            return approximate_in_int8(vectors)
+    return approximate_in_float32(vectors)
 
 
-@nb.njit(nogil=True, cache=True)
-def column_bounds(floor, length, scale, base, error, first, second, third):  # type: ignore[no-untyped-def]
-    """Fill what `reaches` needs of each column, to tell whether its cosine may be above floor[c]."""
-    for c in range(length.shape[0]):
+class ColumnBounds(NamedTuple):
+    """What `mark_reaching` needs of each of m columns, to tell whether its cosine may be above a floor.
+
+    Attributes
+    ----------
+    first, second, third : ndarrays of shape (m,), float32
+        Coefficients of the entries of `RowBounds`.
+    """
+
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+    third: NDArray[np.float32]
+
+
+class RowBounds(NamedTuple):
+    """What `mark_reaching` needs of a row."""
+
+    a: np.float32
+    b: np.float32
+    c: np.float32
+
+
+@njit
+def bound_columns(floor, terms):  # type: ignore[no-untyped-def]
+    """Return the bounds of columns whose cosine may be above floor[c]."""
+    length, scale, base, error = terms
+    m = length.shape[0]
+    first, second, third = np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32)
+    for c in range(m):
         first[c] = (floor[c] - error[c]) * length[c] / scale[c]
         second[c] = base[c] / scale[c]
         third[c] = 1.0 / scale[c]
+    return ColumnBounds(first, second, third)
 
 
-@nb.njit(nogil=True, cache=True)
-def row_bounds(length, scale, base, error):  # type: ignore[no-untyped-def]
-    """Return what `reaches` needs of a row; lengths are at most 1.001, since vectors are unit float16 ones."""
-    return np.float32(length / scale), np.float32(1.0 / scale), np.float32((base + 1.01 * error) / scale)
+@njit
+def take_terms(terms, r):  # type: ignore[no-untyped-def]
+    """Return the ErrorTerms of row r alone."""
+    return ErrorTerms(terms.length[r], terms.scale[r], terms.base[r], terms.error[r])
 
 
-@nb.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
-def mark_reaching(products, first, second, third, a, b, c, marks):  # type: ignore[no-untyped-def]
+@njit
+def bound_row(row):  # type: ignore[no-untyped-def]
+    """Return the bounds of a row, given its terms; lengths are at most 1.001, since vectors are unit float16 ones."""
+    return RowBounds(
+        np.float32(row.length / row.scale),
+        np.float32(1.0 / row.scale),
+        np.float32((row.base + 1.01 * row.error) / row.scale),
+    )
+
+
+@njit(fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
+def mark_reaching(products, columns, row, marks):  # type: ignore[no-untyped-def]
     """Mark the columns of a row that may be above their floor; few are, and eight marks are one word to look at."""
+    first, second, third = columns.first, columns.second, columns.third
+    a, b, c = row.a, row.b, row.c
     for k in range(products.shape[0]):
         marks[k] = (np.float32(products[k]) - first[k] * a + second[k] * b + third[k] * c) >= np.float32(0.0)
+
+
+@njit
+def read_cosine(product, row, column):  # type: ignore[no-untyped-def]
+    """Return the cosine that a product stands for, and how far the exact one may be from it.
+
+    `row` and `column` are the ErrorTerms of one vector each: numbers, since a tuple of arrays would have the references
+    to them counted in every turn of a loop.
+    """
+    scaled = product * row.scale * column.scale + row.base + column.base
+    return scaled / (row.length * column.length), row.error + column.error
 
 
 def no_marks(width: int) -> NDArray[np.uint8]:

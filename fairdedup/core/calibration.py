@@ -1,8 +1,8 @@
-"""Prototypes and a temperature fitted to a few hundred labels: what a softmax over captions says becomes a probability.
+"""Fit prototypes and a temperature to a few hundred labels, so that a softmax over captions becomes a probability.
 
-Captions of a contrastive model favour some concepts, and are too sure or not sure enough (Guo et al. 2017).
-Here the prototypes lean, within the unit sphere, towards what the labels say, held back to where the captions put them.
-Never used without labels; the result is saved, since the floats of this fit may differ between machines.
+Captions of a contrastive model favour some concepts, and are too confident or not confident enough (Guo et al. 2017).
+Here the prototypes move on the unit sphere towards the labels, and a ridge term keeps them near the captions' place.
+Never used without labels. The result is saved, since the floats of this fit may differ between machines.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.prototypes import LEAST_TEMPERATURE
+from fairdedup.core.memberships import LEAST_TEMPERATURE
 from fairdedup.errors import UserError
 
-RIDGE = 1.0  # how strongly prototypes are held to where they were; mean cross entropy is the other term
+RIDGE = 1.0  # weight of the squared distance to the given prototypes; mean cross entropy is the other term
 FOLDS = 5
 
 
@@ -27,8 +27,9 @@ class Fit:
     Attributes
     ----------
     vectors : ndarray of shape (c, d), float64, unit rows
+        Prototype of each concept.
     temperature : float
-        To 4 decimals.
+        Temperature of the softmax, to 4 decimals.
     """
 
     vectors: NDArray[np.float64]
@@ -55,9 +56,17 @@ def calibrate(
     Parameters
     ----------
     vectors : ndarray of shape (n, d), unit rows
+        The labelled samples.
     labels : ndarray of shape (n,), integers 0 to c - 1
+        Concept of each sample.
     prototypes : ndarray of shape (c, d), unit rows
+        Where the fit starts, and what the ridge term keeps it near.
     ridge : float
+        Weight of that term.
+
+    Returns
+    -------
+    Fit
 
     Raises
     ------
@@ -68,10 +77,10 @@ def calibrate(
 
     c, d = prototypes.shape
     if c < 2:
-        raise UserError("one concept alone has nothing to be told from: calibrate attributes with two or more")
-    lacking = sorted(set(range(c)) - set(labels.tolist()))
-    if lacking:
-        raise UserError(f"concept {lacking[0]} has no label: label some samples of each concept")
+        raise UserError("an attribute with one concept cannot be calibrated: choose attributes with two or more")
+    missing = sorted(set(range(c)) - set(labels.tolist()))
+    if missing:
+        raise UserError(f"concept {missing[0]} has no label: label some samples of each concept")
     n = len(labels)
     true = np.zeros((n, c))
     true[np.arange(n), labels] = 1
@@ -119,11 +128,11 @@ def held_out_entropy(
     total = 0.0
     for k in range(FOLDS):
         seen, unseen = fold != k, fold == k
-        there = np.unique(labels[seen])
+        present = np.unique(labels[seen])
         own = prototypes.copy()
         temperature = likeliest_temperature(vectors[seen], labels[seen], prototypes)
-        if len(there) > 1:
-            fit = calibrate(vectors[seen], np.searchsorted(there, labels[seen]), prototypes[there])
-            own[there], temperature = fit.vectors, fit.temperature
+        if len(present) > 1:
+            fit = calibrate(vectors[seen], np.searchsorted(present, labels[seen]), prototypes[present])
+            own[present], temperature = fit.vectors, fit.temperature
         total += cross_entropy(Fit(own, temperature), vectors[unseen], labels[unseen]) * np.count_nonzero(unseen)
     return total / len(labels)

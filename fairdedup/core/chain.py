@@ -1,29 +1,44 @@
-"""`semdedup-chain`: what SemDeDup's published code does, for reproducing old runs.
+"""`semdedup-chain`: what SemDeDup's published code does, to reproduce old runs.
 
-In visiting order a row goes when its similarity to any earlier row, removed ones included, exceeds 1 - eps; its
+In visiting order, a row is removed when its similarity to any earlier row, removed ones included, exceeds 1 - eps. Its
 representative is the most similar earlier row and may itself be removed. The paper's rule is `semdedup`.
 """
 
 from __future__ import annotations
 
-import numba as nb
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.similarity import Vectors, cosine, margin
+from fairdedup.core.arranged import ArrangedCluster, arrange
+from fairdedup.core.compiled import njit
+from fairdedup.core.model import Part
+from fairdedup.core.rules.base import Representatives
+from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed_by, margin
 
 TILE_ROWS, TILE_COLUMNS = 512, 8192
 
 
-@nb.njit(nogil=True, cache=True)
-def _best_earlier(products, first, second, x, squares, rows, slack, best, best_similarity):  # type: ignore[no-untyped-def]
+class _Rows(NamedTuple):
+    """The n rows of a cluster in visiting order, and how far a float32 product may be from the exact cosine."""
+
+    x: NDArray[np.float32]
+    squares: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    slack: float
+
+
+@njit
+def _improve_best(products, first, second, own, best, best_similarity):  # type: ignore[no-untyped-def]
     """Improve each row's most similar earlier row by the columns of one tile; equal ones go to the lowest row."""
+    x, squares, rows = own.x, own.squares, own.rows
     for r in range(products.shape[0]):
         i = first + r
         for c in range(min(products.shape[1], i - second)):
             j = second + c
             similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
-            if similarity + slack < best_similarity[i]:
+            if similarity + own.slack < best_similarity[i]:
                 continue
             exact = cosine(x[i], x[j], squares[i], squares[j])
             if exact > best_similarity[i] or (exact == best_similarity[i] and rows[j] < rows[best[i]]):
@@ -35,25 +50,50 @@ def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDA
 
     Parameters
     ----------
-    vectors : Vectors of n rows, in visiting order
-    rows : ndarray of shape (n,), int64, in visiting order
+    vectors : Vectors of n rows
+        Vectors in visiting order.
+    rows : ndarray of shape (n,), int64
+        Rows in visiting order.
 
     Returns
     -------
     earlier : ndarray of shape (n,), int32
         Places in the visiting order; -1 for the first.
     similarity : ndarray of shape (n,), float64
-        -2 for the first.
+        Cosine to that row; -2 for the first.
     """
     n = len(vectors)
     best = np.full(n, -1, np.int32)
     similarity = np.full(n, -2.0)
-    slack = margin(vectors.x.shape[1])
+    own = _Rows(vectors.x, vectors.squares, rows, margin(vectors.x.shape[1]))
     for first in range(0, n, TILE_ROWS):
         block = vectors.x[first : first + TILE_ROWS]
         for second in range(0, first + len(block), TILE_COLUMNS):
             products = block @ vectors.x[second : min(second + TILE_COLUMNS, first + len(block))].T
-            _best_earlier(
-                products, first, second, vectors.x, vectors.squares, rows, slack, best, similarity
-            )  # fmt: skip
+            _improve_best(products, first, second, own, best, similarity)
     return best, similarity
+
+
+def _chain(cluster: ArrangedCluster) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return each row's most similar earlier row, and the least eps at which the row is removed."""
+    earlier, similarity = most_similar_earlier(cluster.vectors, cluster.rows)
+    return earlier, np.append(np.int64(MAX_EPS + 1), eps_needed_by(similarity[1:]))
+
+
+def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
+    """Return how many rows of a part are kept at each eps, in ten-thousandths."""
+    needed = part.memo.get("chain")
+    if needed is None:
+        found = [_chain(arrange(part, cluster))[1] for cluster in part.clusters()]
+        needed = part.memo["chain"] = np.sort(np.concatenate(found))
+    return len(needed) - np.searchsorted(needed, eps, side="right")
+
+
+def represent_chain(cluster: ArrangedCluster, eps: int) -> Representatives:
+    """Return the first row of each row's chain, and each row's representative (itself where it is kept)."""
+    earlier, needed = _chain(cluster)
+    keeper = np.where(needed <= eps, earlier, np.arange(len(earlier)))
+    leader = keeper
+    while not np.array_equal(leader[leader], leader):  # representatives come earlier: halving ends at the first
+        leader = leader[leader]
+    return Representatives(leader, keeper)

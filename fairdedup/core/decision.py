@@ -1,33 +1,30 @@
 """The whole decision over parts of a clustered data set: survey, search eps, decide, re-admit.
 
-In memory and on a Dask cluster it is the same code: only `Run`, which maps steps over parts, differs.
+In memory and on a Dask cluster it is the same code: only `MapParts`, which maps steps over parts, differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.parts import NOBODY, Decided, count_kept, decide_part, list_rows
+from fairdedup.core.eps_search import count_over, search_eps, smallest_eps
+from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, Plan
+from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import row_hash
+from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import MAX_EPS
-from fairdedup.core.survey import Inherited, Options, Part, Plan, Run, survey
+from fairdedup.core.survey import survey
 from fairdedup.errors import FairdedupError, UserError
 
-SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
-SAMPLE_PARTS = 8
-SAMPLE_REACH = 320  # ten-thousandths to either side of the first look
-SAMPLE_TOLERANCE = 12
-SAMPLE_FROM = 8 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
 SHORTFALL_WARNING = 0.01
 GUARANTEES = ("no_two_kept_are_duplicates", "every_removed_has_a_kept_representative")
+NOTHING_DRAWN = LastDrawn(-1, -1)  # the pinned rows are all that is kept
 
 
 @dataclass
@@ -37,11 +34,19 @@ class Decision:
     Attributes
     ----------
     eps : int or None
-        Ten-thousandths; None for `random`.
+        Ten-thousandths; None for a rule without eps.
     parts : list
-        What the `decide` step gave for each part.
+        Result of the `decide` step for each part.
     readmitted : ndarray of shape (r,), int64, ascending
+        Rows that were removed first and then kept.
     kept : int
+        Number of kept rows, re-admitted ones included.
+    guarantees : dict
+        Whether each of `GUARANTEES` holds, re-admitted rows aside.
+    warnings : list of str
+        What the user should know of the result.
+    plan : Plan or None
+        What was surveyed; None where there was no row.
     """
 
     eps: int | None
@@ -53,43 +58,39 @@ class Decision:
     plan: Plan | None = None
 
 
-def _guess(parts: Sequence[Part], plan: Plan, target: int, valid: int, run: Run) -> int | None:
-    """Bracket eps on a seeded sample of parts; None where the data set is small."""
-    if valid < SAMPLE_FROM or len(parts) < 4:
-        return None
-    order = np.argsort(row_hash(np.arange(len(parts)), plan.options.seed), kind="stable")
-    sizes = np.array([p.rows for p in parts])[order]
-    within = np.cumsum(sizes)
-    number = min(SAMPLE_PARTS, int(np.searchsorted(within, valid / 4, side="right")))
-    number = max(number, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
-    rough = max(1, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
-    if 2 * within[number - 1] > valid:
-        return None
-    guess: int | None = None
-    # A first look at a few rows spares the larger sample the values of eps that are far off.
-    for few, reach in ((rough, 0), (number, SAMPLE_REACH)):
-        chosen, rows = [parts[k] for k in order[:few]], int(within[few - 1])
-        counts = partial(_total, chosen, plan=plan, run=run, step="sample")
-        guess = kf.find_eps(counts, max(1, round(target * rows / valid)), guess, reach, SAMPLE_TOLERANCE)
-    return guess
+@dataclass(frozen=True)
+class _Context:
+    """What every step of a decision needs: the data, how steps are mapped over it, and what every eps keeps.
 
+    Attributes
+    ----------
+    clusters : int
+        Number of clusters of which every eps keeps one row.
+    protected : int
+        Number of protected rows, which every eps keeps.
+    """
 
-def _total(parts: Sequence[Part], eps: list[int], *, plan: Plan, run: Run, step: str) -> list[int]:
-    return np.sum(run(step, count_kept, parts, eps, plan), axis=0).tolist()
+    parts: Sequence[Part]
+    map_parts: MapParts
+    decide_step: Callable[..., Any]
+    clusters: int
+    protected: int
 
+    @property
+    def valid(self) -> int:
+        """Number of valid rows."""
+        return sum(part.rows for part in self.parts)
 
-def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, run: Run) -> int:
-    """Find an eps that brackets a number of kept rows; see `keep_fraction.find_eps`."""
-    if target >= valid:
-        return 0
-    guess = None
-    if plan.options.cover:
-        # Without cover the sweep does not depend on the rule, and its eps is near.
-        plain = replace(plan, options=replace(plan.options, rule="semdedup", cover=False), prototypes=None)
-        guess = search_eps(parts, plain, target, valid, run)
-    elif plan.options.rule != "semdedup-chain":
-        guess = _guess(parts, plan, target, valid, run)
-    return kf.find_eps(partial(_total, parts, plan=plan, run=run, step="search"), target, guess)
+    @property
+    def least(self) -> int:
+        """Number of rows that every eps keeps."""
+        return self.clusters + self.protected
+
+    def decide_at(self, eps: int, plan: Plan) -> list[Decided]:
+        """Decide all parts at an eps, and check what the rule promises."""
+        results = self.map_parts("decide", self.decide_step, self.parts, eps, plan)
+        _check_promises(plan.options, results)
+        return results
 
 
 def decide(
@@ -97,7 +98,8 @@ def decide(
     clusters: int,
     options: Options,
     prototypes: Prototypes | None,
-    run: Run,
+    map_parts: MapParts,
+    *,
     keep: float | None = None,
     at_most: float | None = None,
     eps: int | None = None,
@@ -110,19 +112,23 @@ def decide(
     Parameters
     ----------
     parts : sequence of Part
+        The clustered data set.
     clusters : int
         Number of clusters that are not empty and hold neither a protected row nor what earlier runs kept.
     options : Options
+        What is decided, and how.
     prototypes : Prototypes or None
-    run : Run
+        Needed by some rules.
+    map_parts : MapParts
+        Maps the steps over the parts.
     keep, at_most : float, optional
-        Fraction of the valid rows, exactly or at most.
+        Fraction of the valid rows to keep, exactly or at most; in (0, 1].
     eps : int, optional
-        Ten-thousandths. One of the three is given.
+        Ten-thousandths. Exactly one of `keep`, `at_most` and `eps` is given.
     decide_step : callable
         `decide_part`, or a wrapper of it that stores the columns and returns the rest.
     protected : int
-        Rows that are kept beforehand.
+        Number of protected rows.
     inherited : Inherited, optional
         From the earlier runs whose kept samples the clusters bring: then eps is theirs or, for `at_most`, the smallest
         from there on that keeps no more; `keep` and `eps` are not given.
@@ -135,114 +141,121 @@ def decide(
     ------
     UserError
         If the options do not fit each other or the data.
+    FairdedupError
+        If a promise of the rule is broken.
     """
-    given = [v for v in (keep, at_most, eps) if v is not None]
+    context = _Context(parts, map_parts, decide_step, clusters, protected)
     if inherited is not None:
-        return _decide_further(parts, clusters, protected, options, prototypes, run, at_most, decide_step, inherited)
-    if len(given) != 1:
-        raise UserError(f"{len(given)} of keep, at-most and eps are given: give one, as in --keep 0.5")
-    valid = sum(p.rows for p in parts)
-    if not valid:
-        raise UserError("no row is valid: there is nothing to decide; see the rejected rows for the reasons")
-    fraction = keep if keep is not None else at_most
-    if options.rule == "random" and eps is not None:
-        raise UserError("rule 'random' has no eps: give --keep or --at-most")
+        return _decide_beside_earlier(context, options, prototypes, inherited, at_most)
+    given = sum(value is not None for value in (keep, at_most, eps))
+    if given != 1:
+        raise UserError(f"{given} of `keep`, `at_most` and `eps` are given: give exactly one, such as `keep=0.5`")
+    if not context.valid:
+        raise UserError("no row is valid, so there is nothing to decide: see the rejected rows for the reasons")
+    if not options.rule.has_eps and eps is not None:
+        raise UserError(f"`rule={options.rule.name}` has no eps: give `keep` or `at_most` in place of `eps`")
     target = None
-    least = protected + clusters  # what every eps leaves
-    if fraction is not None:
-        target = kf.kept_target(fraction, valid)
-        kf.check_target(fraction, valid, 0 if options.rule == "random" else clusters, protected)
-    plan = survey(parts, options, prototypes, run)
-    warnings: list[str] = []
-    if options.rule == "random":
-        assert target is not None
-        rows, first = map(np.concatenate, zip(*run("list", list_rows, parts), strict=True))
-        drawn = row_hash(rows, options.seed)
-        k = np.lexsort((rows, drawn, ~first))[target - 1]
-        last = NOBODY if first[k] else (int(drawn[k]), int(rows[k]))  # each part tells by it which rows it keeps
-        results = run("decide", decide_step, parts, MAX_EPS, plan, last)
-        return Decision(None, results, np.empty(0, np.int64), target, dict.fromkeys(GUARANTEES, False), plan=plan)
-    searched = target
     if eps is None:
+        parameter, fraction = ("keep", keep) if keep is not None else ("at_most", at_most)
+        assert fraction is not None
+        target = kf.kept_target(fraction, context.valid, parameter)
+        each = clusters if options.rule.has_eps else 0
+        kf.check_target(fraction, context.valid, each, protected, parameter)
+    plan = survey(parts, options, prototypes, map_parts)
+    if not options.rule.has_eps:
         assert target is not None
-        reserve = options.reserve if options.rule == "balanced" and keep is not None else 0.0
-        searched = kf.swept_target(target, valid, reserve, least)
-        eps = search_eps(parts, plan, searched, valid, run)
-    results = run("decide", decide_step, parts, eps, plan, None)
-    _check_promises(options, results)
-    rows = np.concatenate([r.removed for r in results])
-    kept = valid - len(rows)
-    readmitted = np.empty(0, np.int64)
-    if keep is not None and target is not None and kept < target:
-        assert searched is not None
-        if searched - kept > SHORTFALL_WARNING * target:
-            warnings.append(
-                f"{searched - kept} of {target} kept samples are re-admitted duplicates, more than 1 %: the data "
-                f"holds many exact copies; --keep {kept / valid:.4g} keeps none of them"
-            )
-        similarity = np.concatenate([r.similarity for r in results])
-        if options.rule == "balanced":
-            soft = [np.concatenate(q) for q in zip(*(r.memberships for r in results), strict=True)]
-            readmitted = _seats(rows, similarity, soft, plan, target - kept)
-        else:
-            readmitted = kf.readmit(rows, similarity, target - kept)
-        kept = target
+        return _draw(context, plan, target)
+    if eps is not None:
+        return _finish(context, plan, eps, context.decide_at(eps, plan))
+    assert target is not None
+    reserve = options.reserve if options.rule.reserves_seats and keep is not None else 0.0
+    searched = kf.swept_target(target, context.valid, reserve, context.least)
+    eps = search_eps(parts, plan, searched, context.valid, map_parts)
+    results = context.decide_at(eps, plan)
+    if keep is None:
+        return _finish(context, plan, eps, results)
+    return _make_up(context, plan, eps, results, target=target, searched=searched)
+
+
+def _finish(context: _Context, plan: Plan, eps: int, results: list[Decided]) -> Decision:
+    """Return the decision at an eps, where nothing is re-admitted."""
+    kept = context.valid - sum(len(each.removed) for each in results)
+    nothing = np.empty(0, np.int64)
+    return Decision(eps, results, nothing, kept, _check_guarantees(results, nothing), plan=plan)
+
+
+def _make_up(
+    context: _Context, plan: Plan, eps: int, results: list[Decided], *, target: int, searched: int
+) -> Decision:
+    """Return the decision at an eps, made up to `target` kept rows; eps was searched for `searched` of them."""
+    decision = _finish(context, plan, eps, results)
+    swept = decision.kept
+    if swept >= target:
+        return decision
+    if searched - swept > SHORTFALL_WARNING * target:
+        decision.warnings.append(
+            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: the data holds "
+            f"many exact copies; a fraction of {swept / context.valid:.4g} keeps none of them"
+        )
+    rows = np.concatenate([each.removed for each in results])
+    similarity = np.concatenate([each.similarity for each in results])
+    if plan.options.rule.reserves_seats:
+        memberships = [np.concatenate(q) for q in zip(*(each.memberships for each in results), strict=True)]
+        claimants = Claimants(rows, similarity, memberships)
+        readmitted = fill_seats(claimants, target - swept, targets=plan.targets, moments=plan.memberships)
+    else:
+        readmitted = kf.readmit(rows, similarity, target - swept)
     readmitted.sort()
-    orphans = np.concatenate([r.orphans for r in results])
-    checked = (all(r.distinct for r in results), bool(np.isin(orphans, readmitted).all()))
-    guarantees = dict(zip(GUARANTEES, checked, strict=True))
-    return Decision(eps, results, readmitted, kept, guarantees, warnings, plan)
+    guarantees = _check_guarantees(results, readmitted)
+    return replace(decision, readmitted=readmitted, kept=target, guarantees=guarantees)
 
 
-def _decide_further(
-    parts: Sequence[Part],
-    clusters: int,
-    protected: int,
+def _draw(context: _Context, plan: Plan, target: int) -> Decision:
+    """Keep the rows with the lowest ranks of the whole data set, after the protected ones: a rule without eps."""
+    found = context.map_parts("list", list_rows, context.parts)
+    rows, protected = map(np.concatenate, zip(*found, strict=True))
+    rank = plan.options.rule.rank_rows(rows, plan.options)
+    last = np.lexsort((rows, rank, ~protected))[target - 1]
+    drawn = NOTHING_DRAWN if protected[last] else LastDrawn(int(rank[last]), int(rows[last]))
+    plan = replace(plan, last_drawn=drawn)
+    results = context.map_parts("decide", context.decide_step, context.parts, MAX_EPS, plan)
+    return Decision(None, results, np.empty(0, np.int64), target, dict.fromkeys(GUARANTEES, False), plan=plan)
+
+
+def _decide_beside_earlier(
+    context: _Context,
     options: Options,
     prototypes: Prototypes | None,
-    run: Run,
-    at_most: float | None,
-    decide_step: Callable[..., Any],
     inherited: Inherited,
+    at_most: float | None,
 ) -> Decision:
-    """Decide the rows of clusters in which earlier runs have kept samples; no row at all is as good as many."""
-    valid = sum(p.rows for p in parts)
-    eps = inherited.eps
+    """Decide the rows of clusters in which earlier runs have kept samples; there may be no row at all."""
+    valid, eps = context.valid, inherited.eps
     if not valid:
         return Decision(eps, [], np.empty(0, np.int64), 0, dict.fromkeys(GUARANTEES, True))
-    plan = survey(parts, options, prototypes, run, inherited)
+    plan = survey(context.parts, options, prototypes, context.map_parts, inherited)
     if at_most is not None:
-        most = kf.kept_target(at_most, valid)
-        least = clusters + protected
-        if most < least:
+        most = kf.kept_target(at_most, valid, "at_most")
+        if most < context.least:
             raise UserError(
-                f"at most {at_most:g} of {valid} new rows is {most}, and no eps keeps fewer than {least}: those always "
-                "kept, and one for each cluster in which earlier runs kept nothing: allow at least "
-                f"{kf.smallest_fraction(least, valid):g}"
+                f"`at_most={at_most:g}` of {valid} new rows is {most}, and no eps keeps fewer than {context.least} "
+                "(those always kept, and one for each cluster in which earlier runs kept nothing): allow at least "
+                f"`at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
-        eps = kf.smallest_eps(partial(_total, parts, plan=plan, run=run, step="search"), most, eps)
-    results = run("decide", decide_step, parts, eps, plan, None)
-    _check_promises(options, results)
-    kept = valid - sum(len(r.removed) for r in results)
-    checked = (all(r.distinct for r in results), not any(len(r.orphans) for r in results))
-    return Decision(eps, results, np.empty(0, np.int64), kept, dict(zip(GUARANTEES, checked, strict=True)), plan=plan)
-
-
-def _seats(
-    rows: NDArray[np.int64],
-    similarity: NDArray[np.float64],
-    soft: list[NDArray[np.int64]],
-    plan: Plan,
-    seats: int,
-) -> NDArray[np.int64]:
-    kept_sums = [
-        tuple(int(a) - int(b) for a, b in zip(m.sums, q.sum(axis=0), strict=True))
-        for m, q in zip(plan.memberships, soft, strict=True)
-    ]
-    return kf.fill_seats(rows, similarity, soft, kept_sums, plan.targets, plan.memberships, seats)
+        eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
+    return _finish(context, plan, eps, context.decide_at(eps, plan))
 
 
 def _check_promises(options: Options, results: Sequence[Decided]) -> None:
-    """Hold a rule to what it promises of every row; a broken promise is a defect of ours, never a result."""
-    if (options.cover or options.rule == "semdedup") and any(len(r.orphans) or not r.distinct for r in results):
-        raise FairdedupError(f"rule {options.rule!r} broke its guarantees: nothing was written; please report this")
+    """Refuse a result that breaks what the rule promises: that is a defect of ours."""
+    if options.rule.guarantees(cover=options.cover) and any(len(r.orphans) or not r.distinct for r in results):
+        raise FairdedupError(
+            f"rule {options.rule.name!r} broke its guarantees: nothing was written; please report this"
+        )
+
+
+def _check_guarantees(results: Sequence[Decided], readmitted: NDArray[np.int64]) -> dict[str, bool]:
+    """Return whether each guarantee holds, re-admitted rows aside."""
+    orphans = np.concatenate([each.orphans for each in results])
+    checked = (all(each.distinct for each in results), bool(np.isin(orphans, readmitted).all()))
+    return dict(zip(GUARANTEES, checked, strict=True))

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Cells:
+class GroupCells:
     """The groups of one attribute, or of the intersection of several.
 
     Attributes
     ----------
     attributes : tuple of int
-        Which attributes.
+        Numbers of the attributes.
     groups : tuple of tuple of int
-        Of each group, its concept of each of these attributes.
+        Concept of each of these attributes, for each group.
     """
 
     attributes: tuple[int, ...]
@@ -31,10 +31,11 @@ class Cells:
         Parameters
         ----------
         weights : sequence of ndarray of shape (n, c)
-            Of every attribute, 0 to `unit`.
+            Memberships in the concepts of every attribute, 0 to `unit`.
         unit : int
-            What counts as one row.
+            Membership that counts as one row.
         group : int
+            Number of the group.
 
         Returns
         -------
@@ -48,25 +49,33 @@ class Cells:
 
 
 def count_by_cluster(
-    cluster: NDArray[np.int64], kept: NDArray[np.bool_], weights: Sequence[NDArray[Any]], unit: int,
-    cells: Sequence[Cells],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Add up, in each cluster, what belongs to each group: in all, and of what is kept.
+    cluster: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    weights: Sequence[NDArray[Any]],
+    unit: int,
+    cells: Sequence[GroupCells],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Add up, in each cluster, what belongs to each group: of all rows, and of the kept ones.
 
     Parameters
     ----------
     cluster : ndarray of shape (n,), int64
+        Cluster of each row.
     kept : ndarray of shape (n,), bool
+        Mask of the kept rows.
     weights : sequence of ndarray of shape (n, c)
-        Of every attribute, 0 to `unit`.
+        Memberships in the concepts of every attribute, 0 to `unit`.
     unit : int
-    cells : sequence of Cells, of g groups together
+        Membership that counts as one row.
+    cells : sequence of GroupCells
+        Groups to count, g together.
 
     Returns
     -------
     clusters : ndarray of shape (u,), int64, ascending
-        Those that there are.
+        Numbers of the clusters that have a row.
     before, after : ndarray of shape (u, g), int64
+        Sums over all rows, and over the kept ones, in units of 1 / `unit`.
     """
     order = np.argsort(cluster, kind="stable")
     clusters, starts = np.unique(cluster[order], return_index=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.rules import row_hash
+from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import Vectors, most_similar, unit_float16
 from fairdedup.errors import UserError
 
@@ -30,55 +30,63 @@ def auto_clusters(valid: int) -> int:
 def check_clusters(clusters: Any, valid: int) -> int:
     """Return the number of clusters for `valid` rows.
 
+    Parameters
+    ----------
+    clusters : int or "auto"
+        Number of clusters, 1 to `valid`.
+    valid : int
+        Number of valid rows.
+
     Raises
     ------
     UserError
-        If it is no whole number from 1 to the number of valid rows, nor "auto".
+        If it is neither a whole number from 1 to the number of valid rows nor "auto".
     """
     if clusters == "auto":
         return auto_clusters(valid)
     if isinstance(clusters, bool) or not isinstance(clusters, (int, np.integer)) or clusters < 1:
-        raise UserError(f"clusters {clusters!r} is no number of clusters: give a whole number above 0, or auto")
+        raise UserError(f"`clusters` must be a whole number above 0, or auto; got {clusters!r}")
     if clusters > valid:
-        raise UserError(f"clusters {clusters} is more than the {valid} valid rows: give at most {valid}, or auto")
+        raise UserError(f"`clusters={clusters}` is more than the {valid} valid rows: give at most {valid}, or auto")
     return int(clusters)
 
 
 def training_rows(shards: Iterable[NDArray[np.int64]], clusters: int, seed: int) -> NDArray[np.int64]:
     """Return the seeded sample of rows to train on: up to 256 for each centroid, those of the lowest hashes.
 
-    Besides one shard no more than twice as many rows are held.
+    Besides one shard, no more than twice as many rows are in memory.
 
     Parameters
     ----------
     shards : iterable of ndarray of shape (n,), int64
         All rows, ascending from shard to shard too.
     clusters : int
+        Number of centroids.
     seed : int
-        Of the hash, which does not depend on where a shard ends.
+        Seed of the hash, which does not depend on where a shard ends.
 
     Returns
     -------
     rows : ndarray of shape (m,), int64, ascending
-        Of equal hashes the lower row is chosen.
+        Ties between hashes go to the lower row.
     """
-    wanted = POINTS_PER_CENTROID * clusters
-    held, number = [np.empty(0, np.int64)], 0
-    highest = np.iinfo(np.int64).max  # hash that a row may have to be chosen still
+    most = POINTS_PER_CENTROID * clusters
+    chosen, number = [np.empty(0, np.int64)], 0
+    highest = np.iinfo(np.int64).max  # largest hash of a row that can still be chosen
     for rows in shards:
-        held.append(rows[row_hash(rows, seed) <= highest])
-        number += len(held[-1])
-        if number > 2 * wanted:
-            held = [_of_lowest_hashes(np.concatenate(held), wanted, seed)]
-            number, highest = wanted, row_hash(held[0], seed).max()
-    return _of_lowest_hashes(np.concatenate(held), wanted, seed)
+        chosen.append(rows[row_hash(rows, seed) <= highest])
+        number += len(chosen[-1])
+        if number > 2 * most:
+            chosen = [_take_lowest_hashes(np.concatenate(chosen), most, seed)]
+            number, highest = most, row_hash(chosen[0], seed).max()
+    return _take_lowest_hashes(np.concatenate(chosen), most, seed)
 
 
-def _of_lowest_hashes(rows: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.int64]:
-    """Return up to so many of ascending rows, ascending; ties go to the lower row."""
-    if len(rows) <= wanted:
+def _take_lowest_hashes(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Return up to `most` of ascending rows, ascending: those of the lowest hashes, ties to the lower row."""
+    if len(rows) <= most:
         return rows
-    return np.sort(rows[np.argsort(row_hash(rows, seed), kind="stable")[:wanted]])
+    return np.sort(rows[np.argsort(row_hash(rows, seed), kind="stable")[:most]])
 
 
 def train(
@@ -89,14 +97,15 @@ def train(
     Parameters
     ----------
     sample : ndarray of shape (m, d), float16 or float32, unit rows
-        It is widened to float32; no copy is made of one that is.
+        It is widened to float32; a float32 sample is not copied.
     clusters : int
-        k, at most m.
+        Number of centroids, k, at most m.
     seed : int
+        Seed of the first centroids.
     threads : int
-        FAISS threads; the result may depend on it.
+        Number of FAISS threads; the result may depend on it.
     device : {"cpu", "auto", "cuda"}
-        "auto" takes a GPU that FAISS sees.
+        Device; "auto" takes a GPU that FAISS sees.
 
     Returns
     -------
@@ -111,14 +120,20 @@ def train(
 
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") and device != "cpu" else 0
     if device == "cuda" and not gpus:
-        raise UserError("device 'cuda': FAISS sees no GPU here; use --device cpu or auto")
+        raise UserError("`device=cuda`: FAISS sees no GPU here; use `device=cpu` or auto")
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
     try:
         trainer = faiss.Kmeans(
-            sample.shape[1], clusters, niter=ITERATIONS, spherical=True, seed=seed % 2**31, gpu=gpus > 0,
-            min_points_per_centroid=1, max_points_per_centroid=POINTS_PER_CENTROID,
-        )  # fmt: skip
+            sample.shape[1],
+            clusters,
+            niter=ITERATIONS,
+            spherical=True,
+            seed=seed % 2**31,
+            gpu=gpus > 0,
+            min_points_per_centroid=1,
+            max_points_per_centroid=POINTS_PER_CENTROID,
+        )
         trainer.train(np.ascontiguousarray(sample, dtype=np.float32))
     finally:
         faiss.omp_set_num_threads(before)
@@ -131,7 +146,9 @@ def assign(unit: NDArray[np.float16], centroids: NDArray[np.float16]) -> NDArray
     Parameters
     ----------
     unit : ndarray of shape (n, d), float16
+        Unit vectors.
     centroids : ndarray of shape (k, d), float16
+        Unit vectors, or zero.
     """
     return most_similar(Vectors.of(unit), Vectors.of(centroids))[0]
 
@@ -149,7 +166,9 @@ def centroids_of_labels(
     Parameters
     ----------
     unit : ndarray of shape (n, d), float16
+        Unit vectors.
     labels : ndarray of shape (n,), int64
+        Cluster of each row.
     numbers : ndarray of shape (k,), int64
         The labels, ascending.
     """

@@ -1,7 +1,7 @@
-"""Sums, means and spreads over a whole data set that no order of addition, part or machine can change.
+"""Exact sums, means and spreads over a whole data set: no order of addition, part or machine changes them.
 
 Values are added as integers: the sums of parts combine by integer addition, and only the final quotient is rounded.
-Never holds more than a block of the values it is given.
+Never copies more than a block of the given values.
 """
 
 from __future__ import annotations
@@ -26,18 +26,26 @@ def _limbs(integers: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
 
 def _sum_of_products(a: list[NDArray[np.int64]], b: list[NDArray[np.int64]]) -> int:
     """Return the exact sum over rows of the product of two columns, given as limbs."""
-    return sum(
-        int((x * y).sum()) << (_LIMB * (j + k)) for j, x in enumerate(a) for k, y in enumerate(b)
-    )  # fmt: skip
+    return sum(int((x * y).sum()) << (_LIMB * (j + k)) for j, x in enumerate(a) for k, y in enumerate(b))
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, sums and sums of squares of c columns of cosines; combine with ``+``."""
+    """Count, sums and sums of squares of c columns of cosines; combine with ``+``.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows.
+    sums : tuple of int
+        Sum of each column, in units of 2**-60.
+    squares : tuple of int
+        Sum of the squares of each column, in units of 2**-120.
+    """
 
     count: int
-    sums: tuple[int, ...]  # in units of 2**-60
-    squares: tuple[int, ...]  # in units of 2**-120
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Moments:
@@ -107,7 +115,7 @@ class PriceTerm:
     centre : tuple of int
         Near the mean membership of each concept: differences from it keep their digits.
     mean : Fraction
-        Of q @ weights over the data set, q in units of 1e-9.
+        Mean of q @ weights over the data set, q in units of 1e-9.
     std : float
         Population standard deviation of it; 0 where there is no spread.
     """
@@ -129,13 +137,24 @@ class PriceTerm:
 class MembershipMoments:
     """Sums and products of the memberships of one attribute, as exact integers; combine with ``+``.
 
-    Whatever price is put on the concepts, its mean and spread over the data set follow from these.
+    The mean and the spread over the data set of any price on the concepts follow from these.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows.
+    sums : tuple of int
+        Sum of the memberships in each of c concepts, in units of 1e-9.
+    products : tuple of tuple of int
+        Sums of the products of each two (c x c), in units of 1e-18.
+    largest : int
+        Sum of each row's largest membership, in units of 1e-9.
     """
 
     count: int
-    sums: tuple[int, ...]  # c, in units of 1e-9
-    products: tuple[tuple[int, ...], ...]  # c x c, in units of 1e-18
-    largest: int = 0  # each row's largest, added up, in units of 1e-9
+    sums: tuple[int, ...]
+    products: tuple[tuple[int, ...], ...]
+    largest: int = 0
 
     @classmethod
     def of(cls, q: NDArray[np.int64]) -> MembershipMoments:
@@ -164,7 +183,7 @@ class MembershipMoments:
 
     @property
     def mean_largest(self) -> Fraction:
-        """Each row's largest membership, in the mean over what is not absent; 0 where all is."""
+        """Mean over what is not absent of each row's largest membership; 0 where all is absent."""
         total = sum(self.sums)
         return Fraction(self.largest, total) if total else Fraction(0)
 

@@ -1,4 +1,4 @@
-"""Who is kept and who is lost, by group: rates, shares, distances, intervals over clusters, a test, and where.
+"""What was kept of each group: rates, shares, distances, intervals over clusters, a test, and where a loss arose.
 
 Retention skew after Geyik et al. 2019 (arXiv 1905.01989); keep rates and their ratio by fairlearn's MetricFrame. Counts
 are matrices over clusters and groups: nothing here holds a row.
@@ -27,11 +27,11 @@ class Measures:
     Attributes
     ----------
     rate : ndarray of shape (g,), float64
-        k_g / n_g.
+        Keep rate, k_g / n_g.
     share_before, share_after, shift : ndarray of shape (g,), float64
-        n_g / N, k_g / K, and what the second is more; NaN where nothing is kept.
+        n_g / N, k_g / K, and their difference; NaN where nothing is kept.
     skew : ndarray of shape (g,), float64
-        ln of share after / share before; -inf where nobody of the group is kept, NaN where nobody at all is.
+        ln(share after / share before); -inf where no row of the group is kept, NaN where no row at all is.
     to_best : ndarray of shape (g,), float64
         Rate / largest rate of the sufficient groups; NaN where a group is not sufficient, or is the only one.
     ratio : float
@@ -61,7 +61,7 @@ class Measures:
 def keep_rates(before: Floats, after: Floats) -> Any:
     """Return fairlearn's MetricFrame of rows, kept rows and keep rate over groups 0, 1, ...
 
-    It is given two weighted lines a group, one of what is kept and one of what is not, in place of the rows.
+    It takes two weighted lines a group, one for the kept rows and one for the others, in place of the rows.
 
     Parameters
     ----------
@@ -74,9 +74,12 @@ def keep_rates(before: Floats, after: Floats) -> Any:
     weight = {"sample_weight": np.stack((before - after, after), axis=1).ravel()}
     metrics = {"rows": _weight, "kept": _kept_weight, "keep rate": selection_rate}
     return MetricFrame(
-        metrics=metrics, y_true=kept, y_pred=kept, sensitive_features=np.repeat(np.arange(len(before)), 2),
+        metrics=metrics,
+        y_true=kept,
+        y_pred=kept,
+        sensitive_features=np.repeat(np.arange(len(before)), 2),
         sample_params=dict.fromkeys(metrics, weight),
-    )  # fmt: skip
+    )
 
 
 def _weight(y_true: Any, y_pred: Any, sample_weight: Any) -> float:
@@ -111,11 +114,19 @@ def measures(before: Floats, after: Floats, sufficient: NDArray[np.bool_], targe
         skew = np.log(share_after / share_before)
     majority = int(before.argmax())
     return Measures(
-        rate, share_before, share_after, share_after - share_before, skew, to_best, ratio, majority,
-        (1 - float(share_before[majority]), 1 - float(share_after[majority])),
-        (total_variation(share_before, target), total_variation(share_after, target)),
-        divergence(share_after, share_before), divergence(share_after, np.full(len(before), 1 / len(before))),
-    )  # fmt: skip
+        rate=rate,
+        share_before=share_before,
+        share_after=share_after,
+        shift=share_after - share_before,
+        skew=skew,
+        to_best=to_best,
+        ratio=ratio,
+        majority=majority,
+        non_majority=(1 - float(share_before[majority]), 1 - float(share_after[majority])),
+        distance=(total_variation(share_before, target), total_variation(share_after, target)),
+        kl_full=divergence(share_after, share_before),
+        kl_uniform=divergence(share_after, np.full(len(before), 1 / len(before))),
+    )
 
 
 def total_variation(a: Floats, b: Floats) -> float:
@@ -127,22 +138,24 @@ def divergence(a: Floats, b: Floats) -> float:
     """Return KL(a || b) of shares (g,) in nats; a share of 0 in a adds nothing."""
     if np.isnan(a).any():
         return float("nan")
-    held = a > 0
-    return max(0.0, float((a[held] * np.log(a[held] / b[held])).sum()))
+    positive = a > 0
+    return max(0.0, float((a[positive] * np.log(a[positive] / b[positive])).sum()))
 
 
 def resampled(before: Floats, after: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:
-    """Draw as many clusters as there are, with replacement, and add up their groups; again and again.
+    """Draw as many clusters as there are, with replacement, and add up their groups, `draws` times.
 
     Parameters
     ----------
     before, after : ndarray of shape (k, g), float64
         Rows and kept rows of each group in each cluster.
     draws, seed : int
+        Number of draws, and their seed.
 
     Returns
     -------
     before, after : ndarray of shape (draws, g), float64
+        Sums of each draw.
     """
     both = np.concatenate((before, after), axis=1)
     clusters, rng = len(both), np.random.default_rng(seed)
@@ -162,13 +175,14 @@ def intervals(before: Floats, after: Floats, sufficient: NDArray[np.bool_]) -> d
     Parameters
     ----------
     before, after : ndarray of shape (draws, g), float64
+        Resampled rows and kept rows of each group.
     sufficient : ndarray of shape (g,), bool
         Groups whose rates are compared in the ratio.
 
     Returns
     -------
     dict of ndarray of shape (g, 2), float64
-        `rate`, `shift`, `skew`, and `ratio` of shape (1, 2). NaN where over 5 % of the draws lack what it is about.
+        `rate`, `shift`, `skew`, and `ratio` of shape (1, 2). NaN where a group is missing in over 5 % of the draws.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = after / before
@@ -192,13 +206,14 @@ def _percentiles(values: Floats) -> Floats:
 
 
 def random_test(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
-    """Return how likely `random` at the same count were to keep a number of each group at least as unlikely as this.
+    """Return the p-value of each group's kept count under the rule `random` at the same total.
 
     Two-sided and exact: under `random`, k_g is hypergeometric (N, n_g, K); this is Fisher's exact test.
 
     Parameters
     ----------
     before, after : ndarray of shape (g,), int64
+        Rows and kept rows of each group.
     """
     from scipy.stats import fisher_exact
 
@@ -218,7 +233,7 @@ def holm(p: Floats) -> Floats:
 
 
 def decompose(before: Floats, after: Floats) -> tuple[Floats, Floats]:
-    """Split what each group lost against its fair share into what clusters lost and what choices in them cost.
+    """Split each group's loss against its fair share into the part of the clusters and that of choices inside them.
 
     With N rows of which K are kept, and n_c and K_c of them in cluster c, the loss of group g is
     n_g K/N - k_g = sum_c n_gc (K/N - K_c/n_c) + sum_c (n_gc K_c/n_c - k_gc).

@@ -7,10 +7,12 @@ any order. This module never holds all pairs of a cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fairdedup.core.compiled import njit
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
 MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
@@ -28,7 +30,7 @@ def quantised(values: ArrayLike) -> NDArray[np.int64]:
     return np.rint(np.asarray(values, np.float64) * QUANTUM).astype(np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
     """Write unit rows of x (n, d) as the bits of float16; bad[i] is the index of a reason, 0 where there is none."""
     n, d = x.shape
@@ -124,7 +126,7 @@ class Vectors:
 
     @classmethod
     def of(cls, unit: NDArray[np.float16], order: NDArray[np.integer] | None = None) -> Vectors:
-        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no copy beside the result."""
+        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no further copy."""
         if order is None:
             x = np.ascontiguousarray(unit, dtype=np.float32)
         else:
@@ -145,7 +147,7 @@ class Vectors:
 _EXACT = {"reassoc", "contract", "nsz"}
 
 
-@nb.njit(nogil=True, cache=True, fastmath=_EXACT)
+@njit(fastmath=_EXACT)
 def dot(a, b):  # type: ignore[no-untyped-def]
     """Return the exact product of two float16-valued rows, in float64."""
     total = 0.0
@@ -154,7 +156,7 @@ def dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def cosine(a, b, a_square, b_square):  # type: ignore[no-untyped-def]
     """Return a.b / sqrt(|a|^2 |b|^2) in float64, at most 1; 0 where either vector is zero."""
     scale = a_square * b_square
@@ -163,7 +165,7 @@ def cosine(a, b, a_square, b_square):  # type: ignore[no-untyped-def]
     return min(1.0, dot(a, b) / np.sqrt(scale))
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def squared_lengths(x):  # type: ignore[no-untyped-def]
     """Return the exact squared length of each row."""
     out = np.empty(x.shape[0], np.float64)
@@ -172,7 +174,7 @@ def squared_lengths(x):  # type: ignore[no-untyped-def]
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def cosine_to_one(x, squares, other, other_square):  # type: ignore[no-untyped-def]
     """Return the cosine of every row of x (n, d) with one vector (d,)."""
     out = np.empty(x.shape[0], np.float64)
@@ -181,7 +183,7 @@ def cosine_to_one(x, squares, other, other_square):  # type: ignore[no-untyped-d
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def cosine_of_pairs(x, squares, first, second):  # type: ignore[no-untyped-def]
     """Return the cosine of x[first[k]] with x[second[k]] for every k."""
     out = np.empty(first.shape[0], np.float64)
@@ -214,7 +216,7 @@ def margin(d: int) -> float:
     return (d + 4) * u / (1 - (d + 4) * u)
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def eps_needed(similarity):  # type: ignore[no-untyped-def]
     """Return the least eps, in ten-thousandths, at which a pair of this cosine are duplicates.
 
@@ -229,7 +231,7 @@ def eps_needed(similarity):  # type: ignore[no-untyped-def]
     return e
 
 
-@nb.njit(nogil=True, cache=True)
+@njit
 def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
     """Return `eps_needed` of each of similarities (n,): int64 of shape (n,)."""
     out = np.empty(similarities.shape[0], np.int64)
@@ -238,9 +240,18 @@ def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
     return out
 
 
-@nb.njit(nogil=True, cache=True)
-def _settle_most_similar(approx, x, squares, other, other_squares, slack, best, best_similarity):  # type: ignore[no-untyped-def]
+class _Arrays(NamedTuple):
+    """`Vectors` as compiled code takes them."""
+
+    x: NDArray[np.float32]
+    squares: NDArray[np.float64]
+
+
+@njit
+def _settle_most_similar(approx, queries, others, slack, best, best_similarity):  # type: ignore[no-untyped-def]
     """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
+    x, squares = queries
+    other, other_squares = others
     for i in range(approx.shape[0]):
         top = -np.inf
         for k in range(approx.shape[1]):
@@ -262,12 +273,16 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
     Parameters
     ----------
     queries : Vectors of n rows
+        Vectors to find the most similar one for.
     others : Vectors of m rows, m >= 1
+        Vectors to search.
 
     Returns
     -------
     position : ndarray of shape (n,), int64
+        Position of the most similar one.
     similarity : ndarray of shape (n,), float64
+        Cosine to it.
     """
     n, m, d = len(queries), len(others), queries.x.shape[1]
     position = np.empty(n, np.int64)
@@ -282,7 +297,11 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
         approx = x @ scaled.T
         approx /= np.sqrt(queries.squares[start:stop]).astype(np.float32)[:, None]
         _settle_most_similar(
-            approx, x, queries.squares[start:stop], others.x, others.squares, 2 * margin(d),
-            position[start:stop], similarity[start:stop],
-        )  # fmt: skip
+            approx,
+            _Arrays(x, queries.squares[start:stop]),
+            _Arrays(others.x, others.squares),
+            2 * margin(d),
+            position[start:stop],
+            similarity[start:stop],
+        )
     return position, similarity

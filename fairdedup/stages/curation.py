@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.core.rules import ordered
+from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.datasets.ids import check_ids, read_ids
 from fairdedup.errors import UserError, visible
@@ -179,7 +179,7 @@ def _values(column: pa.ChunkedArray) -> NDArray[np.int64]:
     if not pa.types.is_integer(column.type):
         column = column.cast(pa.float64())
     missing = column.is_null().to_numpy().astype(bool)
-    return ordered(column.fill_null(0).to_numpy(), missing)
+    return to_ordered_integers(column.fill_null(0).to_numpy(), missing)
 
 
 def _per_cluster(marked: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:

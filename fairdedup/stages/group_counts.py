@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fairdedup.core.groups import Cells, count_by_cluster
-from fairdedup.core.prototypes import MEMBERSHIP_UNIT, Prototypes, gap, membership
+from fairdedup.core.groups import GroupCells, count_by_cluster
+from fairdedup.core.memberships import MEMBERSHIP_UNIT, compute_gaps, compute_memberships
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertainty import uncertainty
 from fairdedup.datasets.labels import Labels
@@ -158,7 +159,10 @@ class PerceivedGroups:
         """Return, for each attribute, the memberships of each row (n, c)."""
         attributes = self.prototypes.attributes
         blocks: list[Weights] = [
-            [membership(s, t, len(a.concepts)) for s, t, a in zip(block, self.temperatures, attributes, strict=True)]
+            [
+                compute_memberships(s, t, len(a.concepts))
+                for s, t, a in zip(block, self.temperatures, attributes, strict=True)
+            ]
             for block in _iterate_similarities(part, _column(table, "row"), self.prototypes)
         ]
         empty = [np.zeros((0, len(a.concepts)), np.int64) for a in attributes]
@@ -181,13 +185,13 @@ def _iterate_similarities(
 def measure_gaps(part: DecisionPart, prototypes: Prototypes) -> list[NDArray[np.float64]]:
     """Return each attribute's gaps (n,), whose median gives the temperature `auto`."""
     rows = _column(part.read(["row"]), "row")
-    blocks = [[gap(s) for s in block] for block in _iterate_similarities(part, rows, prototypes)]
+    blocks = [[compute_gaps(s) for s in block] for block in _iterate_similarities(part, rows, prototypes)]
     if not blocks:
         return [np.zeros(0)] * len(prototypes.attributes)
     return [np.concatenate(of_attribute) for of_attribute in zip(*blocks, strict=True)]
 
 
-def count_groups(part: DecisionPart, source: GroupSource, cells: Sequence[Cells]) -> GroupCounts:
+def count_groups(part: DecisionPart, source: GroupSource, cells: Sequence[GroupCells]) -> GroupCounts:
     """Return the rows and the kept rows of each group in each cluster of a part."""
     table = part.read(["row", "id", "cluster", "kept"])
     weights = source.weights(part, table)

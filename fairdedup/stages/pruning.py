@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
 from fairdedup.core.decision import Decision, decide
+from fairdedup.core.decision_columns import RECORD
+from fairdedup.core.model import Cluster, EarlierKept, Inherited, Options, Plan
 from fairdedup.core.moments import MembershipMoments, shares
-from fairdedup.core.parts import RECORD, Decided, decide_part
+from fairdedup.core.parts import Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import NEEDS_PROTOTYPES
-from fairdedup.core.survey import Cluster, Earlier, Inherited, Options, Plan, memberships, survey
-from fairdedup.core.uncertainty import SAYS_LITTLE, says_nothing
+from fairdedup.core.survey import find_memberships, survey_memberships
+from fairdedup.core.uncertainty import LEAST_INFORMATIVE, is_uninformative
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory, groups
 from fairdedup.storage.marks import Marks
@@ -82,7 +83,7 @@ class ClusterRange:
                     cluster = _curated(cluster, np.concatenate(wanted))
                 if len(cluster.rows):
                     if beside is not None:
-                        cluster = replace(cluster, earlier=Earlier(*beside.cluster(number, cluster.unit.shape[1])))
+                        cluster = replace(cluster, earlier=EarlierKept(*beside.cluster(number, cluster.unit.shape[1])))
                     yield cluster
 
 
@@ -108,9 +109,9 @@ class Stored(Decided):
     bounds: NDArray[np.int64]
 
 
-def decide_and_store(part: ClusterRange, eps: int, plan: Plan, last: tuple[int, int] | None) -> Stored:
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan) -> Stored:
     """Decide a range of clusters, write its decisions by row, and return what re-admission needs."""
-    decided = decide_part(part, eps, plan, last)
+    decided = decide_part(part, eps, plan)
     order = np.argsort(decided.columns["row"])
     records = np.empty(len(order), RECORD)
     for name in RECORD.names or ():
@@ -198,24 +199,26 @@ def _told(parts: Sequence[ClusterRange]) -> tuple[list[int], list[str], list[flo
     return [part.rows for part in parts], names, [part.work for part in parts]
 
 
-def kept_memberships(part: ClusterRange, plan: Plan, readmitted: NDArray[np.int64]) -> list[tuple[int, ...]]:
+def kept_memberships(
+    part: ClusterRange, prototypes: Prototypes, temperatures: tuple[float, ...], readmitted: NDArray[np.int64]
+) -> list[tuple[int, ...]]:
     """Return each attribute's memberships summed over the kept rows of a part, in units of 1e-9.
 
     Parameters
     ----------
     part : ClusterRange
-    plan : Plan
+    prototypes : Prototypes
+    temperatures : tuple of float
     readmitted : ndarray of shape (r,), int64
         The re-admitted rows of this part.
     """
     decided = np.asarray(read_array(RunDirectory(part.root).decided(part.number)))
     rows, kept = np.array(decided["row"]), np.array(decided["kept"])  # (n,), rows ascending
     kept[np.searchsorted(rows, readmitted)] = True
-    assert plan.prototypes is not None
-    sums = [[0] * len(a.concepts) for a in plan.prototypes.attributes]
+    sums = [[0] * len(a.concepts) for a in prototypes.attributes]
     for cluster in part.clusters():
         own = kept[np.searchsorted(rows, cluster.rows)]
-        for total, q in zip(sums, memberships(part, cluster, plan), strict=True):
+        for total, q in zip(sums, find_memberships(part, cluster, prototypes, temperatures), strict=True):
             for c, more in enumerate(q[own].sum(axis=0).tolist()):
                 total[c] += more
     return [tuple(total) for total in sums]
@@ -241,31 +244,33 @@ def group_shares(
     if not parts:
         none = [MembershipMoments.of(np.zeros((0, len(a.concepts)), np.int64)) for a in prototypes.attributes]
         return [], () if known is None else known.temperatures, tuple(none)
-    plan = survey(parts, replace(options, rule="balanced", cover=False, target="data"), prototypes, run_parts, known)
+    temperatures, moments = survey_memberships(
+        parts, prototypes, run_parts, temperature=options.temperature, inherited=known
+    )
     again = np.zeros(parts[0].starts[-1], np.bool_)  # (input,)
     again[decision.readmitted] = True
     removed = [decided.removed for decided in decision.parts]
-    arguments = [(part, plan, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
+    arguments = [(part, prototypes, temperatures, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
     kept = submit("shares", kept_memberships, arguments, *_told(parts))
     lines = []
-    for k, (attribute, before) in enumerate(zip(prototypes.attributes, plan.memberships, strict=True)):
+    for k, (attribute, before) in enumerate(zip(prototypes.attributes, moments, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
         for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
             lines.append({"attribute": attribute.name, "group": concept, "input": float(x), "kept": float(y)})
-    return lines, plan.temperatures, plan.memberships
+    return lines, temperatures, moments
 
 
 def vague_attributes(options: Options, prototypes: Prototypes, moments: Sequence[MembershipMoments]) -> list[str]:
     """Return a warning for each attribute whose memberships say nothing, where the rule goes by concepts."""
-    if options.rule not in NEEDS_PROTOTYPES:
+    if not options.rule.needs_prototypes:
         return []
     return [
         f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
-        f"{float(m.mean_largest):.2f} in the mean, under {float(SAYS_LITTLE / len(a.concepts)):.2f}): check them by "
-        "labels (fairdedup audit RUN --labels FILE), fit them to some hundred labels (fairdedup calibrate RUN --labels "
-        "FILE), or name a model that knows these concepts (--model)"
+        f"{float(m.mean_largest):.2f} in the mean, under {float(LEAST_INFORMATIVE / len(a.concepts)):.2f}): check them "
+        "by labels (fairdedup audit RUN --labels FILE), fit them to some hundred labels (fairdedup calibrate RUN "
+        "--labels FILE), or name a model that knows these concepts (--model)"
         for a, m in zip(prototypes.attributes, moments, strict=True)
-        if m.count and says_nothing(m)
+        if m.count and is_uninformative(m)
     ]
 
 

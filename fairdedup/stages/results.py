@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.core.parts import COLUMNS, EARLIER, RECORD
+from fairdedup.core.decision_columns import DECIDED, EARLIER, RECORD
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.layout import Group, RunDirectory, groups
 from fairdedup.storage.marks import Marks
@@ -100,7 +100,7 @@ def _between(records: NDArray[Any], first: int, last: int) -> NDArray[Any]:
 
 
 def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_], again: NDArray[np.bool_]) -> pa.Table:
-    columns: dict[str, Any] = {name: np.ascontiguousarray(own[name]) for name in COLUMNS}
+    columns: dict[str, Any] = {name: np.ascontiguousarray(own[name]) for name in DECIDED}
     columns |= {"id": ids, "kept": kept, "readmitted": again}
     columns["similarity"] = pa.array(columns["similarity"], from_pandas=True)  # NaN: no representative
     return pa.table([columns[name] for name in DECISIONS_SCHEMA.names], schema=DECISIONS_SCHEMA)

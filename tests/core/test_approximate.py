@@ -1,4 +1,4 @@
-"""Finders of low precision: their bound holds, and no result depends on which of them looked for candidates."""
+"""Products of low precision: their bound holds, and no result depends on which precision found the candidates."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairdedup.core import approximate as finder
-from fairdedup.core import cover
+from fairdedup.core import approximate, pair_graph
 from fairdedup.core import leader_sweep as sweep
 from fairdedup.core.similarity import Vectors, unit_float16
 
-FINDERS = (finder.float32_finder, finder.int8_finder)
+PRECISIONS = (approximate.approximate_in_float32, approximate.approximate_in_int8)
 
 
 def near_copies(n: int, d: int, seed: int, outlier: float = 0.0) -> Vectors:
@@ -33,10 +32,10 @@ def exact(vectors: Vectors) -> np.ndarray:
 
 def error_over_bound(vectors: Vectors, make) -> float:  # noqa: ANN001
     known = make(vectors)
-    products = known.products(known).astype(np.float64)
-    estimate = products * np.outer(known.scale, known.scale) + known.base[:, None] + known.base
-    error = np.abs(estimate / np.outer(known.length, known.length) - exact(vectors))
-    return float((error / (known.error[:, None] + known.error)).max())
+    products, terms = known.multiply(known).astype(np.float64), known.terms
+    estimate = products * np.outer(terms.scale, terms.scale) + terms.base[:, None] + terms.base
+    error = np.abs(estimate / np.outer(terms.length, terms.length) - exact(vectors))
+    return float((error / (terms.error[:, None] + terms.error)).max())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,7 +43,7 @@ def _needs_torch_int8() -> None:
     pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("make", FINDERS)
+@pytest.mark.parametrize("make", PRECISIONS)
 @pytest.mark.parametrize("d, outlier", [(2, 0.0), (16, 0.0), (512, 0.0), (512, 30.0)])
 def test_a_cosine_is_never_farther_from_its_product_than_the_bound(make, d: int, outlier: float) -> None:
     assert error_over_bound(near_copies(400, d, 1, outlier), make) <= 1.0
@@ -61,17 +60,17 @@ def test_the_bound_holds_for_hostile_vectors(n: int, d: int, seed: int, kind: st
     }[kind]()
     x[np.abs(x).sum(axis=1) == 0] = 1.0
     vectors = Vectors.of(unit_float16(x)[0])
-    for make in FINDERS:
+    for make in PRECISIONS:
         assert error_over_bound(vectors, make) <= 1.0
 
 
 @pytest.mark.parametrize("eps", [[300], [1, 50, 100, 500, 900, 2000, 20001], list(range(500, 564))])
 @pytest.mark.parametrize("d, outlier", [(16, 0.0), (64, 0.0), (64, 9.0)])
-def test_every_finder_gives_the_same_sweep(monkeypatch, eps: list[int], d: int, outlier: float) -> None:
+def test_every_precision_gives_the_same_sweep(monkeypatch, eps: list[int], d: int, outlier: float) -> None:
     vectors = near_copies(1200, d, 3, outlier)
     records = []
-    for make in FINDERS:
-        monkeypatch.setattr(sweep, "finder", make)
+    for make in PRECISIONS:
+        monkeypatch.setattr(sweep, "approximate", make)
         found = sweep.sweep(vectors, eps)
         visits = sorted(zip(found.leader.tolist(), found.member.tolist(), found.bits.tolist(), strict=True))
         records.append((found.leads.tolist(), visits))
@@ -93,11 +92,11 @@ def test_a_crowd_near_the_threshold_goes_back_to_float32_and_loses_nothing(monke
     middle = int((1 - float(np.quantile(upper, 0.999))) * 10_000)  # many lie within the 8-bit error of it
     monkeypatch.setattr(sweep, "MOST_SETTLED", 0.0005)
     went_back = []
-    original = sweep.float32_finder
-    monkeypatch.setattr(sweep, "float32_finder", lambda v: went_back.append(1) or original(v))
+    original = sweep.approximate_in_float32
+    monkeypatch.setattr(sweep, "approximate_in_float32", lambda v: went_back.append(1) or original(v))
     counts = []
-    for make in reversed(FINDERS):
-        monkeypatch.setattr(sweep, "finder", make)
+    for make in reversed(PRECISIONS):
+        monkeypatch.setattr(sweep, "approximate", make)
         counts.append(sweep.sweep(vectors, [middle - 1, middle]).counts().tolist())
     assert went_back and counts[0] == counts[1]
 
@@ -105,11 +104,11 @@ def test_a_crowd_near_the_threshold_goes_back_to_float32_and_loses_nothing(monke
 @pytest.mark.parametrize("back", [False, True], ids=["float32", "from 8 bits back to float32"])
 def test_a_sweep_holds_no_more_than_one_copy_of_its_rows(monkeypatch, back: bool) -> None:
     vectors = near_copies(6000, 256, 10)  # what is unvisited shrinks, and is moved together, many times
-    monkeypatch.setattr(finder, "MOVED", 256)
+    monkeypatch.setattr(approximate, "MOVED", 256)
     monkeypatch.setattr(sweep, "BLOCK", 64)
     monkeypatch.setattr(sweep, "TILE_COLUMNS", 512)
     monkeypatch.setattr(sweep, "MOST_SETTLED", -1.0)  # 8 bits never pay
-    monkeypatch.setattr(sweep, "finder", FINDERS[back])
+    monkeypatch.setattr(sweep, "approximate", PRECISIONS[back])
     expected = sweep.sweep(vectors, [500, 3000]).counts().tolist()
     tracemalloc.start()
     try:
@@ -119,15 +118,15 @@ def test_a_sweep_holds_no_more_than_one_copy_of_its_rows(monkeypatch, back: bool
         tracemalloc.stop()
 
 
-def test_every_finder_gives_the_same_pairs_and_the_same_guarantee(monkeypatch) -> None:
+def test_every_precision_gives_the_same_pairs_and_the_same_guarantee(monkeypatch) -> None:
     vectors = near_copies(1100, 48, 7)
     graphs, distinct = [], []
-    for make in FINDERS:
-        monkeypatch.setattr(cover, "finder", make)
-        found = cover.graph(vectors, 700)
+    for make in PRECISIONS:
+        monkeypatch.setattr(pair_graph, "approximate", make)
+        found = pair_graph.find_pairs(vectors, 700)
         assert found is not None
-        graphs.append((found.starts.tolist(), found.neighbours.tolist(), found.needed.tolist()))
+        graphs.append([column.tolist() for column in found.pairs])
         leaders = np.flatnonzero(sweep.sweep(vectors, [700]).leads)
-        distinct.append([cover.closest_kept_pair_is_distinct(vectors.take(leaders), e) for e in (0, 700, 720, 3000)])
+        distinct.append([pair_graph.are_distinct(vectors.take(leaders), e) for e in (0, 700, 720, 3000)])
     assert graphs[0] == graphs[1]
     assert distinct[0] == distinct[1] and distinct[0][:2] == [True, True] and not distinct[0][3]

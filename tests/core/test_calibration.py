@@ -12,7 +12,8 @@ from runs import command, done, manifest, prototype_vectors, table
 
 from fairdedup import deduplicate
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy
-from fairdedup.core.prototypes import Prototypes, temperatures_of
+from fairdedup.core.memberships import choose_temperatures
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import read_vectors
 from fairdedup.stages.record_state import read_prototypes, write_prototypes
@@ -83,7 +84,7 @@ def test_a_held_out_label_is_not_fitted_to():
 
 
 @pytest.mark.parametrize(("labels", "concepts", "words"), [
-    ([0, 0, 1], 3, "concept 2 has no label"), ([0, 0, 0], 1, "one concept alone"),
+    ([0, 0, 1], 3, "concept 2 has no label"), ([0, 0, 0], 1, "an attribute with one concept cannot be calibrated"),
 ])  # fmt: skip
 def test_labels_that_cannot_be_fitted_to_are_refused(labels, concepts, words):
     x = unit(np.random.default_rng(0).normal(size=(3, 4)))
@@ -94,10 +95,10 @@ def test_labels_that_cannot_be_fitted_to_are_refused(labels, concepts, words):
 def test_temperatures_are_those_asked_for_else_an_attribute_s_own_else_automatic():
     known = Prototypes.of(prototype_vectors()).at({"age": 0.2})
     gaps = [np.array([0.3, 0.6, 0.9]), np.array([9.0])]
-    assert temperatures_of(known, "auto", lambda: gaps) == (0.2, 0.2)
-    assert temperatures_of(known, {"age": 0.7}, lambda: gaps) == (0.2, 0.7)
-    assert temperatures_of(known, 0.4, lambda: pytest.fail("not needed")) == (0.4, 0.4)
-    assert temperatures_of(known.at({"tone": 1}), "auto", lambda: pytest.fail("not needed")) == (1.0, 0.2)
+    assert choose_temperatures(known, "auto", lambda: gaps) == (0.2, 0.2)
+    assert choose_temperatures(known, {"age": 0.7}, lambda: gaps) == (0.2, 0.7)
+    assert choose_temperatures(known, 0.4, lambda: pytest.fail("not needed")) == (0.4, 0.4)
+    assert choose_temperatures(known.at({"tone": 1}), "auto", lambda: pytest.fail("not needed")) == (1.0, 0.2)
 
 
 @pytest.mark.parametrize("given", [{"nobody": 0.1}, {"age": 0}, {"age": "hot"}, {"age": float("inf")}])

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from problems import RULES_AND_COVER, Case, check_keep, naming, random_prototypes, run
 
 from fairdedup import UserError, deduplicate
-from fairdedup.core import decision
-from fairdedup.core.keep_fraction import find_eps, kept_target, parse_eps, readmit, smallest_fraction
+from fairdedup.core import eps_search
+from fairdedup.core.eps_search import find_eps
+from fairdedup.core.keep_fraction import kept_target, parse_eps, readmit, smallest_fraction
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRACTIONS = [0.01, 0.02, 0.05, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8, 0.9, 0.99, 1.0]
@@ -84,11 +85,11 @@ def test_balanced_searches_for_what_the_reserve_leaves(reserve: float, cover: bo
 def test_a_search_bracketed_on_a_sample_ends_at_an_eps_that_qualifies(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(decision, "SAMPLE_ROWS", 8)
-    monkeypatch.setattr(decision, "SAMPLE_FROM", 64)
+    monkeypatch.setattr(eps_search, "SAMPLE_ROWS", 8)
+    monkeypatch.setattr(eps_search, "SAMPLE_FROM", 64)
     guesses = []
-    original = decision._guess
-    monkeypatch.setattr(decision, "_guess", lambda *a: guesses.append(original(*a)) or guesses[-1])
+    original = eps_search._guess
+    monkeypatch.setattr(eps_search, "_guess", lambda *a: guesses.append(original(*a)) or guesses[-1])
     case = hundreds()
     for seed in range(2):
         labels = np.random.default_rng(seed).integers(0, 30, size=rows)
@@ -165,10 +166,10 @@ def test_a_float32_fraction_counts_as_precisely_as_its_value() -> None:
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.0000001, 2, math.inf, -math.inf, math.nan])
 def test_what_is_no_fraction_is_refused(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"is not a fraction: give a number above 0 and up to 1"):
+    with pytest.raises(UserError, match=r"`keep` must be in \(0, 1\]; got "):
         kept_target(fraction, 10)
     for how in ("keep", "at_most"):
-        with pytest.raises(UserError, match=f"{fraction:g}"):
+        with pytest.raises(UserError, match=rf"`{how}` must be in \(0, 1\]; got {fraction:g}"):
             deduplicate(np.eye(3), rule="semdedup", **{how: fraction})
 
 
@@ -188,11 +189,12 @@ def test_the_smallest_fraction_is_the_smallest_to_six_decimals() -> None:
 def test_fewer_seats_than_clusters_name_the_smallest_fraction_that_works() -> None:
     x, labels = np.random.default_rng(1).normal(size=(37, 3)), np.arange(37) % 7
     for how in ("keep", "at_most"):
-        with pytest.raises(UserError, match="fewer than one for each of 7 clusters: keep at least 0.175676 ") as caught:
+        words = f"fewer than one for each of 7 clusters: give at least `{how}=0.175676` "
+        with pytest.raises(UserError, match=words) as caught:
             deduplicate(x, rule="semdedup", clusters=labels, **{how: 0.1})
         assert "\n" not in str(caught.value)
         assert len(deduplicate(x, rule="semdedup", clusters=labels, **{how: 0.175676}).kept) == 7
-    with pytest.raises(UserError, match=r"keep 0.001 of 37 rows is none: keep at least 0.013514"):
+    with pytest.raises(UserError, match=r"`keep=0.001` of 37 rows is none: give at least `keep=0.013514`"):
         deduplicate(x, keep=0.001, rule="random")
 
 
@@ -209,12 +211,12 @@ def test_eps_is_a_whole_number_of_ten_thousandths(eps: float, whole: int) -> Non
 @pytest.mark.parametrize(
     ("eps", "mend"),
     [
-        (-0.0001, "is out of range: give 0 "),
-        (2.0002, "is out of range: give 0 "),
-        (math.nan, "is out of range: give 0 "),
-        (math.inf, "is out of range: give 0 "),
-        (0.00015, "is not a whole number of ten-thousandths: give 0.000"),
-        (0.123456, "is not a whole number of ten-thousandths: give 0.1235"),
+        (-0.0001, "must be 0 .removes nothing. to 2; got "),
+        (2.0002, "must be 0 .removes nothing. to 2; got "),
+        (math.nan, "must be 0 .removes nothing. to 2; got "),
+        (math.inf, "must be 0 .removes nothing. to 2; got "),
+        (0.00015, "is not a whole number of ten-thousandths: give `eps=0.000"),
+        (0.123456, "is not a whole number of ten-thousandths: give `eps=0.1235`"),
     ],
 )
 def test_what_is_no_eps_is_refused(eps: float, mend: str) -> None:
@@ -251,7 +253,7 @@ def test_many_readmitted_copies_are_a_warning_with_a_fraction_that_needs_none() 
     assert result.counts["readmitted"] == 30
     (warning,) = result.warnings
     assert "30 of 60 kept samples are re-admitted duplicates, more than 1 %" in warning
-    mend = float(warning.partition("--keep ")[2].split()[0])
+    mend = float(warning.partition("a fraction of ")[2].split()[0])
     assert mend == 0.25
     again = deduplicate(x, keep=mend, rule="semdedup", clusters=labels)
     assert (again.counts["readmitted"], again.warnings) == (0, [])

@@ -23,16 +23,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import RULES_AND_COVER, assert_same, check_eps, check_keep, columns, naming, random_case, run
 
-from fairdedup import api
-from fairdedup.core import approximate as finder
+from fairdedup import in_memory
+from fairdedup.core import approximate, cover, pair_graph, visits
 from fairdedup.core import chain as chain_module
-from fairdedup.core import cover
 from fairdedup.core import leader_sweep as sweep
 from fairdedup.core.chain import most_similar_earlier
-from fairdedup.core.rules import Balanced, FairDeDup, Preference, RandomNeighbour, SemDeDup
+from fairdedup.core.row_hash import row_hash
+from fairdedup.core.rules.balanced import LIKENESS_WEIGHT
+from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import Vectors
 
-TILES = [(sweep, "BLOCK"), (sweep, "TILE_COLUMNS"), (sweep, "BUFFER"), (cover, "TILE"),
+TILES = [(sweep, "BLOCK"), (sweep, "TILE_COLUMNS"), (visits, "BUFFER"), (pair_graph, "TILE"),
          (chain_module, "TILE_ROWS"), (chain_module, "TILE_COLUMNS")]  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def crowded() -> tuple[Vectors, np.ndarray]:
 
 def set_sizes(monkeypatch: pytest.MonkeyPatch, **sizes: float) -> None:
     for name, size in sizes.items():
-        monkeypatch.setattr(sweep, name, size)
+        monkeypatch.setattr(visits if name == "BUFFER" else sweep, name, size)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def set_sizes(monkeypatch: pytest.MonkeyPatch, **sizes: float) -> None:
     ],
     ids=["as shipped", "small tiles", "compacting always", "compacting never"],
 )
-@pytest.mark.parametrize("make", [finder.float32_finder, finder.int8_finder])
+@pytest.mark.parametrize("make", [approximate.approximate_in_float32, approximate.approximate_in_int8])
 def test_a_cluster_of_thousands_is_swept_as_over_all_pairs(
     crowded: tuple[Vectors, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
@@ -91,7 +92,7 @@ def test_a_cluster_of_thousands_is_swept_as_over_all_pairs(
     sizes: dict[str, float],
 ) -> None:
     vectors, cosines = crowded
-    monkeypatch.setattr(sweep, "finder", make)
+    monkeypatch.setattr(sweep, "approximate", make)
     set_sizes(monkeypatch, **sizes)
     values = [0, 1, 20, 130, 900, 4000, 10_001, 20_000, 20_001]
     found = sweep.sweep(vectors, values)
@@ -167,10 +168,12 @@ def test_no_size_of_tile_buffer_or_window_changes_a_decision(seed: int, data: st
             patch.setattr(module, name, data.draw(st.sampled_from([1, 2, 3, 8, 17]), name))
         patch.setattr(sweep, "COMPACT_BELOW", data.draw(st.sampled_from([0.0, 0.5, 1.01]), "COMPACT_BELOW"))
         patch.setattr(sweep, "MOST_SETTLED", data.draw(st.sampled_from([0.0, 0.04, 2.0]), "MOST_SETTLED"))
-        make = data.draw(st.sampled_from([finder.float32_finder, finder.int8_finder]), "finder")
-        patch.setattr(sweep, "finder", make)
-        patch.setattr(cover, "finder", make)
-        patch.setattr(cover, "MAX_PAIRS", data.draw(st.sampled_from([0, 5, 1 << 25]), "MAX_PAIRS"))
+        make = data.draw(
+            st.sampled_from([approximate.approximate_in_float32, approximate.approximate_in_int8]), "approximate"
+        )
+        patch.setattr(sweep, "approximate", make)
+        patch.setattr(pair_graph, "approximate", make)
+        patch.setattr(pair_graph, "MAX_PAIRS", data.draw(st.sampled_from([0, 5, 1 << 25]), "MAX_PAIRS"))
         after = run(case, rule, covered, keep=case.keep)
     assert after.eps == before.eps
     assert after.guarantees == before.guarantees
@@ -180,7 +183,7 @@ def test_no_size_of_tile_buffer_or_window_changes_a_decision(seed: int, data: st
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     in_threads = []
-    monkeypatch.setattr(api, "one_thread_a_product", lambda: in_threads.append(1) or nullcontext())
+    monkeypatch.setattr(in_memory, "limit_product_threads", lambda: in_threads.append(1) or nullcontext())
     monkeypatch.setattr(os, "cpu_count", lambda: workers)
     for seed in (0, 8):  # 40 rows and more
         case = random_case(seed)
@@ -200,40 +203,45 @@ def preferences(x16: np.ndarray) -> list[Preference]:
     rng = np.random.default_rng(n)
     rows = np.arange(n)
     p = rng.integers(-(10**6), 10**6, size=(n, 3))
-    rules = [SemDeDup(), RandomNeighbour(4), FairDeDup(p), FairDeDup(p, "zero"), Balanced(p[:, 0])]
-    return [rule.preference(rows) for rule in rules]
+    return [
+        Preference.by_price(-rows),
+        Preference.by_price(row_hash(rows, 4)),
+        Preference.by_least_represented(p),
+        Preference.by_least_represented(p, start="zero"),
+        Preference.by_price(p[:, 0], LIKENESS_WEIGHT),
+    ]
 
 
-@pytest.mark.parametrize("make", [finder.float32_finder, finder.int8_finder])
+@pytest.mark.parametrize("make", [approximate.approximate_in_float32, approximate.approximate_in_int8])
 def test_the_graph_holds_every_pair_of_duplicates_and_the_eps_it_needs(
     crowded: tuple[Vectors, np.ndarray], monkeypatch: pytest.MonkeyPatch, make: Callable[..., Any]
 ) -> None:
     vectors, cosines = crowded[0].take(np.arange(1200)), crowded[1][:1200, :1200]
-    monkeypatch.setattr(cover, "finder", make)
+    monkeypatch.setattr(pair_graph, "approximate", make)
     for e in (1, 300, 2000):
-        graph = cover.graph(vectors, e)
+        graph = pair_graph.find_pairs(vectors, e)
         assert graph is not None
         near = oracles.duplicates(cosines, e) & ~np.eye(1200, dtype=bool)
         row, column = np.nonzero(near)
-        assert np.array_equal(np.repeat(np.arange(1200), np.diff(graph.starts)), row)
-        assert np.array_equal(graph.neighbours, column)
+        assert np.array_equal(np.repeat(np.arange(1200), np.diff(graph.pairs.starts)), row)
+        assert np.array_equal(graph.pairs.neighbours, column)
         for least in (1, 17, 300, 2000):
-            assert np.array_equal(graph.needed <= least, oracles.duplicates(cosines[row, column], least))
+            assert np.array_equal(graph.pairs.needed <= least, oracles.duplicates(cosines[row, column], least))
 
 
 def test_the_graph_gives_up_on_too_many_pairs_only() -> None:
     vectors = Vectors.of(oracles.unit16(np.ones((40, 3))))  # 780 pairs
-    assert cover.graph(vectors, 1, max_pairs=779) is None
-    assert cover.graph(vectors, 1, max_pairs=780) is not None
-    assert cover.graph(vectors, 0, max_pairs=0) is not None  # no cosine is above 1
-    assert cover.graph(Vectors.of(oracles.unit16(np.ones((1, 3)))), 20_001) is not None
+    assert pair_graph.find_pairs(vectors, 1, max_pairs=779) is None
+    assert pair_graph.find_pairs(vectors, 1, max_pairs=780) is not None
+    assert pair_graph.find_pairs(vectors, 0, max_pairs=0) is not None  # no cosine is above 1
+    assert pair_graph.find_pairs(Vectors.of(oracles.unit16(np.ones((1, 3)))), 20_001) is not None
 
 
 def test_the_cover_without_a_graph_is_the_cover_with_one() -> None:
     x16 = crowd(700, 8, 5)
     vectors, rows = Vectors.of(x16), np.arange(700)
-    assert cover.graph(vectors, 900, max_pairs=0) is None
-    graph = cover.graph(vectors, 900)
+    assert pair_graph.find_pairs(vectors, 900, max_pairs=0) is None
+    graph = pair_graph.find_pairs(vectors, 900)
     for preference in preferences(x16):
         for e in (0, 1, 130, 900):
             by_graph = cover.cover_sweep(vectors, rows, e, preference, graph)
@@ -245,7 +253,7 @@ def test_the_cover_without_a_graph_is_the_cover_with_one() -> None:
 
 
 def test_a_decision_without_a_graph_is_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cover.graph, "__defaults__", (0,))
+    monkeypatch.setattr(pair_graph, "MAX_PAIRS", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     for seed in range(12):
         for rule in ("semdedup", "fairdedup", "balanced", "random-neighbour"):
@@ -256,16 +264,16 @@ def test_a_decision_without_a_graph_is_the_oracles(monkeypatch: pytest.MonkeyPat
 
 def test_two_kept_duplicates_never_pass_for_distinct(crowded: tuple[Vectors, np.ndarray]) -> None:
     vectors, cosines = crowded
-    assert cover.closest_kept_pair_is_distinct(vectors, 0)
+    assert pair_graph.are_distinct(vectors, 0)
     leaders = np.unique(plain_sweep(cosines, 400))
     kept = vectors.take(leaders)
-    assert cover.closest_kept_pair_is_distinct(kept, 400)
+    assert pair_graph.are_distinct(kept, 400)
     twice = np.append(leaders, leaders[len(leaders) // 2])
-    assert not cover.closest_kept_pair_is_distinct(vectors.take(twice), 1)
+    assert not pair_graph.are_distinct(vectors.take(twice), 1)
     closest = np.sort(cosines[np.ix_(leaders, leaders)][np.triu_indices(len(leaders), 1)])[-1]
     least = next(e for e in range(400, 20_002) if oracles.duplicates(closest, e))
-    assert cover.closest_kept_pair_is_distinct(kept, least - 1)
-    assert not cover.closest_kept_pair_is_distinct(kept, least)
+    assert pair_graph.are_distinct(kept, least - 1)
+    assert not pair_graph.are_distinct(kept, least)
 
 
 def test_the_most_similar_earlier_row_is_exact_over_many_tiles(
@@ -329,7 +337,7 @@ def test_the_pairs_of_a_cover_take_few_bytes_each() -> None:
     raised, kept = memory_of(4000, 16, 1, "cover", "eps", 0.5)
     assert kept == 1
     assert raised < 8e6 * 30 / 2**20
-    assert cover.MAX_PAIRS * 30 <= 2**30
+    assert pair_graph.MAX_PAIRS * 30 <= 2**30
 
 
 def test_no_python_loop_runs_over_rows() -> None:
@@ -343,7 +351,7 @@ def test_no_python_loop_runs_over_rows() -> None:
     for work in (
         lambda v: sweep.sweep(v, [50, 100, 200]).neighbourhoods(100),
         lambda v: cover.cover_sweep(
-            v, np.arange(len(v)), 50, SemDeDup().preference(np.arange(len(v))), cover.graph(v, 50)
+            v, np.arange(len(v)), 50, Preference.by_price(-np.arange(len(v))), pair_graph.find_pairs(v, 50)
         ),
         lambda v: most_similar_earlier(v, np.arange(len(v))),
     ):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairdedup.core import memberships as ms
 from fairdedup.core import moments as mo
-from fairdedup.core import prototypes as pt
 from fairdedup.core.moments import MembershipMoments, Moments
 
 
@@ -116,7 +116,7 @@ def test_a_price_is_the_oracles_however_little_the_memberships_differ() -> None:
             term = MembershipMoments.of(q).term(mo.weights(target, q.sum(axis=0).tolist()))
             utility, _ = oracles.utility(q, target, oracles.shares(q))
             wanted = [round(z * 10**6) for z in oracles.standardised(utility)]
-            assert pt.price([q], [term]).tolist() == wanted
+            assert ms.compute_price([q], [term]).tolist() == wanted
         alike = np.repeat(q[:, :1], 3, axis=1)  # no spread in exact arithmetic, whatever the target
         term = MembershipMoments.of(alike).term(mo.weights(target, alike.sum(axis=0).tolist()))
         assert term.std == 0
@@ -139,12 +139,12 @@ def test_shares_of_nothing_are_zero() -> None:
 def test_exp_is_within_two_units_in_the_last_place_and_never_above_one() -> None:
     rng = np.random.default_rng(4)
     x = -np.concatenate([rng.uniform(0, 1, 20_000), 10 ** rng.uniform(-20, 2.8, 20_000), [0.0, 5e-324, 690.0]])
-    found = np.array([pt.exp(v) for v in x])
+    found = np.array([ms.exp(v) for v in x])
     wanted = np.array([math.exp(v) for v in x])
     assert (np.abs(found - wanted) <= 2 * np.spacing(wanted)).all()
     assert found.max() <= 1
-    assert pt.exp(0.0) == 1
-    assert 0 <= pt.exp(-1e6) < 1e-300
+    assert ms.exp(0.0) == 1
+    assert 0 <= ms.exp(-1e6) < 1e-300
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 0.01, 0.1, 1.0, 1e6])
@@ -152,7 +152,7 @@ def test_memberships_are_the_oracles(temperature: float) -> None:
     rng = np.random.default_rng(5)
     similarity = np.concatenate([0.2 + 0.03 * rng.normal(size=(300, 5)), rng.integers(-2, 3, (50, 5)) / 4])
     for concepts in (1, 3, 5):
-        found = pt.membership(similarity, temperature, concepts)
+        found = ms.compute_memberships(similarity, temperature, concepts)
         assert np.array_equal(found, oracles.membership(similarity, concepts, temperature))
 
 
@@ -161,4 +161,4 @@ def test_the_automatic_temperature_is_the_oracles() -> None:
     for rows in (1, 2, 101, 400):
         for spread in (1e-6, 0.03, 0.5):
             similarity = spread * rng.normal(size=(rows, 3))
-            assert pt.auto_temperature(pt.gap(similarity)) == oracles.temperature_of(similarity)
+            assert ms.auto_temperature(ms.compute_gaps(similarity)) == oracles.temperature_of(similarity)

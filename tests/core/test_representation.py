@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdedup.core import representation as rp
-from fairdedup.core.groups import Cells, count_by_cluster
+from fairdedup.core.groups import GroupCells, count_by_cluster
 from fairdedup.core.moments import MembershipMoments
-from fairdedup.core.uncertainty import says_nothing, spread, uncertainty
+from fairdedup.core.uncertainty import apportion, is_uninformative, uncertainty
 
 
 @st.composite
@@ -142,7 +142,7 @@ def test_counts_by_cluster_are_those_of_loops_over_rows(given_rows, unit):
     rng = np.random.default_rng(len(rows))
     first = rng.integers(0, unit + 1, (len(rows), groups))
     second = rng.integers(0, unit + 1, (len(rows), 2))
-    cells = [Cells((0,), tuple((g,) for g in range(groups))), Cells((0, 1), ((0, 0), (groups - 1, 1)))]
+    cells = [GroupCells((0,), tuple((g,) for g in range(groups))), GroupCells((0, 1), ((0, 0), (groups - 1, 1)))]
     clusters, before, after = count_by_cluster(
         np.array([r[0] for r in rows]), np.array([r[2] for r in rows]), [first, second], unit, cells
     )
@@ -160,7 +160,7 @@ def test_counts_by_cluster_are_those_of_loops_over_rows(given_rows, unit):
 
 def test_no_rows_count_nothing():
     clusters, before, after = count_by_cluster(
-        np.zeros(0, np.int64), np.zeros(0, bool), [np.zeros((0, 2))], 1, [Cells((0,), ((0,), (1,)))]
+        np.zeros(0, np.int64), np.zeros(0, bool), [np.zeros((0, 2))], 1, [GroupCells((0,), ((0,), (1,)))]
     )
     assert len(clusters) == 0 and before.shape == after.shape == (0, 2)
 
@@ -243,19 +243,19 @@ def moments(rows):
 
 
 def test_memberships_say_nothing_where_the_largest_is_hardly_above_chance():
-    assert not says_nothing(moments([[0.7, 0.3], [0.2, 0.8]]))  # 0.75 is not under 1.5 / 2
-    assert says_nothing(moments([[0.7, 0.3], [0.26, 0.74]]))
-    assert not says_nothing(moments([[0.9, 0.1], [0.3, 0.7]]))
-    assert says_nothing(moments([[0.4, 0.3, 0.3]])) and not says_nothing(moments([[0.5, 0.3, 0.2]]))
-    assert not says_nothing(moments([[1.0], [1.0]]))  # one concept has nothing to tell apart
+    assert not is_uninformative(moments([[0.7, 0.3], [0.2, 0.8]]))  # 0.75 is not under 1.5 / 2
+    assert is_uninformative(moments([[0.7, 0.3], [0.26, 0.74]]))
+    assert not is_uninformative(moments([[0.9, 0.1], [0.3, 0.7]]))
+    assert is_uninformative(moments([[0.4, 0.3, 0.3]])) and not is_uninformative(moments([[0.5, 0.3, 0.2]]))
+    assert not is_uninformative(moments([[1.0], [1.0]]))  # one concept has nothing to tell apart
 
 
 def test_what_is_absent_does_not_count_as_uninformative():
-    assert not says_nothing(moments([[0.95, 0.05], [0.001, 0.0], [0.0, 0.001]]))
-    assert says_nothing(moments([[0.0, 0.0]]))  # nobody there at all
+    assert not is_uninformative(moments([[0.95, 0.05], [0.001, 0.0], [0.0, 0.001]]))
+    assert is_uninformative(moments([[0.0, 0.0]]))  # nobody there at all
 
 
-def test_says_nothing_combines_over_parts():
+def test_being_uninformative_combines_over_parts():
     a, b = [[0.6, 0.4], [0.5, 0.5]], [[1.0, 0.0]]
     assert moments(a) + moments(b) == moments(a + b)
     assert (moments(a) + moments(b)).mean_largest == Fraction(21, 30)
@@ -273,16 +273,16 @@ def test_uncertainty_by_hand():
 
 
 def test_seats_are_spread_by_mass_and_no_cluster_gives_more_than_it_has():
-    assert spread(np.array([60, 30, 10]), np.array([9, 9, 9]), 10).tolist() == [6, 3, 1]
-    assert spread(np.array([60, 30, 10]), np.array([2, 9, 9]), 10).tolist() == [2, 6, 2]
-    assert spread(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no more to ask about
-    assert spread(np.array([1, 1, 1]), np.array([9, 9, 9]), 2).tolist() == [1, 1, 0]  # ties: the lower cluster
+    assert apportion(np.array([60, 30, 10]), np.array([9, 9, 9]), 10).tolist() == [6, 3, 1]
+    assert apportion(np.array([60, 30, 10]), np.array([2, 9, 9]), 10).tolist() == [2, 6, 2]
+    assert apportion(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no more to ask about
+    assert apportion(np.array([1, 1, 1]), np.array([9, 9, 9]), 2).tolist() == [1, 1, 0]  # ties: the lower cluster
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**15), st.integers(0, 20)), min_size=1, max_size=12), st.integers(0, 60))
 def test_all_seats_are_given(clusters, number):
     mass, rows = (np.array(c, np.int64) for c in zip(*clusters, strict=True))
-    given_ = spread(mass, rows, number)
+    given_ = apportion(mass, rows, number)
     room = sum(r for m, r in clusters if m)
     assert given_.sum() == min(number, room)
     assert (given_ >= 0).all() and (given_ <= np.where(mass > 0, rows, 0)).all()
@@ -291,5 +291,5 @@ def test_all_seats_are_given(clusters, number):
 def test_intersections_multiply_memberships():
     unit = 10**9
     q = [np.array([[unit // 2, unit // 4]]), np.array([[unit // 5, unit]])]
-    cells = Cells((0, 1), tuple(product(range(2), range(2))))
+    cells = GroupCells((0, 1), tuple(product(range(2), range(2))))
     assert [int(cells.column(q, unit, g)[0]) for g in range(4)] == [unit // 10, unit // 2, unit // 20, unit // 4]

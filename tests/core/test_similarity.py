@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairdedup.core import approximate as finder
+from fairdedup.core import approximate
 from fairdedup.core.kmeans import assign, centroids_of_labels
 from fairdedup.core.similarity import (
     REASON_NOT_FINITE,
@@ -165,31 +165,31 @@ def adversarial(d: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [finder.float32_finder, finder.int8_finder])
+@pytest.mark.parametrize("make", [approximate.approximate_in_float32, approximate.approximate_in_int8])
 @pytest.mark.parametrize("d", [1, 7, 512, 2000])
 def test_no_candidate_is_overlooked_however_close_to_the_threshold(make, d: int) -> None:  # noqa: ANN001
     for name, x in adversarial(d).items():
         unit = unit_float16(x)[0]
         known = make(Vectors.of(unit))
-        products, exact = known.products(known), oracles.cosine_matrix(unit, unit)
-        first, second, third = (np.empty(64, np.float32) for _ in range(3))
+        products, exact = known.multiply(known), oracles.cosine_matrix(unit, unit)
         for i in range(64):
             just_under = np.nextafter(exact[i], -2)
-            finder.column_bounds(just_under, *known.terms(), first, second, third)
-            marks = finder.no_marks(64)
-            row = finder.row_bounds(*(term[i] for term in known.terms()))
-            finder.mark_reaching(products[i], first, second, third, *row, marks)
+            columns = approximate.bound_columns(just_under, known.terms)
+            marks = approximate.no_marks(64)
+            row = approximate.bound_row(approximate.take_terms(known.terms, i))
+            approximate.mark_reaching(products[i], columns, row, marks)
             assert marks.all(), f"{name}: rows {i} and {np.flatnonzero(marks == 0)}"
 
 
 def test_sums_of_8_bit_products_stay_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finder, "INT8_ROWS", 1)
+    monkeypatch.setattr(approximate, "INT8_ROWS", 1)
     d = 2**31 // 127**2 + 1
     x = np.ones((2, d), np.float32)
     x[1] = -1
-    known = finder.finder(Vectors.of(unit_float16(x)[0]))
-    own = float(known.products(known)[0, 0]) * known.scale[0] ** 2 + 2 * known.base[0]
-    assert abs(own / known.length[0] ** 2 - 1) <= 2 * known.error[0]
+    known = approximate.approximate(Vectors.of(unit_float16(x)[0]))
+    terms = known.terms
+    own = float(known.multiply(known)[0, 0]) * terms.scale[0] ** 2 + 2 * terms.base[0]
+    assert abs(own / terms.length[0] ** 2 - 1) <= 2 * terms.error[0]
 
 
 def test_eps_needed_is_the_least_eps_at_which_a_pair_are_duplicates() -> None:

@@ -38,11 +38,11 @@ from runs import table as run_table
 
 from fairdedup import increments
 from fairdedup.core.decision import Decision, decide
+from fairdedup.core.decision_columns import DECIDED, EARLIER
+from fairdedup.core.model import Cluster, EarlierKept, Inherited, Options
 from fairdedup.core.moments import MembershipMoments, Moments
-from fairdedup.core.parts import COLUMNS, EARLIER
+from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules import ordered
-from fairdedup.core.survey import Cluster, Earlier, Inherited, Options
 from fairdedup.drift import stability_index
 from fairdedup.errors import UserError
 from fairdedup.storage.run_files import seal, write_json
@@ -51,7 +51,7 @@ SWEEPING = [
     (rule, cover) for rule in ("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour")
     for cover in (False, True)
 ]  # fmt: skip
-COMPARED = (*COLUMNS, EARLIER)
+COMPARED = (*DECIDED, EARLIER)
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Night:
         unit, centroids = oracles.unit16(case.x), oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
         before = np.flatnonzero(~self.new)
         order = before[np.argsort(self.day[before], kind="stable")]  # as the twin has them, one day after the other
-        values = ordered(case.quality)[self.new]
+        values = to_ordered_integers(case.quality)[self.new]
         parts, without = [], 0
         for k, rows in problem.clusters.items():
             own = np.flatnonzero(self.kept[order] & (case.labels[order] == k))
@@ -112,7 +112,7 @@ class Night:
                 begun = problem.all_p[: len(order)][(case.labels[order] == k) & (self.day[order] == first)]
                 start = np.rint(begun.sum(axis=0) / len(begun)).astype(np.int64) if problem.start == "cluster" else 0
                 sums = start + problem.all_p[own].sum(axis=0)
-            earlier = Earlier(unit[order[own]], own, sums)
+            earlier = EarlierKept(unit[order[own]], own, sums)
             protected = problem.protected[rows]
             without += not (len(own) or protected.any())
             parts.append(Part(Cluster(k, rows, problem.x16[rows], centroids[k], protected, values[rows], earlier)))
@@ -127,7 +127,7 @@ class Night:
             of_first = unit[order][self.day[order] == 0]
             found = [s[:, : len(names)] for names, s in _similarities(of_first, case).values()]
             inherited = Inherited(case.eps, moments=Moments.of(np.hstack(found)))
-        options = Options(rule, cover, **(case.options if rule in ("fairdedup", "balanced") else {}))
+        options = Options(rule=rule, cover=cover, **(case.options if rule in ("fairdedup", "balanced") else {}))
         return decide(
             parts, without, options, known, lambda step, f, parts, *args: [f(p, *args) for p in parts],
             at_most=at_most, protected=int(problem.protected.sum()), inherited=inherited,
@@ -243,9 +243,10 @@ def test_a_cap_below_what_every_eps_leaves_names_the_smallest_that_works() -> No
     whole = Night(night.case, night.day, np.zeros_like(night.kept), night.protected)
     least, n = whole.twin("semdedup", False).least, int(whole.new.sum())
     assert least > 1
-    with pytest.raises(UserError, match=rf"no eps keeps fewer than {least}: .* allow at least 0\.") as refused:
+    words = rf"no eps keeps fewer than {least} \(.* allow at least `at_most=0\."
+    with pytest.raises(UserError, match=words) as refused:
         whole.decide("semdedup", False, at_most=(least - 0.6) / n)
-    smallest = float(str(refused.value).rsplit(" ", 1)[1])
+    smallest = float(str(refused.value).rsplit("=", 1)[1].rstrip("`"))
     assert whole.decide("semdedup", False, at_most=smallest).kept == least
 
 
@@ -514,8 +515,8 @@ def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tm
     base = (days / "day1.npy", "--against", line[0], "--out", tmp_path / "run")
     assert "--keep 0.5 does not go with --against" in refused(*base, "--keep", 0.5)
     assert "has eps" in refused(*base, "--eps", 0.5)
-    assert "rule 'semdedup-chain' does not go with --against" in refused(*base, "--rule", "semdedup-chain")
-    assert "rule 'random' does not go with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
+    assert "--rule semdedup-chain does not go with --against" in refused(*base, "--rule", "semdedup-chain")
+    assert "--rule random does not go with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
     assert "--clusters 9: the 4 clusters are those of" in refused(*base, "--clusters", 9)
     assert "--start zero is not that of" in refused(*base, "--start", "zero")
     (tmp_path / "p.npy").write_bytes(b"")

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from runs import UNUSABLE, Decided, command, contents, done, files, manifest, prototype_vectors, table
 
-from fairdedup.core.rules import ordered
+from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.datasets.ids import read_ids
 from fairdedup.errors import UserError
 from fairdedup.storage.condition import condition, holds, parse
@@ -188,10 +188,10 @@ def test_numbers_are_ordered_exactly():
         (np.array([0.5, np.nan, -2], np.float16), [1, 2, 0]),
     ]
     for values, order in cases:
-        assert np.argsort(ordered(values), kind="stable").tolist() == order
-    zeros = ordered(np.array([0.0, -0.0]))
+        assert np.argsort(to_ordered_integers(values), kind="stable").tolist() == order
+    zeros = to_ordered_integers(np.array([0.0, -0.0]))
     assert zeros[0] == zeros[1]
-    assert ordered(np.array([-most, 5]), np.array([False, True])).argmin() == 1
+    assert to_ordered_integers(np.array([-most, 5]), np.array([False, True])).argmin() == 1
 
 
 # Conditions come from outside
@@ -357,7 +357,7 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
         (("--prefer", "tags"), "--prefer 'tags' is list<element: string>, no number: the columns of numbers are width"),
         (("--prefer", "nosuch"), "has no such column, but id, key"),
         (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
-        (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: keep at least 0.83"),
+        (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: give at least --keep 0.83"),
     ):
         rule = () if "--prefer" in wish else ("--rule", "semdedup")
         shown = command("prune", again, "--keep", 0.5, *rule, *wish, "--scheduler", scheduler, "--quiet")

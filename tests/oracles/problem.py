@@ -1,333 +1,42 @@
-"""Slow float64 twin of the rules: what a decision must be, written from DESIGN.md sections 2 and 3 alone.
+"""One data set, one clustering, one rule: the whole decision at an eps, and whether an eps is right.
 
-SemDeDup is Abbas et al. 2023; `fairdedup` is Algorithm 1 of Slyman et al. 2024; `balanced` is ours.
-It never imports the package and never finds eps: it says whether an eps is right and what follows from it.
-
-Sums, shares and roundings are exact (integers, fractions, 50-digit decimals), so that nothing here depends on
-the order of a float sum. A row is a position in `x16`; rows that cannot be used are removed by the caller.
-"Ruling" marks what the lead decided where the document leaves room.
+Nothing here finds an eps. A row is a position in `x16`; the caller removes rows that cannot be used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Context, Decimal, localcontext
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[Any]
+from oracles.arithmetic import (
+    PRECISE,
+    Array,
+    Target,
+    assign,
+    centroids_of_labels,
+    cosine_matrix,
+    duplicates,
+    membership,
+    quantised,
+    root_spread,
+    shares,
+    standardised,
+    target_shares,
+    temperature_of,
+    unit16,
+    utility,
+    visiting_order,
+    zscores,
+)
+from oracles.sweeps import Day, Pick, chain, pick_balanced, pick_fairdedup, pick_prefer, pick_semdedup, sweep
+
 Decision = dict[str, Array]
-Target = str | Mapping[str, Mapping[str, float]]
-Pick = Callable[[int, list[int]], int]
-"""(leader, members ascending) -> the member to keep; all are positions inside the cluster."""
-
-PRECISE = Context(prec=50)
-HALF_UNIT = 24  # every float16 is a whole number of 2**-24
-
-
-def unit16(x: ArrayLike) -> Array:
-    """Scale vectors, (d,) or (n, d), to unit length in float64 and round them once to float16.
-
-    Ruling: an exact power of two is taken out first, so that no square overflows or underflows; then the
-    division by the float64 norm; then double to half directly. A zero vector (only a centroid may be) stays.
-    """
-    values = np.asarray(x, dtype=np.float64)
-    units = np.zeros(values.shape, dtype=np.float16)
-    for row, unit in zip(np.atleast_2d(values), np.atleast_2d(units), strict=True):
-        largest = np.abs(row).max()
-        if largest > 0:
-            scaled = np.ldexp(row, -np.frexp(largest)[1])  # the largest is now in [0.5, 1)
-            unit[:] = (scaled / math.sqrt(math.fsum(scaled * scaled))).astype(np.float16)
-    return units
-
-
-def cosine_matrix(a: Array, b: Array) -> Array:
-    """Cosine similarities (n, m) float64 of float16 rows.
-
-    Ruling: min(1, dot / sqrt(|a|² |b|²)); the sums are exact in float64 in any order. A zero vector gives 0.
-    """
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    squares = np.outer((a64 * a64).sum(axis=1), (b64 * b64).sum(axis=1))
-    cosines = np.divide(a64 @ b64.T, np.sqrt(squares), out=np.zeros(squares.shape), where=squares > 0)
-    return np.minimum(1.0, cosines)
-
-
-def duplicates(cosines: Array, e: int) -> Array:
-    """Which cosines make semantic duplicates at eps = e ten-thousandths.
-
-    Ruling: cosine > 1.0 - e / 10000 in float64, strict, with e an integer from 0 to 20001.
-    """
-    return np.asarray(cosines > 1.0 - e / 10000)
-
-
-def quantised(values: ArrayLike) -> Array:
-    """Integer nearest to a million times the value; ruling: float64 product, halves to even."""
-    return np.asarray(np.rint(np.asarray(values, dtype=np.float64) * 1e6).astype(np.int64))
-
-
-def centroids_of_labels(x16: Array, labels: Array) -> dict[int, Array]:
-    """Cluster number -> (d,) float16; ruling: the exact sum of its float16 vectors, scaled by `unit16`."""
-    x64 = x16.astype(np.float64)  # sums of multiples of 2**-24 are exact below 2**28 rows
-    return {int(label): unit16(x64[labels == label].sum(axis=0)) for label in np.unique(labels)}
-
-
-def assign(x16: Array, centroids16: Array) -> Array:
-    """Each row's most similar centroid by float64 cosine; ruling: ties to the lower number."""
-    return np.asarray(np.argmax(cosine_matrix(x16, centroids16), axis=1))
-
-
-def visiting_order(centroid_similarity: Array) -> list[int]:
-    """Positions by quantised centroid similarity ascending, then row (positions ascend with the row)."""
-    keys = quantised(centroid_similarity)
-    return sorted(range(len(keys)), key=lambda i: (keys[i], i))
-
-
-class Step(NamedTuple):
-    """One step of a sweep, in positions inside the cluster; lists ascend."""
-
-    leader: int
-    members: list[int]  # the leader's neighbourhood, what the rule chooses from
-    kept: int
-    visited: list[int]  # the kept one and all that it now represents
-
-
-class Day(NamedTuple):
-    """An earlier run, as rules.md ("New rows beside earlier runs") sees it: all its valid rows, and whom it kept."""
-
-    x16: Array
-    labels: Array
-    kept: Array  # (n,) bool
-
-
-def sweep(
-    cosines: Array,
-    order: Sequence[int],
-    e: int,
-    pick: Pick,
-    cover: bool = False,
-    protected: Sequence[int] = (),
-    old: Array | None = None,
-) -> list[Step]:
-    """Sweep one cluster of cosines (m, m).
-
-    `protected` positions are kept first: each other row goes to the protected row most like it (ties: the lowest
-    row), if they are duplicates; the rest is swept as ever. `old` are the cosines (m, o) with what earlier runs kept
-    here, in their order: these are kept first too, ties go to them, and in a step the i-th of them is -1 - i.
-
-    Ruling on cover: the leader's neighbourhood offers the members and the rule picks one; that one and every
-    unvisited row within its own reach become visited, also outside the leader's neighbourhood; the rest of
-    it stays unvisited.
-
-    Raises
-    ------
-    ValueError
-        `pick` chose a row that is no member.
-    """
-    near = duplicates(cosines, e)
-    unvisited = np.ones(len(cosines), dtype=bool)
-    steps = []
-    olds = 0 if old is None else old.shape[1]
-    taken: dict[int, list[int]] = {-1 - i: [] for i in range(olds)} | {i: [i] for i in sorted(protected)}
-    for j in range(len(cosines)):
-        if j not in taken:
-            best = -2.0
-            nearest = None
-            for i in taken:  # the old ones first, in their order; then the protected, lowest first
-                assert old is not None or i >= 0
-                cosine = cosines[j, i] if i >= 0 or old is None else old[j, -1 - i]
-                if cosine > best:
-                    best, nearest = cosine, i
-            if nearest is not None and duplicates(np.array(best), e):
-                taken[nearest].append(j)
-    for i, visited in taken.items():
-        unvisited[visited] = False
-        if visited:
-            steps.append(Step(i, [i] if i >= 0 else [], i, sorted(visited)))
-
-    def reach(i: int) -> list[int]:
-        return [j for j in np.flatnonzero(unvisited).tolist() if j == i or near[i, j]]
-
-    for leader in order:
-        if not unvisited[leader]:
-            continue
-        members = reach(leader)
-        kept = pick(leader, members)
-        if kept not in members:
-            raise ValueError(f"position {kept} was kept at leader {leader} but is not one of {members}")
-        visited = reach(kept) if cover else members
-        unvisited[visited] = False
-        steps.append(Step(leader, members, kept, visited))
-    return steps
-
-
-def chain(cosines: Array, order: Sequence[int], e: int) -> list[int | None]:
-    """`semdedup-chain`: per position None where kept, else its representative.
-
-    Ruling: the representative is the most similar earlier row in visiting order, itself kept or not, ties to
-    the lowest row.
-    """
-    near = duplicates(cosines, e)
-    representative: list[int | None] = [None] * len(order)
-    for t, i in enumerate(order):
-        earlier = order[:t]
-        if any(near[i, j] for j in earlier):
-            representative[i] = min(earlier, key=lambda j: (-cosines[i, j], j))
-    return representative
-
-
-def pick_semdedup(leader: int, members: list[int]) -> int:
-    """Keep the leader, the member farthest from the centroid."""
-    return leader
-
-
-def pick_prefer(values: Sequence[float]) -> Pick:
-    """Keep the highest value, NaN last, ties to the lowest row."""
-    return lambda leader, members: min(
-        members, key=lambda j: (math.isnan(values[j]), 0 if math.isnan(values[j]) else -values[j], j)
-    )
-
-
-def pick_fairdedup(
-    p: Array,
-    start: str = "cluster",
-    protected: Sequence[int] = (),
-    first: Array | None = None,
-    kept_before: Array | None = None,
-) -> Pick:
-    """Algorithm 1 over one cluster, p (m, c) integers of every concept of every attribute in listed order.
-
-    Ruling: the starting sum is the exact mean of p over the cluster, rounded half to even; `start="zero"`: 0. Protected
-    rows are kept first, and their p is added. Of a cluster that is not new, `first` is the p of its rows in the first
-    run that had any, which the mean is taken over, and `kept_before` the p of what all earlier runs kept, added too.
-    """
-    table = p.tolist()
-    begun = table if first is None else first.tolist()
-    means = [Fraction(sum(column), len(begun)) for column in zip(*begun, strict=True)]
-    sums = [round(mean) if start == "cluster" else 0 for mean in means]
-    for own in [table[i] for i in protected] + ([] if kept_before is None else kept_before.tolist()):
-        sums = [s + value for s, value in zip(sums, own, strict=True)]
-
-    def pick(leader: int, members: list[int]) -> int:
-        concept = sums.index(min(sums))
-        kept = min(members, key=lambda j: (-table[j][concept], j))
-        for c, value in enumerate(table[kept]):
-            sums[c] += value
-        return kept
-
-    return pick
-
-
-def centrality(x16: Array, members: Sequence[int]) -> list[int]:
-    """Quantised dot product h of each member with the members' mean vector.
-
-    Ruling: rint(1e6 * (x_j . S) / m) with S the exact sum of the m vectors, judged exactly, halves to even.
-    """
-    whole = np.ldexp(x16[members].astype(np.float64), HALF_UNIT).astype(np.int64)
-    dots = (whole @ whole.T).sum(axis=1).tolist()  # exact: each product is under 2**49
-    return [round(Fraction(10**6 * dot, len(members) * 4**HALF_UNIT)) for dot in dots]
-
-
-def pick_balanced(price: Sequence[int], x16: Array) -> Pick:
-    """Keep the largest price + 60 h, ties to the lowest row.
-
-    Ruling: h is over the leader's neighbourhood, under cover too.
-    """
-
-    def pick(leader: int, members: list[int]) -> int:
-        h = dict(zip(members, centrality(x16, members), strict=True))
-        return min(members, key=lambda j: (-(price[j] + 60 * h[j]), j))
-
-    return pick
-
-
-def root_spread(values: Sequence[int]) -> Decimal:
-    """Return n times the population standard deviation; exactly 0 only where all values are equal."""
-    n, total = len(values), sum(values)
-    with localcontext(PRECISE):
-        return Decimal(n * sum(v * v for v in values) - total * total).sqrt()
-
-
-def standardised(values: Sequence[int], first: int | None = None) -> list[Decimal]:
-    """(value - mean) / population standard deviation, of the first so many values or of all.
-
-    Ruling: all 0 where all values are equal, judged exactly.
-    """
-    over = values[:first]
-    n, total, spread = len(over), sum(over), root_spread(over)
-    with localcontext(PRECISE):
-        return [Decimal(n * v - total) / spread if spread else Decimal(0) for v in values]
-
-
-def zscores(similarity: Array, first: int | None = None) -> Array:
-    """`calibrate: zscore`: float64 similarities (n, c) standardised per concept over the data set, quantised.
-
-    `first`: the mean and the deviation are those of so many rows from the front, the first run's.
-
-    Ruling: population standard deviation; a concept with no spread gives 0.
-    """
-    columns = []
-    for column in similarity.T.tolist():
-        ratios = [value.as_integer_ratio() for value in column]
-        common = max(denominator for _, denominator in ratios)  # all are powers of two
-        exact = [numerator * (common // denominator) for numerator, denominator in ratios]
-        with localcontext(PRECISE):
-            columns.append([round(z * 10**6) for z in standardised(exact, first)])
-    return np.array(columns, dtype=np.int64).T
-
-
-def temperature_of(similarity: Array) -> float:
-    """Automatic temperature from similarities (n, c + m) to concepts and absent prototypes together.
-
-    Ruling: max(rint(median / 3 * 1e4) / 1e4, 0.0001), the median by numpy over rows of (largest - mean).
-    """
-    gaps = [max(row) - math.fsum(row) / len(row) for row in similarity.tolist()]
-    return max(float(np.rint(np.median(gaps) / 3 * 1e4)) / 1e4, 0.0001)
-
-
-def membership(similarity: Array, concepts: int, temperature: float) -> Array:
-    """Memberships q (n, concepts) int64 in units of 1e-9; ruling: rint(q * 1e9) of the exact softmax.
-
-    The softmax runs over all columns, concepts first; the absent prototypes after them are then dropped.
-    """
-    table = []
-    with localcontext(PRECISE):
-        for row in similarity.tolist():
-            largest = Decimal(max(row))
-            weights = [((Decimal(s) - largest) / Decimal(temperature)).exp() for s in row]
-            total = sum(weights)
-            table.append([round(weight / total * 10**9) for weight in weights[:concepts]])
-    return np.array(table, dtype=np.int64)
-
-
-def shares(q: Array) -> list[Fraction]:
-    """Column sums of q over their sum; all 0 where every membership is 0 (the text leaves this open)."""
-    sums = q.sum(axis=0).tolist()
-    return [Fraction(s, sum(sums)) if any(sums) else Fraction(0) for s in sums]
-
-
-def utility(q: Array, target: Sequence[Fraction], current: Sequence[Fraction]) -> tuple[list[int], int]:
-    """Per row Σ q (target - current), as whole numbers and the common denominator they are over."""
-    gaps = [t - s for t, s in zip(target, current, strict=True)]
-    common = math.lcm(*(gap.denominator for gap in gaps))
-    return (q.astype(object) @ np.array([int(gap * common) for gap in gaps], dtype=object)).tolist(), common
-
-
-def target_shares(target: Target, attribute: str, names: list[str], q: Array) -> list[Fraction]:
-    """Target shares of one attribute.
-
-    Ruling: "uniform" is 1/c, "data" the data's own, otherwise attribute -> {concept: share}. This file's
-    reading: a given share is the decimal as written (0.3 is 3/10), so that it can equal the data's exactly.
-    """
-    if target == "uniform":
-        return [Fraction(1, len(names))] * len(names)
-    if target == "data":
-        return shares(q)
-    assert not isinstance(target, str), target
-    return [Fraction(str(target[attribute][name])) for name in names]
 
 
 def kept_seats(fraction: float, n: int) -> int:
@@ -379,7 +88,7 @@ class Problem:
         Scaled here. Ruling: absent prototypes take part in `balanced`'s softmax and temperature only.
     centroids16 : (k, d) float16; without it the labels are given ones and centroids are sums
     start, calibrate, target, temperature, reserve : the rules' options
-    chosen : (n,) for "random-neighbour", whose draw is the code's business: the reported representatives.
+    chosen : (n,) for "random-neighbour", whose draw is the code's own: the reported representatives.
         That of a step's leader is what the step kept, so the choices can be replayed and the rest derived.
     values : (n,) numbers, for "prefer"
     protected : (n,) bool, rows that are kept first
@@ -413,7 +122,7 @@ class Problem:
         self.protected = np.zeros(self.n, bool) if protected is None else np.asarray(protected)
         self.clusters = {int(k): np.flatnonzero(self.labels == k) for k in np.unique(self.labels)}
         self.earlier = list(earlier)
-        self.before = sum(len(day.x16) for day in self.earlier)  # rows of earlier runs stand before the new ones
+        self.before = sum(len(day.x16) for day in self.earlier)  # rows of earlier runs come before the new ones
         self.all16 = np.concatenate([*(day.x16 for day in self.earlier), x16])
         self.all_labels = np.concatenate([*(day.labels for day in self.earlier), self.labels])
         self.all_kept = np.concatenate([*(day.kept for day in self.earlier), np.zeros(self.n, bool)])
@@ -451,8 +160,8 @@ class Problem:
         total = [Decimal(0)] * len(self.all16)
         first = len(self.earlier[0].x16) if self.earlier else None
         for attribute, (names, similarity) in self._similarities(prototypes).items():
-            asked = temperature.get(attribute, "auto") if isinstance(temperature, Mapping) else temperature
-            warmth = temperature_of(similarity[:first]) if asked == "auto" else float(asked)
+            given = temperature.get(attribute, "auto") if isinstance(temperature, Mapping) else temperature
+            warmth = temperature_of(similarity[:first]) if given == "auto" else float(given)
             q = membership(similarity, len(names), warmth)
             self.temperatures[attribute], self.q[attribute] = warmth, q
             self.targets[attribute] = target_shares(target, attribute, names, q)
@@ -585,7 +294,7 @@ class Problem:
         return decision
 
     def decide(self, e: int, keep: float | None = None) -> Decision:
-        """Return the whole decision at e, made up to `keep`; None where at-most or eps was asked for."""
+        """Return the whole decision at e, made up to `keep`; None for at-most or eps."""
         decision = self.at_eps(e)
         if keep is None:
             return decision
@@ -624,10 +333,10 @@ def decide(
 def guarantees(
     x16: Array, decision: Mapping[str, Array], e: int, protected: ArrayLike | None = None
 ) -> tuple[int, int]:
-    """Count the broken promises at e: pairs of kept duplicates, removed rows that nothing kept stands for.
+    """Count the broken promises at e: pairs of kept duplicates, and removed rows without a kept representative.
 
     Pairs are of one cluster, and not both protected. Readmitted rows make none. `similarity` is not trusted: cosines
-    are taken anew.
+    are computed again.
     """
     clusters, kept = np.asarray(decision["cluster"]), np.asarray(decision["kept"])
     swept = kept & ~np.asarray(decision["readmitted"])
@@ -647,9 +356,9 @@ def guarantees(
 
 
 def random_fault(decision: Mapping[str, Array], keep: float) -> str:
-    """Return what is wrong with a `random` decision, whose draw is the code's business, or ""."""
+    """Return what is wrong with a `random` decision, whose draw is the code's own, or ""."""
     kept = np.asarray(decision["kept"])
     seats = kept_seats(keep, len(kept))
     if int(kept.sum()) != seats:
-        return f"{int(kept.sum())} kept where {seats} were due"
+        return f"{int(kept.sum())} kept where {seats} were expected"
     return "rows readmitted" if np.asarray(decision["readmitted"]).any() else ""

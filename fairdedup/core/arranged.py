@@ -1,0 +1,94 @@
+"""One cluster in visiting order, as rules see it: its rows, their column of values, their concepts and their price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.leader_sweep import visiting_order
+from fairdedup.core.memberships import compute_price
+from fairdedup.core.model import Cluster, Part, Plan
+from fairdedup.core.pinned import PinnedRows, pin_rows
+from fairdedup.core.similarity import BLOCK, Vectors, cosine_to_one, quantised
+from fairdedup.core.survey import find_memberships
+
+
+@dataclass(frozen=True)
+class ArrangedCluster:
+    """The n rows of a cluster in visiting order.
+
+    Attributes
+    ----------
+    part : Part
+        The part that holds the cluster; its memo is shared by all passes.
+    cluster : Cluster
+        The cluster, rows ascending.
+    order : ndarray of shape (n,), int64
+        Position in the cluster of each place in the visiting order.
+    rows : ndarray of shape (n,), int64
+        Positions in the input.
+    vectors : Vectors of n rows
+        Vectors in visiting order.
+    centroid_similarity : ndarray of shape (n,), float64
+        Cosine to the centroid.
+    pinned : PinnedRows
+        Rows that are kept before the sweep.
+    values : ndarray of shape (n,), int64, or None
+        Column that the rule `prefer` compares.
+    """
+
+    part: Part
+    cluster: Cluster
+    order: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    vectors: Vectors
+    centroid_similarity: NDArray[np.float64]
+    pinned: PinnedRows
+    values: NDArray[np.int64] | None
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Place of each row in the visiting order: 0 to n - 1."""
+        return np.arange(len(self.rows))
+
+    def concept_similarity(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the quantised similarity (n, c) to each concept of all attributes, standardised where so planned."""
+        assert plan.prototypes is not None
+        similarity = np.concatenate(plan.prototypes.similarity(self.vectors, absent=False), axis=1)
+        return quantised(similarity if plan.moments is None else plan.moments.standardised(similarity))
+
+    def memberships(self, plan: Plan) -> list[NDArray[np.int64]]:
+        """Return each attribute's memberships (n, c), in units of 1e-9."""
+        assert plan.prototypes is not None
+        found = find_memberships(self.part, self.cluster, plan.prototypes, plan.temperatures)
+        return [q[self.order] for q in found]
+
+    def price(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the quantised price of each row (n,): how rare its concepts are in the whole data set."""
+        return compute_price(self.memberships(plan), plan.terms)
+
+
+def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
+    """Put a cluster of a part in visiting order, and find what its pinned rows take."""
+    similarity = _compare_with_centroid(cluster)
+    order = visiting_order(similarity, cluster.rows)
+    rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
+    pinned = part.memo.get(("pinned", cluster.number))
+    if pinned is None:
+        protected = cluster.is_protected[order]
+        pinned = pin_rows(vectors, rows, protected, None if cluster.earlier is None else cluster.earlier.unit)
+        if protected.any() or cluster.earlier is not None:
+            part.memo["pinned", cluster.number] = pinned
+    values = None if cluster.values is None else cluster.values[order]
+    return ArrangedCluster(part, cluster, order, rows, vectors, similarity[order], pinned, values)
+
+
+def _compare_with_centroid(cluster: Cluster) -> NDArray[np.float64]:
+    """Return the cosine of each row to the centroid (n,); a large cluster is never widened twice at once."""
+    centroid, similarity = Vectors.of(cluster.centroid[None]), np.empty(len(cluster.rows), np.float64)
+    for start in range(0, len(similarity), BLOCK):
+        block = Vectors.of(cluster.unit[start : start + BLOCK])
+        similarity[start : start + BLOCK] = cosine_to_one(block.x, block.squares, centroid.x[0], centroid.squares[0])
+    return similarity

@@ -1,0 +1,180 @@
+"""Search for the eps that keeps a number of rows: over counts, and over the parts of a clustered data set.
+
+Counts fall with eps, though not strictly, so the search keeps a bracket: more than K at its low end, at most K at its
+high end. It is deterministic: the same data, rule and seed look at the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from fairdedup.core.model import MapParts, Part, Plan
+from fairdedup.core.parts import count_kept
+from fairdedup.core.row_hash import row_hash
+from fairdedup.core.similarity import MAX_EPS
+from fairdedup.core.swept import count_neighbourhoods
+from fairdedup.core.visits import MAX_WINDOW
+
+FIRST_REACH = 31  # ten-thousandths to either side of a guess that the first pass looks at
+SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
+SAMPLE_PARTS = 8
+SAMPLE_REACH = 320  # ten-thousandths to either side of the first look
+SAMPLE_TOLERANCE = 12
+SAMPLE_FROM = 8 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
+
+Counts = Callable[[list[int]], Sequence[int]]
+"""Kept counts at up to 64 ascending values of eps, in ten-thousandths."""
+
+
+def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, map_parts: MapParts) -> int:
+    """Find an eps that brackets a number of kept rows; see `find_eps`.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The clustered data set.
+    plan : Plan
+        What is decided; without `cover`, the options alone are read.
+    target : int
+        Number of rows to keep.
+    valid : int
+        Number of valid rows.
+    map_parts : MapParts
+        Maps the passes over the parts.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths.
+    """
+    options = plan.options
+    if target >= valid:
+        return 0
+    if options.rule.sweeps and not options.cover:
+        return _search_plain(parts, target, valid, options.seed, map_parts)
+    # With cover the counts depend on the rule, but the eps of the plain sweep is near.
+    guess = _search_plain(parts, target, valid, options.seed, map_parts) if options.cover else None
+    return find_eps(count_over(parts, plan, map_parts), target, guess)
+
+
+def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
+    """Return the function that counts what the rule keeps over all parts."""
+    return lambda eps: np.sum(map_parts("search", count_kept, parts, eps, plan), axis=0).tolist()
+
+
+def _count_plain(parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str) -> list[int]:
+    return np.sum(map_parts(step, count_neighbourhoods, parts, eps), axis=0).tolist()
+
+
+def _search_plain(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int:
+    """Find the eps of the plain sweep, which without `cover` is that of every rule that sweeps."""
+    guess = _guess(parts, target, valid, seed, map_parts)
+    return find_eps(partial(_count_plain, parts, map_parts=map_parts, step="search"), target, guess)
+
+
+def _guess(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int | None:
+    """Bracket eps on a seeded sample of parts; None where the data set is small."""
+    if valid < SAMPLE_FROM or len(parts) < 4:
+        return None
+    order = np.argsort(row_hash(np.arange(len(parts)), seed), kind="stable")
+    sizes = np.array([part.rows for part in parts])[order]
+    within = np.cumsum(sizes)
+    number = min(SAMPLE_PARTS, int(np.searchsorted(within, valid / 4, side="right")))
+    number = max(number, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
+    rough = max(1, int(np.searchsorted(within, SAMPLE_ROWS)) + 1)
+    if 2 * within[number - 1] > valid:
+        return None
+    guess: int | None = None
+    # A first look at a few rows spares the larger sample the values of eps that are far off.
+    for few, reach in ((rough, 0), (number, SAMPLE_REACH)):
+        chosen, rows = [parts[k] for k in order[:few]], int(within[few - 1])
+        counts = partial(_count_plain, chosen, map_parts=map_parts, step="sample")
+        guess = find_eps(counts, max(1, round(target * rows / valid)), guess, reach=reach, tolerance=SAMPLE_TOLERANCE)
+    return guess
+
+
+def _space(first: int, last: int) -> list[int]:
+    """Return up to 64 integers spread evenly over first..last, both included."""
+    return sorted({int(v) for v in np.linspace(first, last, min(MAX_WINDOW, last - first + 1)).round()})
+
+
+def find_eps(
+    counts: Counts,
+    target: int,
+    guess: int | None = None,
+    *,
+    reach: int = FIRST_REACH,
+    tolerance: int = 1,
+) -> int:
+    """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth).
+
+    Parameters
+    ----------
+    counts : Counts
+        Counts the kept rows.
+    target : int
+        K, with number of clusters <= K < number of rows.
+    guess : int, optional
+        Where to look first.
+    reach : int
+        How far from the guess the first pass looks.
+    tolerance : int
+        Width of the bracket to stop at; above 1 the result is near such an eps.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths: the high end of the bracket.
+    """
+    growth = 1
+    low, high = 0, MAX_EPS  # all rows are kept at 0, one of each cluster at MAX_EPS
+    while high - low > tolerance:
+        first, last = low + 1, high - 1
+        if guess is not None:
+            middle = min(max(guess, first), last)
+            first, last = max(first, middle - reach), min(last, middle + reach)
+        values = _space(first, last)
+        found = counts(values)
+        fits = next((k for k, count in enumerate(found) if count <= target), None)
+        if fits is None:
+            low = values[-1]
+        else:
+            high = values[fits]
+            low = values[fits - 1] if fits else low
+        if guess is not None:
+            guess = _next_guess(values, found, target) if fits in (None, 0) else None
+            reach *= growth
+            growth = 4  # the slope was wrong once: look further
+    return high
+
+
+def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | None:
+    """Follow the slope of the counts out of a window that does not hold the target; None where it is level."""
+    fall = found[0] - found[-1]
+    if fall <= 0:
+        return None
+    k = 0 if found[0] <= target else -1
+    return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
+
+
+def smallest_eps(counts: Counts, *, most: int, first: int) -> int:
+    """Return the smallest eps from `first` on that keeps at most `most` rows.
+
+    Parameters
+    ----------
+    counts : Counts
+        Counts the kept rows.
+    most : int
+        Largest count; the largest eps of all must keep no more.
+    first : int
+        Ten-thousandths. Most often the answer, so it is counted alone.
+    """
+    values = [first]
+    while True:
+        for e, kept in zip(values, counts(values), strict=True):
+            if kept <= most:
+                return e
+        values = list(range(values[-1] + 1, min(values[-1] + MAX_WINDOW, MAX_EPS) + 1))

@@ -1,0 +1,237 @@
+"""The data model of `core`: what is decided, on which clusters, and what they must know of the whole data set.
+
+Values only: nothing here computes a decision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Real
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.moments import MembershipMoments, Moments, PriceTerm
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules.base import Rule
+from fairdedup.core.rules.registry import DEFAULT, all_rules, find_rule, sweeping_names
+from fairdedup.errors import UserError
+
+MOST_RESERVED = 0.3
+_CHOICES = {"start": ("cluster", "zero"), "calibrate": ("none", "zscore")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is decided, and how; docs/rules.md defines each option.
+
+    Attributes
+    ----------
+    rule : Rule
+        The rule; the constructor takes its name too.
+    cover : bool
+        Whether a kept sample removes only its own duplicates.
+    seed : int
+        Seed of the random rules and of the sample behind the first guess of eps.
+    start : {"cluster", "zero"}
+        Where concept sums start.
+    calibrate : {"none", "zscore"}
+        Whether the similarity to each concept is standardised over the data set first.
+    target : {"uniform", "data"} or mapping attribute -> {concept: share}
+        Shares to aim at.
+    temperature : float, "auto" or mapping attribute -> float
+        Temperature of the membership softmax.
+    reserve : float
+        Share of the kept count that is reserved for rare rows; 0 to 0.3.
+    protected : bool
+        Whether some rows are kept whatever the rule is.
+
+    Raises
+    ------
+    UserError
+        If a value is unknown or out of range, or the rule does not go with `cover` or with protected rows.
+    """
+
+    rule: Rule = field(default_factory=lambda: find_rule(DEFAULT))
+    cover: bool = False
+    seed: int = 0
+    start: str = "cluster"
+    calibrate: str = "none"
+    target: Any = "uniform"
+    temperature: Any = "auto"
+    reserve: float = 0.1
+    protected: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, Rule):
+            object.__setattr__(self, "rule", find_rule(self.rule))
+        name = self.rule.name
+        if self.cover and not self.rule.sweeps:
+            raise UserError(f"`cover` does not go with `rule={name}`: choose one of {', '.join(sweeping_names())}")
+        if self.protected and not self.rule.accepts_pinned_rows:
+            known = ", ".join(each.name for each in all_rules() if each.accepts_pinned_rows)
+            raise UserError(f"`always_keep` does not go with `rule={name}`: choose one of {known}")
+        for option, known_values in _CHOICES.items():
+            value = getattr(self, option)
+            if value not in known_values:
+                raise UserError(f"`{option}={value}` is unknown: choose one of {', '.join(known_values)}")
+        if not isinstance(self.target, Mapping) and self.target not in ("uniform", "data"):
+            raise UserError(f"`target={self.target}` is unknown: choose uniform, data or {{attribute: shares}}")
+        automatic = self.temperature == "auto" or isinstance(self.temperature, Mapping)
+        if not automatic and not is_positive(self.temperature):
+            raise UserError(f"`temperature` must be a number above 0, or auto; got {self.temperature}")
+        if not 0 <= self.reserve <= MOST_RESERVED:
+            raise UserError(f"`reserve` must be in [0, {MOST_RESERVED}]; got {self.reserve:g}")
+
+
+def is_positive(value: Any) -> bool:
+    """Tell whether a value is a finite number above 0."""
+    return isinstance(value, Real) and 0 < float(value) < math.inf
+
+
+@dataclass(frozen=True)
+class EarlierKept:
+    """What earlier runs kept of one cluster: samples that stay kept, and take their duplicates among the rows first.
+
+    Attributes
+    ----------
+    unit : ndarray of shape (m, d), float16
+        Their vectors, in the order that breaks ties: by run, then by row.
+    names : ndarray of shape (m,), int64, 0 or more
+        Numbers by which the decisions refer to them.
+    sums : ndarray of shape (c,), int64, or None
+        Value that each concept's sum has reached (`fairdedup`); None where no earlier run had a row in the cluster.
+    """
+
+    unit: NDArray[np.float16]
+    names: NDArray[np.int64]
+    sums: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a decision takes over from earlier runs.
+
+    Attributes
+    ----------
+    eps : int
+        Ten-thousandths; the least eps that may be decided at.
+    temperatures : tuple of float
+        Temperature of each attribute's memberships.
+    memberships : tuple of MembershipMoments
+        Moments of each attribute's memberships over the rows of the earlier runs.
+    moments : Moments or None
+        Moments of the similarity to each concept (`calibrate: zscore`).
+    """
+
+    eps: int
+    temperatures: tuple[float, ...] = ()
+    memberships: tuple[MembershipMoments, ...] = ()
+    moments: Moments | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The rows of one cluster.
+
+    Attributes
+    ----------
+    number : int
+        Number of the cluster.
+    rows : ndarray of shape (n,), int64, ascending
+        Positions in the input.
+    unit : ndarray of shape (n, d), float16
+        Unit vectors.
+    centroid : ndarray of shape (d,), float16
+        Unit vector; zero where the cluster's sum is zero.
+    protected : ndarray of shape (n,), bool, optional
+        Rows that are kept whatever the rule is.
+    values : ndarray of shape (n,), int64, optional
+        The column that the rule `prefer` compares, as `ordered_integers.to_ordered_integers` gives it.
+    earlier : EarlierKept, optional
+        What earlier runs kept of the cluster.
+    """
+
+    number: int
+    rows: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    centroid: NDArray[np.float16]
+    protected: NDArray[np.bool_] | None = None
+    values: NDArray[np.int64] | None = None
+    earlier: EarlierKept | None = None
+
+    @property
+    def is_protected(self) -> NDArray[np.bool_]:
+        """Mask of the protected rows (n,)."""
+        return np.zeros(len(self.rows), np.bool_) if self.protected is None else self.protected
+
+
+class Part(Protocol):
+    """Some clusters of the data set, read one at a time."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def memo(self) -> dict[Any, Any]:
+        """What a pass may leave for the next one in the same process; never needed, only quicker."""
+        ...
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield the clusters, always in the same order."""
+        ...
+
+
+class MapParts(Protocol):
+    """Maps a function over parts and returns the results in the order of the parts."""
+
+    def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[Any], *args: Any) -> list[Any]:
+        """Apply ``function(part, *args)`` to each part."""
+        ...
+
+
+class LastDrawn(NamedTuple):
+    """Rank and row of the last row that a rule without eps keeps: each part tells by it which rows it keeps."""
+
+    rank: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a cluster needs to know of the whole data set.
+
+    Attributes
+    ----------
+    options : Options
+        What is decided, and how.
+    prototypes : Prototypes or None
+        Prototypes, for a rule that needs them.
+    temperatures : tuple of float
+        Temperature of each attribute (`balanced`).
+    memberships : tuple of MembershipMoments
+        Moments of each attribute's memberships over the data set (`balanced`).
+    targets : tuple of tuple of Fraction
+        Target shares of each attribute (`balanced`).
+    terms : tuple of PriceTerm
+        Price of each attribute (`balanced`).
+    moments : Moments or None
+        Moments of the similarity to each concept (`calibrate: zscore`).
+    last_drawn : LastDrawn or None
+        Last row that is kept, for a rule without eps.
+    """
+
+    options: Options
+    prototypes: Prototypes | None = None
+    temperatures: tuple[float, ...] = ()
+    memberships: tuple[MembershipMoments, ...] = ()
+    targets: tuple[tuple[Fraction, ...], ...] = ()
+    terms: tuple[PriceTerm, ...] = ()
+    moments: Moments | None = None
+    last_drawn: LastDrawn | None = None

@@ -1,0 +1,72 @@
+"""The rules by name: the one place that knows them all. It loads no library, so that the help is printed at once."""
+
+from __future__ import annotations
+
+from fairdedup.core.rules.balanced import Balanced
+from fairdedup.core.rules.base import Rule
+from fairdedup.core.rules.fairdedup import FairDeDup
+from fairdedup.core.rules.prefer import Prefer
+from fairdedup.core.rules.random import Random
+from fairdedup.core.rules.random_neighbour import RandomNeighbour
+from fairdedup.core.rules.semdedup import SemDeDup
+from fairdedup.core.rules.semdedup_chain import SemDeDupChain
+from fairdedup.errors import UserError
+
+DEFAULT = "fairdedup"
+_RULES: dict[str, Rule] = {}
+
+
+def register(rule_class: type[Rule]) -> type[Rule]:
+    """Add a rule under its name, in place of any rule of that name; also a class decorator.
+
+    Register where the class is defined, so that a worker process which imports its module knows the rule too.
+    """
+    _RULES[rule_class.name] = rule_class()
+    return rule_class
+
+
+def unregister(name: str) -> None:
+    """Remove the rule of this name, if there is one."""
+    _RULES.pop(name, None)
+
+
+def find_rule(name: str) -> Rule:
+    """Return the rule of this name.
+
+    Raises
+    ------
+    UserError
+        If there is none; the message lists the names.
+    """
+    if name not in _RULES:
+        raise UserError(f"`rule={name}` is unknown: choose one of {', '.join(_RULES)}")
+    return _RULES[name]
+
+
+def rule_names() -> tuple[str, ...]:
+    """Return the names of all rules, in the order of the command line's help."""
+    return tuple(_RULES)
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Return all rules, in the order of their names."""
+    return tuple(_RULES.values())
+
+
+def sweeping_names() -> list[str]:
+    """Return the names of the rules that sweep: those that go with `cover` and with earlier runs."""
+    return [each.name for each in all_rules() if each.sweeps]
+
+
+def rule_for_column() -> Rule:
+    """Return the rule that the option `prefer` implies."""
+    return next(each for each in all_rules() if each.needs_column)
+
+
+def simplest_rule() -> Rule:
+    """Return the first rule that sweeps and needs nothing but the vectors: what a message can recommend."""
+    return next(each for each in all_rules() if each.sweeps and not (each.needs_prototypes or each.needs_column))
+
+
+for _rule in (FairDeDup, Balanced, SemDeDup, Prefer, SemDeDupChain, RandomNeighbour, Random):
+    register(_rule)

@@ -1,0 +1,78 @@
+"""What a rule that sweeps keeps of a cluster or a part: the leader sweep, or the sweep with cover."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.arranged import ArrangedCluster, arrange
+from fairdedup.core.choice import choose
+from fairdedup.core.cover import cover_sweep
+from fairdedup.core.leader_sweep import Sweep, sweep
+from fairdedup.core.model import Part, Plan
+from fairdedup.core.pair_graph import find_pairs
+from fairdedup.core.rules.base import Preference, Representatives
+
+
+def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
+    """Return what the rule prefers in a cluster, once its pinned rows have been kept."""
+    preference, earlier = plan.options.rule.preference(cluster, plan), cluster.cluster.earlier
+    sums = preference.sums
+    if len(sums) and earlier is not None and earlier.sums is not None:
+        sums = earlier.sums
+    return preference._replace(sums=sums + preference.similarity[cluster.pinned.mask].sum(axis=0))
+
+
+def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:
+    """Return how many rows of a part the plain sweep keeps at each eps: without `cover`, the same for every rule.
+
+    Parameters
+    ----------
+    part : Part
+        Some clusters. Their sweeps are left in its memo.
+    eps : list of 1 to 64 int, ascending
+        Ten-thousandths.
+    """
+    total = np.zeros(len(eps), np.int64)
+    sweeps: dict[int, Sweep] = {}
+    for cluster in part.clusters():
+        arranged = arrange(part, cluster)
+        sweeps[cluster.number] = sweep(arranged.vectors, eps, arranged.pinned.needed)
+        total += sweeps[cluster.number].counts() + np.count_nonzero(arranged.pinned.mask)
+    part.memo["sweeps"] = sweeps
+    return total
+
+
+def count_swept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
+    """Return how many rows of a part a rule that sweeps keeps at each eps."""
+    if not plan.options.cover:
+        return count_neighbourhoods(part, eps)
+    total = np.zeros(len(eps), np.int64)
+    for cluster in part.clusters():
+        arranged = arrange(part, cluster)
+        pairs = find_pairs(arranged.vectors, max(eps))
+        preference = find_preference(arranged, plan)
+        for k, e in enumerate(eps):
+            _, keeper = cover_sweep(arranged.vectors, arranged.rows, e, preference, pairs, arranged.pinned)
+            total[k] += np.count_nonzero(keeper == np.arange(len(keeper)))
+    part.memo["sweeps"] = {}
+    return total
+
+
+def represent_swept(cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
+    """Return who stands for each row of a cluster at an eps, by a rule that sweeps."""
+    rows, vectors, pinned = cluster.rows, cluster.vectors, cluster.pinned
+    preference = find_preference(cluster, plan)
+    if plan.options.cover:
+        leader, keeper = cover_sweep(vectors, rows, eps, preference, find_pairs(vectors, eps), pinned)
+        return Representatives(leader.astype(np.int64), keeper.astype(np.int64))
+    known = cluster.part.memo.get("sweeps", {}).get(cluster.cluster.number)
+    if known is None or eps not in known.eps:
+        known = sweep(vectors, [eps], pinned.needed)
+    neighbourhoods = known.neighbourhoods(eps)
+    chosen = choose(neighbourhoods, preference, vectors, rows)
+    step = neighbourhoods.step_of_member()
+    found = Representatives(pinned.keeper.copy(), pinned.keeper.copy())
+    found.leader[neighbourhoods.members] = neighbourhoods.leaders[step]
+    found.keeper[neighbourhoods.members] = chosen[step]
+    return found

@@ -1,0 +1,161 @@
+"""What `deduplicate()` holds in memory: the checked rows, a part for each cluster, and threads to map over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.arrays import as_ids, as_labels, as_mask, as_numbers
+from fairdedup.core import kmeans
+from fairdedup.core.approximate import limit_product_threads
+from fairdedup.core.model import Cluster
+from fairdedup.core.ordered_integers import to_ordered_integers
+from fairdedup.core.similarity import unit_float16
+
+
+@dataclass(frozen=True)
+class RowInputs:
+    """What the caller gave, checked and converted; n rows, of which v are valid.
+
+    Attributes
+    ----------
+    names : ndarray of shape (n,)
+        IDs.
+    reasons : ndarray of shape (n,), int8
+        Code of the reason why a row is rejected; 0 where it is valid.
+    rows : ndarray of shape (v,), int64
+        The valid rows.
+    unit : ndarray of shape (v, d), float16
+        Their unit vectors.
+    protected : ndarray of shape (n,), bool, or None
+        Rows that are always kept.
+    values : ndarray of shape (n,), int64, or None
+        Column that the rule `prefer` compares.
+    """
+
+    names: NDArray[Any]
+    reasons: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    protected: NDArray[np.bool_] | None
+    values: NDArray[np.int64] | None
+
+
+@dataclass
+class ClusterInMemory:
+    """One cluster of embeddings in memory: a `Part` of one cluster.
+
+    Attributes
+    ----------
+    given : RowInputs
+        All rows.
+    number : int
+        Number of the cluster.
+    index : ndarray of shape (m,), int64
+        Its rows, as positions among the valid ones.
+    centroid : ndarray of shape (d,), float16
+        Unit vector.
+    memo : dict
+        What a pass leaves for the next one.
+    """
+
+    given: RowInputs
+    number: int
+    index: NDArray[np.int64]
+    centroid: NDArray[np.float16]
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.index)
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield the cluster."""
+        given, rows = self.given, self.given.rows[self.index]
+        yield Cluster(
+            self.number,
+            rows,
+            given.unit[self.index],
+            self.centroid,
+            None if given.protected is None else given.protected[rows],
+            None if given.values is None else given.values[rows],
+        )
+
+
+class Threads:
+    """Maps over clusters in threads, largest first; each product then takes one thread."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __call__(
+        self, step: str, function: Callable[..., Any], parts: Sequence[ClusterInMemory], *args: Any
+    ) -> list[Any]:
+        """Apply ``function(part, *args)`` to each part, and return the results in their order."""
+        if len(parts) < 2 * self.workers or self.workers == 1:
+            return [function(part, *args) for part in parts]
+        order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
+        with limit_product_threads(), ThreadPoolExecutor(self.workers) as pool:
+            futures = {k: pool.submit(function, parts[k], *args) for k in order}
+            return [futures[k].result() for k in range(len(parts))]
+
+
+def read_inputs(vectors: NDArray[np.floating], ids: Any, always_keep: Any, prefer: Any) -> RowInputs:
+    """Check and convert what there is for each row."""
+    n = len(vectors)
+    names = as_ids(ids, n)
+    values = None if prefer is None else to_ordered_integers(as_numbers(prefer, n))
+    protected = None if always_keep is None else as_mask(always_keep, names)
+    unit, reasons = _scale_in_threads(vectors)
+    rows = np.flatnonzero(reasons == 0)
+    return RowInputs(names, reasons, rows, unit[rows] if len(rows) < n else unit, protected, values)
+
+
+def holds_protected(part: ClusterInMemory) -> bool:
+    """Tell whether a row of the cluster is always kept."""
+    protected = part.given.protected
+    return protected is not None and bool(protected[part.given.rows[part.index]].any())
+
+
+def count_protected(given: RowInputs) -> int:
+    """Return the number of valid rows that are always kept."""
+    return 0 if given.protected is None else int(np.count_nonzero(given.protected & (given.reasons == 0)))
+
+
+def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
+    step = 8192
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = list(pool.map(lambda k: unit_float16(vectors[k : k + step]), range(0, len(vectors), step)))
+    return np.concatenate([unit for unit, _ in done]), np.concatenate([reasons for _, reasons in done])
+
+
+def make_parts(given: RowInputs, clusters: Any, seed: int, device: str) -> list[ClusterInMemory]:
+    """Cluster the valid rows, or take the given labels, into a part for each cluster."""
+    rows, unit = given.rows, given.unit
+    if not len(rows):
+        return []
+    if isinstance(clusters, (str, int, np.integer)):
+        k = kmeans.check_clusters(clusters, len(rows))
+        sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
+        centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
+        labels = kmeans.assign(unit, centroids)
+        numbers = np.unique(labels)
+        centroids = centroids[numbers]
+    else:
+        labels = as_labels(clusters, len(given.names))[rows]
+        numbers = np.unique(labels)
+        centroids = kmeans.centroids_of_labels(unit, labels, numbers)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], numbers)
+    return [
+        ClusterInMemory(given, int(numbers[k]), index, centroids[k])
+        for k, index in enumerate(np.split(order, bounds[1:]))
+        if len(index)
+    ]
