@@ -6,7 +6,7 @@ import pytest
 
 from fairdedup.errors import FairdedupError, UserError, flags_for_parameters
 
-OPTIONS = {"keep", "at_most", "cover", "target"}
+OPTIONS = {"keep", "at_most", "cover", "target", "rule", "always_keep"}
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,20 @@ OPTIONS = {"keep", "at_most", "cover", "target"}
         ("`cover=True` or `cover=False`", "--cover or --no-cover"),
         ("`target={'tone': 1}` is wrong", "--target {'tone': 1} is wrong"),
         ("`keep=` is empty", "--keep is empty"),
+        (
+            "`keep=0.5` of 10 rows is 5: give at least `keep=0.6`",
+            "--keep 0.5 of 10 rows is 5: give at least --keep 0.6",
+        ),
+        ("`rule=semdedup-chain` and `always_keep`", "--rule semdedup-chain and --always-keep"),
         # Text in backquotes that is no option stays as it is.
         ("`ids` must be unique", "`ids` must be unique"),
         ("write lines such as `keep: 0.5`", "write lines such as `keep: 0.5`"),
         ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),
         ("`Keep` and `keep 1`", "`Keep` and `keep 1`"),
         ("keep = 0.5", "keep = 0.5"),
+        ("`embeddings` have shape (3,)", "`embeddings` have shape (3,)"),
+        ("`seed=3`", "`seed=3`"),
+        ("`keep", "`keep"),
     ],
 )
 def test_parameters_in_backquotes_become_flags(message, expected):
