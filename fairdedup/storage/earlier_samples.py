@@ -47,7 +47,7 @@ def _link(source: Path, target: Path, sealed: str) -> None:
 
 
 class EarlierSamples:
-    """Reads what earlier runs kept, a cluster at a time, from the files that `link_runs` linked."""
+    """Samples that earlier runs kept, read a cluster at a time from the files that `link_runs` has linked."""
 
     def __init__(self, root: Path, first: int, last: int) -> None:
         self.state, self.first = StateDirectory(root), first
@@ -106,7 +106,7 @@ def _read_earlier(state: StateDirectory) -> EarlierRecord:
 
 
 def count_kept_by_cluster(root: Path, clusters: int) -> NDArray[np.int64]:
-    """Return how many samples earlier runs kept of each cluster: (k,)."""
+    """Return the number of samples that earlier runs kept in each cluster: (k,)."""
     total = np.zeros(clusters, np.int64)
     for segment in list_segments(root):
         total += np.diff(read_array(segment.offsets))
@@ -114,7 +114,7 @@ def count_kept_by_cluster(root: Path, clusters: int) -> NDArray[np.int64]:
 
 
 def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None], list[str | None]]:
-    """Return the run and the id of samples of earlier runs, None where a name is -1."""
+    """Return the run and the id of each sample of earlier runs; None where a name is -1."""
     runs: list[str | None] = [None] * len(names)
     ids: list[str | None] = [None] * len(names)
     if not (names >= 0).any():
@@ -135,7 +135,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
 def write_earlier(
     target: StateDirectory, runs: Sequence[KeptRun], sums: NDArray[np.int64], begun: NDArray[np.bool_]
 ) -> None:
-    """Write what the decision of a run reads of the earlier ones."""
+    """Write what the decision of a run reads of earlier runs."""
     write_array(target.sums, sums)
     write_array(target.begun, begun)
     record = EarlierRecord(runs=[run.run for run in runs], segments=[run.segments for run in runs])

@@ -1,4 +1,4 @@
-"""A list of ids that the tasks of a command look their shards' rows up in."""
+"""A list of ids on disk, in which the tasks of a command look up the ids of their rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fairdedup.storage.run_files import read_table, write_table
 
 
 def write_ids(path: Path, ids: pa.Array) -> None:
-    """Write a list of ids where every worker can read it."""
+    """Write a list of ids that every worker can read."""
     write_table(path, pa.table({"id": ids}))
 
 
 def find_ids(path: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which of these ids (n,) the list at a path names, and their places in it; none where there is no list."""
+    """Return which of some ids (n,) are in the list at a path, and their places in it; none if there is no list."""
     try:
         known = read_table(path).column("id").combine_chunks()
     except FileNotFoundError:
@@ -29,7 +29,17 @@ def find_ids(path: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]
 
 
 def unknown_ids(ids: pa.Array, found: list[NDArray[np.int64]], what: str) -> list[str]:
-    """Return a line that says how many of the ids no shard has found, and names the first; none if all were."""
+    """Return a warning with the number of ids that no shard has, and the first of them; no warning if all were found.
+
+    Parameters
+    ----------
+    ids : Array
+        All ids of the list.
+    found : list of ndarray of int64
+        For each task, the places of the ids that it has found.
+    what : str
+        Option and file, for the message.
+    """
     unknown = np.delete(np.arange(len(ids)), np.unique(np.concatenate(found)))
     if not len(unknown):
         return []

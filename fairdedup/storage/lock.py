@@ -1,4 +1,4 @@
-"""One command at a time in a run directory: of two at once, each would take the other's files for its own."""
+"""The lock of a run directory: two commands that wrote to it at once would damage each other's files."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ except ImportError:  # no such locks on this system
 
 @contextmanager
 def lock_run_directory(root: Path) -> Iterator[None]:
-    """Hold a run directory, which is made if need be and removed again if nothing is written to it.
+    """Lock a run directory for the block. It is created if needed, and removed again if nothing is written to it.
 
     The lock is on the folder itself: it leaves no file behind, and the system releases it when the process ends,
-    however it ends. An object store has no such lock, nor have some network file systems: there nothing is held.
+    however it ends. Object stores and some network file systems have no such lock: there nothing is locked.
 
     Raises
     ------
     FairdedupError
-        If another command holds it. It is no mistake of the user's: the same command may do later.
+        If another command has locked it. This is not the user's mistake: the same command may work later.
     """
     if fcntl is None or isinstance(root, RemotePath):
         yield
         return
-    held = None
+    lock = None
     try:
-        made = [folder for folder in (root, *root.parents) if not folder.exists()]
+        created = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        held = os.open(root, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = os.open(root, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        assert held is not None
-        os.close(held)
+        assert lock is not None
+        os.close(lock)
         raise FairdedupError(
             f"{root} is in use by another command of fairdedup: wait until it has ended, or choose another --out"
         ) from None
-    except (OSError, ValueError):  # no place for a run, of which the command itself says more; or one without locks
-        made = []
+    except (OSError, ValueError):  # not writable, which the command reports itself, or without locks
+        created = []
     try:
         yield
     finally:
         with suppress(OSError):
-            for folder in made:
+            for folder in created:
                 folder.rmdir()
-        if held is not None:
-            os.close(held)
+        if lock is not None:
+            os.close(lock)

@@ -1,4 +1,4 @@
-"""What curation writes for a decision: a mark for each row of a group of shards, in the order of its sorted vectors."""
+"""Marks of rows that a decision excludes, protects or prefers: one for each row, in the order of the sorted vectors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # nea
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of a run, in sum.
+    """The marks of a run: where they are, and their sums.
 
     Attributes
     ----------
     folder : Path or None
-        Where they lie; None where nothing was asked.
+        Folder that holds them; None if no option marks any row.
     excluded, protected : ndarray of shape (k,), int64, or 0
-        Such rows of each cluster.
+        Number of excluded and of protected rows in each cluster.
     reasons : tuple of str
-        Why rows are excluded, by number.
+        Reasons for exclusion; marks hold their numbers.
     warnings : list of str
     """
 
@@ -38,23 +38,23 @@ class Marks:
     warnings: list[str] = field(default_factory=list)
 
     def path(self, number: int) -> Path:
-        """Return the path of a group's marks, by the order of its sorted rows."""
+        """Return the path of a group's marks, in the order of its sorted rows."""
         assert self.folder is not None
         return self.folder / f"marks_{number}.npy"
 
     def excluded_path(self, number: int) -> Path:
-        """Return the path of a group's excluded rows, ascending, with the number of the reason."""
+        """Return the path of a group's excluded rows, ascending, each with its reason."""
         assert self.folder is not None
         return self.folder / f"excluded_{number}.npy"
 
     @property
     def evaluation(self) -> Path:
-        """Return the path of the ids of evaluation samples, in the order in which `near` counts them."""
+        """Path of the ids of evaluation samples; `near` is a place among them."""
         assert self.folder is not None
         return self.folder / "evaluation.parquet"
 
     def texts(self, excluded: NDArray[Any]) -> list[str]:
-        """Return why each of some excluded rows is excluded."""
+        """Return the reason of each of some excluded rows, as text."""
         if not (excluded["near"] >= 0).any():
             return [self.reasons[why] for why in excluded["reason"].tolist()]
         ids = read_table(self.evaluation, ["id"]).column("id")
@@ -64,7 +64,7 @@ class Marks:
         ]
 
     def of_group(self, number: int) -> NDArray[Any]:
-        """Return a group's excluded rows with the number of the reason."""
+        """Return a group's excluded rows, as `EXCLUDED`."""
         return np.asarray(read_array(self.excluded_path(number))) if self.folder else np.zeros(0, EXCLUDED)
 
     @property

@@ -1,4 +1,4 @@
-"""An .npy file in a store as an array: its rows are read by range requests, when and as far as they are asked for."""
+"""An .npy file in an object store as an array, whose rows are read by range requests as they are indexed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RemoteArray:
     ----------
     path : RemotePath
     ahead : int
-        Bytes that a slice reads beyond itself, for the next one; 0: every slice is one request for just its rows.
+        Bytes that a slice reads beyond its end, for the next one; 0 reads exactly the slice.
     upto : int or None
-        Row behind which nothing is wanted.
+        Row behind which nothing is read ahead; None is the end.
 
     Attributes
     ----------
@@ -41,9 +41,11 @@ class RemoteArray:
                 raise ValueError("of another version")
             self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
-            raise FairdedupError(f"{path} is no .npy file of a run ({error}): bring it back, or --restart") from None
+            raise FairdedupError(
+                f"{path} is not an .npy file of a run ({error}): bring it back, or --restart"
+            ) from None
         if fortran or self.dtype.hasobject:
-            raise FairdedupError(f"{path} is no .npy file of a run: bring it back, or --restart")
+            raise FairdedupError(f"{path} is not an .npy file of a run: bring it back, or --restart")
         self._first = file.tell()
         self._upto = len(self) if upto is None else upto
 
@@ -100,7 +102,7 @@ class RemoteArray:
         return self._taken(places)
 
     def _taken(self, places: NDArray[np.int64]) -> NDArray[Any]:
-        """Return some rows, by a request for each run of rows that stand near each other."""
+        """Return some rows, by one request for each sequence of rows that are near each other."""
         wanted, back = np.unique(places, return_inverse=True)
         if not len(wanted):
             return np.zeros((0, *self.shape[1:]), self.dtype)

@@ -1,7 +1,7 @@
-"""The only place that opens a run's files: each is either whole or not there, and a seal tells it from a damaged one.
+"""Reads and writes the files of a run: each is complete or absent, and a seal (size and checksum) detects damage.
 
-On a disk a file is written aside and renamed; in a store it is written aside on the local disk and put, and an object
-appears whole or not at all. What is read of an object is what is asked for, by range requests.
+On a disk a file is written to a temporary name and renamed. In an object store it is written to the local disk and
+uploaded as one object. Reading an object transfers only the ranges that are needed. No other module opens these files.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _SENT_MOST = 16
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes the place of `path` once the block has ended well.
+    """Yield a temporary path to write to; it replaces `path` when the block ends without an error.
 
     Raises
     ------
     FairdedupError
-        If it cannot be written (no space, no permission): nothing half-written stays.
+        If it cannot be written (no space, no permission). No partial file is left.
     """
     if isinstance(path, RemotePath):
         try:
@@ -85,7 +85,7 @@ def _put(local: Path, path: RemotePath) -> None:
 
 
 def seal(path: Path) -> str:
-    """Return the size of a file and the checksum of its bytes (XXH3, 128 bits): what tells that it is undamaged."""
+    """Return the seal of a file: its size and the checksum of its bytes (XXH3, 128 bits)."""
     if isinstance(path, RemotePath):
         return _SENT.pop(path, None) or _seal_of(path.blocks(BLOCK))
     with open(path, "rb") as file:
@@ -101,7 +101,7 @@ def _seal_of(blocks: Iterable[bytes]) -> str:
 
 
 def is_whole(path: Path, expected: str) -> bool:
-    """Return whether a file is there with the size that a seal names."""
+    """Return whether a file exists with the size that a seal has."""
     if isinstance(path, RemotePath):
         try:
             return str(path.stat().st_size) == expected.split("-")[0]
@@ -111,7 +111,7 @@ def is_whole(path: Path, expected: str) -> bool:
 
 
 def is_sealed(path: Path, expected: str) -> bool:
-    """Return whether a file is there with the very bytes that it was sealed with."""
+    """Return whether a file exists with exactly the bytes that it was sealed with."""
     try:
         if isinstance(path, RemotePath):
             return _seal_of(path.blocks(BLOCK)) == expected
@@ -121,7 +121,14 @@ def is_sealed(path: Path, expected: str) -> bool:
 
 
 def is_up_to_date(path: Path, made_of: str) -> bool:
-    """Return whether a file is there undamaged and was made of this, as `mark_up_to_date` noted."""
+    """Return whether a file is undamaged and was made of these inputs, as `mark_up_to_date` has recorded.
+
+    Parameters
+    ----------
+    path : Path
+    made_of : str
+        Hash of the inputs.
+    """
     try:
         known = read_json(path.with_suffix(".json"))
     except FairdedupError:
@@ -130,12 +137,12 @@ def is_up_to_date(path: Path, made_of: str) -> bool:
 
 
 def mark_up_to_date(path: Path, made_of: str) -> None:
-    """Note beside a file what it was made of, and its seal; to be called once it is whole."""
+    """Record what a complete file was made of, and its seal, in a JSON file of the same stem."""
     write_json(path.with_suffix(".json"), {"made of": made_of, "seal": seal(path)})
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy, in pieces by Python's own writer: on a full disk numpy's is silent about what it lost."""
+    """Write an array as .npy, in pieces by Python's own writer: numpy's does not report a full disk."""
     if array.dtype.hasobject:
         raise ValueError(f"{path}: an array of Python objects is never written")
     array = np.ascontiguousarray(array)
@@ -147,10 +154,15 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
-    """Map an .npy file into memory, read-only; a file of no rows is read whole.
+    """Map an .npy file into memory, read-only; in an object store, return an array whose slices are range requests.
 
-    Of a store it is an array whose slices of rows are range requests. Whoever goes through it in order says `upto`
-    which row, and among how many such arrays (`share`): then slices are read ahead.
+    Parameters
+    ----------
+    path : Path
+    upto : int, optional
+        Row up to which the array is read in order; then slices in a store are read ahead.
+    share : int
+        Number of arrays that are read in order at the same time and share the memory for reading ahead.
     """
     if isinstance(path, RemotePath):
         return RemoteArray(path, AHEAD // max(1, share) if upto is not None else 0, upto)
@@ -175,7 +187,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_sealed_table(path: Path, expected: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """Read a Parquet file, or columns of it, if it is there with the very bytes that it was sealed with."""
+    """Return a Parquet file, or columns of it; None if its bytes are not those that it was sealed with."""
     if isinstance(path, RemotePath):  # one request for both
         try:
             data = path.read_bytes()
@@ -195,13 +207,13 @@ def read_schema(path: Path) -> pa.Schema:
 
 @contextmanager
 def open_arrow(path: Path) -> Iterator[pa.Table]:
-    """Give the table of an Arrow file, mapped into memory where it is local."""
+    """Yield the table of an Arrow file, mapped into memory if it is local."""
     with pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source).read_all()
 
 
 def compute_sha256(path: Path) -> str | None:
-    """Return the SHA-256 of a file, None where there is none."""
+    """Return the SHA-256 of a file, or None if there is none."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -209,7 +221,7 @@ def compute_sha256(path: Path) -> str | None:
 
 
 def release_pages(array: NDArray[Any]) -> None:
-    """Let go of the pages of a mapped file that this process has read; they stay in the system's cache."""
+    """Release the pages of a mapped file from this process; they stay in the system's cache."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -223,13 +235,13 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 @contextmanager
 def open_table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Write a Parquet file a table at a time: no more than one is held."""
+    """Yield a writer of a Parquet file that is written one table at a time."""
     with atomic_write(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         yield writer
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and machines."""
+    """Write a value as indented JSON."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -274,7 +286,7 @@ def list_sizes(folder: Path) -> dict[str, int]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second place: a hard link where both are on one disk that has them, else a copy."""
+    """Link a file to another place, or copy it where hard links are not possible."""
     if isinstance(target, RemotePath) and isinstance(source, RemotePath) and source.protocol == target.protocol:
         target.copy_from(source)
         return
@@ -289,7 +301,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Give a file another name; in a store it is copied by the server, then removed."""
+    """Move a file; in an object store the server copies it, and the source is removed."""
     if isinstance(target, RemotePath) and isinstance(source, RemotePath):
         target.copy_from(source)
         source.unlink()
@@ -298,7 +310,7 @@ def move_file(source: Path, target: Path) -> None:
 
 
 def is_same_file(a: Path, b: Path) -> bool:
-    """Tell whether two local names are of one file."""
+    """Return whether two local paths name the same file."""
     if isinstance(a, RemotePath) or isinstance(b, RemotePath):
         return False
     try:
@@ -308,7 +320,7 @@ def is_same_file(a: Path, b: Path) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder of the run, if it is there."""
+    """Remove a folder and everything in it, if it exists."""
     if isinstance(folder, RemotePath):
         folder.remove_tree()
     else:

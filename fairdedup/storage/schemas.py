@@ -1,4 +1,4 @@
-"""One schema for the metadata of all shards, whose tables may differ: numbers are widened, the rest becomes text."""
+"""Schemas of a run's tables. Shards whose metadata differ get one schema: numbers are widened, the rest is text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BESIDE_SCHEMA = pa.schema([*DECISIONS_SCHEMA, ("representative_run", pa.string()
 
 
 def merge_schemas(schemas: list[pa.Schema]) -> pa.Schema:
-    """Return one schema for all shards: numbers are widened; columns that do not agree become text."""
+    """Return one schema for all shards: numbers are widened, and columns whose types do not agree become text."""
     names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
     fields = []
     for name in names:
@@ -36,7 +36,7 @@ def merge_schemas(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the table with the columns of the schema, each of its type; one that is missing is all null."""
+    """Return a table with the columns and types of a schema; a missing column is all null."""
     columns = [
         _as(table.column(f.name), f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
         for f in schema
@@ -54,7 +54,7 @@ def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Arra
 
 
 def _text(value: Any) -> str:
-    """Return a value that no other column type holds as text: JSON, and bytes that are no text spelt out."""
+    """Return a value as text: nested values as JSON, bytes that are not UTF-8 with escapes."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return json.dumps(value, default=str, ensure_ascii=False)

@@ -22,7 +22,7 @@ class Group:
     number : int
     records : tuple of ShardRecord
     first : int
-        Row at which the first shard begins.
+        First row of the first shard.
     """
 
     number: int
@@ -31,22 +31,22 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What the shards are called."""
+        """Names of the first and the last shard."""
         last = f" to {self.records[-1].name}" if len(self.records) > 1 else ""
         return self.records[0].name + last
 
     @property
     def input(self) -> int:
-        """Samples of the input in it."""
+        """Number of input rows."""
         return sum(r.input for r in self.records)
 
     @property
     def valid(self) -> int:
-        """Vectors in it."""
+        """Number of vectors."""
         return sum(r.valid for r in self.records)
 
     def shards(self) -> Iterator[tuple[ShardRecord, int]]:
-        """Yield each shard with the row at which it begins."""
+        """Yield each shard with its first row."""
         first = self.first
         for record in self.records:
             yield record, first
@@ -57,7 +57,7 @@ class Group:
         return np.concatenate([first + record.positions() for record, first in self.shards()])
 
     def sources(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return where each of some rows lies, for people: shard and position."""
+        """Return the place of each of some rows, for people: shard and position."""
         starts = np.array([first for _, first in self.shards()])
         homes = np.searchsorted(starts, rows, side="right") - 1  # of empty shards the last: none of the rows is theirs
         return [f"{self.records[h].name}[{row - starts[h]}]" for h, row in zip(homes, rows, strict=True)]
@@ -78,5 +78,5 @@ def group_shards(records: Sequence[ShardRecord]) -> list[Group]:
 
 
 def first_rows(records: Sequence[ShardRecord]) -> NDArray[np.int64]:
-    """Return the row at which each shard begins, and behind them the number of input samples."""
+    """Return the first row of each shard, and behind them the number of input rows: (s + 1,)."""
     return np.cumsum([0] + [r.input for r in records]).astype(np.int64)

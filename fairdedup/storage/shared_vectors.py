@@ -1,4 +1,4 @@
-"""What image shards share: which of their files are exact copies, and the vectors that one lends to the others."""
+"""Exact copies of images across shards: which rows share a vector, and where that vector is."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fairdedup.storage.run_files import read_array
 
 @dataclass(frozen=True)
 class Copies:
-    """What a shard shares.
+    """Exact copies among the images of one shard.
 
     Attributes
     ----------
     here : dict of int to int
-        Positions of copies, and of the first such image where it is of the same shard.
+        Position of each copy whose first image is in the same shard, and the position of that image.
     elsewhere : dict of int to tuple of int
-        Positions of images that are lent, and where their vector is: number of a shard, place in its lent file.
-        The shard's own lent images are among them.
+        Position of each image whose vector is in a file of shared vectors, and where it is there: number of the shard,
+        place in its file. The shard's own shared images are among them.
     lent : tuple of int
-        Positions of the shard's own images that other shards take.
+        Positions of the shard's own images whose vectors other shards use.
     """
 
     here: dict[int, int] = field(default_factory=dict)
@@ -32,12 +32,12 @@ class Copies:
     lent: tuple[int, ...] = ()
 
     def lenders(self) -> set[int]:
-        """Return the numbers of the shards whose lent files are needed."""
+        """Return the numbers of the shards whose shared vectors are needed."""
         return {owner for owner, _ in self.elsewhere.values()}
 
 
 def load_shared(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
-    """Return the vectors (d,) of the positions that are lent; those that could not be used are left out."""
+    """Return the shared vector (d,) of each position that has one; images that could not be used are left out."""
     run = RunDirectory(root)
     files = {owner: np.asarray(read_array(run.lent(owner))) for owner in copies.lenders()}
     vectors = {position: files[owner][place] for position, (owner, place) in copies.elsewhere.items()}

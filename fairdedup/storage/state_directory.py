@@ -18,7 +18,7 @@ from fairdedup.storage.run_files import atomic_write, seal, write_array
 
 @dataclass(frozen=True)
 class Segment:
-    """What one run kept of a group of its shards, by cluster, then by row."""
+    """Samples that one run kept of a group of its shards, by cluster, then by row."""
 
     folder: Path
     number: int

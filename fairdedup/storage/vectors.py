@@ -1,4 +1,4 @@
-"""The vectors of some rows of a run, from the embedding shards that hold them."""
+"""Vectors of some rows of a run, read from the embedding shards that hold them."""
 
 from __future__ import annotations
 
