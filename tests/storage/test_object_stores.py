@@ -131,7 +131,7 @@ def test_an_object_that_is_no_array_is_an_error_of_one_line(bucket: Store, data:
     path = as_path(f"{BUCKET}/wrong.npy")
     assert isinstance(path, RemotePath)
     path.fs.pipe_file(str(path), data)
-    with pytest.raises(FairdedupError, match=r"^s3://bucket/wrong\.npy is no \.npy file"):
+    with pytest.raises(FairdedupError, match=r"^s3://bucket/wrong\.npy is not an \.npy file"):
         RemoteArray(path)
 
 
