@@ -84,8 +84,14 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ids into a folder": ("export $IMAGES --to txt --dest full", ("'full' is a folder", "--dest kept.txt")),
     "over another file": ("export $IMAGES --to txt --dest full/a", ("'full/a' already exists and is another file",)),
     "no samples in a shard": ("export $IMAGES --to webdataset --shard-size 0", ("'--shard-size'", "x>=1")),
-    "a size of a text": ("export $IMAGES --to txt --shard-size 5", ("--shard-size works only with --to webdataset", "Leave it")),
-    "no size": ("export $IMAGES --to webdataset --shard-bytes big", ("--shard-bytes must be an amount of bytes", "got 'big'", "1GB")),
+    "a size of a text": (
+        "export $IMAGES --to txt --shard-size 5",
+        ("--shard-size works only with --to webdataset", "Leave it"),
+    ),
+    "no size": (
+        "export $IMAGES --to webdataset --shard-bytes big",
+        ("--shard-bytes must be an amount of bytes", "got 'big'", "1GB"),
+    ),
     "size and samples": ("export $IMAGES --to webdataset --shard-bytes 1GB --shard-size 5", ("exclude each other",)),
     "an input that has gone": ("export $IMAGES --to webdataset --input gone/", ("'gone/'", "with --input")),
     "another input": ("export $IMAGES --to webdataset --input other", ("'other' is not the input that", "cp -a")),
