@@ -199,8 +199,8 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
-            f"{source!r} is not the input of {options.run} ({changes[0]}{more}): name it with --input; a copy must have "
-            "the same file names, sizes and times (cp -a)"
+            f"{source!r} is not the input of {options.run} ({changes[0]}{more}): name it with --input; a copy must "
+            "have the same file names, sizes and times (cp -a)"
         )
     place = Path(source).absolute()
     if place.is_dir() and options.place.is_relative_to(place):

@@ -1,6 +1,6 @@
 """The sweep with cover: a kept sample removes only its own unvisited duplicates, so removed rows are near kept ones.
 
-Each step depends on the choices of the rule in the steps before it. The sweep walks the graph of the cluster's
+Each step depends on what the rule chose in the steps before it. The sweep walks the graph of the cluster's
 duplicates (pair_graph.py). If that graph would be too large, cosines are computed when they are needed: slower, but
 still in O(n) memory.
 """

@@ -19,7 +19,7 @@ _RULES: dict[str, Rule] = {}
 def register(rule_class: type[Rule]) -> type[Rule]:
     """Register a rule under its name, replacing a rule of that name; also a class decorator.
 
-    Register a rule in the module that defines it, so that a worker process which imports the module knows it too.
+    Do this in the module that defines the rule, so that a worker process which imports the module knows it too.
 
     Parameters
     ----------
