@@ -171,7 +171,7 @@ def test_vectors_come_back_from_parquet_whatever_their_names(tmp_path, vectors):
 
 
 def test_prototypes_in_use_come_back_bit_for_bit_with_their_temperatures(tmp_path, vectors):
-    known = Prototypes.of(vectors).at({"age": 0.25})
+    known = Prototypes.of(vectors).with_temperatures({"age": 0.25})
     write_prototypes(tmp_path / "p.parquet", known)
     assert read_prototypes(tmp_path / "p.parquet").same_as(known)
     assert pq.read_schema(tmp_path / "p.parquet").names == ["attribute", "concept", "vector", "temperature"]

@@ -52,7 +52,7 @@ def write_group_state(
         own = valid[start : start + BLOCK]
         assert prototypes is not None
         similarity = np.concatenate(prototypes.similarity(Vectors.of(unit[own]), absent=False), axis=1)
-        p = quantised(similarity if moments is None else moments.standardised(similarity))
+        p = quantised(similarity if moments is None else moments.standardise(similarity))
         at = np.searchsorted(decided, rows[own])
         np.add.at(concepts, (cluster[at], 0), p)
         np.add.at(concepts, (cluster[at][kept[at]], 1), p[kept[at]])

@@ -55,4 +55,4 @@ def test_refitting_names_a_run_that_is_not_where_it_was_made(line, tmp_path):
     known["files"]["state/state.json"] = seal(state)
     (tmp_path / "a1" / "run.json").write_text(json.dumps(known))
     shown = command("refit", tmp_path / "a1", "--keep", 0.5, "--out", tmp_path / "new", "--quiet")
-    assert shown.code == 2 and "bring that run back" in shown.err
+    assert shown.code == 2 and "restore the folder of that run" in shown.err
