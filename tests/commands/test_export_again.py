@@ -22,7 +22,7 @@ from runs import (
     write_tar,
 )
 
-from fairdedup.storage.run_files import seal
+from fairdedup.storage.seals import seal
 
 
 def test_an_export_that_was_killed_ends_with_the_same_bytes(images_run, export, tmp_path):

@@ -28,7 +28,8 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import remote_path
 from fairdedup.storage.object_stores import RemotePath, as_path, check_url
 from fairdedup.storage.remote_array import RemoteArray
-from fairdedup.storage.run_files import is_sealed, read_array, seal, write_array
+from fairdedup.storage.run_files import read_array, write_array
+from fairdedup.storage.seals import is_sealed, seal
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from stores import (
 from fairdedup.storage import shard_groups
 from fairdedup.storage.object_stores import RemotePath, as_path
 from fairdedup.storage.remote_array import HEAD
-from fairdedup.storage.run_files import BLOCK
+from fairdedup.storage.seals import REMOTE_BLOCK
 
 
 def test_a_job_from_and_to_a_store_gives_the_local_run_s_bytes(store: Store, job: Job, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         assert of_tasks
         assert {a for a, _ in of_tasks} | {b for _, b in of_tasks} <= set(first.tolist())
         assert max(b - a for a, b in of_tasks) < 32 * offsets[-1] / 2
-        assert own.count(f"bytes=0-{BLOCK - 1}") == 1
-        assert {b + 1 for a, b in ranges if a == 0} == {HEAD, BLOCK}
+        assert own.count(f"bytes=0-{REMOTE_BLOCK - 1}") == 1
+        assert {b + 1 for a, b in ranges if a == 0} == {HEAD, REMOTE_BLOCK}
 
 
 def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
