@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,33 @@ def test_every_line_of_the_table_is_about_something() -> None:
 def test_no_two_modules_differ_by_their_folder_alone() -> None:
     names = [path.name for path in MODULES if path.name != "__init__.py"]
     assert sorted(names) == sorted(set(names))
+
+
+def imported_when_run(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports anywhere but for its annotations alone."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}
+    graph = {names[path]: imported_when_run(path) & set(names.values()) for path in MODULES}
+    order = TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, which lists the modules
 
 
 def loaded_after(code: str) -> set[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster, arrange
 from fairdedup.core.compiled import njit
-from fairdedup.core.model import Part
+from fairdedup.core.model import Part, Plan
 from fairdedup.core.rules.base import Representatives
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed_by, margin
 
@@ -80,7 +80,7 @@ def _chain(cluster: ArrangedCluster) -> tuple[NDArray[np.int32], NDArray[np.int6
     return earlier, np.append(np.int64(MAX_EPS + 1), eps_needed_by(similarity[1:]))
 
 
-def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
+def count_chain(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
     """Return how many rows of a part `semdedup-chain` keeps at each eps.
 
     Parameters
@@ -89,6 +89,8 @@ def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
         At least one cluster. The counts are left in its memo.
     eps : list of int
         Ten-thousandths.
+    plan : Plan
+        Not read: the chain depends on the vectors alone.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
     return len(needed) - np.searchsorted(needed, eps, side="right")
 
 
-def represent_chain(cluster: ArrangedCluster, eps: int) -> Representatives:
+def represent_chain(cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
     """Return the first row of each row's chain, and each row's representative (itself if it is kept).
 
     Parameters
@@ -110,6 +112,8 @@ def represent_chain(cluster: ArrangedCluster, eps: int) -> Representatives:
         The rows in visiting order.
     eps : int
         Ten-thousandths.
+    plan : Plan
+        Not read.
     """
     earlier, needed = _chain(cluster)
     keeper = np.where(needed <= eps, earlier, np.arange(len(earlier)))

@@ -9,7 +9,7 @@ from fairdedup.core.model import Plan
 from fairdedup.core.rules.base import Representatives
 
 
-def represent_drawn(cluster: ArrangedCluster, plan: Plan) -> Representatives:
+def represent_drawn(cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
     """Return each row as its own representative if it is kept, and no representative otherwise.
 
     Pinned rows are kept, and rows up to the last one that is drawn.
@@ -18,6 +18,8 @@ def represent_drawn(cluster: ArrangedCluster, plan: Plan) -> Representatives:
     ----------
     cluster : ArrangedCluster
         The rows in visiting order.
+    eps : int
+        Not read: no rows are compared.
     plan : Plan
         What is known about the whole data set, with `last_drawn`.
     """

@@ -17,6 +17,7 @@ from fairdedup.core.decision_columns import DECIDED, EARLIER
 from fairdedup.core.model import Part, Plan
 from fairdedup.core.pair_graph import are_distinct
 from fairdedup.core.pinned import split_blocks
+from fairdedup.core.procedures import STEPS
 from fairdedup.core.rules.base import Representatives
 from fairdedup.core.similarity import EPS_UNIT, Vectors, cosine_of_pairs
 
@@ -86,8 +87,16 @@ def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
     -------
     kept : ndarray of shape (len(eps),), int64
         Number of kept rows at each eps.
+
+    Raises
+    ------
+    ValueError
+        If the rule has no eps.
     """
-    return plan.options.rule.count_kept(part, eps, plan)
+    count = STEPS[plan.options.rule.procedure].count
+    if count is None:
+        raise ValueError(f"rule {plan.options.rule.name!r} keeps the same rows at every eps: there is nothing to count")
+    return count(part, eps, plan)
 
 
 def decide_part(part: Part, eps: int, plan: Plan) -> Decided:
@@ -119,7 +128,7 @@ def decide_part(part: Part, eps: int, plan: Plan) -> Decided:
 
 def _decide_cluster(cluster: ArrangedCluster, eps: int, plan: Plan) -> Decided:
     rows = cluster.rows
-    found = plan.options.rule.represent(cluster, eps, plan)
+    found = STEPS[plan.options.rule.procedure].represent(cluster, eps, plan)
     kept = found.keeper == np.arange(len(rows))
     removed = np.flatnonzero(~kept)
     similarity, names = _compare_with_representatives(cluster, found, kept)

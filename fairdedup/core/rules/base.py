@@ -7,6 +7,7 @@ lists the rules without them.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fairdedup.core.arranged import ArrangedCluster
-    from fairdedup.core.model import Options, Part, Plan
+    from fairdedup.core.model import Options, Plan
 
 
 class Preference(NamedTuple):
@@ -92,6 +93,14 @@ class Representatives(NamedTuple):
     keeper: NDArray[np.int64]
 
 
+class Procedure(Enum):
+    """How rows are counted and decided; `core/procedures.py` has the functions of each."""
+
+    SWEEP = "the leader sweep of each cluster, with `cover` or without"
+    CHAIN = "each row is compared with all rows before it in visiting order"
+    DRAW = "the rows with the lowest ranks of the whole data set are kept, at no eps"
+
+
 class Rule:
     """A rule, which decides which rows are kept. Subclasses set the attributes and override `preference`.
 
@@ -107,10 +116,8 @@ class Rule:
         Publication that defines the rule, or "ours", or "baseline".
     reads : tuple of str
         Names of the options that this rule reads, of those that not all rules read.
-    sweeps : bool
-        Whether neighbourhoods come from the sweep. Only then can the rule be combined with `cover` and earlier runs.
-    has_eps : bool
-        Whether rows are duplicates at some eps. A rule without eps overrides `rank_rows`.
+    procedure : Procedure
+        How rows are counted and decided. A rule that draws overrides `rank_rows`, and one that sweeps `preference`.
     needs_prototypes : bool
         Whether the preference depends on concepts.
     needs_memberships : bool
@@ -129,8 +136,7 @@ class Rule:
     summary: ClassVar[str]
     source: ClassVar[str] = "yours"
     reads: ClassVar[tuple[str, ...]] = ("cover",)
-    sweeps: ClassVar[bool] = True
-    has_eps: ClassVar[bool] = True
+    procedure: ClassVar[Procedure] = Procedure.SWEEP
     needs_prototypes: ClassVar[bool] = False
     needs_memberships: ClassVar[bool] = False
     needs_column: ClassVar[bool] = False
@@ -146,6 +152,16 @@ class Rule:
 
     def __repr__(self) -> str:
         return f"<rule {self.name!r}>"
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether neighbourhoods come from the sweep. Only then can the rule be combined with `cover` and `against`."""
+        return self.procedure is Procedure.SWEEP
+
+    @property
+    def has_eps(self) -> bool:
+        """Whether rows are duplicates at some eps."""
+        return self.procedure is not Procedure.DRAW
 
     def guarantees(self, *, cover: bool) -> bool:
         """Tell whether the rule promises both guarantees for every result, with `cover` or without it."""
@@ -175,50 +191,6 @@ class Rule:
             If the rule states no preference.
         """
         raise NotImplementedError(f"rule {self.name!r} has no preference")
-
-    def count_kept(self, part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
-        """Return how many rows of a part are kept at each eps.
-
-        Parameters
-        ----------
-        part : Part
-            At least one cluster.
-        eps : list of 1 to 64 int, ascending
-            Ten-thousandths.
-        plan : Plan
-            What is known about the whole data set.
-
-        Returns
-        -------
-        ndarray of shape (len(eps),), int64
-        """
-        from fairdedup.core.swept import count_swept
-
-        return count_swept(part, eps, plan)
-
-    def represent(self, cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
-        """Return the leader and the representative of each row of a cluster at one eps.
-
-        Parameters
-        ----------
-        cluster : ArrangedCluster
-            The n rows in visiting order.
-        eps : int
-            Ten-thousandths; a rule without eps ignores it.
-        plan : Plan
-            What is known about the whole data set.
-
-        Returns
-        -------
-        Representatives of n rows
-        """
-        if not self.has_eps:
-            from fairdedup.core.drawn import represent_drawn
-
-            return represent_drawn(cluster, plan)
-        from fairdedup.core.swept import represent_swept
-
-        return represent_swept(cluster, eps, plan)
 
     def rank_rows(self, rows: NDArray[np.int64], options: Options) -> NDArray[np.int64]:
         """Return the rank of each row, for a rule without eps: the rows with the lowest ranks are kept.

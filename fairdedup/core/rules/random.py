@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairdedup.core.rules.base import Rule
+from fairdedup.core.rules.base import Procedure, Rule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,7 @@ class Random(Rule):
     summary = "random rows of the whole data set; it neither sweeps nor looks at the vectors"
     source = "baseline"
     reads = ("seed",)
-    sweeps = False
-    has_eps = False
+    procedure = Procedure.DRAW
 
     def rank_rows(self, rows: NDArray[np.int64], options: Options) -> NDArray[np.int64]:
         """Return a hash of each row and the seed."""
