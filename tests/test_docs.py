@@ -27,7 +27,8 @@ from fairdedup.stages.caption_embedding import read_captions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+FILES_OF_PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path: path.read_text(encoding="utf-8") for path in FILES_OF_PAGES}
 RUN_DIRECTORY = PAGES[ROOT / "docs" / "run-directory.md"]
 COMMANDS = [
     line.partition("#")[0].strip()
@@ -170,6 +171,24 @@ def test_modules_that_the_design_names_exist() -> None:
     assert len(names) > 20
     for name in names:
         assert (ROOT / "fairdedup" / name).exists(), name
+
+
+def test_paths_that_contributing_names_exist() -> None:
+    text = PAGES[ROOT / "CONTRIBUTING.md"]
+    names = set(re.findall(r"`([\w./-]+(?:\.(?:py|md|json)|/))`", text)) - {"decisions/", "kept/"}  # these are in a run
+    assert len(names) > 30
+    for name in sorted(names):
+        assert (ROOT / name).exists(), name
+
+
+def test_commands_of_contributing_are_targets_and_options_that_exist() -> None:
+    shown = "".join(re.findall(r"```sh\n(.*?)```", PAGES[ROOT / "CONTRIBUTING.md"], re.DOTALL))
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"test", "check", "soak"} <= set(re.findall(r"^make ([a-z]+)", shown, re.MULTILINE)) <= set(targets)
+    golden = (ROOT / "tests" / "golden.py").read_text(encoding="utf-8")
+    flags = set(re.findall(r"(--[a-z-]+)", PAGES[ROOT / "CONTRIBUTING.md"].partition("## A refactoring")[2]))
+    assert {"--out", "--check", "--pin"} <= flags
+    assert all(f'add_argument("{flag}"' in golden for flag in flags)
 
 
 def test_the_picture_is_whole_and_loads_nothing() -> None:

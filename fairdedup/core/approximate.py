@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,7 +76,7 @@ class ApproximateVectors:
 
     def take(self, index: NDArray[np.integer] | slice) -> ApproximateVectors:
         """Return the rows at these positions."""
-        return ApproximateVectors(self.values[index], ErrorTerms(*(term[index] for term in self.terms)))
+        return replace(self, values=self.values[index], terms=ErrorTerms(*(term[index] for term in self.terms)))
 
     def move_up(self, index: NDArray[np.int64]) -> ApproximateVectors:
         """Return the rows at these ascending positions, moved to the front of this object's own arrays."""

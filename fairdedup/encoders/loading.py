@@ -74,6 +74,7 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     return _load(spec, weights_stamp(spec.weights))
 
 
+# A new encoder is returned here by the name of its model, which `check_model` must accept.
 @lru_cache(maxsize=1)
 def _load(spec: EncoderSpec, stamp: tuple[int, int] | None) -> Encoder:
     from fairdedup.encoders.openclip import OpenClipEncoder

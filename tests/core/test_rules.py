@@ -36,6 +36,7 @@ from fairdedup.core.rules.rule_tables import render_options, render_rules
 
 ROOT = Path(fairdedup.__file__).parent.parent
 NAMES = ("fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain", "random-neighbour", "random")
+RENDER = "paste the tables that `python -m fairdedup.core.rules.rule_tables` prints"
 unregister(toy_rule.Central.name)  # its import registers it
 
 
@@ -103,11 +104,18 @@ def test_no_code_outside_the_registry_compares_the_name_of_a_rule() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/rules.md"])
 def test_the_table_of_rules_in_the_documentation_is_the_registrys(page: str) -> None:
-    assert f"\n\n{render_rules()}\n" in (ROOT / page).read_text(encoding="utf-8")
+    assert f"\n\n{render_rules()}\n" in (ROOT / page).read_text(encoding="utf-8"), RENDER
+
+
+def test_every_other_list_of_the_rules_is_complete() -> None:
+    options = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    row = next(line for line in options.splitlines() if line.startswith("| `--rule` |"))
+    assert all(f"`{name}`" in row for name in NAMES)
+    assert all(f'"{name}"' in (deduplicate.__doc__ or "") for name in NAMES)
 
 
 def test_the_table_of_options_in_the_documentation_is_the_registrys() -> None:
-    assert f"\n\n{render_options()}\n" in (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert f"\n\n{render_options()}\n" in (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), RENDER
 
 
 # A rule of a user's own
@@ -158,7 +166,7 @@ def test_a_users_own_rule_is_listed_and_configured_and_runs_on_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{Path(toy_rule.__file__).parent}:{ROOT}")
-    assert "|random|central]" in re.sub(r"\s", "", done("run", "--help").out)
+    assert f"|{NAMES[-1]}|central]" in re.sub(r"\s", "", done("run", "--help").out)
     assert RunConfig(rule="central").rule == "central"
     x = crowd()
     np.save(tmp_path / "x.npy", x.astype(np.float32))

@@ -12,7 +12,7 @@ from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.registry import DEFAULT, all_rules
 
 REFUSED = "; an error with the others"
-_OWN = ("start", "calibrate", "target", "temperature", "reserve")
+_IN_OTHER_ROWS = ("cover", "prefer", "prototypes", "seed")
 
 
 def render_rules() -> str:
@@ -31,11 +31,17 @@ def render_options() -> str:
         ("`--prefer`", _names(lambda rule: rule.needs_column) + ", which it implies" + REFUSED),
         ("`--always-keep`", _names(lambda rule: rule.accepts_pinned_rows) + REFUSED),
         ("`--prototypes`", _names(lambda rule: rule.needs_prototypes) + "; with the others, the report of shares only"),
-        *((f"`--{option}`", _names(partial(_reads, option))) for option in _OWN),
+        *((f"`--{option}`", _names(partial(_reads, option))) for option in _own_options()),
         ("`--against`", _names(lambda rule: rule.sweeps) + REFUSED),
         ("`--seed`", f"k-means, {_names(partial(_reads, 'seed'))}, the sample behind the first guess of eps"),
     ]
     return _table(("option", "read by"), lines)
+
+
+def _own_options() -> list[str]:
+    """Return the options that have a row like any other, in the order of the rules that read them."""
+    names = dict.fromkeys(name for each in all_rules() for name in each.reads)
+    return [name for name in names if name not in _IN_OTHER_ROWS]
 
 
 def _reads(option: str, rule: Rule) -> bool:
