@@ -119,10 +119,10 @@ def test_pruning_again_goes_against_the_same_runs(line, tmp_path, scheduler):
 
 def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tmp_path, scheduler, prototypes):
     base = (days / "day1.npy", "--against", line[0], "--out", tmp_path / "run")
-    assert "--keep 0.5 does not go with --against" in refused(*base, "--keep", 0.5)
+    assert "--keep 0.5 cannot be combined with --against" in refused(*base, "--keep", 0.5)
     assert "has eps" in refused(*base, "--eps", 0.5)
-    assert "--rule semdedup-chain does not go with --against" in refused(*base, "--rule", "semdedup-chain")
-    assert "--rule random does not go with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
+    assert "--rule semdedup-chain cannot be combined with --against" in refused(*base, "--rule", "semdedup-chain")
+    assert "--rule random cannot be combined with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
     assert "has 4 clusters, and new rows get the same ones: leave it out" in refused(*base, "--clusters", 9)
     assert "--start zero differs from that of" in refused(*base, "--start", "zero")
     (tmp_path / "p.npy").write_bytes(b"")
