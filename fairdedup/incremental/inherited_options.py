@@ -143,7 +143,9 @@ def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
 def _join_inputs(days: Sequence[str]) -> str:
     """Return one input, with braces if there are several runs, that names the embeddings of all runs."""
     if len({protocol_of(day) for day in days}) > 1:
-        raise UserError("the runs of the line are in different stores: copy them to one store")
+        raise UserError(
+            "the runs of the line are in different stores: copy their embeddings to one, and `fairdedup run` them"
+        )
     folders = [f"{day}/embeddings" for day in days]
     if len(folders) == 1:
         return folders[0]
