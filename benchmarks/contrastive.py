@@ -1,6 +1,6 @@
-"""Train a small CLIP on a CPU: pictures, captions that state facts about them, the loss, the loop and the weights.
+"""Trains a small CLIP on a CPU: pictures, captions that state facts about them, the loss, the loop and the weights.
 
-Used by train_builtin_encoder.py and train_face_encoder.py; writes nothing but the weights.
+train_builtin_encoder.py and train_face_encoder.py use it. It writes only the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Pictures:
     images: torch.Tensor  # (n, 3, 64, 64) uint8
     facts: torch.Tensor  # (n, a) int64, a code for every attribute's value; 0 is none
     tokens: torch.Tensor  # (n, captions, t)
-    said: torch.Tensor  # (n, captions, a) int64, 0 where the caption does not say
+    said: torch.Tensor  # (n, captions, a) int64, what each caption states; 0 where it states nothing
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Codes:
     values: dict[tuple[str, str], int]
 
     def encode(self, facts: dict[str, str]) -> list[int]:
-        """Return the code of each attribute, 0 where `facts` lacks it."""
+        """Return the code of each attribute; 0 if `facts` lacks it."""
         row = []
         for attribute in self.attributes:
             if attribute in facts:
@@ -75,7 +75,7 @@ def read_prompts(file: Path = PEOPLE) -> dict[str, dict[str, list[str]]]:
 
 
 def tokenize_prompts(codes: Codes, tokenizer: object, fact_of: dict[str, str], file: Path = PEOPLE) -> Prompts:
-    """Return the tokens of all captions, concept by concept; those of empty pictures once."""
+    """Return the tokens of all captions, concept by concept; the captions of empty pictures only once."""
     tokens, said = [], []
     for attribute, concepts in read_prompts(file).items():
         for concept, captions in concepts.items():
@@ -87,7 +87,7 @@ def tokenize_prompts(codes: Codes, tokenizer: object, fact_of: dict[str, str], f
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator, flip: bool) -> torch.Tensor:
-    """Shift, zoom and brighten every picture of a batch (b, 3, s, s), values 0 to 1, a little differently."""
+    """Shift, zoom and brighten each picture of a batch (b, 3, s, s), values 0 to 1, by small random amounts."""
     if flip:
         turned = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(turned[:, None, None, None], images.flip(3), images)
@@ -105,7 +105,7 @@ def jitter(images: torch.Tensor, generator: torch.Generator, flip: bool) -> torc
 
 
 def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, fits: torch.Tensor) -> torch.Tensor:
-    """Return CLIP's symmetric cross entropy, targets spread over all texts that fit: `fits` is (pictures, texts)."""
+    """Return CLIP's symmetric cross entropy, with targets spread over all texts that fit (`fits`: pictures, texts)."""
     logits = scale * image @ text.T
     own = fits / fits.sum(0, keepdim=True).clamp_min(1e-6)  # probability that a text belongs to each picture it fits
     by_image = -(own / own.sum(1, keepdim=True) * F.log_softmax(logits, dim=1)).sum(1)
@@ -114,7 +114,7 @@ def clip_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, fits
 
 
 def make_optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-    """Return AdamW with weight decay for matrices alone, not for biases, norms and embeddings."""
+    """Return AdamW with weight decay for matrices only, not for biases, norms and embeddings."""
     flat = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
     deep = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
     groups = [{"params": deep, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]

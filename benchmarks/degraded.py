@@ -1,11 +1,11 @@
-"""Measure what is left of each rule's gain on FairFace when the prototypes are bad: swapped, noisy, offset, or alike.
+"""Measure how much of each rule's gain on FairFace remains with bad prototypes: swapped, noisy, offset or scaled.
 
     python benchmarks/degraded.py fairface/val --encoder fairdedup-small:face-encoder.safetensors --skew
 
 - swapped: each concept's prototype moves towards that of the next concept; at level 1 every label is wrong
 - noisy: a random direction is added, `level` times as long as the concept's difference from the attribute's mean
 - offset: each concept's similarity to every face is shifted, by `level` times the spread of true similarities
-- scaled: prototypes move together until a face's similarities to an attribute's concepts lie within `level`
+- scaled: prototypes move together until a face's similarities to an attribute's concepts differ by at most `level`
 
 The results say for each level whether a run would warn that memberships are uninformative.
 """
@@ -51,7 +51,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
 
 
 def similarity_range(vectors: np.ndarray, faces: np.ndarray) -> float:
-    """Return the median over faces (n, d) of the largest minus the smallest similarity to concepts (c, d)."""
+    """Return the median, over faces (n, d), of the range of similarities to the concepts (c, d)."""
     similarity = faces @ scale_to_unit(vectors).T
     return float(np.median(np.ptp(similarity, axis=1)))
 
@@ -64,11 +64,11 @@ def degrade_attribute(
     Parameters
     ----------
     attribute : Attribute
-        Its prototypes as they are.
+        The attribute with its present prototypes.
     how : str
         A key of LEVELS.
     level : float
-        How much worse.
+        How much worse to make them.
     faces : ndarray of shape (n, d)
         Unit embeddings of the faces.
     rng : numpy.random.Generator
@@ -91,7 +91,7 @@ def degrade_attribute(
             middle = (low + high) / 2
             low, high = (middle, high) if similarity_range(p.mean(0) + middle * apart, faces) < level else (low, middle)
         return scale_to_unit(p.mean(0) + high * apart)
-    raise UserError(f"{how!r} is no way to degrade prototypes: choose among {', '.join(LEVELS)}")
+    raise UserError(f"{how!r} is not a way to degrade prototypes: choose one of {', '.join(LEVELS)}")
 
 
 def degrade_prototypes(prototypes: Prototypes, how: str, level: float, *, faces: Faces, seed: int) -> Prototypes:
@@ -105,7 +105,7 @@ def degrade_prototypes(prototypes: Prototypes, how: str, level: float, *, faces:
 
 
 def uninformative_attributes(faces: Faces, prototypes: Prototypes) -> list[str]:
-    """Return the attributes whose memberships a run on all these faces would call uninformative."""
+    """Return the attributes for which a run on all faces would warn that memberships are uninformative."""
     similarity = prototypes.similarity(Vectors.of(unit_float16(faces.vectors)[0]), absent=True)
     temperatures = choose_temperatures(prototypes, "auto", lambda: [compute_gaps(s) for s in similarity])
     return [

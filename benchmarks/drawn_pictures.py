@@ -1,4 +1,4 @@
-"""Drawn pictures with captions, and the facts that each caption states: what the built-in encoder is trained on."""
+"""Draws the training data of the built-in encoder: pictures, captions, and the facts that each caption states."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_single_scene(rng: np.random.Generator, balanced: bool) -> Scene:
 
 
 def draw_block(job: tuple[int, int, float]) -> tuple[np.ndarray, list[Scene]]:
-    """Return `n` pictures (n, 64, 64, 3) of one seed, at the size of the image tower, and their scenes."""
+    """Return `n` pictures (n, 64, 64, 3) from one seed, at the size of the image tower, and their scenes."""
     seed, n, balanced = job
     rng = np.random.default_rng(seed)
     scenes = [draw_single_scene(rng, bool(rng.random() < balanced)) for _ in range(n)]
@@ -76,7 +76,7 @@ def draw_pictures(seed: int, n: int, balanced: float, processes: int) -> tuple[t
 def caption_pictures(
     images: torch.Tensor, scenes: list[Scene], codes: Codes, tokenizer: object, rng: np.random.Generator
 ) -> Pictures:
-    """Return the pictures with CAPTIONS captions for each scene, and what each caption says."""
+    """Return the pictures with CAPTIONS captions for each scene, and the facts that each caption states."""
     captions = [write_caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
     tokens = tokenizer([caption.text for caption in captions])  # type: ignore[operator]
     said = torch.tensor([codes.encode(caption.said) for caption in captions])

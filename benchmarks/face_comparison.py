@@ -1,7 +1,7 @@
-"""What the benchmarks on faces share: their options, the faces and prototypes, and the comparison of rules.
+"""The shared parts of the benchmarks on faces: options, faces and prototypes, and the comparison of rules.
 
-Each repeat draws rows and clusters them anew, and all rules decide on that one draw at the same kept count. Labels are
-what annotators perceived, and are used to measure only.
+Each repeat draws rows and clusters them, and all rules decide on that draw at the same kept count. Labels are what
+annotators perceived, and serve only for measuring.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def measure_kept(faces: Faces, kept: np.ndarray) -> dict[str, float]:
     faces : Faces
         All faces, n of them.
     kept : ndarray of shape (n,), bool
-        Which are kept.
+        Which faces are kept.
     """
     out = {}
     for attribute, labels in faces.labels.items():
@@ -88,7 +88,7 @@ def measure_kept(faces: Faces, kept: np.ndarray) -> dict[str, float]:
 
 
 def draw_faces(faces: Faces, args: argparse.Namespace) -> list[Faces]:
-    """Return the faces of each repeat."""
+    """Return the faces that each repeat draws."""
     sets = []
     for repeat in range(args.repeats):
         rng = np.random.default_rng([args.seed, repeat])
@@ -103,7 +103,7 @@ def draw_faces(faces: Faces, args: argparse.Namespace) -> list[Faces]:
 def compare_rules(
     sets: list[Faces], rules: dict[str, dict[str, Any]], prototypes: Prototypes, args: argparse.Namespace
 ) -> Figures:
-    """Decide each draw by each rule, and measure; the rule "full" keeps all.
+    """Prune each draw by each rule, and measure the result; the rule "full" keeps all faces.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def summarise(figures: Figures) -> dict[str, Any]:
 
 
 def describe_setting(args: argparse.Namespace, sets: list[Faces], trained_on: int) -> dict[str, Any]:
-    """Return the data and the options that the figures come from, for the result file."""
+    """Return the data and the options behind the figures, for the result file."""
     return {
         "data": ATTRIBUTION,
         "setting": f"{args.race} about 60 %, {args.gender} about 70 %" if args.skew else "as it is",
@@ -193,7 +193,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--race", default="White", choices=VALUES["race"])
     parser.add_argument("--gender", default="Male", choices=VALUES["gender"])
     parser.add_argument(
-        "--calibrate-on", help="labelled faces to calibrate the prototypes on; none of them may be pruned"
+        "--calibrate-on", help="labelled faces to calibrate the prototypes on; they must not be among those to prune"
     )
     parser.add_argument("--calibrate-labels", type=int, default=500, help="number of labelled faces to calibrate on")
     parser.add_argument(

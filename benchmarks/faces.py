@@ -1,7 +1,7 @@
-"""FairFace (Karkkainen and Joo, WACV 2021; CC BY 4.0) as it is published, or as WebDataset shards with its labels.
+"""Reads FairFace (Karkkainen and Joo, WACV 2021; CC BY 4.0) as published, or as WebDataset shards with its labels.
 
-The labels are what annotators perceived. Some copies of the label files went through a spreadsheet and hold dates in
-place of ages; these are repaired, and any other unknown value is refused.
+The labels are what annotators perceived. Some copies of the label files went through a spreadsheet and contain dates
+instead of ages. These are repaired; any other unknown value is an error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SPREADSHEET = {
 
 @dataclass(frozen=True)
 class Face:
-    """One face: where it is from, its file's hash, its picture, and what annotators perceived."""
+    """One face: its source, the hash of its file, its picture, and what annotators perceived."""
 
     name: str
     digest: str
@@ -56,12 +56,12 @@ def check_labels(labels: dict[str, str], place: str) -> dict[str, str]:
     labels : dict of str to str
         Labels of one face.
     place : str
-        Where they were read, for the error.
+        Where the labels were read, for the error.
 
     Raises
     ------
     UserError
-        If one of them is missing or unknown.
+        If a label is missing or unknown.
     """
     out = {}
     for attribute, values in VALUES.items():
@@ -74,12 +74,12 @@ def check_labels(labels: dict[str, str], place: str) -> dict[str, str]:
 
 
 def read_label_file(csv: Path) -> pd.DataFrame:
-    """Read ``fairface_label_*.csv``: race, gender and age by file, as ``val/1.jpg``.
+    """Read ``fairface_label_*.csv``: race, gender and age of each file, such as ``val/1.jpg``.
 
     Raises
     ------
     UserError
-        If a column is missing, a label unknown or a file named twice.
+        If a column is missing, a label is unknown, or a file is listed twice.
     """
     table = pd.read_csv(csv, dtype=str, keep_default_na=False)
     for column in ("file", *VALUES):
@@ -129,9 +129,9 @@ def make_label_table(labels: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of a draw in which one race makes up about 60 % and one gender about 70 %, as in web data.
+    """Draw rows so that one race makes up about 60 % and one gender about 70 %, as in web data, and return them.
 
-    The other races, and all ages, keep their shares among each other. A face of that race and gender is in every draw.
+    The other races, and all ages, keep their relative shares. Every draw contains all faces of that race and gender.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.G
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces to prune: their vectors (n, d), and what only the measures read."""
+    """Faces to prune: their vectors (n, d), and labels, hashes and names, which only the measures read."""
 
     vectors: np.ndarray
     labels: pd.DataFrame
@@ -159,7 +159,7 @@ class Faces:
     names: list[str]
 
     def take(self, rows: np.ndarray) -> Faces:
-        """Return the faces in some rows."""
+        """Return the faces of some rows."""
         return Faces(
             self.vectors[rows],
             self.labels.iloc[rows].reset_index(drop=True),
@@ -169,7 +169,7 @@ class Faces:
 
 
 def parse_encoder(text: str) -> EncoderSpec:
-    """Read ``MODEL:WEIGHTS`` (a tag or a file), or ``local-dir:FOLDER`` or ``hf-hub:NAME``, which need none."""
+    """Read ``MODEL:WEIGHTS`` (a tag or a file), or ``local-dir:FOLDER`` or ``hf-hub:NAME``, which have weights."""
     model, _, weights = (text, "", "") if text.startswith(("local-dir:", "hf-hub:")) else text.partition(":")
     check_model(model, weights or None)
     return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
@@ -236,16 +236,16 @@ def leave_out_known_faces(faces: Faces, weights: str | None, *, allow: bool, lea
     faces : Faces
         The faces to prune.
     weights : str or None
-        Path of the encoder's weights; the list of faces that it was trained on lies next to it.
+        Path of the encoder's weights. The list of faces that it was trained on is in a file next to it.
     allow : bool
-        Prune faces that the encoder was trained on.
+        Whether to prune faces that the encoder was trained on.
     leave_out : bool
-        Leave them out.
+        Whether to leave these faces out.
 
     Raises
     ------
     UserError
-        If there are such faces, and neither option is given: an encoder separates them better than unknown faces.
+        If there are such faces, and neither option is given: an encoder separates known faces better than new ones.
     """
     list_file = Path(weights).with_suffix(".faces.txt") if weights else Path()
     if not list_file.is_file():

@@ -1,6 +1,6 @@
-"""Result files of the benchmarks: the figures, and the hardware, versions, seed and command that they came from.
+"""Reads and writes the benchmarks' result files: figures, and the hardware, versions, seed and command behind them.
 
-Files that earlier versions wrote stay as they are. Their `hardware` may say `cpu` where this module says `processor`.
+Files from earlier versions stay unchanged. Their `hardware` may have `cpu` instead of `processor`.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def write_results(
     Parameters
     ----------
     path : Path
-        JSON file to write; its folder is made if it is not there.
+        JSON file to write; its folder is created if necessary.
     figures : mapping of str to object
-        What was measured, and options that a reader should see.
+        The results, and the options that a reader should see.
     what : str
-        What the figures are and their unit.
+        Description of the figures, with their unit.
     seed : int
         Seed of all random numbers.
     threads : int or None
-        Threads that the benchmark used, if it set a number.
+        Number of threads, if the benchmark set it.
     packages : sequence of str
-        Installed packages whose versions matter beside Python's and fairdedup's.
+        Further packages whose versions are recorded, besides Python and fairdedup.
     """
     hardware: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
     if threads is not None:
@@ -81,5 +81,5 @@ def write_results(
 
 
 def read_results(name: str) -> dict[str, Any]:
-    """Return the content of a committed result file, by its name without the ending."""
+    """Return the content of a committed result file, by its name without extension."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

@@ -2,9 +2,9 @@
 
     python benchmarks/sample.py --repeats 10
 
-Each repeat clusters with another seed, and figures are paired with `semdedup` of the same seed. Planted copies are
-searched among the nearest neighbours. All pictures are drawn: the figures show that the rules work as described, not
-how well they work on photographs.
+Each repeat clusters with another seed, and figures are paired with those of `semdedup` for the same seed. Planted
+copies are searched among the nearest neighbours. All pictures are drawn, so the figures show that the rules work as
+described, not how well they work on photographs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def embed_sample(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def recall_of_copies(vectors: np.ndarray, ids: list[str], truth: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return, for each kind of copy, how often the original is near it, and their smallest cosine.
+    """Return, for each kind of copy, how often the original is near the copy, and their smallest cosine.
 
     Parameters
     ----------
@@ -74,9 +74,8 @@ def recall_of_copies(vectors: np.ndarray, ids: list[str], truth: pd.DataFrame) -
         similarity = unit @ unit[copy]
         own = float(similarity[original])
         similarity[copy] = -1
-        nearest = own >= float(
-            np.partition(similarity, -5)[-5]
-        )  # not the nearest alone: shots of one scene are near too
+        # The five nearest count, not only the nearest one, since other shots of the scene are near as well.
+        nearest = own >= float(np.partition(similarity, -5)[-5])
         found.setdefault(line.kind, []).append((nearest, own))
     return {
         kind: {

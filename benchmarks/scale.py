@@ -1,8 +1,8 @@
-"""Run a whole job out of core on generated embeddings: time, disk, and the largest memory of any one process.
+"""Run a whole job on generated embeddings, out of core, and measure time, disk and the memory of the largest process.
 
     python benchmarks/scale.py --rows 1000000 --dim 512 --giant 200000 --tiny-shards 10000
 
-Three runs: as k-means clusters the rows, with a planted giant cluster, and a tenth of the rows in many tiny shards.
+It runs three jobs: with the clusters of k-means, with a planted giant cluster, and with many tiny shards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import mark_up_to_date, write_array
 
 MIB = 1 << 20
-LARGEST_PROCESS = 2048  # MiB that no process may exceed
+LARGEST_PROCESS = 2048  # MiB; no process may use more
 WHAT = (
     "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
     "resident set of any one process, mapped files included"
@@ -115,7 +115,7 @@ def disk_usage(folder: Path) -> int:
 def measure_job(
     source: Path, run: Path, *, rule: str, workers: int, clusters: int | str, centres: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Embed, cluster and prune, and return what each took.
+    """Embed, cluster and prune, and return the time, memory and disk space of each stage.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Time deduplicate() against one dense float32 product per cluster, on generated embeddings.
+"""Compare the time of deduplicate() with that of one dense float32 product per cluster, on generated embeddings.
 
 python benchmarks/sweep.py --rows 200000 --dim 512 --clusters 25 --out benchmarks/results/sweep.json
 """
@@ -23,7 +23,7 @@ def generate_embeddings(rows: int, dim: int, clusters: int, seed: int) -> tuple[
     labels = np.arange(rows) % clusters
     centres = 2 * rng.standard_normal((clusters, dim)).astype(np.float32)
     x = rng.standard_normal((rows, dim), dtype=np.float32)
-    # Every row of the second half is near one of the first half, at a distance of its own.
+    # Each row of the second half is near one of the first half, at a random distance.
     half = rows // 2
     x[half : 2 * half] = x[:half] + rng.uniform(0.05, 1.2, (half, 1)).astype(np.float32) * x[half : 2 * half]
     labels[half : 2 * half] = labels[:half]
@@ -31,7 +31,7 @@ def generate_embeddings(rows: int, dim: int, clusters: int, seed: int) -> tuple[
 
 
 def time_dense_products(x: np.ndarray, labels: np.ndarray, clusters: int) -> float:
-    """Return the seconds that one dense product of each cluster takes."""
+    """Return the total seconds of one dense product per cluster."""
     total = 0.0
     for k in range(clusters):
         own = x[labels == k]

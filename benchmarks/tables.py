@@ -1,4 +1,4 @@
-"""Write the tables of docs/fairface.md from the committed results; with --check, only compare them.
+"""Write the tables of docs/fairface.md from the committed results, or only compare them with --check.
 
 python benchmarks/tables.py
 """
@@ -19,7 +19,7 @@ LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
 
 
 def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
-    """Write a difference with half its 95 % interval, bold where p < .001."""
+    """Return a difference with half its 95 % interval, in bold if p < .001."""
     text = f"{gain['mean']:{sign}.2f}"
     if gain["low"] is not None:
         text += f" ± {(gain['high'] - gain['low']) / 2:.2f}"
@@ -27,7 +27,7 @@ def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
 
 
 def rules_table(results: dict[str, Any]) -> list[str]:
-    """Return a line for each rule: shares of non-majority groups, distances to uniform, coverage."""
+    """Return a table with a line for each rule: shares of non-majority groups, distances to uniform, coverage."""
     head = [f"share {a}" for a in ATTRIBUTES] + [f"distance {a}" for a in ATTRIBUTES]
     lines = [f"| rule | {' | '.join(head)} | coverage, 1 % | mean |", "|---|" + "---|" * (len(head) + 2)]
     for rule, own in results["rules"].items():
@@ -39,7 +39,7 @@ def rules_table(results: dict[str, Any]) -> list[str]:
 
 
 def encoder_table(results: dict[str, Any]) -> list[str]:
-    """Return a line for each attribute: the encoder's accuracy, and its worst and best group."""
+    """Return a table with a line for each attribute: the encoder's accuracy, and its worst and best group."""
     lines = ["| attribute | accuracy | by chance | worst group | best group |", "|---|---|---|---|---|"]
     for attribute, own in results["zero-shot"].items():
         by = sorted((value, name) for name, value in own["by concept"].items())
@@ -49,7 +49,7 @@ def encoder_table(results: dict[str, Any]) -> list[str]:
 
 
 def degraded_table(results: dict[str, Any]) -> list[str]:
-    """Return a line for each kind and level of degradation: each rule's gain in race / gender / age, and warnings."""
+    """Return a table with a line for each kind and level of degradation: gains in race / gender / age, and warnings."""
     names = [rule for rule in results["table"][0]["rules"] if rule not in ("full", "semdedup")]
     lines = [
         f"| prototypes | {' | '.join(f'`{name}`' for name in names)} | warned of |",
@@ -65,7 +65,7 @@ def degraded_table(results: dict[str, Any]) -> list[str]:
 
 
 def fill_tables(page: str) -> str:
-    """Return the page with every table written from the results."""
+    """Return the page with all tables written anew from the results."""
     kinds = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table}
 
     def table(found: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
 """Train the built-in encoder: a small CLIP on the sample's generated pictures and captions.
 
-Training pictures come from seeds that `fairdedup sample` never uses by default. The loss is CLIP's (Radford et al.
-2021), but every caption of a batch that is true of a picture counts as its caption. Zero-shot accuracy is measured on
-held-out pictures. Writes the weights and a result file.
+Training pictures come from seeds that `fairdedup sample` does not use by default. The loss is CLIP's (Radford et al.
+2021), except that every caption of a batch that is true of a picture counts as its caption. Zero-shot accuracy is
+measured on held-out pictures. The outputs are the weights and a result file.
 
     python benchmarks/train_builtin_encoder.py
 """
@@ -28,7 +28,7 @@ from fairdedup.sample.people import Scene
 
 BUILTIN = ROOT / "fairdedup" / "encoders" / "builtin"
 NAME = "fairdedup-small"
-TRAIN_SEED = 1_000_000  # added to --seed, and HELD_OUT_SEED likewise: far from what users type
+TRAIN_SEED = 1_000_000  # added to --seed, like the other two: far from the seeds that users choose
 HELD_OUT_SEED = 2_000_000
 LEVEL_SEED = 3_000_000
 WHAT = (
@@ -39,7 +39,7 @@ WHAT = (
 
 
 def subtract_first(vectors: torch.Tensor) -> torch.Tensor:
-    """Return the differences of all other rows from the first: (n, d) -> (n - 1, d)."""
+    """Return the differences of the other rows from the first one: (n, d) -> (n - 1, d)."""
     return vectors[1:] - vectors[:1]
 
 
@@ -51,9 +51,9 @@ def shrink_groups(
 
     Real CLIP similarities to different group prompts differ by a few hundredths; here they would differ by tenths,
     and pictures of one scene with different people would hardly ever be duplicates. Two things change in the image
-    tower's last linear layer: the few dimensions that tell the concepts of an attribute apart are scaled by `weight`;
-    and what else the mean pictures of the groups differ in, which no prompt asks for, is dropped. The order of an
-    attribute's concepts stays what it was for every picture.
+    tower's last linear layer. The few dimensions that separate the concepts of an attribute are scaled by `weight`. All
+    other differences between the groups' mean pictures, which no prompt describes, are removed. For every picture, the
+    order of an attribute's concepts by similarity does not change.
     """
     named, seen = [], []
     for attribute, concepts in encode_prompts(model, tokenizer).items():
@@ -77,11 +77,11 @@ def level_prompts(
 ) -> None:
     """Remove the offsets that the prompts of a contrastive model have, for pictures with the group shares of web data.
 
-    Within an attribute each concept becomes the most similar one as often as it is true. Between attributes, the mean
-    similarity of the rarest concept follows the logarithm of its share, in units of `slope` times what a picture that
-    shows a concept is more similar to it than one that does not: else the rarest group of one attribute would seem
-    missing everywhere and that of another never. All of it is a shift of the image tower's last bias. `embeddings`
-    (n, 256) are those of `scenes`, not scaled.
+    Within an attribute, each concept becomes the most similar one as often as it is true. Between attributes, the mean
+    similarity of the rarest concept follows the logarithm of its share, times `slope`, times the contrast: how much
+    more similar to a concept pictures are that show it than pictures that do not. Otherwise the rarest group of one
+    attribute would seem missing everywhere, and that of another nowhere. The whole correction is a shift of the image
+    tower's last bias. `embeddings` (n, 256) are those of `scenes`, not scaled to unit length.
     """
     attributes: list[list[int]] = []
     units, shows = [], []
@@ -206,7 +206,7 @@ def main() -> None:
     started = time.perf_counter()
     web, scenes = draw_pictures(LEVEL_SEED + args.seed, 4000, 0.0, args.threads)
     level_prompts(model, tokenizer, encode_pictures(model, web, preprocess), scenes, args.prior)
-    if args.trained:  # how it was trained is in the results of that training
+    if args.trained:  # the earlier results describe the training
         earlier = json.loads(args.results.read_text(encoding="utf-8"))
         training = {"command": earlier["command"], **earlier["training"]}
     else:

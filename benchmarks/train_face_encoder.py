@@ -2,8 +2,8 @@
 
     python benchmarks/train_face_encoder.py 'fairface/train96-{00000..00009}.tar' --held-out fairface/val
 
-Captions are made from the labels, and each states one, two or three of the perceived attributes. Next to the weights
-it writes the hashes of the files that it was trained on, so that fairface.py can refuse to prune these faces.
+Captions are made from the labels; each states one, two or three of the perceived attributes. The hashes of the training
+files are written next to the weights, so that fairface.py can refuse to prune these faces.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Caption = tuple[str, dict[str, str]]
 def write_captions(
     labels: dict[str, str], words: Words, templates: list[str], rng: np.random.Generator
 ) -> list[Caption]:
-    """Return captions for one face, each with the labels that it states: first of single attributes, then of several.
+    """Return captions for one face, each with the labels that it states: first single attributes, then several.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def write_captions(
 
 
 def caption_faces(faces: list[Face], pixels: torch.Tensor, codes: Codes, tokenizer: object, seed: int) -> Pictures:
-    """Return the faces with captions, and what each caption says."""
+    """Return the faces with captions, and the labels that each caption states."""
     known = yaml.safe_load(PROTOTYPES.read_text(encoding="utf-8"))
     words = {FACT_OF[attribute]: entry["concepts"] for attribute, entry in known["attributes"].items()}
     rng = np.random.default_rng(seed)
@@ -102,7 +102,7 @@ def read_pixels(transform: object, source: str) -> tuple[list[Face], torch.Tenso
 def measure_accuracy(
     model: torch.nn.Module, tokenizer: object, faces: list[Face], images: torch.Tensor
 ) -> dict[str, dict]:
-    """Return the zero-shot accuracy over the prototypes of fairface.yaml: of all faces, and of each concept."""
+    """Return the zero-shot accuracy with the prototypes of fairface.yaml, for all faces and for each concept."""
     unit = F.normalize(images, dim=-1)
     out = {}
     for attribute, concepts in encode_prompts(model, tokenizer, PROTOTYPES).items():
@@ -116,7 +116,7 @@ def measure_accuracy(
 
 
 def main() -> None:
-    """Read, train, measure, write."""
+    """Read the faces, train, measure, and write the weights and results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="tar shards, or a folder of the official layout, to train on")
     parser.add_argument("--held-out", help="faces to measure on")

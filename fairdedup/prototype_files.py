@@ -1,7 +1,7 @@
-"""Prototypes in files: the one Parquet codec, and the readers of vectors and of labelled exemplars that users bring.
+"""Prototypes in files: the only Parquet codec, and the readers of vectors and labelled exemplars from users.
 
-A Parquet file of vectors has a row for each concept and each absent prototype, with the columns `attribute`, `concept`,
-`vector` and, where there are any, `temperature`. Captions are embedded elsewhere (`stages.caption_embedding`).
+A Parquet file of vectors has one row for each concept and each absent prototype, with the columns `attribute`,
+`concept`, `vector` and, optionally, `temperature`. Captions are embedded elsewhere (`stages.caption_embedding`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _AttributeRows:
     absent : list of ndarray of shape (d,)
         Absent prototypes.
     temperature : float or None
-        The temperature that a calibration has found.
+        The temperature from a calibration, if there was one.
     """
 
     concepts: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -52,25 +52,26 @@ class _AttributeRows:
 
 
 def default_prototypes() -> Path:
-    """Return the captions that ship with fairdedup: perceived gender presentation, age and skin tone."""
+    """Return the path of the default captions: perceived gender presentation, age and skin tone."""
     package = Path(__file__).parent
     shipped = package / "configs" / "prototypes" / "people.yaml"
     return shipped if shipped.is_file() else package.parent / "configs" / "prototypes" / "people.yaml"
 
 
 def needs_text_tower(file: Path) -> bool:
-    """Tell by its name whether a prototypes file holds captions."""
+    """Tell by a prototypes file's name whether it holds captions, which the encoder must embed."""
     return file.suffix in (".yaml", ".yml")
 
 
 def write_prototypes(path: Path, prototypes: Prototypes) -> None:
-    """Write prototypes exactly as they are used: unit vectors of float16 values, with their temperatures.
+    """Write prototypes exactly as the rules use them: unit vectors of float16 values, with their temperatures.
 
     Parameters
     ----------
     path : Path
-        A Parquet file, which `read_prototypes` reads; users may give it as a prototypes file as well.
+        The Parquet file to write. `read_prototypes` reads it, and users may pass it as a prototypes file.
     prototypes : Prototypes
+        What to write.
     """
     rows = [
         _Row(attribute.name, concept, vector.astype(np.float32), attribute.temperature)
@@ -89,9 +90,9 @@ def write_vectors(path: Path, vectors: ConceptVectors, temperatures: Mapping[str
     Parameters
     ----------
     path : Path
-        A Parquet file.
+        The Parquet file to write.
     vectors : mapping of str to mapping of str to ndarray
-        For each attribute a vector (d,) for each concept, and one (d,) or several (a, d) for ``absent``.
+        For each attribute, a vector (d,) for each concept, and one (d,) or several (a, d) for ``absent``.
     temperatures : mapping of str to float or None
         The temperature of each attribute that has one.
     """
@@ -114,7 +115,7 @@ def _write_rows(path: Path, rows: list[_Row], number: pa.DataType, *, with_tempe
 
 
 def read_prototypes(path: Path) -> Prototypes:
-    """Read what `write_prototypes` wrote: the very vectors, since to scale them again would round them again.
+    """Read what `write_prototypes` wrote, bit for bit: scaling the vectors again would round them again.
 
     Parameters
     ----------
@@ -130,12 +131,12 @@ def read_prototypes(path: Path) -> Prototypes:
 
 
 def check_vectors(file: Path) -> None:
-    """Check a file of vectors or exemplars as far as that goes before there are embeddings.
+    """Check a file of vectors or exemplars, as far as that is possible without embeddings.
 
     Parameters
     ----------
     file : Path
-        As `read_vectors` takes it.
+        A file as in `read_vectors`.
 
     Raises
     ------
@@ -148,16 +149,16 @@ def check_vectors(file: Path) -> None:
 
 
 def read_vectors(file: Path, embedded: Embedded | None = None) -> Prototypes:
-    """Read prototypes that are vectors, or means over labelled exemplars of the run.
+    """Read prototypes from vectors, or compute them as means over labelled exemplars of the run.
 
     Parameters
     ----------
     file : Path
-        ``.npy`` holds (c, d); ``.npz`` an array (d,) for each ``attribute/concept``, and (d,) or (a, d) for
-        ``attribute/absent``; ``.parquet`` either vectors, as `write_vectors` writes them, or exemplars: the columns id,
-        attribute and concept. The prototype of a concept is then the mean of the unit embeddings of its exemplars.
+        ``.npy`` holds (c, d). ``.npz`` holds an array (d,) for each ``attribute/concept``, and (d,) or (a, d) for
+        ``attribute/absent``. ``.parquet`` holds vectors as `write_vectors` writes them, or exemplars in the columns id,
+        attribute and concept; the prototype of a concept is then the mean of its exemplars' unit embeddings.
     embedded : Embedded, optional
-        Embeddings of the run that the IDs of exemplars belong to; needed for a file of exemplars.
+        Embeddings of the run that contains the exemplars; needed for a file of exemplars.
 
     Raises
     ------
@@ -168,7 +169,9 @@ def read_vectors(file: Path, embedded: Embedded | None = None) -> Prototypes:
     if not isinstance(found, pa.Table):
         return Prototypes.of(found)
     if embedded is None:
-        raise UserError(f"prototypes {str(file)!r} hold ids of exemplars, and there is no run to look them up in")
+        raise UserError(
+            f"prototypes {str(file)!r} hold ids of exemplars, but no run is given: give vectors or captions"
+        )
     return Prototypes.of(_exemplar_means(found, file, embedded))
 
 
@@ -212,7 +215,7 @@ def _expect_numbers(array: Any, name: str, file: Path) -> NDArray[Any]:
 
 
 def _from_table(table: pa.Table, file: Path) -> pa.Table | Prototypes:
-    """Return prototypes of a table of vectors; a table of exemplars as it is, once its columns are checked."""
+    """Return the prototypes in a table of vectors; check the columns of a table of exemplars, and return it."""
     names = set(table.column_names)
     for name in ("attribute", "concept", "vector" if "vector" in names else "id"):
         if name not in names:

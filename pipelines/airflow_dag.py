@@ -1,10 +1,10 @@
-"""fairdedup every day, for Airflow 3: the day's shards are embedded, decided with all earlier days, audited, published.
+"""Runs fairdedup daily, for Airflow 3: a day's shards are embedded, pruned against earlier days, audited, published.
 
 wait ──▶ begin ──▶ embed ──▶ assign ──▶ prune ──▶ audit ──▶ gate ──▶ publish ──▶ Asset `fairdedup_kept`
 
-Copy this one file into the DAGs folder. docs/airflow.md says how to install it and what each parameter does. Airflow
-and fairdedup have separate virtual environments, so nothing of fairdedup is imported here: a task runs one command of
-it, which resumes what an earlier try has left. Tasks pass paths to each other, never data.
+Copy this one file into the DAGs folder. docs/airflow.md explains the installation and each parameter. Airflow and
+fairdedup have separate virtual environments, so nothing from fairdedup is imported here: each task runs one command of
+it, which resumes the work of an earlier try. Tasks pass paths to each other, never data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOME = os.environ.get("FAIRDEDUP_HOME", "/srv/fairdedup")
 START = datetime.fromisoformat(os.environ.get("FAIRDEDUP_START", "2026-01-01")).replace(tzinfo=UTC)
 LONGEST_WAIT = timedelta(hours=24)  # for shards that arrive late
 PUBLICATIONS = "publications.json"
-EXIT_USER = 2  # a mistake of the user, which a retry would not change
+EXIT_USER = 2  # an error of the user, which a retry does not fix
 
 RUN = "{{ params.runs }}/{{ ds }}"
 REFITTED = "{{ params.runs }}/refit-{{ dag_run.run_after.strftime('%Y-%m-%dT%H%M%S') }}"
@@ -73,12 +73,12 @@ DAILY = {
 
 
 class FairdedupOperator(BaseOperator):
-    """Run one command of fairdedup. Its output is the log of the task.
+    """Run one command of fairdedup. Its output becomes the log of the task.
 
     Parameters
     ----------
     command : str
-        Name of the command, such as ``embed``.
+        Name of the command, for example ``embed``.
     arguments : sequence of str
         Its arguments. Templated.
     options : dict of str to str
@@ -110,7 +110,7 @@ class FairdedupOperator(BaseOperator):
         self.run_command(self.command, self.arguments, self.options, context)
 
     def run_command(self, command: str, arguments: list[str], options: dict[str, str], context: Any) -> None:
-        """Run a command of fairdedup. If it fails, its last line, which says why, becomes the error."""
+        """Run a command of fairdedup. If it fails, the last line of its output becomes the error."""
         words = [*shlex.split(os.environ.get("FAIRDEDUP_COMMAND", "fairdedup")), command, *arguments]
         if self.on_dask:
             options = options | self._dask_options(context["params"])
@@ -123,7 +123,7 @@ class FairdedupOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> SubprocessHook:
-        """The hook that starts the command, in its own process group."""
+        """Hook that starts the command in its own process group."""
         return SubprocessHook()
 
     def on_kill(self) -> None:
@@ -141,7 +141,7 @@ class FairdedupOperator(BaseOperator):
 
 
 class PublishOperator(FairdedupOperator):
-    """Write the kept ids of a run, then name them in publications.json, and notify the consumers of the Asset.
+    """Write the kept ids of a run, add them to publications.json, and notify the consumers of the Asset.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class PublishOperator(FairdedupOperator):
     published : str
         Folder to publish in. Templated.
     previous : str
-        The run that was published last when this one was decided, or an empty text. Templated.
+        The newest published run at the time of this run's decisions, or an empty text. Templated.
     begins : bool
         Whether this run replaces all earlier publications instead of adding to them.
     """
@@ -164,7 +164,7 @@ class PublishOperator(FairdedupOperator):
         self.name, self.published, self.previous, self.begins = name, published, previous, begins
 
     def execute(self, context: Any) -> str:
-        """Publish the run, unless that is done already, and return the path of the ids."""
+        """Publish the run, unless it is published already, and return the path of the ids."""
         run, folder = self.arguments[0], Path(self.published)
         publication = next((p for p in read_publications(folder) if p["run"] == run), None)
         if publication is None:
@@ -203,7 +203,7 @@ def read_publications(folder: Path) -> list[dict[str, Any]]:
 
 
 def make_audit_and_gate(run: str, labels: str) -> tuple[FairdedupOperator, FairdedupOperator]:
-    """Return the task that audits a run, and the task that lets it pass or not."""
+    """Return the task that audits a run, and the task that checks the audit against the gate's limits."""
     audit = FairdedupOperator(
         task_id="audit",
         command="audit",
@@ -236,7 +236,7 @@ def make_audit_and_gate(run: str, labels: str) -> tuple[FairdedupOperator, Faird
     doc_md=__doc__,
 )
 def fairdedup_daily() -> None:
-    """Decide the shards of a day together with all that was published before."""
+    """Prune the shards of a day against everything that was published before."""
 
     @task.sensor(mode="reschedule", poke_interval=60, timeout=LONGEST_WAIT.total_seconds())
     def wait(params: dict[str, Any], ds: str) -> bool:
@@ -254,7 +254,7 @@ def fairdedup_daily() -> None:
         task_id="embed",
         command="embed",
         arguments=["{{ params.inbox }}/{{ ds }}"],
-        # Rejects are for the gate to judge: a day that it stops can be inspected, and passed by hand.
+        # The gate checks the rejected rows: a day that it stops can be inspected, and passed by hand.
         options=CONFIG | {"out": RUN, "against": PREVIOUS, "max-rejected": "1"},
     )
     assign = FairdedupOperator(
@@ -285,7 +285,7 @@ def fairdedup_daily() -> None:
 
 @dag(schedule=None, max_active_runs=1, params=PARAMS, default_args={"retries": 2}, tags=["fairdedup"])
 def fairdedup_refit() -> None:
-    """Cluster and decide all published days again, after they have drifted, and publish the result in their place."""
+    """Cluster and prune all published days again, after they have drifted, and publish the result in their place."""
 
     @task
     def begin(params: dict[str, Any]) -> str:

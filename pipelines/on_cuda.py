@@ -22,7 +22,7 @@ from fairdedup.workers import DASHBOARD, PRELOAD, WORKER_THREADS, delay_interrup
 
 
 class GpuConfig(ClusterConfig):
-    """Which GPUs to use, by number or UUID, and the main memory of each worker."""
+    """YAML file of GPU workers: the GPUs to use, by number or UUID, and the main memory of each worker."""
 
     gpus: Literal["all"] | tuple[int | str, ...] = "all"
     memory: MemoryOrAuto = "auto"
@@ -62,7 +62,7 @@ def cluster_options(config: GpuConfig) -> dict[str, Any]:
 
 
 def describe_workers(config: GpuConfig, adapt: Adapt = None) -> str:
-    """Return a line for each worker."""
+    """Return a description with one line for each worker."""
     return "".join(
         f"worker {k}: CUDA_VISIBLE_DEVICES={gpus} threads={WORKER_THREADS} memory={config.memory}\n"
         for k, gpus in enumerate(visible_devices(config))

@@ -1,7 +1,7 @@
 """Run a command of fairdedup on workers that are pods of Kubernetes.
 
-The Dask operator makes the pods. The scheduler is a pod too. The command runs where this is called: in a pod that
-mounts the same claim as the workers, so that both see RUN and INPUT by the same path.
+The Dask operator creates the pods. The scheduler is a pod too. The command runs where this script is called: in a pod
+that mounts the same claim as the workers, so that both see RUN and INPUT by the same path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fairdedup.workers import PRELOAD, WORKER_THREADS
 
 
 class KubernetesConfig(QueuedConfig):
-    """What the pods are made of. `memory`, `cpus` and `gpus` are those of one worker."""
+    """YAML file of Kubernetes pods. `memory`, `cpus` and `gpus` are those of one worker."""
 
     image: str
     name: str = Field("fairdedup", pattern="^[a-z0-9]([-a-z0-9]{0,44}[a-z0-9])?$")
@@ -42,7 +42,7 @@ class KubernetesConfig(QueuedConfig):
 
 
 def manifest(config: KubernetesConfig, adapt: Adapt = None) -> dict[str, Any]:
-    """Return the manifest of the DaskCluster: the default of dask-kubernetes with our changes."""
+    """Return the manifest of the DaskCluster: the default of dask-kubernetes with the changes that we need."""
     from dask_kubernetes.operator import make_cluster_spec
 
     command = ["dask", "worker", "--nthreads", str(WORKER_THREADS), "--memory-limit", config.memory]
@@ -82,7 +82,7 @@ def manifest_yaml(config: KubernetesConfig, adapt: Adapt = None) -> str:
 
 @contextmanager
 def start_cluster(config: KubernetesConfig, adapt: Adapt) -> Iterator[Any]:
-    """Have the operator make the pods, and delete them at the end."""
+    """Let the operator create the pods, and delete them at the end."""
     import kr8s
     from dask_kubernetes.operator import KubeCluster
 

@@ -1,7 +1,7 @@
 """Run a command of fairdedup on workers that are jobs of Slurm.
 
-The Dask scheduler and the command run where this is called: on a login node, or in a job of their own. Each job that is
-submitted runs `workers_per_job` workers. All of them see RUN and INPUT by the same path.
+The Dask scheduler and the command run where this script is called: on a login node, or in a separate job. Each job that
+is submitted runs `workers_per_job` workers. All of them see RUN and INPUT by the same path.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _refuse_number(value: Any) -> Any:
 
 
 class SlurmConfig(QueuedConfig):
-    """What a job requests from Slurm. `memory` and `cpus` are those of one worker."""
+    """YAML file of Slurm jobs. `memory` and `cpus` are those of one worker."""
 
     name: str = "fairdedup"
     workers_per_job: int = Field(1, ge=1)

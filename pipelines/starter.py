@@ -1,7 +1,7 @@
-"""Starts a Dask cluster, runs one command of fairdedup on it, and takes the cluster down. All starters share this.
+"""Starts a Dask cluster, runs one command of fairdedup on it, and stops the cluster. All starters share this module.
 
-on_slurm.py, on_kubernetes.py and on_cuda.py say what a cluster is made of. Nothing here decides anything about the
-data: the command is `fairdedup ... --scheduler ADDRESS`, and its output and exit code are passed on.
+on_slurm.py, on_kubernetes.py and on_cuda.py define the clusters. Nothing here decides anything about the data: the
+command is `fairdedup ... --scheduler ADDRESS`, and its output and exit code are passed on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.option_types import Memory
 from fairdedup.workers import allow_files
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each of them ends the command and takes the cluster down
-NANNY_MEMORY = 256 * 2**20  # bytes besides each worker's own, for the process that watches it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each of them ends the command and stops the cluster
+NANNY_MEMORY = 256 * 2**20  # bytes for the process that watches a worker, besides the worker's own
 
 Adapt = tuple[int, int] | None  # least and most workers
 
@@ -75,11 +75,11 @@ def make_command(
     describe : callable
         Returns what --dry-run prints.
     start_cluster : callable
-        Returns a context that gives a Dask cluster. --adapt is offered if the kind is queued.
+        Returns a context manager that yields a Dask cluster. A queued kind also has the option --adapt.
     library : str
         The package that must be installed. The extra of fairdedup that installs it has the name of the YAML file.
     advice : str
-        Where to look if no worker comes.
+        Hint for the error message if no worker starts.
     """
     module = sys.modules[start_cluster.__module__]
     file_name = Path(module.__file__ or "").name
@@ -100,7 +100,7 @@ def make_command(
             try:
                 _wait_for_workers(cluster, config, adapt, advice, verbose)
                 return _run_command(arguments, cluster.scheduler_address)
-            finally:  # nothing may stop taking the cluster down: jobs and pods would stay
+            finally:  # nothing may interrupt stopping the cluster, or jobs and pods would remain
                 for number in handled:
                     signal.signal(number, signal.SIG_IGN)
 
@@ -122,7 +122,7 @@ def make_command(
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[list[int]]:
-    """Turn signals that end this process into KeyboardInterrupt, and give the list of these signals."""
+    """Turn the signals that end this process into KeyboardInterrupt, and yield the list of these signals."""
     # Under nohup SIGHUP stays ignored.
     handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
@@ -197,13 +197,13 @@ def _run_command(arguments: tuple[str, ...], address: str) -> int:
     """Run a command of fairdedup on a scheduler and return its exit code. Ctrl-C is passed on to it."""
     name, *rest = arguments
     words = [sys.executable, "-m", "fairdedup", name, "--scheduler", address, *rest]
-    process = subprocess.Popen(words, start_new_session=True)  # a terminal's Ctrl-C reaches it once, from here
+    process = subprocess.Popen(words, start_new_session=True)  # so that Ctrl-C reaches it only once, through us
     while True:
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
         else:
-            if code == -signal.SIGINT:  # it has handled it, but CPython dies of an interrupt that came in an `exec`
+            if code == -signal.SIGINT:  # the command handled it, but CPython dies if it arrives during an `exec`
                 return cli.EXIT_OTHER
             return code if code >= 0 else 128 - code

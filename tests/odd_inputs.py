@@ -170,7 +170,7 @@ TABLE: dict[str, Case] = {
     "a column of another name": Case(parquet({"blob": BOTH, "n": [1, 2]}), 2),
     "an image in a dictionary": Case(parquet({"image": pa.array([GOOD, OTHER, GOOD]).dictionary_encode()}), 3),
     "several columns": fails(
-        parquet({"image": BOTH, "embedding": vectors(2)}), "'image', 'embedding'", "as with --column image"
+        parquet({"image": BOTH, "embedding": vectors(2)}), "'image', 'embedding'", "for example --column image"
     ),
     "several columns, and a choice": Case(
         parquet({"image": BOTH, "embedding": vectors(2)}), 2, options={"column": "embedding"}

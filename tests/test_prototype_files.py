@@ -349,7 +349,7 @@ def test_a_concept_is_the_mean_of_the_unit_embeddings_of_its_exemplars(tmp_path,
 def test_exemplars_that_the_run_does_not_have_are_named(tmp_path, run):
     file = parquet(tmp_path / "e.parquet", id=["k6", "bad", "other"], attribute=["a"] * 3, concept=["x", "y", "y"])
     check_vectors(file)  # nobody knows yet
-    assert mistake(read_vectors, file, run) == (
+    assert mistake(read_vectors, file, load_embedded(run)) == (
         f"prototypes {str(file)!r} names id 'bad', which is not in the run (2 such ids): remove these rows"
     )
     empty = parquet(tmp_path / "n.parquet", id=pa.array([None], pa.string()), attribute=["a"], concept=["x"])

@@ -170,7 +170,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                         ("folder 'empty' holds no files", "with images, img_emb/, tar shards or Parquet files")),
     "a folder of text": ("run texts --keep 0.5",
                          ("folder 'texts' holds no images, but 1 '.txt'", "give a folder with")),
-    "one image": ("run images/a.png --keep 0.5", ("'images/a.png' is a single image", "the folder that it lies in")),
+    "one image": ("run images/a.png --keep 0.5", ("'images/a.png' is a single image", "the folder that contains it")),
     "a file of text": ("run texts/a.txt --keep 0.5", ("'texts/a.txt' is a file of unknown kind", "give a .tar")),
     "shards that are missing": ("run s-{0..2}.tar --keep 0.5",
                                 ("s-1.tar' of 's-{0..2}.tar' is missing (1 of 3", "add the shard")),

@@ -1,1 +1,1 @@
-"""Who was kept and who was removed, by group: the audit of a finished run. docs/audit.md defines the measures."""
+"""The audit of a finished run: who was kept and who was removed, by group. docs/audit.md defines the measures."""

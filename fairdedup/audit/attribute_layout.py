@@ -1,4 +1,4 @@
-"""Which attributes and intersections an audit measures, and where their groups stand among all counted groups."""
+"""Chooses the attributes and intersections of an audit, and the position of their groups among all counted groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairdedup.audit.measures import AuditedAttribute
 from fairdedup.core.groups import GroupCells
 from fairdedup.errors import UserError
 
-MOST_GROUPS = 400  # of an intersection that the user did not name
+MOST_GROUPS = 400  # groups of an intersection that the user did not name
 
 
 class NamedGroups(NamedTuple):
@@ -22,14 +22,14 @@ class NamedGroups(NamedTuple):
 
 
 def lay_out_attributes(known: Sequence[NamedGroups], options: AuditOptions) -> tuple[list[AuditedAttribute], list[str]]:
-    """Return the attributes and intersections to measure, and notes on what was left out.
+    """Return the attributes and intersections to measure, and notes about what was left out.
 
     Parameters
     ----------
     known : sequence of NamedGroups
         All attributes of the labels or of the prototypes.
     options : AuditOptions
-        Which of them to measure and to cross.
+        The attributes to measure and to cross.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The audit of a finished run on one page: who was kept and who was removed, by labels or by soft membership.
+"""The whole audit of a finished run on one page: who was kept and who was removed, by labels or soft membership.
 
-Decisions are read a part at a time. In memory are a matrix of clusters by groups, the labels, and the rows of the few
-clusters that are looked into. docs/audit.md has the definitions. The decisions are never changed.
+Decisions are read one part at a time. In memory are a matrix of clusters by groups, the labels, and the rows of the few
+clusters that are examined. docs/audit.md has the definitions. An audit never changes the decisions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fairdedup.storage.manifest import RunManifest
 from fairdedup.tasks import Submit
 
 DRAWS = 1000  # resamplings for an interval
-FEW_CLUSTERS = 20  # fewer give rough intervals
+FEW_CLUSTERS = 20  # with fewer clusters the intervals are rough
 SAYS_LABELS = "by the labels of {}"
 SAYS_PERCEIVED = "by soft membership, not by labels: what the encoder perceives, and no better than it"
 
@@ -44,18 +44,18 @@ def audit_decisions(
     prototypes: Prototypes | None,
     submit: Submit,
 ) -> AuditReport:
-    """Measure who was kept, write the report files, and return what they say.
+    """Measure who was kept, write the report files, and return the report.
 
     Parameters
     ----------
     clustered : Clustered
         Clusters of a finished run.
     manifest : RunManifest
-        Its run.json.
+        Content of the run's run.json.
     options : AuditOptions
         What to measure.
     labels : Labels or None
-        Labels that say who belongs to which group; None counts by soft membership.
+        Labels that assign samples to groups; None counts by soft membership.
     prototypes : Prototypes or None
         Prototypes of the soft memberships; needed without labels, and for suggestions.
     submit : Submit
@@ -167,11 +167,11 @@ def _add_suggestions(
     match: LabelMatch | None,
     map_decisions: MapDecisions,
 ) -> None:
-    """Write the samples that are worth a label, and say so in the report."""
-    nobody = [np.zeros(0, np.int64)] * len(map_decisions.parts)
+    """Write the samples whose labels would be most informative, and add the file to the report."""
+    no_rows = [np.zeros(0, np.int64)] * len(map_decisions.parts)
     report.suggested = suggest_samples(
         perceived,
-        nobody if match is None else match.labelled,
+        no_rows if match is None else match.labelled,
         number=options.suggest,
         path=options.suggestions or clustered.directory.report("suggested-labels.csv"),
         clusters=len(clustered.sizes),

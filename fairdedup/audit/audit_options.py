@@ -1,4 +1,4 @@
-"""What the user wants of an audit. Reads no file but to see that `--out` names none that is a folder."""
+"""The options of an audit, checked when they are made. No file is read; only `--out` is checked not to be a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AuditOptions:
     min_count : int
         Number of rows below which a group is insufficient.
     target : "uniform", "data" or None
-        Shares to measure the distance to; None means the run's own target where its rule had one.
+        Shares to measure the distance to; None means the run's own target if its rule had one.
     top : int
         Number of clusters and of neighbourhoods to name for each group.
     suggest : int
@@ -57,9 +57,10 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         if self.suggestions is not None and self.suggestions.is_dir():
-            raise UserError(f"--out {str(self.suggestions)!r} is a folder: name a file, as labels.csv")
+            raise UserError(f"--out {str(self.suggestions)!r} is a folder: name a file, for example labels.csv")
         for pair in self.intersections or ():
             if len(set(pair)) < 2 or len(set(pair)) < len(pair):
                 raise UserError(
-                    f"--intersections {','.join(pair)!r} crosses nothing: give two attributes, as gender,age, or none"
+                    f"--intersections {','.join(pair)!r} crosses nothing: give two attributes, for example gender,age, "
+                    "or none"
                 )

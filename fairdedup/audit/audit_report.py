@@ -1,7 +1,7 @@
-"""The report of an audit as typed values, one model for each object of report/audit.json.
+"""The report of an audit as typed values: one model for each object in report/audit.json.
 
-Values are rounded to 9 decimals as they enter a model, and a missing one (NaN) becomes None, so that the file, the
-tables and the gate all read the same numbers. A key that was never set is left out of the file.
+A model rounds its values to 9 decimals and stores a missing one (NaN) as None, so that the file, the tables and the
+gate all read the same numbers. A key that was never set is left out of the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def to_json_value(value: Any) -> Any:
     """Return a value that JSON can hold.
 
     NaN becomes None, an infinity becomes text, other floats are rounded to 9 decimals, NumPy scalars become Python's,
-    and a list of nothing but missing values becomes None. Dicts and lists are converted throughout.
+    and a list of missing values only becomes None. Dicts and lists are converted at every level.
     """
     if isinstance(value, dict):
         return {name: to_json_value(v) for name, v in value.items()}
@@ -49,7 +49,7 @@ Interval = Annotated[tuple[float, float] | None, BeforeValidator(_round_interval
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(validate_assignment=True)  # else a value set later would not be rounded
+    model_config = ConfigDict(validate_assignment=True)  # without it a value set later would not be rounded
 
 
 class RemovedSample(_Model):
@@ -58,13 +58,13 @@ class RemovedSample(_Model):
     Attributes
     ----------
     id : str
-        Its id.
+        Id of the sample.
     representative : str or None
         Id of the kept sample that stands for it; None for a rule without representatives.
     similarity : float or None
         Cosine of the two.
     membership : float
-        How much of the sample belongs to the group, 0 to 1.
+        Membership of the sample in the group, 0 to 1.
     """
 
     id: str
@@ -85,7 +85,7 @@ class ClusterLoss(_Model):
     group_rows, group_kept : float
         Rows and kept rows of the group in it.
     cost : float
-        Kept samples that the cluster cost the group.
+        Number of kept samples that the group lost through the cluster.
     lost : list of RemovedSample
         Examples.
     """
@@ -100,7 +100,7 @@ class ClusterLoss(_Model):
 
 
 class NeighbourhoodLoss(_Model):
-    """What a group lost by the choice in one neighbourhood; the other fields are those of `ClusterLoss`.
+    """What a group lost through the choice in one neighbourhood; the other fields are those of `ClusterLoss`.
 
     Attributes
     ----------
@@ -124,11 +124,11 @@ class GroupLoss(_Model):
     Attributes
     ----------
     between, within, whole : float
-        What clusters that were pruned harder cost, what choices inside clusters cost, and both together.
+        The loss through clusters that were pruned harder, the loss through choices inside clusters, and their sum.
     clusters_between, clusters_within : list of ClusterLoss
-        The clusters that cost most in either way. Not set for an insufficient group.
+        The clusters with the largest losses of each kind. Not set for an insufficient group.
     neighbourhoods : list of NeighbourhoodLoss
-        The neighbourhoods in these clusters whose choice cost most. Not set for an insufficient group.
+        The neighbourhoods with the largest losses in these clusters. Not set for an insufficient group.
     """
 
     between: Finite
@@ -140,22 +140,22 @@ class GroupLoss(_Model):
 
 
 class GroupReport(_Model):
-    """What was kept of one group. Of an insufficient group only the counts and the loss are known.
+    """What was kept of one group. An insufficient group has only counts and a loss.
 
     Attributes
     ----------
     group : str
-        Its label; the labels of an intersection joined by " × ".
+        Label of the group; for an intersection, the labels joined by " × ".
     before, kept : int or float
         Rows, and kept rows.
     sufficient : bool
         Whether the group has at least `min_count` rows.
     rate, to_best : float or None
-        Keep rate, absolute and as a share of the largest one of a sufficient group.
+        Keep rate, and its ratio to the largest keep rate of a sufficient group.
     share_before, share_after, shift : float or None
         Share of the rows, of the kept rows, and the difference.
     skew : float or None
-        ln(share_after / share_before); minus infinity where no sample of the group is kept.
+        ln(share_after / share_before); minus infinity if no sample of the group is kept.
     rate_interval, shift_interval, skew_interval : tuple of float or None
         95 % intervals over resampled clusters.
     under_four_fifths : bool or None
@@ -165,7 +165,7 @@ class GroupReport(_Model):
     why : str or None
         Why a value is missing.
     loss : GroupLoss
-        How many kept samples it is short of its fair share, and where.
+        How many kept samples the group is short of its fair share, and where.
     """
 
     group: str
@@ -188,33 +188,33 @@ class GroupReport(_Model):
     loss: GroupLoss
 
     def model_post_init(self, context: Any) -> None:
-        """Have every key written, null where nothing is claimed."""
+        """Mark every field as set, so that the file has all keys, with null for a missing value."""
         self.model_fields_set.update(type(self).model_fields)
 
 
 class AttributeReport(_Model):
     """What was kept of the groups of one attribute or intersection.
 
-    All from `keep_rate` on is not set where no sample has a label of the attribute.
+    The fields from `keep_rate` on are not set if no sample has a label of the attribute.
 
     Attributes
     ----------
     attribute : str
-        Its name; the names of an intersection joined by " × ".
+        Name of the attribute; for an intersection, the names joined by " × ".
     attributes : list of str
         Names of the attributes that are crossed.
     intersection : bool
-        Whether there are several.
+        Whether several attributes are crossed.
     rows, kept : int or float
-        Rows and kept rows of all its groups.
+        Rows and kept rows of all groups.
     unlabelled : int or None
-        Samples of the run without a label of it; None for soft memberships.
+        Number of samples in the run without a label; None for soft memberships.
     groups : list of GroupReport
         Groups that have a row.
     keep_rate : float
         Kept rows / rows.
     ratio, ratio_interval : float and tuple of float, or None
-        Least / largest keep rate of the sufficient groups.
+        Smallest keep rate of a sufficient group / largest one.
     under_four_fifths : bool or None
         Whether `ratio` is under 0.8.
     majority : str
@@ -226,11 +226,11 @@ class AttributeReport(_Model):
     distance_before, distance_after : float or None
         Total variation to the target shares.
     kl_to_full, kl_to_uniform : float or None
-        KL divergence, in nats, of the shares after from those before, and from equal ones.
+        KL divergence, in nats, of the shares after from the shares before, and from equal shares.
     test : str
-        Which test gave the p-values.
+        Name of the test that gave the p-values.
     why : str
-        Why values are missing; not set where none is.
+        Why values are missing; not set if none is.
     """
 
     attribute: str
@@ -257,14 +257,14 @@ class AttributeReport(_Model):
 
 
 class SuggestionReport(_Model):
-    """Where samples that are worth a label were written.
+    """Where the samples suggested for labelling were written.
 
     Attributes
     ----------
     file : str
         Path of the CSV.
     rows, clusters : int
-        Number of samples, and of clusters that they come from.
+        Number of samples, and of the clusters that contain them.
     """
 
     file: str
@@ -273,16 +273,16 @@ class SuggestionReport(_Model):
 
 
 class AuditReport(_Model):
-    """All that an audit found: the content of report/audit.json.
+    """All results of an audit: the content of report/audit.json.
 
     Attributes
     ----------
     source : str
         "labels" or "soft membership".
     says : str
-        The same as part of a sentence.
+        The source as part of a sentence.
     rule : str
-        Rule that the run was decided by.
+        Rule that made the decisions.
     counts : dict of str to int
         Numbers of rows of the run, as in run.json.
     min_count, draws, seed : int
@@ -290,11 +290,11 @@ class AuditReport(_Model):
     confidence : float
         Level of the intervals.
     notes : list of str
-        What a reader should know.
+        Remarks for the reader.
     attributes : list of AttributeReport
         Attributes and intersections.
     suggested : SuggestionReport or None
-        Where suggested samples were written; not set if none were asked for.
+        Where the suggested samples were written; not set without --suggest-labels.
     """
 
     source: str

@@ -1,6 +1,6 @@
-"""Why a group was lost: the clusters and neighbourhoods that cost it most, with examples of its removed samples.
+"""Explains a group's loss: the clusters and neighbourhoods that caused most of it, with removed samples as examples.
 
-Only the rows of these clusters are read, at most 4 million; a larger cluster is counted, not read.
+Only the rows of these clusters are read, at most 4 million. A cluster that exceeds this limit is named but not read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fairdedup.audit.decision_parts import MapDecisions
 from fairdedup.audit.measures import LossTerms
 from fairdedup.core.representation import decompose
 from fairdedup.stages.group_counts import GroupSource, Weights, read_clusters
-from fairdedup.storage.schemas import DECISIONS_SCHEMA
+from fairdedup.stages.results import DECISIONS_SCHEMA
 
-MOST_ROWS = 1 << 22  # of the clusters that are read, together
-EXAMPLES = 5  # removed samples that are named
+MOST_ROWS = 1 << 22  # rows of all clusters that are read
+EXAMPLES = 5  # removed samples that are named for each loss
 LEAST_COST = 1e-9  # a smaller cost is a rounding error
 
 Ints = NDArray[np.int64]
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _LostGroup:
-    """A sufficient group, and the clusters that cost it most, costliest first."""
+    """A sufficient group, and the clusters with its largest losses, largest first."""
 
     report: GroupLoss
     loss: LossTerms
@@ -48,16 +48,16 @@ def explain_losses(
     map_decisions: MapDecisions,
     sizes: Ints,
 ) -> list[str]:
-    """Add to the loss of each sufficient group where it was lost, and return notes.
+    """Add the causes to the loss of each sufficient group, and return notes.
 
     Parameters
     ----------
     reports, losses : sequences of AttributeReport and of LossTerms
-        As `measure_attribute` returns them.
+        Results of `measure_attribute`.
     top : int
         Number of clusters and of neighbourhoods to name for each group.
     source : GroupSource
-        Says who belongs to which group.
+        Assigns rows to groups.
     map_decisions : MapDecisions
         Maps a function over the parts of the decisions.
     sizes : ndarray of shape (k,), int64
@@ -84,13 +84,13 @@ def explain_losses(
 
 
 def _costliest(cost: Floats, top: int) -> list[int]:
-    """Return where the largest costs above 0 are, largest first, ties to the lower number."""
+    """Return the positions of the largest costs above 0, largest first; in ties the lower position comes first."""
     order = np.argsort(-cost, kind="stable")[:top]
     return [int(c) for c in order if cost[c] > LEAST_COST]
 
 
 def _choose_clusters(rankings: list[list[int]], sizes: Ints) -> tuple[Ints, list[str]]:
-    """Return the clusters to read, ascending: each group's costliest first, as long as their rows fit; and notes."""
+    """Return the clusters to read, ascending, and notes. Each group's costliest come first, as long as rows fit."""
     ranks = {c: rank for ranking in reversed(rankings) for rank, c in enumerate(ranking)}
     ranked = sorted(ranks.items(), key=lambda item: (item[1], item[0]))
     chosen, rows = [], 0
@@ -104,7 +104,7 @@ def _choose_clusters(rankings: list[list[int]], sizes: Ints) -> tuple[Ints, list
 
 
 class _ClusterRows:
-    """The rows of the clusters that are read, n in all."""
+    """The n rows of all clusters that are read."""
 
     def __init__(self, parts: Sequence[tuple[pa.Table, Weights]], unit: int) -> None:
         self.unit = unit
@@ -122,26 +122,26 @@ class _ClusterRows:
         self.order = np.argsort(self.cluster, kind="stable")
 
     def weights(self, loss: LossTerms, g: int) -> Floats:
-        """Return how much of each row (n,) belongs to a group."""
+        """Return the membership of each row in a group (n,)."""
         if not self.memberships:
             return np.zeros(0)
         cells = loss.attribute.cells
         return cells.column(self.memberships, self.unit, int(loss.present[g])) / self.unit
 
     def weights_of_all(self, loss: LossTerms) -> Floats:
-        """Return how much of each row (n,) belongs to any group of an attribute."""
+        """Return the membership of each row in all groups of an attribute together (n,)."""
         total = np.zeros(len(self.row))
         for g in range(len(loss.present)):
             total = total + self.weights(loss, g)
         return total
 
     def places(self, cluster: int) -> Ints:
-        """Return the places of a cluster's rows."""
+        """Return the positions of a cluster's rows."""
         ordered = self.cluster[self.order]
         return self.order[slice(*np.searchsorted(ordered, [cluster, cluster + 1]))]
 
     def removed_samples(self, places: Ints, weights: Floats) -> list[RemovedSample]:
-        """Return examples of a group's removed samples: the largest membership first, then the lowest row."""
+        """Return examples of a group's removed samples, by descending membership, then ascending row."""
         removed = places[~self.kept[places] & (weights[places] > 0)]
         removed = removed[np.lexsort((self.row[removed], -weights[removed]))][:EXAMPLES]
         samples = []
@@ -161,14 +161,14 @@ class _ClusterRows:
     def costliest_neighbourhoods(
         self, weights: Floats, weights_of_all: Floats, clusters: list[int], top: int
     ) -> list[NeighbourhoodLoss]:
-        """Return the neighbourhoods of some clusters whose choice cost a group most, costliest first.
+        """Return the neighbourhoods of some clusters with a group's largest losses, largest first.
 
         Parameters
         ----------
         weights, weights_of_all : ndarray of shape (n,), float64
-            How much of each row belongs to the group, and to any group of its attribute.
+            Membership of each row in the group, and in all groups of its attribute together.
         clusters : list of int
-            Clusters to look into.
+            Clusters to examine.
         top : int
             Largest number of neighbourhoods.
         """
@@ -211,7 +211,7 @@ class _ClusterRows:
 
 
 class _CostlyNeighbourhood(NamedTuple):
-    cost: float  # not rounded, as that in the report is: neighbourhoods are ordered by it
+    cost: float  # unlike the one in the report not rounded, since neighbourhoods are ordered by it
     loss: NeighbourhoodLoss
 
 

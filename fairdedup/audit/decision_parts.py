@@ -1,6 +1,6 @@
 """The parts of a run's decisions that an audit reads, one task each, and the soft memberships of their rows.
 
-All tasks of an audit start in `MapDecisions`.
+`MapDecisions` starts all tasks of an audit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def list_decision_parts(embedded: Embedded, seals: Mapping[str, str]) -> list[De
     embedded : Embedded
         Embeddings of the run.
     seals : mapping of str to str
-        Seal of each file, by its path in the run directory, as run.json records them.
+        Seal of each file, by its path in the run directory, from run.json.
     """
     run, parts = embedded.directory, []
     for group in embedded.groups:
@@ -47,7 +47,7 @@ class MapDecisions:
     parts : sequence of DecisionPart
         The parts.
     submit : Submit or None
-        Runs the tasks on workers; None runs them here, where labels are at hand and counting is quick.
+        Runs the tasks on workers; None runs them in this process, which has the labels and counts quickly.
     """
 
     parts: Sequence[DecisionPart]
@@ -61,13 +61,13 @@ class MapDecisions:
         Parameters
         ----------
         step : str
-            The name that progress shows.
+            Name of the step for the progress display.
         function : callable
             A module-level function.
         *shared : object
-            Arguments that are the same for all parts.
+            Further arguments, the same for all parts.
         each : sequence or None
-            One more argument for each part, which comes after the part.
+            Second argument for each part, after the part itself.
         """
         arguments = [(part, *shared) if each is None else (part, each[k], *shared) for k, part in enumerate(self.parts)]
         if self.submit is None:
@@ -79,9 +79,9 @@ class MapDecisions:
 def perceived_groups(
     run: RunDirectory, prototypes: Prototypes, temperature: Any, map_decisions: MapDecisions
 ) -> PerceivedGroups:
-    """Return the groups by soft membership, at the temperatures that the run was decided with.
+    """Return the groups by soft membership, at the temperatures of the run's decisions.
 
-    Prototypes that the run was not decided with have the temperatures that `balanced` would use.
+    Prototypes that the run did not use get the temperatures that `balanced` would choose.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def perceived_groups(
     prototypes : Prototypes
         Prototypes of the concepts.
     temperature : float, "auto" or mapping of attribute to either
-        Temperature that the run was configured with.
+        The run's option `temperature`.
     map_decisions : MapDecisions
         Maps a function over the parts of the decisions.
     """

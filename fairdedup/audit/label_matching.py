@@ -1,4 +1,4 @@
-"""How the ids in a file of labels and the ids of a run fit together."""
+"""Matches the ids in a file of labels with the ids of a run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Which labels belong to a sample of the run, and which samples have one.
+    """Which labels belong to a sample of the run, and which samples have a label.
 
     Attributes
     ----------
     labelled : list of ndarray of int64
-        For each part of the decisions, the rows that have a label of any attribute.
+        For each part of the decisions, the rows with a label of any attribute.
     found : ndarray of shape (n,), bool
         For each line of the labels, whether the run has its id.
     without_line : int
-        Number of samples of the run whose id the labels lack.
+        Number of samples of the run whose id is not in the labels.
     """
 
     labelled: list[NDArray[np.int64]]
@@ -63,7 +63,7 @@ def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterat
     Parameters
     ----------
     match : LabelMatch
-        As `match_labels` returns it.
+        Result of `match_labels`.
     labels : Labels
         The file of labels.
     path : Path

@@ -1,6 +1,6 @@
 """The measures of one attribute or intersection, with a reason wherever a value is missing.
 
-Counts by cluster and group come in, a report and the terms of each group's loss go out; no row is looked at.
+The input is counts by cluster and group, the output a report and the terms of each group's loss. It reads no rows.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class AuditedAttribute:
     names : tuple of str
         Names of the attributes.
     labels : tuple of tuple of str
-        For each group, its label of each of these attributes.
+        For each group, its labels, one of each attribute.
     cells : GroupCells
-        The same as numbers.
+        The same labels as numbers.
     columns : slice
-        Where its groups stand among all groups that are counted.
+        Position of its groups among all counted groups.
     """
 
     names: tuple[str, ...]
@@ -55,18 +55,18 @@ class AuditedAttribute:
     columns: slice
 
     def group_name(self, group: int) -> str:
-        """Return the name of a group: its labels joined."""
+        """Return the name of a group, its labels joined."""
         return CROSS.join(self.labels[group])
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSettings:
-    """What all attributes of an audit are measured with.
+    """Settings that are the same for all attributes of an audit.
 
     Attributes
     ----------
     unit : int
-        What counts as one row in the counts.
+        Value of one row in the counts.
     target : "uniform", "data", or mapping of attribute to mapping of group to share
         Shares to measure the distance to.
     min_count : int
@@ -74,7 +74,7 @@ class MeasureSettings:
     draws, seed : int
         Number of resamplings of the clusters, and their seed.
     labelled_from : int or None
-        Number of rows that could have a label. None: counts are sums of memberships, which cannot be tested exactly.
+        Number of rows that could have a label; None for sums of memberships, which have no exact test.
     """
 
     unit: int
@@ -87,14 +87,14 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Where each group of an attribute was lost; only groups that have a row.
+    """The terms of the loss of each of the g groups of an attribute that have rows, by cluster.
 
     Attributes
     ----------
     attribute : AuditedAttribute
         The attribute.
     present : ndarray of shape (g,), int64
-        Which of the attribute's groups these are.
+        Numbers of these groups in the attribute.
     before, after : ndarray of shape (k, g), float64
         Rows and kept rows of each group in each cluster.
     between, within : ndarray of shape (k, g), float64
@@ -111,11 +111,11 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class _Findings:
-    """Numbers for the g groups of an attribute that have a row, before they are put into a report."""
+    """Results for the g groups of an attribute that have rows, before they are put into a report."""
 
     sufficient: NDArray[np.bool_]
     measures: Measures
-    intervals: dict[str, Floats]  # empty where there are fewer than two clusters
+    intervals: dict[str, Floats]  # empty if there are fewer than two clusters
     clusters: int
     p: Floats
     p_holm: Floats
@@ -135,14 +135,14 @@ def measure_attribute(
     attribute : AuditedAttribute
         The attribute.
     before, after : ndarray of shape (k, g), int64
-        Rows and kept rows of each of its groups in each cluster, in units.
+        Rows and kept rows of each of its groups in each cluster, in multiples of 1 / `unit`.
     settings : MeasureSettings
-        What to measure with.
+        Settings of the audit.
 
     Returns
     -------
     report : AttributeReport
-        The measures. The losses of its groups do not name clusters yet: `explain_losses` adds them.
+        The measures. `explain_losses` adds the clusters to the losses of its groups.
     loss : LossTerms
         What each cluster contributes to each loss.
     """
@@ -234,7 +234,7 @@ def _report_group(
 
 
 def _reason(report: GroupReport, clusters: int, own: int) -> str | None:
-    """Return why a value of a sufficient group is missing."""
+    """Return why a value of a sufficient group is missing, or None."""
     if clusters < 2:
         return "no interval: it needs at least two clusters"
     if report.rate_interval is None:

@@ -1,4 +1,4 @@
-"""The one writer of report/audit.json and report/audit.parquet, and the reader of the first."""
+"""Writes report/audit.json and report/audit.parquet, and reads the first. No other module writes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_audit_report(run: RunDirectory, report: AuditReport) -> None:
 
 
 def read_audit_report(run: RunDirectory) -> AuditReport | None:
-    """Return what report/audit.json says, or None if there is no such file.
+    """Return the content of report/audit.json, or None if the file does not exist.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def read_audit_report(run: RunDirectory) -> AuditReport | None:
     Raises
     ------
     UserError
-        If the file is not one that `write_audit_report` has written.
+        If the file was not written by `write_audit_report`.
     FairdedupError
-        If it is damaged.
+        If the file is damaged.
     """
     path = run.report("audit.json")
     found = read_json(path)
@@ -53,7 +53,7 @@ def read_audit_report(run: RunDirectory) -> AuditReport | None:
     try:
         return AuditReport.model_validate(found)
     except ValidationError:
-        raise UserError(f"{path} is no report of an audit: run `fairdedup audit {run.root}` again") from None
+        raise UserError(f"{path} is not the report of an audit: run `fairdedup audit {run.root}` again") from None
 
 
 def _group_table(report: AuditReport) -> pa.Table:

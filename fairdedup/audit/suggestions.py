@@ -1,4 +1,4 @@
-"""Which samples are worth a label: the least certain ones, spread over the clusters, as CSV for annotators."""
+"""Suggests samples to label: those with the least certain memberships, from all clusters, as CSV for annotators."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def suggest_samples(
     clusters: int,
     map_decisions: MapDecisions,
 ) -> SuggestionReport:
-    """Write the samples whose labels would say most, highest score first.
+    """Write the samples whose labels would be most informative, highest score first.
 
     Parameters
     ----------
     source : PerceivedGroups
         Soft memberships of the samples.
     labelled : sequence of ndarray of int64
-        For each part of the decisions, the rows that have a label.
+        For each part of the decisions, the rows that already have a label.
     number : int
         Number of samples to suggest.
     path : Path

@@ -28,7 +28,8 @@ from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.run_files import atomic_write, is_sealed, read_json, seal, write_json
+from fairdedup.storage.run_files import atomic_write, read_json, write_json
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
 

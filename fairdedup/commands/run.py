@@ -33,7 +33,7 @@ from fairdedup.stages.results import write_results
 from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest, read_manifest
-from fairdedup.storage.run_files import is_sealed
+from fairdedup.storage.seals import is_sealed
 from fairdedup.workers import Workers
 
 
@@ -111,7 +111,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
             request.directory, "prune", request.options["prune"]
         )  # not earlier: a mistake before here keeps the old results
         written = write_results(
-            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=earlier is not None
+            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, against=earlier is not None
         )
     return finish_run(request, DecidedRun(clustered, marks, options, prototypes, lineage, pruned), written, workers)
 

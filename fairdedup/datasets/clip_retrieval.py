@@ -27,11 +27,11 @@ class ClipRetrievalShard:
     Attributes
     ----------
     fs : AbstractFileSystem
-        The file system of both.
+        The file system of both files.
     path : str
         The .npy file.
     number : str
-        N, as the names have it.
+        N, as it is written in the file names.
     rows : int
         Number of vectors.
     table : str or None
@@ -41,7 +41,7 @@ class ClipRetrievalShard:
     id_from : {"key", "shard/key"}
         Whether ids have the shard's name before them.
     label : str
-        Which of several folders it is in; "" for one folder.
+        Prefix of the shard's name if there are several folders: "FOLDER/"; "" for one folder.
     """
 
     fs: AbstractFileSystem
@@ -55,7 +55,7 @@ class ClipRetrievalShard:
 
     @property
     def name(self) -> str:
-        """Name of the file, with that of its folder before it if there are several."""
+        """Name of the file, after that of its folder if there are several."""
         return f"{self.label}img_emb_{self.number}.npy"
 
     def vectors(self) -> np.ndarray:
@@ -73,7 +73,7 @@ class ClipRetrievalShard:
         return add_id_column(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: a vector that cannot be used shows that by its values."""
+        """Return an empty dict: a vector that cannot be used is recognised by its values."""
         return {}
 
     def fingerprint(self) -> str:
@@ -82,7 +82,7 @@ class ClipRetrievalShard:
 
 
 class ClipRetrieval(InputFormat):
-    """Folders of ready embeddings as clip-retrieval writes them: one, or several that braces name."""
+    """Ready embeddings as clip-retrieval writes them: one folder, or several that a brace pattern names."""
 
     name = "clip-retrieval"
     folder_title = "img_emb/"
@@ -101,19 +101,19 @@ class ClipRetrieval(InputFormat):
     )
 
     def recognises(self, source: InputSource) -> bool:
-        """Tell whether a folder, or every folder that braces name, has img_emb/ in it."""
+        """Tell whether the folder, or every folder that the braces name, contains img_emb/."""
         if source.kind == "folder":
             return FOLDER in source.folders
         return source.kind == "pattern" and all(source.fs.isdir(posixpath.join(p, FOLDER)) for p in source.paths)
 
     def open(self, source: InputSource, options: ReadOptions) -> Dataset:
-        """Return a shard for each img_emb_N.npy, of several folders in the order given; every header is read, no data.
+        """Return one shard for each img_emb_N.npy, folder by folder in the order given. Only headers are read.
 
         Raises
         ------
         UserError
-            If a file is missing, not embeddings, of another dimension than the first of its folder, or not as long
-            as its metadata.
+            If a file is missing or holds no embeddings, if its dimension differs from that of the first file in the
+            folder, or if its number of rows differs from that of its metadata.
         """
         if source.kind == "folder":
             shards = _open_folder(source.fs, source.paths[0], source.text, options)
@@ -154,7 +154,7 @@ def _open_folder(fs: AbstractFileSystem, root: str, text: str, options: ReadOpti
 def _expect_fitting_table(
     fs: AbstractFileSystem, table: str, path: str, rows: int, earlier: list[ClipRetrievalShard]
 ) -> str | None:
-    """Return the id column of a metadata file, which must be as long as its vectors and like the first one's."""
+    """Return the id column of a metadata file, after comparing its rows with the vectors and its ids with the first."""
     found, column = describe_table(fs, table)
     if found != rows:
         raise UserError(f"{path!r} has {rows:,} rows but {table!r} has {found:,}: write both again")
@@ -167,7 +167,7 @@ def _expect_fitting_table(
 
 
 def _list_numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
-    """Return number -> path of the files in a folder whose name fits, in natural order."""
+    """Return number -> path of the files in a folder whose name matches, in natural order."""
     matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in list_entries(fs, folder))
     return {match[1]: path for match, path in matches if match}
 

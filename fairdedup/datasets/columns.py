@@ -1,6 +1,6 @@
 """Finds the columns of a Parquet file: the image, its path or its vector, the id and the caption.
 
-The type of a column counts first, then the names that are in common use; if several fit, the user has to say which.
+A column is recognised by its type first, then by names in common use. If several fit, the user must choose one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
 """The names by which a column of each role is recognised."""
 
 CAPTION_COLUMNS = ("caption", "text", "txt", "TEXT", "alt_text", "alt")
-"""Columns that may hold the captions if they are text, the best first."""
+"""Names of text columns that may hold the captions, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Columns:
     Attributes
     ----------
     role : {"bytes", "vectors", "paths"}
-        What the column ``sample`` holds.
+        Content of the column ``sample``.
     sample : str
         The column of images, paths or vectors.
     id, caption : str or None
-        The columns of ids and of captions; None if there is none.
+        The columns of ids and of captions; None if there is no such column.
     metadata : tuple of (str, str)
         Every other column, and its name in the run.
     """
@@ -113,7 +113,7 @@ def recognise_columns(schema: pa.Schema, wanted: str | None, path: str) -> Colum
     schema : pyarrow.Schema
         The columns and their types.
     wanted : str or None
-        The column of images, paths or vectors, if the user has named it.
+        The column of images, paths or vectors that the user named; None recognises it.
     path : str
         The file, for messages.
 
@@ -160,8 +160,8 @@ def _find_sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
         kind = schema.field(wanted).type
         if find_role(kind) is None:
             raise UserError(
-                f"column {wanted!r} of {path!r} is {_abbreviate(kind)}: name one of image "
-                "bytes, paths (text) or vectors (lists of floats)"
+                f"column {wanted!r} of {path!r} is {_abbreviate(kind)}: name a column of image "
+                "bytes, of paths (text) or of vectors (lists of floats)"
             )
         return wanted
     of_role: dict[Role, list[str]] = {role: [] for role in NAMES}
@@ -170,11 +170,11 @@ def _find_sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
         if role is not None:
             of_role[role].append(field.name)
     known = {role: [name for name in names if name in NAMES[role]] for role, names in of_role.items()}
-    # Paths beside images or vectors say where these came from; they count only if there is nothing else.
+    # Paths next to images or vectors only say where these came from, so they are used only if there is nothing else.
     fit = known["bytes"] + known["vectors"] or of_role["bytes"] + of_role["vectors"] or known["paths"]
     if len(fit) > 1:
         raise UserError(
-            f"{path!r} has several columns that fit ({_enumerate(fit)}): choose one, as with --column {fit[0]}"
+            f"{path!r} has several columns that fit ({_enumerate(fit)}): choose one, for example --column {fit[0]}"
         )
     if not fit:
         raise UserError(

@@ -34,11 +34,11 @@ class Sample:
     image : bytes or None
         The encoded image file; None if the sample is rejected already.
     caption : str or None
-        The text beside the image; None if there is none or it is empty.
+        The text that accompanies the image; None if there is none or it is empty.
     metadata : dict
         The other columns of the input; never a key ``id`` or ``caption``, which are fields of their own.
     source : str
-        Where the sample is, for people: ``shard-00000.tar/000012.jpg`` or a relative path.
+        Location of the sample, for messages: ``shard-00000.tar/000012.jpg`` or a relative path.
     error : str or None
         Why there is no usable image; None if and only if there is an ``image``.
     """
@@ -57,22 +57,22 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str:
-        """The shard's name, unique in its data set."""
+        """Name of the shard, unique in its data set."""
 
     @property
     def fs(self) -> AbstractFileSystem:
-        """The file system that it is read from."""
+        """File system that the shard is read from."""
 
     @property
     def path(self) -> str:
-        """The file or folder on `fs` that it is read from."""
+        """Path on `fs` of the file or folder that the shard is read from."""
 
     @property
     def rows(self) -> int | None:
-        """Number of samples, for progress; None where only reading it tells."""
+        """Number of samples, for progress; None if it is known only after reading the shard."""
 
     def fingerprint(self) -> str:
-        """Return a short text that changes when the bytes do, from name, size and time or etag; nothing is read."""
+        """Return a short text that changes with the content: a hash of name, size and time or etag, not of data."""
 
 
 class ImageShard(Shard, Protocol):
@@ -92,7 +92,7 @@ class EmbeddingShard(Shard, Protocol):
         """Return n rows: column ``id`` (string) first, then every other metadata column of the input."""
 
     def faults(self) -> dict[int, str]:
-        """Return why rows cannot be used, by position, where the vector (all NaN then) does not tell the reason."""
+        """Return, by position, why rows cannot be used, if their vectors (all NaN) do not show the reason."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Dataset:
     Attributes
     ----------
     kind : {"images", "embeddings"}
-        Whether its samples still have to be embedded.
+        What the shards hold: images, which still have to be embedded, or ready embeddings.
     format : str
-        The name of its format, as it is registered.
+        The registered name of its format.
     source : str
         INPUT as the user gave it.
     shards : tuple of ImageShard or of EmbeddingShard
@@ -122,5 +122,5 @@ class Dataset:
         return {shard.name: shard.fingerprint() for shard in self.shards}
 
     def lies_in(self, folder: Path) -> bool:
-        """Tell whether any shard is read from this folder, after following links."""
+        """Tell whether any shard is read from inside a folder, after following links."""
         return any_in((shard.fs.unstrip_protocol(shard.path) for shard in self.shards), folder)

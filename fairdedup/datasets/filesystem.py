@@ -23,7 +23,7 @@ from fairdedup.errors import UserError
 from fairdedup.storage.remote_path import read_range
 from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 
-BLOCK = 1 << 23  # bytes of one request to a store
+BLOCK = 1 << 23  # bytes in one request to a store
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
@@ -82,12 +82,12 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
     except Exception as error:  # an unknown protocol, an archive that is damaged
         reason = (str(error) or type(error).__name__).split("\n")[0]
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
-    fs.invalidate_cache()  # what it has listed before may have changed
+    fs.invalidate_cache()  # its cached listings may be out of date
     return fs, path
 
 
 def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
-    """Open a file for reading; from a store in blocks of 8 MiB, since fsspec's own would need more memory.
+    """Open a file for reading. A store is read in blocks of 8 MiB, since fsspec's default needs more memory.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
 
 
 def to_valid_text(name: str) -> str:
-    r"""Return text that any file can hold: a byte that is not UTF-8, or half a surrogate pair, becomes ``\udcff``."""
+    r"""Return text that is valid UTF-8: a wrong byte or half a surrogate pair becomes an escape such as ``\udcff``."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -141,7 +141,7 @@ def list_entries(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     Raises
     ------
     UserError
-        If its permissions forbid it.
+        If its permissions forbid listing it.
     """
     try:
         if isinstance(fs, LocalFileSystem):
@@ -194,7 +194,7 @@ def _identity(fs: AbstractFileSystem, folder: str) -> Any:
 
 
 def resolve_within(fs: AbstractFileSystem, folder: str, name: str) -> str:
-    """Return the path of a file that the data name, relative to a folder or in full.
+    """Return the path of a file that the data refer to, by a relative or a full path.
 
     Parameters
     ----------
@@ -203,12 +203,12 @@ def resolve_within(fs: AbstractFileSystem, folder: str, name: str) -> str:
     folder : str
         The folder of the data set, as a path on `fs`.
     name : str
-        What a column of paths says.
+        The path in the data.
 
     Raises
     ------
     Unreadable
-        If it leads out of the folder: data must not choose what else is read.
+        If the path leads out of the folder: the data must not decide which other files are read.
     """
     outside = Unreadable("path leads out of the data set's folder")
     if "\0" in name:
@@ -239,7 +239,7 @@ def read_file(fs: AbstractFileSystem, path: str, limit: int) -> bytes:
     path : str
         The file's path on it.
     limit : int
-        The most bytes that are read.
+        Largest number of bytes to read.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def fingerprint(fs: AbstractFileSystem, *paths: str, label: str = "") -> str:
     *paths : str
         The files' paths on it.
     label : str
-        What else identifies the shard.
+        Text that also identifies the shard.
     """
     digest = hashlib.sha256(label.encode("utf-8", "surrogatepass"))
     for path in paths:

@@ -1,4 +1,4 @@
-"""Reads a folder of image files, with the files beside them: ``.txt`` captions, ``.json`` columns, metadata files.
+"""Reads a folder of image files with their companions: ``.txt`` captions, ``.json`` columns, metadata files.
 
 The id is the relative path; a shard is 1,000 consecutive files in natural order.
 """
@@ -37,16 +37,16 @@ SHARD_FILES = 1_000
 
 @dataclass(frozen=True)
 class Listed:
-    """One sample of a folder: the image and the files beside it, as relative paths.
+    """One sample of a folder: the image and its companion files, as relative paths.
 
     Attributes
     ----------
     path : str
         The image.
     text, json : str or None
-        The caption and the columns of the same stem.
+        The .txt and the .json file of the same stem.
     columns : dict or None
-        What a metadata file says of the image.
+        The columns of the image in a metadata file.
     error : str or None
         Why the sample is rejected without being read.
     """
@@ -147,7 +147,7 @@ def _prefix_names(columns: Metadata, *reserved: str) -> Metadata:
 
 
 class ImageFolder(InputFormat):
-    """A folder of image files, which any folder can be: this format is tried last."""
+    """A folder of image files. Any folder can be one, so this format is tried last."""
 
     name = "folder"
     folder_title = "images"
@@ -162,21 +162,21 @@ class ImageFolder(InputFormat):
     )
 
     def recognises(self, source: InputSource) -> bool:
-        """Tell whether the input is a folder, or an image, which `open` explains."""
+        """Tell whether the input is a folder, or a single image, which `open` refuses with a remedy."""
         return source.kind == "folder" or (
             source.kind == "files" and get_extension(source.paths[0]) in IMAGE_EXTENSIONS
         )
 
     def open(self, source: InputSource, options: ReadOptions) -> Dataset:
-        """Return shards of 1,000 files, from the names in the folder and the metadata files in it.
+        """Return shards of 1,000 files. Only file names and metadata files are read.
 
         Raises
         ------
         UserError
-            If there is no image in it, and the message says what there is; or if the input is a single image.
+            If the folder has no images (the message says what it has instead), or the input is a single image.
         """
         if source.kind != "folder":
-            raise UserError(f"{source.text!r} is a single image: give the folder that it lies in")
+            raise UserError(f"{source.text!r} is a single image: give the folder that contains it")
         fs, root = source.fs, source.paths[0]
         found = _list_images(fs, root)
         if not found.images and not found.tables:
@@ -198,7 +198,7 @@ class ImageFolder(InputFormat):
 
 @dataclass
 class _Contents:
-    """What a folder and everything below it holds.
+    """The content of a folder and its sub-folders.
 
     Attributes
     ----------

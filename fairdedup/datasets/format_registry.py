@@ -1,6 +1,6 @@
-"""The formats of inputs: tried in order, listed in error messages, and rendered as the table in the docs.
+"""The registry of input formats: they are tried in order, listed in error messages, and documented in one table.
 
-It imports no format. `fairdedup.datasets.inputs` registers those that ship with fairdedup.
+This module imports no format. `fairdedup.datasets.inputs` registers those that ship with fairdedup.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _NO_INPUT = DocumentedInput("none", "the built-in sample is drawn into the run d
 
 
 def register(input_format: InputFormat) -> None:
-    """Add a format. It is tried and documented after those registered earlier; a fallback is tried last.
+    """Register a format. It is tried and documented after those registered earlier; a fallback is tried last.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def register(input_format: InputFormat) -> None:
     Raises
     ------
     ValueError
-        If there is a format of this name already.
+        If a format of this name is registered already.
     """
     if input_format.name in {known.name for known in _FORMATS}:
         raise ValueError(f"format {input_format.name!r} is registered already: give it another name")
@@ -47,32 +47,32 @@ def find_format(source: InputSource) -> InputFormat | None:
 
 
 def is_file_of_a_format(path: str) -> bool:
-    """Tell by its name whether a file is of a registered format."""
+    """Tell by a file's name whether it is of a registered format."""
     return any(known.has_extension(path) for known in _FORMATS)
 
 
 def is_shard(path: str) -> bool:
-    """Tell by its name whether a file is one that patterns may name."""
+    """Tell by a file's name whether patterns may name it."""
     return any(known.in_patterns and known.has_extension(path) for known in _FORMATS)
 
 
 def describe_shards() -> str:
-    """Return how the names of files end that patterns may name: ".tar, .tar.gz, .tgz, .parquet or .pq"."""
+    """Return the extensions of files that patterns may name: ".tar, .tar.gz, .tgz, .parquet or .pq"."""
     return _join([ending for known in formats() if known.in_patterns for ending in known.extensions])
 
 
 def describe_files() -> list[str]:
-    """Return the files that can be given: ["a .tar (.tar.gz, .tgz) shard", "a .parquet file", ...]."""
+    """Return the kinds of file that can be INPUT: ["a .tar (.tar.gz, .tgz) shard", "a .parquet file", ...]."""
     return [known.file_title for known in formats() if known.file_title is not None]
 
 
 def describe_folders() -> str:
-    """Return what a folder may hold: "images, tar shards, Parquet files or img_emb/"."""
+    """Return the kinds of content that a folder may have: "images, tar shards, Parquet files or img_emb/"."""
     return _join([known.folder_title for known in formats() if known.folder_title is not None])
 
 
 def describe_formats_with_columns() -> str:
-    """Return which files have columns to choose from: "Parquet files"."""
+    """Return the kinds of file with columns to choose from: "Parquet files"."""
     return _join([str(known.folder_title or known.name) for known in formats() if known.has_columns])
 
 

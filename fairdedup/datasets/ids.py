@@ -1,4 +1,4 @@
-"""Reads files of ids: text with an id a line, or a table with a column of ids."""
+"""Reads files of ids: text with one id per line, or a table with a column of ids."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
 COLUMNS = ("id", "uid", "key")
-KINDS = ".txt (an id a line), .csv or .parquet (a column id)"
+KINDS = ".txt (one id per line), .csv or .parquet (a column id)"
 
 
 def check_ids(path: Path, option: str) -> None:
-    """Refuse a file that does not exist or is of an unknown kind, without reading it.
+    """Check that a file exists and has a known extension, without reading it.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def check_ids(path: Path, option: str) -> None:
     Raises
     ------
     UserError
-        If there is no such file, or its extension is unknown.
+        If the file does not exist, or its extension is unknown.
     """
     if not path.is_file():
         raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
@@ -56,7 +56,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
     Raises
     ------
     UserError
-        If it cannot be read, or has no column of ids.
+        If the file cannot be read, or has no column of ids.
     """
     check_ids(path, option)
     kind = path.suffix.lower()
@@ -95,7 +95,7 @@ def find_id_column(names: Sequence[str], what: str) -> str:
     Raises
     ------
     UserError
-        If none does.
+        If no column has one of the known names.
     """
     for column in COLUMNS:
         if column in names:

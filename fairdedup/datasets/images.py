@@ -1,7 +1,7 @@
 """Decodes untrusted image files to upright RGB pixels.
 
 It reads the first frame only, refuses decompression bombs before it decodes them, and describes every fault in a few
-words that repeat nothing of the file.
+words that quote nothing from the file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 
 MAX_PIXELS = 100_000_000
-"""The most pixels that are decoded: 300 MB as RGB, so that a worker stays under 2 GiB whatever it converts."""
+"""Largest number of pixels that are decoded: 300 MB as RGB, so that a worker stays under 2 GiB in any conversion."""
 
 MAX_IMAGE_BYTES = 256 << 20
-"""The longest image file that is read."""
+"""Size in bytes of the largest image file that is read."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow knows others, which are riskier
 
@@ -69,7 +69,7 @@ def decode(data: bytes) -> Image.Image:
         raise BadImage("empty file")
     if len(data) > MAX_IMAGE_BYTES:
         raise BadImage(f"file larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    # Threads that overlap here can at worst leave this filter in place, so it is a narrow one.
+    # If threads overlap here, the filter may stay in place, so it must be a narrow one.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         picture, orientation = _decode(data)
@@ -88,7 +88,7 @@ def _decode(data: bytes) -> tuple[Image.Image, int | None]:
                 raise BadImage(f"{kind} without pixels")
             image.load()
             return _rgb(image), _orientation(image)  # after load: TIFF applies it itself, PNG may end with EXIF
-    except (BadImage, MemoryError):  # a shortage of memory is no fault of the image
+    except (BadImage, MemoryError):  # a lack of memory is not a fault of the image
         raise
     except Image.DecompressionBombError:
         raise BadImage(_TOO_LARGE) from None

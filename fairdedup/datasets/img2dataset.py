@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 1_000
 
 
 def explain_failure(status: Any, message: Any) -> str | None:
-    """Return why a download failed; None if it did not, or if the status is not text.
+    """Return why a download failed; None if it succeeded, or if the status is not text.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | None, str | None]]:
-    """Yield the key of every row, and why its download failed or None; yield nothing for a file of another kind.
+    """Yield, for every row, its key and why its download failed (or None); nothing for a file of another kind.
 
     A key of None means that the file, or some rows of it, cannot be read.
 

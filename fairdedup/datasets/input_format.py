@@ -1,6 +1,6 @@
-"""What a format of inputs has to say for itself, and what it is given to recognise: one class for each format.
+"""The base classes of input formats, and the values that they receive: one subclass for each format.
 
-Recognising and opening read names and headers only; images and vectors are read by the shards, on the workers.
+Recognising and opening an input reads only names and headers. Shards read images and vectors, on the workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class InputSource:
     Attributes
     ----------
     fs : AbstractFileSystem
-        The file system that it is on.
+        The file system of the input.
     text : str
         INPUT as the user gave it, for messages.
     kind : {"folder", "files", "pattern"}
@@ -55,14 +55,14 @@ class InputSource:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How an input is to be read.
+    """Options for reading an input.
 
     Attributes
     ----------
     id_from : {"key", "shard/key"}
-        Whether a sample's id is its own key, or has its shard's name before it.
+        Whether a sample's id is its own key, or the shard's name and the key.
     column : str or None
-        The column of images, paths or vectors; None: it is recognised. Only formats with `has_columns` read it.
+        The column of images, paths or vectors; None recognises it. Only formats with `has_columns` use it.
     """
 
     id_from: Literal["key", "shard/key"] = "key"
@@ -76,9 +76,9 @@ class DocumentedInput:
     Attributes
     ----------
     given : str
-        What can be given as INPUT.
+        The value of INPUT.
     read : str
-        What is read of it.
+        What is read from it.
     id : str
         What a sample's id is.
     """
@@ -89,26 +89,26 @@ class DocumentedInput:
 
 
 class InputFormat(ABC):
-    """A format of inputs. Subclasses have no state: an instance is registered once, in `datasets.inputs`.
+    """A format of inputs. Subclasses have no state: one instance is registered, in `datasets.inputs`.
 
     Attributes
     ----------
     name : str
-        What `Dataset.format` is, and what run.json records.
+        Name of the format, which `Dataset.format` and run.json contain.
     file_title : str or None
-        How a message offers a file of this format, such as "a .parquet file"; None: a single file is no input.
+        Words for one file in messages, such as "a .parquet file"; None if a single file cannot be the input.
     folder_title : str or None
-        How a message names what a folder may hold, such as "Parquet files"; None: a folder is no input.
+        Words for the content of a folder, such as "Parquet files"; None if a folder cannot be the input.
     extensions : tuple of str
-        How the names of its files end, in lower case, with the dot. The first is the one that messages suggest.
+        Extensions of its files, in lower case, with the dot. Messages suggest the first one.
     in_patterns : bool
         Whether brace patterns and globs may name its files.
     has_columns : bool
         Whether it reads `ReadOptions.column`.
     is_fallback : bool
-        Whether it is tried after all others, since it recognises any folder.
+        Whether it is tried after all other formats, because it recognises any folder.
     documentation : tuple of DocumentedInput
-        Its rows of the table of inputs.
+        Its rows in the table of inputs.
     """
 
     name: ClassVar[str]
@@ -121,7 +121,7 @@ class InputFormat(ABC):
     documentation: ClassVar[tuple[DocumentedInput, ...]] = ()
 
     def has_extension(self, name: str) -> bool:
-        """Tell by its name whether a file can be of this format."""
+        """Tell by a file's name whether it can be of this format."""
         return bool(self.extensions) and name.lower().endswith(self.extensions)
 
     @abstractmethod
@@ -130,32 +130,33 @@ class InputFormat(ABC):
 
     @abstractmethod
     def open(self, source: InputSource, options: ReadOptions) -> Dataset:
-        """Return the shards of an input that it recognises, in natural name order.
+        """Return the shards of an input that this format recognises, in natural name order.
 
         Raises
         ------
         UserError
-            If the input is visibly damaged, or mixed with what cannot be read together with it.
+            If the input is visibly damaged, or mixed with files that cannot be read together with it.
         """
 
 
 class ShardFormat(InputFormat):
-    """A format whose files are shards of their own: one file, a folder of them, or a pattern if `in_patterns`.
+    """A format in which each file is one shard or more: one file, a folder, or a pattern if `in_patterns`.
 
-    Subclasses write `open_files`, and `without_companions` if files of another format may be beside their own.
+    Subclasses implement `open_files`, and override `without_companions` if files of another format accompany theirs.
     """
 
     @abstractmethod
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
-        """Return the data set of some files of this format.
+        """Return the data set made of some files of this format.
 
         Parameters
         ----------
         source : InputSource
-            Where the files come from.
+            The input that contains the files.
         paths : list of str
             The files, at least one, in the order in which they are listed or named.
         options : ReadOptions
+            How to read them.
         """
 
     def files_in(self, folder: InputSource) -> list[str]:
@@ -163,7 +164,7 @@ class ShardFormat(InputFormat):
         return [entry.path for entry in folder.files if self.has_extension(entry.name)]
 
     def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
-        """Return the files of other formats that do not belong to any of these shards: those that would be left out."""
+        """Return the files of other formats that accompany none of the shards, and so would be left out."""
         return others
 
     def recognises(self, source: InputSource) -> bool:

@@ -1,4 +1,4 @@
-"""Opens an input: finds out what INPUT names, and asks the registered formats which of them it is.
+"""Opens an input: looks up what INPUT names, and finds the registered format that recognises it.
 
 To add a format, write its class in a file of its own and register it here. Only names and headers are read.
 """
@@ -29,8 +29,8 @@ from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import explain_errors
 from fairdedup.storage.urls import protocol_of
 
-# Where two recognise an input the earlier one opens it: a folder with img_emb/ may hold anything else, and img2dataset
-# writes Parquet files beside its tars.
+# If two formats recognise an input, the first one opens it: a folder with img_emb/ may contain anything else, and
+# img2dataset writes Parquet files next to its tars.
 for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), Npy()):
     register(_format)
 
@@ -50,12 +50,12 @@ def open_input(
         A folder, a file, a brace pattern or a glob that one of the registered formats reads (docs/run-directory.md
         has the table). A local path or a URL that fsspec knows.
     id_from : {"key", "shard/key"}
-        Whether a sample's id is its own key or has its shard's name before it. The id of a file in a folder
-        is its relative path in both cases.
+        Whether a sample's id is its own key, or the shard's name and the key. The id of a file in a folder is its
+        relative path in both cases.
     column : str or None
-        The column of images, paths or vectors in Parquet files; None: it is recognised.
+        The column of images, paths or vectors in Parquet files; None recognises it.
     may_be_empty : bool
-        Whether an input of no rows is accepted.
+        Whether an input without rows is accepted.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def open_input(
     Raises
     ------
     UserError
-        If there is no such input, no format recognises it, or it is visibly damaged.
+        If the input does not exist, no format recognises it, or it is visibly damaged.
     """
     if id_from not in ("key", "shard/key"):
         raise UserError(f"id_from must be 'key' or 'shard/key'; got {id_from!r}")
@@ -100,9 +100,9 @@ def _open(text: str, options: ReadOptions) -> tuple[InputFormat, Dataset]:
 
 
 def _look_at(text: str) -> InputSource:
-    """Return what INPUT names. A file or folder that exists is never taken for a pattern, except on a web server."""
+    """Return what INPUT names. A file or folder that exists is not a pattern, except on a web server."""
     fs, path = locate(text)
-    # A web server answers for nearly every name, so what a name looks like decides there.
+    # A web server answers requests for nearly any name, so the form of the name decides there.
     decided_by_name = is_on_web(fs) and (is_pattern(path) or is_file_of_a_format(path))
     if not decided_by_name and fs.isdir(path):
         return InputSource(fs, text, "folder", (path,), tuple(list_entries(fs, path)))

@@ -1,11 +1,11 @@
-"""Makes WebDataset keys of the ids of samples, which may be any text."""
+"""Turns the ids of samples, which may be any text, into WebDataset keys."""
 
 from __future__ import annotations
 
 import re
 from hashlib import sha256
 
-LONGEST_KEY = 180  # bytes of one part of a key, which with its suffix must do as a file name
+LONGEST_KEY = 180  # bytes of one part of a key, so that a key and its suffix fit a file name
 
 # WebDataset ends a key at the first dot of its base name. A percent sign marks an escaped key.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\\%.]")
@@ -15,8 +15,7 @@ _PLAIN = re.compile(r"(?:[^\x00-\x1f\x7f-\x9f\\%/]+/)*[^\x00-\x1f\x7f-\x9f\\%/.]
 def make_key(id_: str) -> str:
     """Return an id as a WebDataset key: unchanged if it can be one, else with ``%2E`` for a dot and so on.
 
-    Different ids have different keys. `urllib.parse.unquote` recovers the id, except if it is too long: then the key is
-    a hash of it.
+    Different ids have different keys. `urllib.parse.unquote` recovers the id; only the key of a very long id is a hash.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reads files of labels: an id a line and a column for each attribute, as CSV or Parquet; all values become text."""
+"""Reads files of labels, CSV or Parquet: one line per id, one column per attribute. All values become text."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:
     path : Path
         A .csv or .parquet file with a column id, uid or key.
     attributes : sequence of str or None
-        The columns that are attributes; None: all but the column of ids.
+        The columns that are attributes; None means all but the column of ids.
 
     Raises
     ------
     UserError
-        If it cannot be read, an id is repeated, or a column is missing or has too many different values.
+        If the file cannot be read, an id is repeated, or a column is missing or has too many different values.
     """
     what = f"--labels {str(path)!r}"
     if not path.is_file():
@@ -89,7 +89,9 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
         for k, groups in enumerate(known):
             if len(groups) > most:
                 remedy = (
-                    "group them" if wanted is not None else "name the columns that are attributes, as --attributes a,b"
+                    "group them"
+                    if wanted is not None
+                    else "name the columns that are attributes, for example --attributes a,b"
                 )
                 raise UserError(f"{what}: column {names[k]!r} has more than {most} different values; {remedy}")
     if not places:
@@ -160,6 +162,6 @@ def _texts(column: pa.Array, name: str, what: str) -> list[str | None]:
         return cast_to_text(pa.chunked_array([column])).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
-            f"{what}: column {name!r} is {column.type}, which cannot be labels; name the columns "
-            "that can, as --attributes a,b"
+            f"{what}: column {name!r} has type {column.type}, which cannot hold labels; name other columns, "
+            "for example --attributes a,b"
         ) from None

@@ -1,6 +1,7 @@
-"""Reads the metadata.csv, .jsonl or .parquet of a folder of images: a line an image, as Hugging Face lays them out.
+"""Reads the metadata.csv, .jsonl or .parquet of a folder of images: one line per image, in Hugging Face's layout.
 
-Its column ``file_name`` is relative to the folder of the metadata file; what leads out of the folder is never opened.
+Paths in the column ``file_name`` are relative to the metadata file's folder. A path that leads out of the data set is
+never opened.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Line(NamedTuple):
     Attributes
     ----------
     file_name : str or None
-        The image that it describes.
+        Path of the image that the line describes.
     columns : dict
         The other columns.
     fault : str or None
@@ -51,12 +52,12 @@ def read_lines(fs: AbstractFileSystem, path: str) -> Iterator[Line]:
     fs : AbstractFileSystem
         The file system.
     path : str
-        The metadata file's path on it; its extension says how it is read.
+        The metadata file's path on it; the extension decides how it is read.
 
     Raises
     ------
     UserError
-        If it is damaged or has no column ``file_name``.
+        If the file is damaged or has no column ``file_name``.
     """
     reader = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[posixpath.splitext(path)[1][1:]]
     return reader(fs, path)

@@ -1,4 +1,4 @@
-"""Reads the Parquet file beside ready embeddings: a range of its rows, with the column of ids first."""
+"""Reads the Parquet file that accompanies ready embeddings: a range of its rows, with the column of ids first."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fairdedup.errors import UserError
 
 ROWS_AT_ONCE = 10_000
 ID_COLUMNS = ("uid", "id", "key", "image_path")
-"""Columns that may hold the ids, the best first."""
+"""Names of columns that may hold the ids, in order of preference."""
 
 DOCUMENTED_ID_COLUMN = (
     f"column {', '.join(f'`{name}`' for name in ID_COLUMNS[:-1])} or `{ID_COLUMNS[-1]}`, the first that is there"
 )
-"""How the table of inputs in the docs says which column is the id."""
+"""Words for the id column in the table of inputs in the docs."""
 
 
 def describe_table(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
-    """Return a Parquet file's number of rows and its id column, if it has one; only the footer is read.
+    """Return the number of rows of a Parquet file, and its id column or None. Only the footer is read.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def describe_table(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
     Raises
     ------
     UserError
-        If it is not a Parquet file.
+        If the file is not a Parquet file.
     """
     with open_parquet_file(fs, path) as parquet:
         names = parquet.schema_arrow.names
@@ -41,7 +41,7 @@ def describe_table(fs: AbstractFileSystem, path: str) -> tuple[int, str | None]:
 
 
 def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Table:
-    """Return rows start to stop, reading only the row groups that hold them.
+    """Return a range of rows. Only the row groups that contain them are read.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Ta
     Raises
     ------
     UserError
-        If some of them are damaged: it is unknown then which vector belongs to which row.
+        If some rows are damaged, because it is then unknown which vector belongs to which row.
     """
     with open_parquet_file(fs, path) as parquet:
         schema = pa.schema([f.with_type(replace_views(f.type)) for f in parquet.schema_arrow])
@@ -75,11 +75,11 @@ def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: 
     table : pyarrow.Table
         The metadata, n rows.
     ids : sequence of n str, or str
-        The ids, or the name of the column that holds them.
+        The ids, or the name of the column of ids.
     path : str
         Where the table came from, for messages.
     prefix : str
-        Text before every id: "SHARD/" if ids are made of shard and key.
+        Prefix of every id: "SHARD/" if ids consist of shard and key.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: 
         column = pa.chunked_array([[f"{prefix}{value}" for value in column.to_pylist()]], pa.string())
     if ids == "id":
         table = table.drop_columns(["id"])
-    elif "id" in table.column_names:  # another column has the better id; this one is kept under another name
+    elif "id" in table.column_names:  # the ids come from elsewhere, so this column gets another name
         taken, free = set(table.column_names), "input_id"
         while free in taken:
             free += "_"

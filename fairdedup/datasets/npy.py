@@ -1,4 +1,4 @@
-"""Reads ready embeddings in one .npy file, with ids and metadata in files of the same name beside it."""
+"""Reads ready embeddings in one .npy file, with ids and metadata in files of the same name next to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NpyShard:
     Attributes
     ----------
     fs : AbstractFileSystem
-        The file system of all these files.
+        The file system of all files of the shard.
     path : str
         The .npy file.
     start, stop : int
@@ -86,7 +86,7 @@ class NpyShard:
         return add_id_column(table, ids, self.ids or self.table or self.path, self.prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return nothing: a vector that cannot be used shows that by its values."""
+        """Return an empty dict: a vector that cannot be used is recognised by its values."""
         return {}
 
     def _listed_ids(self, path: str) -> list[str]:
@@ -113,7 +113,7 @@ def _texts(values: np.ndarray, path: str) -> list[str]:
 
 
 class Npy(InputFormat):
-    """One .npy file of ready embeddings, with ids and metadata in files of the same name beside it."""
+    """One .npy file of ready embeddings, with ids and metadata in files of the same name next to it."""
 
     name = "npy"
     file_title = "an .npy file of embeddings"
@@ -132,12 +132,12 @@ class Npy(InputFormat):
         return source.kind == "files" and self.has_extension(source.paths[0])
 
     def open(self, source: InputSource, options: ReadOptions) -> Dataset:
-        """Return shards of 100,000 rows; headers are read, and ids in a text file are counted.
+        """Return shards of 100,000 rows. Headers are read, and the ids in a text file are counted.
 
         Raises
         ------
         UserError
-            If the array or a file beside it cannot be used, or if their lengths differ.
+            If the array or one of its companion files cannot be used, or if their numbers of rows differ.
         """
         fs, path = source.fs, source.paths[0]
         count, _ = read_shape(fs, path)
@@ -164,7 +164,7 @@ class Npy(InputFormat):
 
 @dataclass(frozen=True)
 class _Beside:
-    """The files beside an .npy file.
+    """The companion files of an .npy file.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class _Beside:
 
 
 def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
-    """Return the files beside an .npy file of `count` rows, each of which must be as long."""
+    """Return the companion files of an .npy file; each must have its number of rows, `count`."""
     stem = path[: -len(".npy")]
     ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
     table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None

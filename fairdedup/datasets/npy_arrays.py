@@ -50,7 +50,7 @@ def read_shape(fs: AbstractFileSystem, path: str) -> tuple[int, int]:
     Raises
     ------
     UserError
-        If it is not a complete .npy file with a 2-d array of float16, float32 or float64.
+        If the file is not a complete .npy file with a 2-d array of float16, float32 or float64.
     """
     header = read_header(fs, path)
     shape, dtype = header.shape, header.dtype
@@ -76,7 +76,7 @@ def read_header(fs: AbstractFileSystem, path: str) -> Header:
     Raises
     ------
     UserError
-        If it is not an .npy file, or shorter than its header says.
+        If the file is not an .npy file, or is shorter than its header says.
     """
     with open_file(fs, path) as file:
         try:
@@ -98,7 +98,7 @@ def read_header(fs: AbstractFileSystem, path: str) -> Header:
 
 
 def load_rows(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Return rows of an .npy file: memory-mapped if it is local, else only these rows are read.
+    """Return rows of an .npy file. A local file is memory-mapped; of any other only these rows are read.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def load_rows(fs: AbstractFileSystem, path: str, start: int = 0, stop: int | Non
     path : str
         The file's path on it.
     start, stop : int
-        The range of rows; a stop of None is the end of the array.
+        The range of rows; a stop of None means the end of the array.
     """
     if isinstance(fs, LocalFileSystem):
         return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]

@@ -1,7 +1,7 @@
-"""Reads the files of chosen samples, byte for byte as the input has them, under names that a WebDataset shard can hold.
+"""Reads the files of chosen samples unchanged, and gives them names that fit a WebDataset shard.
 
-The files of a tar or a folder are never parsed or rewritten; only what has no file (captions and columns of a table)
-becomes a `.txt` and a `.json`. Nothing is decoded.
+Files of a tar or a folder are never parsed or rewritten. Only the captions and columns of a table, which have no
+files, become a `.txt` and a `.json`. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MAGIC = {
 
 @dataclass(frozen=True)
 class FileRange:
-    """A range of bytes of a local file, which can be copied without being read here.
+    """A range of bytes in a local file, which the operating system can copy.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Member:
     key, suffix : str
         The two parts of the file's name in the new shard.
     data : bytes or FileRange
-        Its content, or where that is.
+        Its content, or the range of a file that holds it.
     """
 
     position: int
@@ -88,7 +88,7 @@ class Member:
 
 
 def find_clashing_stems(shards: Iterable[Shard]) -> frozenset[str]:
-    """Return the names that several images of a folder share but for their extensions; they cannot be keys.
+    """Return the file names, without extension, that several images of a folder share; they cannot be keys.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _stem(path: str) -> str:
 
 
 def read_originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:
-    """Yield the files of the samples at some positions of a shard, in its order.
+    """Yield the files of the samples at some positions of a shard, in the shard's order.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class _Walk:
 
 def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
     walk = _Walk(frozenset(wanted))
-    missing = None  # no sample behind damage is wanted; all others must be readable
+    missing = None  # name of a wanted member that cannot be copied
     local = isinstance(shard.fs, LocalFileSystem)
     position, id_, key = -1, "", ""
     with open(shard.path, "rb", buffering=0) if local else open_file(shard.fs, shard.path) as raw:
@@ -190,7 +190,7 @@ def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
             found: Iterator[tuple[str, Any]] = locate_members(raw, shard.fs.size(shard.path), walk)
         else:
             found = read_members(raw, lambda name: MAX_IMAGE_BYTES if walk(name) else -1)
-        with suppress(DamagedTar):
+        with suppress(DamagedTar):  # samples behind the damage were rejected, so none of them is wanted
             for name, data in found:
                 if missing is not None or walk.position > wanted[-1]:
                     break
@@ -244,14 +244,14 @@ def _read_beside(shard: FolderShard, name: str) -> bytes:
 
 
 def _rebuild(samples: Iterable[Sample], file_name: str | None) -> Iterator[Member]:
-    """Yield files made of samples that have none: image, caption and other columns.
+    """Yield files made from the rows of a table: the image, the caption and the other columns.
 
     Parameters
     ----------
     samples : iterable of Sample
         The samples, all with an image.
     file_name : str or None
-        The column of their metadata that may name the image file, for its extension.
+        The metadata column that may contain the image's file name, for the extension.
     """
     for sample in samples:
         image, key = _expect_image(sample), make_key(sample.id)
@@ -268,7 +268,7 @@ def _rebuild(samples: Iterable[Sample], file_name: str | None) -> Iterator[Membe
 
 
 def detect_extension(data: bytes) -> str:
-    """Return the extension of an image file, from its first bytes; "img" if they are unknown."""
+    """Return the extension for an image file, from its first bytes; "img" if they are unknown."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     if data[4:8] == b"ftyp":

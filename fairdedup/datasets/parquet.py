@@ -1,4 +1,4 @@
-"""Opens Parquet files as input: a column of image bytes, of paths to images, or of ready embeddings.
+"""Opens Parquet files as an input: a column of image bytes, of paths to images, or of ready embeddings.
 
 Footers are read to find the columns and to cut large files into shards; rows are read by `parquet_shards`.
 """
@@ -32,7 +32,7 @@ MAX_WIDTH = 1 << 16
 
 
 class Parquet(ShardFormat):
-    """Parquet files, each a table whose column of images, paths or vectors is known by its type and name."""
+    """Parquet files: tables whose column of images, paths or vectors is recognised by its type and name."""
 
     name = "parquet"
     file_title = "a .parquet file"
@@ -53,22 +53,22 @@ class Parquet(ShardFormat):
         names = [entry for entry in folder.files if entry.name not in METADATA_FILES]
         tables = [entry for entry in names if self.has_extension(entry.name)]
         if all(posixpath.splitext(table.name)[0] in folder.folders for table in tables):
-            return []  # what img2dataset writes as files: a folder of images for each table
+            return []  # img2dataset's output as files: a folder of images for each table
         return [table.path for table in tables]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
-        """Return shards of whole row groups; footers are read, and of embeddings the first rows for their length.
+        """Return shards of whole row groups. Only footers are read, and the first rows of embeddings for their width.
 
         Raises
         ------
         UserError
-            If a file is damaged or has no column of images, paths or vectors, if its columns are not those of the
-            first file, or if it is not clear which column is meant.
+            If a file is damaged or has no column of images, paths or vectors, if several columns fit, or if its columns
+            differ from those of the first file.
         """
         common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
         labels = {path: posixpath.relpath(path, common) if common else path for path in paths}
         files = _read_footers(source.fs, sorted(labels, key=lambda path: natural_key(labels[path])), options.column)
-        first, width = files[0], files[-1].width  # the first files may have no rows to tell the width by
+        first, width = files[0], files[-1].width  # the first files may have no rows
         if first.columns.role == "vectors" and not width and any(sum(file.group_sizes) for file in files):
             raise UserError(
                 f"column {first.columns.sample!r} of {source.text!r} holds no vectors: name another with --column"
@@ -83,7 +83,7 @@ class Parquet(ShardFormat):
 
 @dataclass(frozen=True)
 class _Footer:
-    """What is known of a Parquet file before its rows are read.
+    """What is known about a Parquet file before its rows are read.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class _Footer:
     group_sizes : list of int
         Rows of each row group.
     width : int
-        Values of each vector, as far as this file and those before it tell; 0 where they do not, or hold images.
+        Values of each vector, from this file or an earlier one; 0 if that is still unknown, or for images.
     """
 
     path: str
@@ -123,8 +123,8 @@ def _read_footers(fs: AbstractFileSystem, paths: list[str], wanted: str | None) 
 def _cut(
     fs: AbstractFileSystem, file: _Footer, label: str, width: int, *, with_prefix: bool
 ) -> list[ParquetImageShard | ParquetEmbeddingShard]:
-    """Return the shards of a file: runs of whole row groups, or parts of groups that are too large."""
-    # Shards are cut by the width known when this file was opened, as ever, so that their names do not change.
+    """Return the shards of a file: consecutive row groups, or parts of a group that is too large."""
+    # The width known when this file was opened decides the cut, as in earlier versions, so that shard names stay.
     most = _most_vectors(file.width) if file.columns.role == "vectors" else SHARD_IMAGES
     stem = to_valid_text(posixpath.splitext(label)[0])
     ranges = list(_ranges(file.group_sizes, most, cut=file.columns.role != "bytes"))
@@ -163,7 +163,7 @@ def _most_vectors(width: int) -> int:
 
 
 def _ranges(sizes: list[int], most: int, *, cut: bool) -> Iterator[tuple[int, int]]:
-    """Yield ranges of whole row groups with at most `most` rows; a larger group is cut, or is a range of its own."""
+    """Yield ranges of whole row groups, at most `most` rows in each; a larger group is cut or stays whole (`cut`)."""
     start = stop = 0
     for size in sizes:
         if stop > start and stop + size - start > most:
@@ -180,7 +180,7 @@ def _ranges(sizes: list[int], most: int, *, cut: bool) -> Iterator[tuple[int, in
 def _find_width(
     fs: AbstractFileSystem, parquet: pq.ParquetFile, column: str, path: str, *, expected: int, first: str
 ) -> int:
-    """Return the length of the vectors: as the type says, else the commonest among the first ones."""
+    """Return the width of the vectors: that of the type, else the most common one among the first rows."""
     kind = parquet.schema_arrow.field(column).type
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     found = expected
@@ -200,7 +200,7 @@ def _find_width(
 
 
 def _find_commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
-    """Return the commonest length in the first thousand rows that have any; 0 if none has."""
+    """Return the most common width in the first batch of rows that has vectors; 0 if no row has one."""
     for _, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
         if batch is None:
             continue

@@ -47,7 +47,7 @@ class ParquetRows:
     columns : Columns
         The roles of the columns.
     prefix : str
-        Text before every id.
+        Prefix of every id.
     """
 
     fs: AbstractFileSystem
@@ -70,7 +70,7 @@ class ParquetRows:
         return fingerprint(self.fs, self.path, label=label)
 
     def _ids(self, first: int, count: int, batch: pa.RecordBatch | None) -> tuple[list[str], list[str | None]]:
-        """Return the ids of some rows, and why a row has none; its place in the file is its id then."""
+        """Return the ids of some rows, and the fault of each row without an id, which is named by its position."""
         places = [f"{self.stem}-{row}" for row in range(first, first + count)]
         if batch is None:
             return places, [DAMAGED] * count
@@ -84,7 +84,7 @@ class ParquetRows:
 
 @dataclass(frozen=True)
 class ParquetImageShard(ParquetRows):
-    """Rows with an image, or with the path of one."""
+    """Rows with an image or a path to an image."""
 
     def read(self, wanted: Container[int] | None = None) -> Iterator[Sample]:
         """Yield every row as a sample; rows that cannot be read yield rejected samples.
@@ -92,7 +92,7 @@ class ParquetImageShard(ParquetRows):
         Parameters
         ----------
         wanted : container of int or None
-            The positions in the shard that are yielded; None: all.
+            Positions in the shard of the rows to yield; None yields all.
         """
         first = self.start
         size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
@@ -155,12 +155,12 @@ class _Content(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetEmbeddingShard(ParquetRows):
-    """Rows with a vector.
+    """Rows with vectors.
 
     Attributes
     ----------
     width : int
-        The number of values d that a vector must have.
+        Number of values d that each vector must have.
     """
 
     width: int = 0
@@ -174,7 +174,7 @@ class ParquetEmbeddingShard(ParquetRows):
         return self._content.metadata
 
     def faults(self) -> dict[int, str]:
-        """Return why rows cannot be used, by position, where the vector (all NaN then) does not tell the reason."""
+        """Return, by position, why rows cannot be used, if their vectors (all NaN) do not show the reason."""
         return self._content.faults
 
     @cached_property
@@ -210,7 +210,7 @@ class ParquetEmbeddingShard(ParquetRows):
 
 
 def _vectors(batch: pa.RecordBatch | None, column: str, width: int, count: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the vectors of some rows, and why some rows have none."""
+    """Return the vectors of some rows, and for each row without one the reason."""
     if batch is None:
         return np.full((count, width), np.nan, np.float32), {}
     lists = plain_lists(batch.column(column))

@@ -1,4 +1,4 @@
-"""Brace patterns and globs: the files that they name, in the order in which they name them."""
+"""Expands brace patterns and globs to the files that they name, in the order of the pattern."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_pattern(path: str) -> bool:
 
 
 def expand_braces(pattern: str, source: str) -> list[str]:
-    """Return what the braces of a pattern expand to; globs stay as they are.
+    """Return the names that the braces of a pattern expand to; globs stay unchanged.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def find_shards(fs: AbstractFileSystem, names: Sequence[str], source: str) -> li
     Parameters
     ----------
     fs : AbstractFileSystem
+        The file system.
     names : sequence of str
-        What `expand_braces` made of the pattern. Globs among them are looked up; other names must be there.
+        Result of `expand_braces`. Globs among them are looked up; files of other names must exist.
     source : str
         INPUT as the user gave it, for messages.
 
@@ -89,7 +90,7 @@ def find_shards(fs: AbstractFileSystem, names: Sequence[str], source: str) -> li
 
 
 def _match(fs: AbstractFileSystem, glob: str) -> list[str]:
-    """Return the shards that a glob matches, hidden ones left out."""
+    """Return the shards that a glob matches, without hidden ones."""
     found = fs.glob(glob, detail=True)
     return [
         name

@@ -16,8 +16,8 @@ from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.errors import UserError
 
 PARQUET_EXTENSIONS = (".parquet", ".pq")
-ROWS_PER_BYTE = 8  # a footer that claims more rows for each byte of its file is taken for damaged
-FEW_ROWS = 10_000  # so many rows are believed of a file of any size
+ROWS_PER_BYTE = 8  # a footer that claims more rows per byte of its file is treated as damaged
+FEW_ROWS = 10_000  # rows that a footer may claim whatever the size of the file
 
 DAMAGED = "damaged Parquet data"
 
@@ -26,12 +26,12 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeErr
 
 
 def is_parquet(name: str) -> bool:
-    """Tell by its name whether a file is a Parquet file."""
+    """Tell by a file's name whether it is a Parquet file."""
     return name.lower().endswith(PARQUET_EXTENSIONS)
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether an error means broken bytes, and not a fault of the disk, the network or too little memory."""
+    """Tell whether an error means broken bytes, rather than a fault of the disk or network or a lack of memory."""
     if isinstance(error, MemoryError) or not isinstance(error, _DAMAGE):
         return False
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
@@ -51,7 +51,7 @@ def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetF
     Raises
     ------
     UserError
-        If it is not a complete Parquet file, or has two columns of one name.
+        If the file is not a complete Parquet file, or has two columns of the same name.
     """
     with open_file(fs, path) as file:
         try:
@@ -94,9 +94,9 @@ def stream_rows(
     start, stop : int
         The rows to read, counted from the beginning of the file.
     size : int
-        The most rows in one batch.
+        Largest number of rows in a batch.
     columns : sequence of str or None
-        The columns to read; None: all.
+        The columns to read; None means all.
     """
     with open_parquet_file(fs, path) as parquet:
         first = 0
@@ -130,7 +130,7 @@ def _group(
 
 
 def replace_views(kind: pa.DataType) -> pa.DataType:
-    """Return a type with plain text and bytes in place of views, at any depth: Arrow cannot filter columns of views."""
+    """Return a type with views replaced by plain text and bytes, at any depth: Arrow cannot filter columns of views."""
     if isinstance(kind, pa.BaseExtensionType):
         plain = replace_views(kind.storage_type)
         return kind if plain == kind.storage_type else plain
@@ -167,7 +167,7 @@ def _as_plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def repair(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with values that are all readable: broken text escaped, columns broken otherwise emptied."""
+    """Return the batch with readable values only: broken text is escaped, other broken columns become null."""
     if _is_valid(batch):
         return batch
     return pa.record_batch([_repair_column(column) for column in batch.columns], batch.schema)

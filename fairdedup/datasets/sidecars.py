@@ -1,6 +1,6 @@
-"""Parses the text files beside an image: a ``.txt`` caption and a ``.json`` of columns, as img2dataset writes them.
+"""Parses the text files next to an image: a ``.txt`` caption and a ``.json`` of columns, as img2dataset writes them.
 
-Whatever they hold, the sample is never rejected for it; nothing here runs or imports what it reads.
+No content of theirs causes a sample to be rejected. Nothing here executes or imports what it reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fairdedup.datasets.dataset import Metadata
 from fairdedup.datasets.filesystem import to_valid_text
 
 MAX_TEXT_BYTES = 1 << 20
-"""The longest caption or JSON that is read; more is a mistake or an attack, not a caption."""
+"""Size in bytes of the largest caption or JSON that is read; anything larger is a mistake or an attack."""
 
 
 def parse_caption(data: bytes) -> str | None:
@@ -26,7 +26,7 @@ def parse_columns(data: bytes) -> Metadata:
     Parameters
     ----------
     data : bytes
-        A JSON file. If it cannot be read, the result is the one column ``json_error`` with the reason.
+        A JSON file. If it cannot be read, the result is a single column ``json_error`` with the reason.
     """
     try:
         found = json.loads(data)

@@ -1,4 +1,4 @@
-"""Reads a tar file as a stream of plain members, and reports all damage (at some, tarfile itself stops silently).
+"""Reads a tar file as a stream of plain members, and reports all damage (tarfile alone ignores some of it).
 
 It never extracts, and never trusts a size; links, devices and folders are skipped.
 """
@@ -91,7 +91,7 @@ def read_members(raw: IO[bytes], limit: Callable[[str], int]) -> Iterator[tuple[
     """
     with _report_damage() as last, _open(raw, "r|*") as archive:
         for header in _iterate_plain(archive, last):
-            wanted = header.size <= limit(header.name)  # a sparse member's size cost its author nothing
+            wanted = header.size <= limit(header.name)  # a sparse member can claim any size at no cost
             file = archive.extractfile(header) if wanted else None
             try:
                 data = file.read() if file is not None else None

@@ -1,4 +1,4 @@
-"""Reads files of web servers by fsspec, and repeats failed requests, which fsspec does not do.
+"""Reads files from web servers with fsspec, and repeats failed requests, which fsspec does not do.
 
 A transient fault is never reported as a missing file, which would cost a sample.
 """
@@ -16,7 +16,7 @@ from fsspec.asyn import sync, sync_wrapper
 from fsspec.implementations.http import HTTPFile, HTTPFileSystem
 
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 6, 0.5, 10.0  # seconds
-IN_MEMORY = 1 << 26  # bytes of a file that is kept in memory; a larger one goes to the local disk
+IN_MEMORY = 1 << 26  # bytes of a file that is kept in memory; a larger file goes to the local disk
 PIECE = 1 << 20
 STAMPS = ("ETag", "Last-Modified")
 
@@ -58,7 +58,7 @@ async def retry(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class _File(HTTPFile):
-    """A file that is read range by range."""
+    """A file that is read in ranges."""
 
     async def async_fetch_range(self, start: int, end: int) -> bytes:
         return bytes(await retry(super().async_fetch_range, start, end))
@@ -67,7 +67,7 @@ class _File(HTTPFile):
 
 
 class WebFileSystem(HTTPFileSystem):
-    """fsspec's file system of web servers, with repeated requests; a file's size is learnt from its first byte."""
+    """fsspec's file system for web servers, with repeated requests; file sizes come from a request for one byte."""
 
     def __init__(self, **options: Any) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)

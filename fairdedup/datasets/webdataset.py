@@ -48,15 +48,15 @@ class _KeyMembers:
     key : str
         The key.
     image, text, json : bytes or None
-        The members that a sample is made of.
+        The members that make up a sample.
     image_member : str or None
         The name of the image.
     repeated : str or None
-        A member whose suffix the key has already.
+        A member whose suffix another member of the key has already.
     suffixes : set of str
         The suffixes of all members.
     notes : dict of str to str
-        Why a caption or JSON was not read, by the name of the metadata column that says so.
+        Why a caption or JSON was not read, by the name of the metadata column that records it.
     """
 
     key: str
@@ -69,7 +69,7 @@ class _KeyMembers:
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, suffix: str, data: bytes | None) -> None:
-        """Keep what a sample needs of a member; data of None mean that it is too large, or cut off."""
+        """Store what the sample needs from a member; data are None if it is too large, or cut off."""
         suffix = suffix.lower()
         if suffix in self.suffixes:  # WebDataset refuses such a shard, since one of the two would be lost
             self.repeated = name
@@ -117,7 +117,7 @@ class TarShard:
     id_from : {"key", "shard/key"}
         Whether ids have the shard's name before them.
     table : str or None
-        The NAME.parquet that img2dataset writes beside NAME.tar.
+        The NAME.parquet that img2dataset writes next to NAME.tar.
     """
 
     fs: AbstractFileSystem
@@ -128,7 +128,7 @@ class TarShard:
 
     @property
     def rows(self) -> None:
-        """Number of samples: None, since only reading a tar tells it."""
+        """Number of samples: always None, since it is known only after reading the tar."""
         return None
 
     def read(self) -> Iterator[Sample]:
@@ -225,7 +225,7 @@ def strip_tar_extension(name: str) -> str:
 
 
 class WebDataset(ShardFormat):
-    """WebDataset tar shards, also as img2dataset writes them: with a table of downloads beside each."""
+    """WebDataset tar shards, also those of img2dataset, each with a table of downloads next to it."""
 
     name = "webdataset"
     file_title = "a .tar (.tar.gz, .tgz) shard"
@@ -247,12 +247,12 @@ class WebDataset(ShardFormat):
     )
 
     def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
-        """Return the files that are not img2dataset's table of downloads for one of these tars."""
+        """Return the files that are not img2dataset's table of downloads for one of the tars."""
         stems = set(map(strip_tar_extension, shards))
         return [path for path in others if not (is_parquet(path) and posixpath.splitext(path)[0] in stems)]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
-        """Return a shard for each tar file, named by its path below their common folder."""
+        """Return a shard for each tar file, named by its path below the common folder."""
         fs = source.fs
         common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
         names = {path: posixpath.relpath(path, common) if common else path for path in paths}
@@ -267,5 +267,5 @@ class WebDataset(ShardFormat):
 def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
         return [entry for entry in list_entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
-    except (UserError, OSError):  # permissions may allow to read a shard, but not to list its folder
+    except (UserError, OSError):  # permissions may allow reading a shard, but not listing its folder
         return []

@@ -1,4 +1,4 @@
-"""What turns images and captions into vectors: the Encoder protocol, and the one way to load an encoder."""
+"""Encoders turn images and captions into vectors: the Encoder protocol, and the only way to load an encoder."""
 
 from fairdedup.encoders.loading import check_model, load_encoder
 from fairdedup.encoders.protocol import Encoder

@@ -1,4 +1,4 @@
-"""Encodes images as they come, a few batches at a time: the images of a shard are never all in memory."""
+"""Encodes a stream of images, a few batches at a time, so that the images of a shard are never all in memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class BatchEncoder:
     Parameters
     ----------
     spec : EncoderSpec
-        The encoder, which is loaded now.
+        The encoder; it is loaded at once.
 
     Attributes
     ----------
     unit : list of ndarray of shape (b, d), float16
-        Unit vectors of the images encoded so far; zero where a vector cannot be used.
+        Unit vectors of the images encoded so far; zero for a vector that cannot be used.
     bad : list of ndarray of shape (b,), int8
-        Why a vector cannot be used, as `core.similarity.reason` explains; 0 where it can.
+        Codes of why a vector cannot be used, which `core.similarity.reason` explains; 0 if it can.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -49,7 +49,7 @@ class BatchEncoder:
         return self._count - 1
 
     def flush(self) -> None:
-        """Encode the images that wait for their batch to fill up."""
+        """Encode the images that are waiting for a full batch."""
         if self._images:
             unit, bad = unit_float16(self._encoder.encode_images(self._images))
             self.unit.append(unit)

@@ -14,26 +14,26 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def list_models() -> list[str]:
-    """Return the model names that open_clip has a configuration for, without importing it."""
+    """Return the names of the models that open_clip has a configuration for, without importing it."""
     spec = importlib.util.find_spec("open_clip")
     folders = [Path(p) / "model_configs" for p in (spec.submodule_search_locations or [])] if spec else []
     return sorted({file.stem for folder in (*folders, BUILTIN_FOLDER) for file in folder.glob("*.json")})
 
 
 def check_model(model: str, pretrained: str | None) -> None:
-    """Check a model's name and weights as far as possible without loading anything.
+    """Check a model's name and weights, as far as that is possible without loading anything.
 
     Parameters
     ----------
     model : str
-        As `EncoderSpec.model`.
+        Name of the model, as in `EncoderSpec`.
     pretrained : str or None
-        As `EncoderSpec.pretrained`.
+        Weights of the model, as in `EncoderSpec`.
 
     Raises
     ------
     UserError
-        If there is no such model, or weights are missing where they are needed or given where they are not.
+        If the model is unknown, needs weights and has none, or has its own and got others.
     """
     if model.startswith(("hf-hub:", "local-dir:")):
         folder = model.partition(":")[2]
@@ -57,7 +57,7 @@ def check_model(model: str, pretrained: str | None) -> None:
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """Load an encoder, once per process as long as its file of weights does not change.
+    """Load an encoder, or return the loaded one if neither the options nor the file of weights have changed.
 
     Parameters
     ----------

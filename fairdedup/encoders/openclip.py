@@ -1,4 +1,4 @@
-"""Encoders of open_clip: a name and a tag, a local file or folder, or the built-in small model, by one code path."""
+"""Encoders of open_clip: a name and a tag, a local file or folder, or the small built-in model, all loaded alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OpenClipEncoder:
     Raises
     ------
     UserError
-        If open_clip does not know the tag, the weights do not fit the model, or there is no such device.
+        If open_clip does not know the tag, the weights do not fit the model, or the device does not exist.
     FairdedupError
         If the weights cannot be loaded, or do not fit on the device.
     """
@@ -61,11 +61,11 @@ class OpenClipEncoder:
         self.model.eval()
 
     def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
-        """Return a vector for each RGB image: (n, d), of any length."""
+        """Return a vector for each RGB image: (n, d), not scaled to unit length."""
         return self._in_batches([self.transform(image) for image in images], self.model.encode_image)
 
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Return a vector for each caption: (n, d), of any length."""
+        """Return a vector for each caption: (n, d), not scaled to unit length."""
         return self._in_batches(list(self.tokenizer(texts)), self.model.encode_text)
 
     def _in_batches(
@@ -88,7 +88,7 @@ class OpenClipEncoder:
 
 
 def _check_tag(spec: EncoderSpec) -> None:
-    """Refuse a tag that open_clip does not list for the model; files and schemas are not tags."""
+    """Refuse a tag that open_clip does not list for the model; a file is not a tag."""
     if spec.weights is None or os.path.isfile(spec.weights):
         return
     tags = open_clip.list_pretrained_tags_by_model(spec.model.replace("/", "-"))
@@ -98,7 +98,7 @@ def _check_tag(spec: EncoderSpec) -> None:
 
 
 def _explain(spec: EncoderSpec, error: Exception) -> Exception:
-    """Return the error to raise for what open_clip or torch raised."""
+    """Return the error to raise in place of an error of open_clip or torch."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, torch.OutOfMemoryError):
         return FairdedupError(

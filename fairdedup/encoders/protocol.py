@@ -1,6 +1,6 @@
-"""What an encoder is: anything that turns images and captions into vectors of one space.
+"""The protocol of encoders: classes that turn images and captions into vectors of one space.
 
-To add an encoder, write a class with these two methods, and let `loading.load_encoder` return it for its specs.
+To add an encoder, write a class with these two methods, and make `loading.load_encoder` return it for its specs.
 """
 
 from __future__ import annotations

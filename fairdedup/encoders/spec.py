@@ -1,4 +1,4 @@
-"""Which encoder a run uses, as a small value that travels to workers and into config.json. It loads nothing."""
+"""The choice of an encoder, as a small value that is sent to workers and written to config.json. It loads nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BUILTIN_WEIGHTS = BUILTIN_FOLDER / "fairdedup-small.safetensors"
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder, and everything that its floats may depend on.
+    """An encoder, with everything on which the bits of its vectors may depend.
 
     Attributes
     ----------
     model : str
         An open_clip model name, or ``hf-hub:owner/name`` or ``local-dir:folder``.
     pretrained : str or None
-        A tag that open_clip knows, or a file of weights; None where the model brings its own.
+        A tag that open_clip knows, or a file of weights; None if the model has its own.
     batch_size : int
         Images or captions in one forward pass.
     device : str
@@ -42,11 +42,11 @@ class EncoderSpec:
 
     @property
     def weights(self) -> str | None:
-        """What to load: `pretrained`, or the file of the built-in weights, whose path differs between machines."""
+        """Weights to load: `pretrained`, or the file of the built-in weights, whose path differs between machines."""
         return str(BUILTIN_WEIGHTS) if self.model == BUILTIN_MODEL and self.pretrained is None else self.pretrained
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be equal for two runs to make the same vectors; a file of weights counts by its hash."""
+        """Return the values that must be equal for equal vectors; a file of weights counts by its hash."""
         known = asdict(self)
         stamp = weights_stamp(self.weights)
         if stamp is not None:
@@ -55,12 +55,12 @@ class EncoderSpec:
 
 
 def builtin_spec(*, batch_size: int, device: str, dtype: str, threads: int) -> EncoderSpec:
-    """Return the encoder that ships with fairdedup; the parameters are those of `EncoderSpec`."""
+    """Return the spec of the encoder that ships with fairdedup; the parameters are those of `EncoderSpec`."""
     return EncoderSpec(BUILTIN_MODEL, None, batch_size, device, dtype, threads)
 
 
 def weights_stamp(file: str | None) -> tuple[int, int] | None:
-    """Return time (ns) and size (bytes) of a file of weights; None if there is no such file."""
+    """Return time (ns) and size (bytes) of a file of weights; None if the file does not exist."""
     if file is None or not Path(file).is_file():
         return None
     known = Path(file).stat()
@@ -69,6 +69,6 @@ def weights_stamp(file: str | None) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=16)
 def _sha256(file: str, stamp: tuple[int, int]) -> str:
-    """Return the hash of a file, which is read again only when its time or size has changed."""
+    """Return the hash of a file. The file is read again only if its time or size has changed."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -25,7 +25,7 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
-from fairdedup.storage.run_files import is_sealed, read_array, remove_folder, seal, write_array
+from fairdedup.storage.run_files import read_array, remove_folder, write_array
 from fairdedup.storage.run_state import (
     DecisionOptions,
     KeptRun,
@@ -34,6 +34,7 @@ from fairdedup.storage.run_state import (
     SimilaritySums,
     StatePrototypes,
 )
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Submit
 

@@ -39,8 +39,9 @@ from fairdedup.storage.config_record import (
 )
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import compute_sha256, is_sealed, seal
+from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import read_run_state
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers

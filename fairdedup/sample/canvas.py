@@ -20,7 +20,7 @@ def rgb(code: str) -> Colour:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Return the colour that lies `share` (0 to 1) of the way from `a` to `b`."""
+    """Return a mixture of two colours: `share` (0 to 1) of `b`, the rest of `a`."""
     return (
         round(a[0] + (b[0] - a[0]) * share),
         round(a[1] + (b[1] - a[1]) * share),
@@ -96,7 +96,7 @@ class Canvas:
         self.line(ellipse_points(x, y, rx, ry, start, stop, 9), fill, width)
 
     def finish(self, tint: tuple[float, float, float]) -> Image.Image:
-        """Return the picture at its final size in the light of `tint`."""
+        """Return the picture at its final size, with each colour channel multiplied by `tint`."""
         small = np.asarray(self.image.reduce(OVER), dtype=np.float32)  # (128, 128, 3)
         lit = small * np.asarray(tint, dtype=np.float32)
         return Image.fromarray(np.clip(lit + 0.5, 0, 255).astype(np.uint8))

@@ -60,7 +60,7 @@ class Caption:
 
 
 def write_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """Write one of the many captions of `scene`.
+    """Return one of the many captions of a scene.
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ from fairdedup.sample.outfits import ACCENT_COLOURS, draw_clothes, draw_headgear
 from fairdedup.sample.people import Person, Scene
 from fairdedup.sample.tools import draw_tool
 
-# The ten tones of the Monk Skin Tone scale (skintone.google), lightest first, warmed, the darkest two as lit
-# skin, a step lighter than the swatches: flat shapes have no highlights to model a face with.
+# The ten tones of the Monk Skin Tone scale (skintone.google), lightest first, in warmer colours. The darkest two are a
+# step lighter than the swatches, like skin in light: flat shapes have no highlights that would show a face.
 MONK = tuple(
     rgb(code)
     for code in (
@@ -66,7 +66,7 @@ def draw_person(c: Canvas, scene: Scene, person: Person, x: float, y: float, r: 
 
 
 def _line_colour(skin: Colour, strength: float = 0.35) -> Colour:
-    """Return a colour darker than the skin, or lighter where the skin is too dark for that to be visible."""
+    """Return a colour darker than the skin, or a lighter one if the skin is too dark for visible lines."""
     return darker(skin, strength) if sum(skin) > 240 else lighter(skin, strength * 0.55)
 
 

@@ -61,7 +61,7 @@ class Person:
 
     @property
     def skin_tone(self) -> str:
-        """The Monk tone in three groups: 1 to 4 light, 5 to 7 medium, 8 to 10 dark."""
+        """Group of the Monk tone: 1 to 4 light, 5 to 7 medium, 8 to 10 dark."""
         return SKIN_TONES[0 if self.monk <= 4 else 1 if self.monk <= 7 else 2]
 
 
@@ -80,7 +80,7 @@ class Scene:
     x: float = 0.0  # camera shift, in pixels of the 128
     y: float = 0.0
     zoom: float = 1.0
-    lean: float = 0.0  # head against body, in head radii
+    lean: float = 0.0  # shift of the head against the body, in head radii
     arm: float = 0.0  # 0 lowered to 1 raised
     mirrored: bool = False
 
@@ -185,7 +185,7 @@ def make_setting(rng: np.random.Generator, somebody: bool = True) -> Scene:
 
 
 def another_shot(rng: np.random.Generator, scene: Scene) -> Scene:
-    """Return the same scene a moment later: camera, head and arm have moved a little.
+    """Return the same scene a moment later, with camera, head and arm moved a little.
 
     Parameters
     ----------

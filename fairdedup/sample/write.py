@@ -54,7 +54,7 @@ class SampleSummary:
     directory : Path
         Folder of the data set.
     seed : int
-        Seed that it was drawn from.
+        Seed of the drawing.
     pictures, copies : int
         Number of readable pictures, and of planted copies among them.
     broken : tuple of str
@@ -83,7 +83,7 @@ class _Sample:
 
 
 def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleSummary:
-    """Draw the sample data set and write it to `directory`.
+    """Draw the sample data set and write it to a folder.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     seed : int
         The same seed and `n` give the same bytes.
     n : int
-        Number of readable pictures with the planted copies, at least 50. Five broken files are added.
+        Number of readable pictures, the planted copies among them; at least 50. Five broken files are added.
 
     Returns
     -------

@@ -16,8 +16,9 @@ from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array, read_table, seal, write_array
+from fairdedup.storage.run_files import read_array, read_table, write_array
 from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state
+from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
 from fairdedup.tasks import Submit, map_groups

@@ -107,7 +107,7 @@ def test_a_new_format_is_in_every_message(lists: Path) -> None:
     assert "names tar shards and files of another kind such as 'a.list'" in message(lists / "a.*")
 
 
-def test_the_table_of_inputs_in_the_docs_is_what_the_formats_say(image_list: None) -> None:
+def test_the_table_of_inputs_in_the_docs_is_rendered_from_the_formats(image_list: None) -> None:
     assert "| a `.list` of images | the images that it names | relative path |\n" in render_table()
     unregister(ImageList.name)
     assert render_table() in DOCS.split("## Inputs")[1].split("\n## ")[0]
@@ -129,14 +129,14 @@ def test_no_two_formats_claim_the_same_extension() -> None:
     assert len(endings) == len(set(endings)) and all(ending.startswith(".") for ending in endings)
 
 
-def test_a_fallback_is_asked_last_wherever_it_is_registered(folder: Path) -> None:
+def test_a_fallback_is_tried_last_wherever_it_is_registered(folder: Path) -> None:
     assert [known.name for known in formats() if known.is_fallback] == ["folder"] == [formats()[0].name]
     write(folder, {"a.png": GOOD})
     (folder / "img_emb").mkdir()
     assert "holds no img_emb_0.npy" in message(folder)
 
 
-def test_a_format_says_what_it_is() -> None:
+def test_every_format_describes_itself() -> None:
     for known in formats():
         assert isinstance(known, InputFormat) and type(known).__doc__ and known.name
         assert known.file_title or known.folder_title

@@ -13,7 +13,7 @@ from runs import (
     product,
 )
 
-from fairdedup.storage.run_files import seal
+from fairdedup.storage.seals import seal
 
 
 def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line, tmp_path, scheduler, prototypes):
