@@ -12,94 +12,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
 from fairdedup.errors import NOT_TEXT, UserError, is_text
-from fairdedup.storage.object_stores import as_path, check_local, check_url, check_writable
+from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
+from fairdedup.storage.object_stores import check_local, check_url, check_writable
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # at this eps, every two samples are duplicates
-EXCLUSIVE = (
-    {"keep", "at_most", "eps"},
-    {"scheduler", "workers"},
-)  # a flag overrides all options of its set in the file
-
-
-def parse_memory(value: Any) -> str:
-    """Return an amount of memory without blanks, such as "4GiB".
-
-    Parameters
-    ----------
-    value : str
-        A number above 0 and its unit, KB to TiB.
-
-    Raises
-    ------
-    ValueError
-        If the value is anything else.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise ValueError("must be an amount of memory, such as 4GiB")
-    return match[1] + match[2]
-
-
-def _parse_memory_or_auto(value: Any) -> str:
-    try:
-        return "auto" if value == "auto" else parse_memory(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
-
-
-Memory = Annotated[str, BeforeValidator(parse_memory)]
-MemoryOrAuto = Annotated[str, BeforeValidator(_parse_memory_or_auto)]
-
-
-def _refuse_bool(value: Any) -> Any:
-    """Refuse `true` and `false`, which Python reads as 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_refuse_bool)]
-Whole = Annotated[int, BeforeValidator(_refuse_bool)]
-
-
-def _parse_place(value: Any) -> Path:
-    """Return the path that a text or a URL names."""
-    if not isinstance(value, str | Path):
-        raise ValueError("must be a path")
-    if value == "":
-        raise ValueError("is empty. Give a name or leave it out.")
-    return as_path(value)
-
-
-Place = Annotated[Path, PlainValidator(_parse_place), PlainSerializer(str, when_used="json")]
-
-
-def _check_rule(value: str) -> str:
-    """Refuse a name that is not registered."""
-    if value not in rule_names():
-        raise ValueError(f"must be one of {', '.join(rule_names())}")
-    return value
+EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides its whole set in the file
 
 
 def flag(name: str) -> str:
-    """Return the flag of an option: "--at-most" for "at_most"."""
+    """Return the flag of an option: "--at-most" for "at_most".
+
+    Parameters
+    ----------
+    name : str
+        Name of the option.
+    """
     return f"--{name.replace('_', '-')}"
 
 
@@ -124,7 +57,7 @@ class RunConfig(BaseModel):
     keep: Number | None = None
     at_most: Number | None = None
     eps: Number | None = None
-    rule: Annotated[str, AfterValidator(_check_rule)] = DEFAULT
+    rule: RegisteredRule = DEFAULT
     cover: bool = False
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"

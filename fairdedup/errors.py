@@ -47,12 +47,24 @@ def flags_for_parameters(message: str, options: Collection[str]) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text as one line, with control characters escaped, such as ``\x1b``."""
+    r"""Return a text as one line, with control characters escaped, such as ``\x1b``.
+
+    Parameters
+    ----------
+    text : str
+        Any text, from the data too.
+    """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split("\n")))
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a name can be stored as UTF-8. File names can contain other bytes."""
+    """Tell whether a name can be stored as UTF-8. File names can contain other bytes.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file, or an option.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:

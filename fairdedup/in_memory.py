@@ -142,13 +142,25 @@ def read_inputs(vectors: NDArray[np.floating], ids: Any, always_keep: Any, prefe
 
 
 def holds_protected(part: ClusterInMemory) -> bool:
-    """Tell whether a row of the cluster is always kept."""
+    """Tell whether a row of the cluster is always kept.
+
+    Parameters
+    ----------
+    part : ClusterInMemory
+        Part of one cluster.
+    """
     protected = part.given.protected
     return protected is not None and bool(protected[part.given.rows[part.index]].any())
 
 
 def count_protected(given: RowInputs) -> int:
-    """Return the number of valid rows that are always kept."""
+    """Return the number of valid rows that are always kept.
+
+    Parameters
+    ----------
+    given : RowInputs
+        The rows.
+    """
     return 0 if given.protected is None else int(np.count_nonzero(given.protected & (given.reasons == 0)))
 
 

@@ -88,7 +88,15 @@ def dask_setup(worker: Any) -> None:
 
 
 def call_on_worker(function: Callable[..., Any], *args: Any) -> Any:
-    """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it."""
+    """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it.
+
+    Parameters
+    ----------
+    function : callable
+        A module-level function.
+    *args
+        Its arguments.
+    """
     try:
         return function(*args)
     except UserError as error:

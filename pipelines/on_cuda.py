@@ -16,8 +16,8 @@ from typing import Any, Literal
 from starter import Adapt, ClusterConfig, make_command
 
 from fairdedup.cli import call
-from fairdedup.config import MemoryOrAuto
 from fairdedup.errors import UserError
+from fairdedup.option_types import MemoryOrAuto
 from fairdedup.workers import DASHBOARD, PRELOAD, WORKER_THREADS, delay_interrupts
 
 

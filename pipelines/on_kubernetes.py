@@ -19,8 +19,8 @@ from pydantic import Field
 from starter import NANNY_MEMORY, Adapt, QueuedConfig, make_command
 
 from fairdedup.cli import call
-from fairdedup.config import Memory
 from fairdedup.errors import FairdedupError
+from fairdedup.option_types import Memory
 from fairdedup.workers import PRELOAD, WORKER_THREADS
 
 

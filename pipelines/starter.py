@@ -19,8 +19,9 @@ import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fairdedup import cli
-from fairdedup.config import Memory, first_error, read_yaml
+from fairdedup.config import first_error, read_yaml
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.option_types import Memory
 from fairdedup.workers import allow_files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each of them ends the command and stops the cluster

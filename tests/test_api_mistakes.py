@@ -22,11 +22,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "rule": ({"rule": "semdedupe"}, "`rule=semdedupe` is unknown: choose one of fairdedup, balanced, semdedup, "),
     "cover of the chain": (
         {"rule": "semdedup-chain", "cover": True},
-        "`cover` does not go with `rule=semdedup-chain`: choose",
+        "`cover` cannot be combined with `rule=semdedup-chain`: choose",
     ),
     "cover of random": (
         {"rule": "random", "cover": True},
-        "`cover` does not go with `rule=random`: choose one of fairdedup",
+        "`cover` cannot be combined with `rule=random`: choose one of fairdedup",
     ),
     "eps of random": ({"rule": "random"}, "`rule=random` has no eps: give `keep` or `at_most`"),
     "start": ({"start": "one"}, "`start=one` is unknown: choose one of cluster, zero"),
@@ -223,7 +223,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         ({"rule": "prefer", "prefer": ["a"] * 60}, "give a number for each"),
         ({"rule": "semdedup", "always_keep": [60]}, "`always_keep` names 60, which is not the id of a row"),
         ({"rule": "semdedup", "always_keep": np.ones(59, bool)}, r"`always_keep` is a mask of shape \(59,\)"),
-        ({"rule": "semdedup-chain", "always_keep": [1]}, "`always_keep` does not go with `rule=semdedup-chain`"),
+        ({"rule": "semdedup-chain", "always_keep": [1]}, "`always_keep` cannot be combined with `rule=semdedup-chain`"),
         ({"rule": "semdedup", "always_keep": range(40)}, "fewer than the 40 rows always kept"),
     ],
 )

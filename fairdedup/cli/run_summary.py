@@ -23,7 +23,13 @@ _GUARANTEES = {
 
 
 def plain(value: object) -> str:
-    """Return text from the data with its markup and control characters escaped, for rich and the terminal."""
+    """Return text from the data with its markup and control characters escaped, for rich and the terminal.
+
+    Parameters
+    ----------
+    value : object
+        Value from the data.
+    """
     return escape(visible(str(value)))
 
 

@@ -116,7 +116,7 @@ class Bytes(click.ParamType):
         """Return the number of bytes."""
         from dask.utils import parse_bytes
 
-        from fairdedup.config import parse_memory
+        from fairdedup.option_types import parse_memory
 
         try:
             size = int(parse_bytes(parse_memory(value)))

@@ -43,7 +43,7 @@ class CalibratedAttribute:
     temperature : float
         Fitted temperature.
     before, after : float
-        Mean cross entropy in nats: of the labels by the unfitted prototypes at their likeliest temperature, and of
+        Mean cross entropy, in nats, of the labels by the unfitted prototypes at their likeliest temperature, and of
         held-out labels by fitted prototypes.
     by_chance : float
         Mean cross entropy, in nats, of a random guess among the concepts.

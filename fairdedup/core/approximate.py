@@ -87,7 +87,17 @@ class ApproximateVectors:
         return self.take(slice(len(index)))
 
     def multiply(self, other: ApproximateVectors) -> NDArray[Any]:
-        """Return the products with the m rows of another object: (n, m), float32 or int32."""
+        """Return the products of all pairs of rows.
+
+        Parameters
+        ----------
+        other : ApproximateVectors of m rows
+            Rows in the same precision.
+
+        Returns
+        -------
+        ndarray of shape (n, m), float32 or int32
+        """
         global _work
         if self.rounded:
             import torch
@@ -201,6 +211,11 @@ def approximate(vectors: Vectors) -> ApproximateVectors:
     """Return vectors in the precision that suits the cluster and this machine.
 
     A process that has not loaded torch loads it only after float32 work that takes longer than the loading.
+
+    Parameters
+    ----------
+    vectors : Vectors of n rows
+        Vectors of a cluster.
     """
     if len(vectors) >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
         worth = "torch" in sys.modules or (_work > INT8_WORK and find_spec("torch") is not None)

@@ -74,7 +74,15 @@ class ArrangedCluster:
 
 
 def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
-    """Put a cluster of a part in visiting order, and find the rows that its pinned rows would remove."""
+    """Put a cluster of a part in visiting order, and find the rows that its pinned rows would remove.
+
+    Parameters
+    ----------
+    part : Part
+        Part that contains the cluster. The effect of pinned rows is cached in its memo.
+    cluster : Cluster
+        Cluster of n rows.
+    """
     similarity = _compare_with_centroid(cluster)
     order = visiting_order(similarity, cluster.rows)
     rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)

@@ -197,6 +197,7 @@ def compute_price(memberships: list[NDArray[np.int64]], terms: Sequence[PriceTer
     Returns
     -------
     price : ndarray of shape (n,), int64
+        Quantised price.
     """
     total = np.zeros(len(memberships[0]))
     for q, term in zip(memberships, terms, strict=True):

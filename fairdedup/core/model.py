@@ -53,7 +53,7 @@ class Options:
     Raises
     ------
     UserError
-        If a value is unknown or out of range, or the rule does not go with `cover` or with protected rows.
+        If a value is unknown or out of range, or the rule cannot be combined with `cover` or with protected rows.
     """
 
     rule: Rule = field(default_factory=lambda: find_rule(DEFAULT))
@@ -71,10 +71,12 @@ class Options:
             object.__setattr__(self, "rule", find_rule(self.rule))
         name = self.rule.name
         if self.cover and not self.rule.sweeps:
-            raise UserError(f"`cover` does not go with `rule={name}`: choose one of {', '.join(sweeping_names())}")
+            raise UserError(
+                f"`cover` cannot be combined with `rule={name}`: choose one of {', '.join(sweeping_names())}"
+            )
         if self.protected and not self.rule.accepts_pinned_rows:
             known = ", ".join(each.name for each in all_rules() if each.accepts_pinned_rows)
-            raise UserError(f"`always_keep` does not go with `rule={name}`: choose one of {known}")
+            raise UserError(f"`always_keep` cannot be combined with `rule={name}`: choose one of {known}")
         for option, known_values in _CHOICES.items():
             value = getattr(self, option)
             if value not in known_values:

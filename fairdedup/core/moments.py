@@ -49,7 +49,13 @@ class Moments:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Moments:
-        """Return the moments of each column of values (n, c), |value| <= 1."""
+        """Return the moments of some rows.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n, c), float64, -1 to 1
+            Cosines, a column for each concept.
+        """
         sums, squares = [0] * values.shape[1], [0] * values.shape[1]
         for start in range(0, len(values), _BLOCK):
             fixed = np.rint(values[start : start + _BLOCK] * 2.0**_POINT).astype(np.int64)
@@ -67,7 +73,17 @@ class Moments:
         )
 
     def standardise(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (value - mean) / standard deviation in each column of values (n, c); 0 in a column without spread."""
+        """Return (value - mean) / standard deviation; 0 in a column without spread.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n, c), float64
+            Cosines, a column for each concept.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float64
+        """
         out = np.zeros_like(values)
         for c, (total, square) in enumerate(zip(self.sums, self.squares, strict=True)):
             mean = Fraction(total, self.count << _POINT)
@@ -87,12 +103,36 @@ def _root(variance: Fraction) -> float:
 
 
 def subtract_centre(q: NDArray[np.int64], centre: Sequence[int]) -> NDArray[np.float64]:
-    """Return memberships (n, c) minus a centre (c,) near their mean: exact, since the differences are small."""
+    """Return memberships minus a centre near their mean: exact, since the differences are small.
+
+    Parameters
+    ----------
+    q : ndarray of shape (n, c), int64
+        Memberships in units of 1e-9.
+    centre : sequence of c int
+        Integer near the mean membership in each concept.
+
+    Returns
+    -------
+    ndarray of shape (n, c), float64
+    """
     return (q - np.array(centre, np.int64)).astype(np.float64)
 
 
 def from_centre(differences: NDArray[np.float64], weights: Sequence[Fraction]) -> NDArray[np.float64]:
-    """Return differences (n, c) @ weights (c,), added up in the same order on every machine."""
+    """Return differences @ weights, added up in the same order on every machine.
+
+    Parameters
+    ----------
+    differences : ndarray of shape (n, c), float64
+        Memberships minus a centre.
+    weights : sequence of c Fraction
+        Price of each concept.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
     total = np.zeros(len(differences))
     for column, weight in zip(differences.T, weights, strict=True):
         total = total + column * float(weight)
@@ -126,7 +166,17 @@ class PriceTerm:
     std: float
 
     def standardise(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return (q @ weights - mean) / std of memberships q (n, c), in units of 1e-9; 0 if std is 0."""
+        """Return the standardised price, (q @ weights - mean) / std; 0 if std is 0.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n, c), int64
+            Memberships in units of 1e-9.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
         if self.std == 0:
             return np.zeros(len(q))
         above = float(self.mean - at_centre(self.weights, self.centre))
@@ -158,7 +208,13 @@ class MembershipMoments:
 
     @classmethod
     def of(cls, q: NDArray[np.int64]) -> MembershipMoments:
-        """Return the moments of memberships q (n, c), 0 to 10**9."""
+        """Return the moments of some rows.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n, c), int64, 0 to 10**9
+            Memberships in units of 1e-9.
+        """
         c = q.shape[1]
         products = [[0] * c for _ in range(c)]
         for start in range(0, len(q), _BLOCK):
@@ -193,7 +249,13 @@ class MembershipMoments:
         return tuple(s // self.count for s in self.sums)
 
     def term(self, weights: Sequence[Fraction]) -> PriceTerm:
-        """Return the term of the price with these weights (c,), one for each concept."""
+        """Return the term of a price.
+
+        Parameters
+        ----------
+        weights : sequence of c Fraction
+            Price of each concept.
+        """
         mean = sum((a * s for a, s in zip(weights, self.sums, strict=True)), Fraction(0)) / self.count
         square = Fraction(0)
         for a, line in zip(weights, self.products, strict=True):
@@ -203,11 +265,25 @@ class MembershipMoments:
 
 
 def shares(sums: Sequence[int]) -> tuple[Fraction, ...]:
-    """Return each sum divided by the total; zeros if the total is zero."""
+    """Return each sum divided by the total; zeros if the total is zero.
+
+    Parameters
+    ----------
+    sums : sequence of c int
+        Sum of the memberships in each concept.
+    """
     total = sum(sums)
     return tuple(Fraction(s, total) if total else Fraction(0) for s in sums)
 
 
 def weights(target: Sequence[Fraction], sums: Sequence[int]) -> tuple[Fraction, ...]:
-    """Return target shares (c,) minus the shares of a set whose memberships have these sums (c,)."""
+    """Return the price of each concept: its target share minus its share.
+
+    Parameters
+    ----------
+    target : sequence of c Fraction
+        Target shares.
+    sums : sequence of c int
+        Sum of the memberships in each concept.
+    """
     return tuple(t - s for t, s in zip(target, shares(sums), strict=True))

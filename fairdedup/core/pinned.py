@@ -80,5 +80,16 @@ def pin_rows(
 
 
 def split_blocks(earlier: NDArray[np.float16]) -> list[tuple[int, int]]:
-    """Return the bounds of the blocks of earlier samples (m, d) that are widened to float32 together."""
+    """Return the bounds of the blocks that are widened to float32 together.
+
+    Parameters
+    ----------
+    earlier : ndarray of shape (m, d), float16
+        Samples that earlier runs kept.
+
+    Returns
+    -------
+    list of (int, int)
+        Start and stop of each block.
+    """
     return [(start, min(start + BLOCK, len(earlier))) for start in range(0, len(earlier), BLOCK)]

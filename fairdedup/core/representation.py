@@ -132,12 +132,24 @@ def compute_measures(before: Floats, after: Floats, sufficient: NDArray[np.bool_
 
 
 def total_variation(a: Floats, b: Floats) -> float:
-    """Return half the sum of the absolute differences of two sets of shares (g,)."""
+    """Return half the sum of the absolute differences of two sets of shares.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (g,), float64
+        Shares that add up to 1.
+    """
     return float(np.abs(a - b).sum() / 2)
 
 
 def divergence(a: Floats, b: Floats) -> float:
-    """Return KL(a || b) of shares (g,) in nats; a share of 0 in a adds nothing."""
+    """Return KL(a || b) in nats. A share of 0 in a adds nothing.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (g,), float64
+        Shares that add up to 1; those of b are above 0. The result is NaN if one of a is.
+    """
     if np.isnan(a).any():
         return float("nan")
     positive = a > 0
@@ -229,7 +241,17 @@ def random_test(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """Return p-values (g,) with Holm's correction for multiple tests."""
+    """Return p-values with Holm's correction for multiple tests.
+
+    Parameters
+    ----------
+    p : ndarray of shape (g,), float64
+        P-values, 0 to 1.
+
+    Returns
+    -------
+    ndarray of shape (g,), float64, 0 to 1
+    """
     order = np.argsort(p, kind="stable")
     out = np.empty(len(p))
     out[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))

@@ -15,7 +15,15 @@ from fairdedup.core.rules.base import Preference, Representatives
 
 
 def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
-    """Return what the rule prefers in a cluster. The concept sums already include its pinned rows, which are kept."""
+    """Return what the rule prefers in a cluster. The concept sums already include its pinned rows, which are kept.
+
+    Parameters
+    ----------
+    cluster : ArrangedCluster
+        The rows in visiting order.
+    plan : Plan
+        What is known about the whole data set.
+    """
     preference, earlier = plan.options.rule.preference(cluster, plan), cluster.cluster.earlier
     sums = preference.sums
     if len(sums) and earlier is not None and earlier.sums is not None:

@@ -88,7 +88,13 @@ def _membership_moments(known: MembershipSums) -> MembershipMoments:
 
 
 def similarity_moments(known: SimilaritySums | None) -> Moments | None:
-    """Return the moments that state.json has recorded, None if there are none."""
+    """Return the moments that state.json has recorded, None if there are none.
+
+    Parameters
+    ----------
+    known : SimilaritySums or None
+        Sums in state.json.
+    """
     return None if known is None else Moments(known.count, known.sums, known.squares)
 
 
@@ -199,7 +205,13 @@ def check_encoder(kind: str, spec: EncoderSpec | None, earlier: EarlierRuns, *, 
 
 
 def identify_encoder(spec: EncoderSpec | None) -> NamedModel | None:
-    """Return the model and the tag or hash of its weights: two encoders are the same if these are equal."""
+    """Return the model and the tag or hash of its weights: two encoders are the same if these are equal.
+
+    Parameters
+    ----------
+    spec : EncoderSpec or None
+        An encoder; None if it is not known.
+    """
     if spec is None:
         return None
     known = spec.identity()

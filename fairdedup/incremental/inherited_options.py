@@ -54,7 +54,9 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
         update[option] = theirs
     rule = find_rule(update.get("rule", config.rule))
     if not rule.sweeps:
-        raise UserError(f"--rule {rule.name} does not go with --against: choose one of {', '.join(sweeping_names())}")
+        raise UserError(
+            f"--rule {rule.name} cannot be combined with --against: choose one of {', '.join(sweeping_names())}"
+        )
     if rule.needs_prototypes and state.prototypes is None:
         raise UserError(f"--rule {rule.name} needs prototypes, and {name!r} has none: choose a rule that needs none")
     file = None if state.prototypes is None else state.prototypes.file
@@ -75,8 +77,8 @@ def _check_amount(config: RunConfig, earlier: EarlierRuns, name: str) -> None:
     """Refuse an amount that contradicts the eps of the line."""
     if config.keep is not None:
         raise UserError(
-            f"--keep {config.keep:g} does not go with --against, where nothing is re-admitted: leave it out, or limit "
-            f"the new rows with --at-most {config.keep:g}"
+            f"--keep {config.keep:g} cannot be combined with --against, where nothing is re-admitted: leave it out, or "
+            f"limit the new rows with --at-most {config.keep:g}"
         )
     if config.eps is not None and parse_eps(config.eps) != earlier.eps:
         raise UserError(
@@ -141,7 +143,9 @@ def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
 def _join_inputs(days: Sequence[str]) -> str:
     """Return one input, with braces if there are several runs, that names the embeddings of all runs."""
     if len({protocol_of(day) for day in days}) > 1:
-        raise UserError("the runs of the line are in different stores: copy them to one store")
+        raise UserError(
+            "the runs of the line are in different stores: copy their embeddings to one, and `fairdedup run` them"
+        )
     folders = [f"{day}/embeddings" for day in days]
     if len(folders) == 1:
         return folders[0]

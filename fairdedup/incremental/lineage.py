@@ -1,6 +1,6 @@
 """The state/ of a run: earlier runs are linked into it before the decision, and its own part is written after.
 
-Later runs read it instead of the files of all runs before them. This module never decides a row.
+Later runs are decided against it. This module never decides a row.
 """
 
 from __future__ import annotations

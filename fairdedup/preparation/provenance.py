@@ -34,5 +34,11 @@ def list_versions() -> dict[str, str]:
 
 
 def fingerprint_dataset(dataset: Dataset) -> str:
-    """Return one hash of the fingerprints of all shards of an input."""
+    """Return one hash of the fingerprints of all shards of an input.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Input of a run.
+    """
     return hashlib.sha256("\n".join(dataset.fingerprints.values()).encode()).hexdigest()

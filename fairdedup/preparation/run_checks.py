@@ -144,7 +144,13 @@ def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
 
 
 def build_options(config: RunConfig) -> Options:
-    """Return the options of the decision, as core/ reads them."""
+    """Return the options of the decision, as core/ reads them.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    """
     return Options(
         rule=find_rule(config.rule),
         cover=config.cover,
@@ -159,7 +165,13 @@ def build_options(config: RunConfig) -> Options:
 
 
 def build_curation_options(config: RunConfig) -> CurationOptions:
-    """Return the options of the curation, without the evaluation samples."""
+    """Return the options of the curation, without the evaluation samples.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    """
     return CurationOptions(
         where=config.where,
         drop=config.drop,

@@ -94,7 +94,15 @@ def finish_stage(
 
 
 def merge_stage_times(record: ConfigRecord, progress: StageProgress) -> dict[str, StageTime]:
-    """Return rows and seconds of each stage: those of this command, or else those in the record."""
+    """Return rows and seconds of each stage: those of this command, or else those in the record.
+
+    Parameters
+    ----------
+    record : ConfigRecord
+        Content of config.json.
+    progress : StageProgress
+        Rows and seconds of the stages of this command.
+    """
     own = {
         name: StageTime(rows=progress.rows.get(name, 0), seconds=round(seconds, 3))
         for name, seconds in progress.seconds.items()

@@ -119,10 +119,10 @@ def test_pruning_again_goes_against_the_same_runs(line, tmp_path, scheduler):
 
 def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tmp_path, scheduler, prototypes):
     base = (days / "day1.npy", "--against", line[0], "--out", tmp_path / "run")
-    assert "--keep 0.5 does not go with --against" in refused(*base, "--keep", 0.5)
-    assert "has eps" in refused(*base, "--eps", 0.5)
-    assert "--rule semdedup-chain does not go with --against" in refused(*base, "--rule", "semdedup-chain")
-    assert "--rule random does not go with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
+    assert "--keep 0.5 cannot be combined with --against" in refused(*base, "--keep", 0.5)
+    assert "new rows have the eps of" in refused(*base, "--eps", 0.5)
+    assert "--rule semdedup-chain cannot be combined with --against" in refused(*base, "--rule", "semdedup-chain")
+    assert "--rule random cannot be combined with --against" in refused(*base, "--rule", "random", "--at-most", 0.5)
     assert "has 4 clusters, and new rows get the same ones: leave it out" in refused(*base, "--clusters", 9)
     assert "--start zero differs from that of" in refused(*base, "--start", "zero")
     (tmp_path / "p.npy").write_bytes(b"")
@@ -133,7 +133,7 @@ def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tm
     assert "is the run itself" in itself
     other = night(days, 0, tmp_path / "other", scheduler, "--keep", 0.3, "--rule", "semdedup", "--clusters", 4)
     assert "has another eps than" in refused(*base, "--against", other)
-    assert "needs prototypes and" in refused(days / "day1.npy", "--against", other, "--rule", "fairdedup", "--out",
+    assert "needs prototypes, and" in refused(days / "day1.npy", "--against", other, "--rule", "fairdedup", "--out",
                                              tmp_path / "run")  # fmt: skip
     np.save(tmp_path / "wide.npy", np.ones((5, 7)))
     wide = refused(tmp_path / "wide.npy", "--against", line[0], "--out", tmp_path / "wide", "--scheduler", scheduler)
@@ -151,7 +151,7 @@ def test_images_go_on_with_the_encoder_of_the_first_run(shards, weights, images_
     write_tar(tmp_path / "day2.tar", more)
     base = (tmp_path / "day2.tar", "--against", images_run, "--out", tmp_path / "day2", "--scheduler", scheduler)
     (tmp_path / "other").mkdir()
-    assert "new rows need the same one" in refused(*base, "--model", "fairdedup-small")
+    assert "embed new rows by that one" in refused(*base, "--model", "fairdedup-small")
     done("run", *base, "--quiet")
     known = manifest(tmp_path / "day2")
     assert known["encoder"]["batch_size"] == 4 and known["encoder"]["pretrained"] == str(weights)

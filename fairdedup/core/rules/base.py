@@ -164,11 +164,23 @@ class Rule:
         return self.procedure is not Procedure.DRAW
 
     def guarantees(self, *, cover: bool) -> bool:
-        """Tell whether the rule promises both guarantees for every result, with `cover` or without it."""
+        """Tell whether the rule promises both guarantees for every result, with `cover` or without it.
+
+        Parameters
+        ----------
+        cover : bool
+            Whether the option `cover` is set.
+        """
         return self.sweeps and (cover or self.promises_without_cover)
 
     def needs_moments(self, options: Options) -> bool:
-        """Tell whether the moments of the similarity to each concept are surveyed over the whole data set first."""
+        """Tell whether the moments of the similarity to each concept are surveyed over the whole data set first.
+
+        Parameters
+        ----------
+        options : Options
+            Options of the decision.
+        """
         return False
 
     def preference(self, cluster: ArrangedCluster, plan: Plan) -> Preference:

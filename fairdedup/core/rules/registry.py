@@ -36,7 +36,13 @@ def register(rule_class: type[Rule]) -> type[Rule]:
 
 
 def unregister(name: str) -> None:
-    """Remove the rule of this name, if there is one."""
+    """Remove the rule of this name, if there is one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the rule.
+    """
     _RULES.pop(name, None)
 
 
