@@ -1,4 +1,4 @@
-"""deduplicate(): what it takes and what it gives back. Its refusals are in test_api_mistakes.py."""
+"""deduplicate() accepts many types, and its result is complete. test_api_mistakes.py has the errors."""
 
 from __future__ import annotations
 

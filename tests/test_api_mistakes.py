@@ -1,6 +1,6 @@
-"""What `deduplicate` says to every mistake: one line that names the value, the place and a remedy.
+"""Every mistake in a call of `deduplicate` gives one line that names the value, the place and a remedy.
 
-A parameter is written in backquotes, as `keep=0.5`; the command line prints it as a flag.
+Parameters are in backquotes, such as `keep=0.5`; the command line prints them as flags.
 """
 
 from __future__ import annotations

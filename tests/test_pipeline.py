@@ -1,4 +1,4 @@
-"""The pipeline over files: what the slow twin says of a run, and what survives to kept/."""
+"""A run over files decides as the slow twin does, and kept/ has all metadata of the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while it works: bars on a terminal, else plain lines, nothing when quiet, no hostile bytes."""
+"""Progress shows bars on a terminal, else plain lines, nothing with --quiet, and never hostile bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fairdedup.progress import StageProgress
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -40,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Make stderr a terminal of 80 columns; the value tells what has been written to it, once it is closed."""
+    """Make stderr a terminal of 80 columns; the returned function closes it and returns what was written to it."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -77,7 +77,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
 
 
 def plain(text: str) -> str:
-    """Take the terminal's orders out."""
+    """Remove the control sequences of the terminal."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
@@ -160,7 +160,7 @@ def test_quiet_says_nothing(capsys, monkeypatch):
         assert seen() == ""
 
 
-# What is remembered for run.json
+# What is recorded for run.json
 
 
 def test_seconds_add_up_over_the_passes_of_a_stage_and_rows_do_not(clock):

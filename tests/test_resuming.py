@@ -1,4 +1,4 @@
-"""What a command does again and what it does not: finished stages, stopped runs, mistakes, changed inputs."""
+"""A command repeats only what is not done or has changed: finished stages, stopped runs, mistakes, changed inputs."""
 
 from __future__ import annotations
 

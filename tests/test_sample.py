@@ -1,4 +1,4 @@
-"""The sample data set: same seed same bytes, truthful tables, a skew worth noticing, broken files."""
+"""The sample data set has the same bytes for the same seed, true tables, a visible skew, and broken files."""
 
 from __future__ import annotations
 

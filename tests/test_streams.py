@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or left early: the work is done, and the exit code says so."""
+"""If a standard stream is closed, full or left early, the work is still done; the exit code tells what was lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOST = (
 
 
 def in_shell(words: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash in which "$@" is the command."""
+    """Run a line of bash with "$@" as the command."""
     command = [sys.executable, "-m", "fairdedup", *map(str, arguments)]
     return subprocess.run(
         ["bash", "-c", words, "bash", *command], capture_output=True, text=True, env=os.environ | environment
@@ -27,7 +27,7 @@ def in_shell(words: str, *arguments: object, **environment: str) -> subprocess.C
 
 @pytest.fixture
 def same(finished: Path, embeddings: Path, prototypes: Path) -> tuple[object, ...]:
-    """Return the command that has made the finished run."""
+    """Return the command that made the finished run."""
     return ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", finished)
 
 

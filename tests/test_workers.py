@@ -1,4 +1,4 @@
-"""On any Dask: the same bytes whatever the workers, a lost worker costs its own task, a failure is told and mended."""
+"""On any Dask: the same bytes for any workers, a lost worker costs only its task, failures are reported and resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fairdedup.workers import Workers
 
 @dataclass
 class Processes:
-    """A scheduler and workers, each a process of its own."""
+    """A scheduler and workers, each in a separate process."""
 
     folder: Path
     address: Path = field(init=False)
@@ -79,7 +79,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def decide(finished: Path, out: Path, prototypes: Path, scheduler: str, *more: object) -> dict[str, dict[str, bytes]]:
-    """Decide a copy of a finished run anew, from its embeddings and centroids."""
+    """Prune a copy of a finished run again, from its embeddings and centroids."""
     shutil.copytree(finished, out)
     done("prune", out, "--keep", 0.5, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet", *more)
     return product(out)
@@ -185,7 +185,7 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
         assert table(config.out / folder).equals(table(finished / folder))
 
 
-# Workers that go, tasks that fail
+# Workers that die, tasks that fail
 
 
 def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
@@ -196,7 +196,7 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
     done_again: dict[str, int] = {}
 
     class Deadly(Workers):
-        """Kills a worker at its first task of every stage; another takes its place."""
+        """Kills a worker at its first task of every stage; another replaces it."""
 
         def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
             if stage in done_again or not tasks:
@@ -226,7 +226,7 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
 
 
 def dying() -> Callable[..., Any]:
-    """Return what does a task, but dies in the middle of a mortal one, once; workers cannot import this module."""
+    """Return a function that runs a task, but dies once inside a mortal one; workers cannot import this module."""
 
     def die_once(log: str, mortal: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         with open(log, "a") as file:
@@ -296,7 +296,7 @@ def test_a_local_cluster_tells_its_dashboard_and_keeps_to_its_memory(embeddings,
 
 
 def alive(group: int) -> list[str]:
-    """Return the processes of a group that still run."""
+    """Return the processes of a group that are still running."""
     listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if line.split()[0] == str(group) and line.split()[1][0] != "Z"]
 
