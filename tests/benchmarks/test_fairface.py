@@ -121,7 +121,7 @@ def test_a_paired_difference_is_that_of_a_t_test_by_hand():
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return the benchmark without a process of its own, which would spend its time on loading torch."""
+    """Return the benchmark, loaded in this process: a separate one would spend its time on loading torch."""
 
     def run(*words: object) -> None:
         monkeypatch.setattr(sys, "argv", ["fairface.py", *map(str, words)])

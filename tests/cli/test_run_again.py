@@ -1,4 +1,4 @@
-"""A run that is started again: finished, with another configuration, or cleared by --restart."""
+"""Starting a run again: after it finished, with another configuration, or with --restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runs import (
 
 @pytest.fixture
 def asked(embeddings: Path, prototypes: Path, scheduler: str) -> list[object]:
-    """Return the command of the finished run, but for --out."""
+    """Return the command of the finished run, without --out."""
     return ["run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS,
             "--scheduler", scheduler]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`fairdedup audit --labels` over real runs: what it counts is what the decisions say, few rows prove nothing."""
+"""`fairdedup audit --labels` on real runs: its counts are those of the decisions, and few rows prove nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_both_parts_of_a_loss_are_those_of_loops_over_clusters(again, labelled):
 
 
 def plant(run: Path, kept: list[bool], cluster: list[int]) -> None:
-    """Give the decisions of a run other outcomes, as a prune that decided so would have left them."""
+    """Change the outcomes in the decisions of a run, as if a prune had decided them."""
     from fairdedup.storage.run_files import seal
 
     part = run / "decisions" / "part-00000.parquet"
@@ -238,4 +238,4 @@ def test_the_audit_of_the_planted_pairs_of_attributes_has_every_pair(again, tmp_
     assert crossed == list(combinations("abc", 2))
     done("audit", again, "--labels", file, "--quiet", "--intersections", "a,b,c")
     assert read_report(again)["attributes"][-1]["groups"][0]["group"] == "a0 × b0 × c0"
-    assert len(read_report(again)["attributes"][-1]["groups"]) == 2  # groups of nobody are not listed
+    assert len(read_report(again)["attributes"][-1]["groups"]) == 2  # groups without rows are not listed

@@ -1,4 +1,4 @@
-"""`fairdedup audit` by soft membership: counts of the slow twin, suggestions for labels, and the warning of a run."""
+"""`fairdedup audit` by soft membership: the slow twin's counts, suggestions for labels, and the warning of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_without_labels_memberships_count_and_it_says_so(again, scheduler, proto
     assert "no exact test" in line["test"] and line["unlabelled"] is None
     crossed = attribute(found, "tone × age")["groups"]
     light = sum(g["before"] for g in crossed if g["group"].startswith("light"))
-    assert 0 < light < group(found, "tone", "light")["before"]  # who is of no age is in no intersection
+    assert 0 < light < group(found, "tone", "light")["before"]  # a row without an age is in no intersection
 
 
 @pytest.fixture

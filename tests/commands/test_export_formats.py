@@ -1,4 +1,4 @@
-"""Exported shards hold the files of the kept samples byte for byte, whatever format the input has."""
+"""Exported shards have the files of the kept samples byte for byte, for every input format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_rows_that_take_no_part_are_neither_kept_nor_removed(shards, images_run,
 
 
 def lay_folder(folder: Path) -> dict[str, bytes]:
-    """Write a folder of pictures with and without texts; return what is to be in the shards, were all kept."""
+    """Write a folder of pictures with and without texts; return the shards' expected content if all are kept."""
     made: dict[str, bytes] = {}
 
     def put(path: str, data: bytes, name: str | None = None) -> None:
@@ -67,7 +67,7 @@ def lay_folder(folder: Path) -> dict[str, bytes]:
 
     for k in range(12):
         put(f"cats/{k:02d}.png", picture(10 * k))
-        put(f"cats/{k:02d}.txt", f"  a cat, \xe9 {k}\r\n".encode("latin-1"))  # no byte of it is mended
+        put(f"cats/{k:02d}.txt", f"  a cat, \xe9 {k}\r\n".encode("latin-1"))  # its bytes must stay as they are
     put("cats/01.json", b'{"b":1,  "a": 2}')
     for k in range(12, 18):  # two pictures of one stem are two samples
         put(f"twins/{k}.png", picture(10 * k), f"twins/{k}%2Epng.png")

@@ -25,7 +25,7 @@ def unit(x):
 
 
 def labelled(seed=0, n=600, temperature=0.05, concepts=3, d=8):
-    """Return unit vectors, labels drawn from a softmax over true prototypes, those, and captions beside them."""
+    """Return unit vectors, labels drawn from a softmax over true prototypes, the prototypes, and captions near them."""
     rng = np.random.default_rng(seed)
     true = unit(rng.normal(size=(concepts, d)) + 2)
     x = unit(rng.normal(size=(n, d)) + 2)

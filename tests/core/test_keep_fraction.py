@@ -1,4 +1,4 @@
-"""From a fraction to eps and an exact count: the search's bracket, the rows re-admitted, the seats held back."""
+"""A fraction becomes an eps and an exact count: the bracket of the search, readmitted rows, reserved seats."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_a_search_bracketed_on_a_sample_ends_at_an_eps_that_qualifies(
     assert any(guess is not None for guess in guesses)
 
 
-# The search alone, on counts made up.
+# The search alone, on made-up counts.
 
 
 class Counts:
-    """Counts by eps, 0 to 20001, that note what they were asked for."""
+    """Counts for each eps from 0 to 20001; it records the requested ones."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts, self.passes = counts, 0

@@ -1,4 +1,4 @@
-"""The audit's measures against slow twins: a list of rows, a mask for each group, loops; and arithmetic by hand."""
+"""The audit's measures agree with slow twins (lists of rows, a mask per group, loops) and with arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_memberships_say_nothing_where_the_largest_is_hardly_above_chance():
 
 def test_what_is_absent_does_not_count_as_uninformative():
     assert not is_uninformative(moments([[0.95, 0.05], [0.001, 0.0], [0.0, 0.001]]))
-    assert is_uninformative(moments([[0.0, 0.0]]))  # nobody there at all
+    assert is_uninformative(moments([[0.0, 0.0]]))  # no row belongs to any group
 
 
 def test_being_uninformative_combines_over_parts():
@@ -275,7 +275,7 @@ def test_uncertainty_by_hand():
 def test_seats_are_spread_by_mass_and_no_cluster_gives_more_than_it_has():
     assert apportion(np.array([60, 30, 10]), np.array([9, 9, 9]), 10).tolist() == [6, 3, 1]
     assert apportion(np.array([60, 30, 10]), np.array([2, 9, 9]), 10).tolist() == [2, 6, 2]
-    assert apportion(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no more to ask about
+    assert apportion(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no other rows to suggest
     assert apportion(np.array([1, 1, 1]), np.array([9, 9, 9]), 2).tolist() == [1, 1, 0]  # ties: the lower cluster
 
 

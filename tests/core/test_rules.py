@@ -110,7 +110,7 @@ def test_the_table_of_options_in_the_documentation_is_the_registrys() -> None:
     assert f"\n\n{render_options()}\n" in (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
 
 
-# A rule of a user's own
+# A user's own rule
 
 
 def test_the_documentation_shows_the_toy_rule() -> None:
@@ -128,7 +128,7 @@ def crowd() -> np.ndarray:
 
 
 def expected(x: np.ndarray, labels: np.ndarray, eps: int) -> np.ndarray:
-    """Return who is kept by the toy rule, from its words alone."""
+    """Return the rows that the toy rule keeps, computed only from its description."""
     x16, kept = oracles.unit16(x), np.zeros(len(x), bool)
     for label, centroid in oracles.centroids_of_labels(x16, labels).items():
         own = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""Ready embeddings in one .npy file: shards, ids beside it, and files that do not fit."""
+"""Ready embeddings in one .npy file: shards, ids in files next to it, and files that do not fit."""
 
 from __future__ import annotations
 

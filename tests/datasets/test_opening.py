@@ -1,4 +1,4 @@
-"""Opening an input: what is no input, natural order, and every format on other file systems than the local one."""
+"""Opening an input: what cannot be an input, natural order, and every format on file systems that are not local."""
 
 from __future__ import annotations
 

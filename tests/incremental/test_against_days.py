@@ -1,4 +1,4 @@
-"""Days follow days on real workers, and each is decided as by the slow twin."""
+"""Several days are run one after the other on real workers, and each is decided as by the slow twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state that a run leaves for later ones: complete in itself, renewed by a replacement, never read if damaged."""
+"""The state that a run leaves for later runs is self-contained, renewed by a replacement, and never read if damaged."""
 
 from __future__ import annotations
 

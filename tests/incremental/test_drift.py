@@ -1,4 +1,4 @@
-"""How far new rows have drifted: the stability index, and the warning that clustering anew is due."""
+"""The drift of new rows: the stability index, and the warning to cluster again."""
 
 from __future__ import annotations
 

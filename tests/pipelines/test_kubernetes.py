@@ -1,7 +1,7 @@
-"""What starts Dask on Kubernetes: manifests, and a run by the command of a pod.
+"""The starter for Kubernetes: manifests, and a run with the command of a pod.
 
-There is no Kubernetes here. Manifests are checked against the schema that dask-kubernetes ships, and the pods that its
-operator makes of them are run as processes.
+The tests need no Kubernetes. Manifests are checked against the schema that dask-kubernetes ships, and the pods that its
+operator would create run as processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fairdedup.workers import LEAST_FILES
 
 
 def strict(schema: Any) -> Any:
-    """Return a schema that refuses fields it does not name: Kubernetes drops them without a word."""
+    """Return a schema that refuses unknown fields, which Kubernetes drops silently."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -44,7 +44,7 @@ def strict(schema: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    """Check by the schema of a DaskCluster's spec, as dask-kubernetes installs it in Kubernetes."""
+    """Check a manifest against the schema of a DaskCluster that dask-kubernetes installs in Kubernetes."""
     folder = importlib.resources.files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds"
     definition = yaml.load((folder / "daskcluster.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
     (version,) = definition["spec"]["versions"]
@@ -141,7 +141,7 @@ def test_the_scheduler_s_pod_starts_by_a_command_of_this_dask():
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """Stands for a Kubernetes that has no Dask operator."""
+    """Replaces a Kubernetes without the Dask operator."""
 
     answers: ClassVar[dict[str, Any]] = {
         "/version": {"gitVersion": "v1.33.0"},

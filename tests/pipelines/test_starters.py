@@ -1,4 +1,4 @@
-"""What the starters of Slurm, Kubernetes and GPUs share: their YAML files, and mistakes that start nothing."""
+"""The starters of Slurm, Kubernetes and GPUs read YAML files, and a mistake starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curation of a run: conditions on metadata, takedowns, rows always kept, a column to prefer; nothing stays behind."""
+"""Curation of a run: conditions on metadata, takedowns, protected rows, a preferred column; no trace of an earlier one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def iterate_ids(*rows: int) -> str:
 
 
 def expected(decided: Decided, rule: str, keep: float, **options: object) -> tuple[oracles.Problem, oracles.Decision]:
-    """Return the twin's problem over the rows that were decided, and its decision at the eps that was found."""
+    """Return the twin's problem over the rows of the decisions, and its decision at the run's eps."""
     every = np.delete(np.arange(240), list(UNUSABLE))
     places = np.searchsorted(every, decided.decisions["row"].to_numpy())
     labels = oracles.assign(decided.unit, decided.centroids)

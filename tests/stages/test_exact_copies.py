@@ -1,4 +1,4 @@
-"""Exact copies of image files share one forward pass, in a shard and across; a resumed run has the same bytes."""
+"""Exact copies of image files share one forward pass, within and across shards; a resumed run has the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairdedup.stages.exact_copies import find_copies
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import write_array
 
-# shard -> seeds of its pictures; a seed that stands twice is the same file. -1 cannot be decoded.
+# shard -> seeds of its pictures; equal seeds give equal files. -1 cannot be decoded.
 PICTURES = [[0, 10, 20, 10, -1], [30, 0, 40, 0, -1], [40, 50, 20, 60, 50]]
 
 
@@ -32,7 +32,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(copied: Path, weights: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return a run over the pictures, and what it said."""
+    """Return a run over the pictures, and what it printed."""
     out = tmp_path_factory.mktemp("run") / "run"
     ended = done(*asked(copied, weights, scheduler), "--out", out)
     return out, ended.err
@@ -44,7 +44,7 @@ def asked(copied: Path, weights: Path, scheduler: str) -> tuple[object, ...]:
 
 
 def test_the_saving_is_told(run):
-    # 10 and 50 stand twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
+    # 10 and 50 occur twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
     told = re.search(r"^(\d+) exact copies; each is embedded once$", run[1], re.M)
     assert told and int(told[1]) == 7
 

@@ -1,4 +1,4 @@
-"""`fairdedup replace`: who takes the place of a sample that has vanished, and what an interrupted one leaves."""
+"""`fairdedup replace`: the samples that replace lost ones, and what an interrupted replacement leaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RULES = [
 
 @pytest.fixture
 def take_out(again, scheduler, tmp_path):
-    """Take ids out of the copy."""
+    """Replace samples of the copy by their ids."""
 
     def replace(ids: list[str], *flags: object) -> None:
         (tmp_path / "gone.txt").write_text("\n".join(ids))
@@ -33,7 +33,7 @@ def take_out(again, scheduler, tmp_path):
 
 
 def by_hand(decided: Decided, before: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """Return the decisions that must be left, by loops over rows."""
+    """Return the expected decisions after a replacement, by loops over rows."""
     place = {row: k for k, row in enumerate(before["row"])}
     lines = {line.row: line._asdict() for line in before.itertuples()}
     gone = {row for row, line in lines.items() if line["id"] in ids}
@@ -74,7 +74,7 @@ def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     before, rejected = decided.decisions, table(again / "rejected")
     rng = np.random.default_rng(3)
     ids = [i for i in before["id"] if rng.random() < share]
-    if share == 0.3:  # a kept one with all for whom it stands
+    if share == 0.3:  # a kept row with all rows that it represents
         ids += before["id"][before["representative"] == before.loc[before["kept"], "row"].iloc[0]].tolist()
     take_out([*ids, "k7"])
     expected = by_hand(decided, before, ids)
@@ -197,7 +197,7 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
              "--scheduler", scheduler, "--quiet")  # fmt: skip
     first = Decided(again).decisions
     take_out(first["id"][first["kept"]].tolist()[:6])
-    second = Decided(again).decisions  # some of those that were promoted vanish as well
+    second = Decided(again).decisions  # some of the promoted samples are lost as well
     take_out(second["id"][second["kept"]].tolist()[:6])
     expected, known = product(again), manifest(again)
     assert [line["gone"] for line in known["replaced"]] == [6, 6]

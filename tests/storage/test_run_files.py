@@ -1,4 +1,4 @@
-"""Files of a run are whole or not there; a record vouches for its shard, and a damaged one for nothing."""
+"""Files of a run are complete or absent; a record certifies the files of its shard, unless it is damaged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-# Whole or not there
+# Complete or absent
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):

@@ -1,4 +1,4 @@
-"""A run from and to an object store is the local run, whatever the network does, and writes no credentials."""
+"""A run from and to an object store gives the bytes of a local run, whatever the network does, and no credentials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from fairdedup.storage.run_files import BLOCK
 def test_a_job_from_and_to_a_store_gives_the_local_run_s_bytes(store: Store, job: Job, tmp_path: Path) -> None:
     same_product(store, job.remote, job.local, tmp_path / "got")
     got, local = manifest(tmp_path / "got"), manifest(job.local)
-    # The state holds the name of its own run's folder.
+    # The state contains the name of its run's folder.
     own = {name: sealed for name, sealed in local["files"].items() if name != "state/state.json"}
     assert {name: got["files"][name] for name in own} == own
     assert {name: got[name] for name in ("counts", "eps", "guarantees", "clusters", "shares")} == {
@@ -87,7 +87,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         offsets = np.load(tmp_path / "run" / "clusters" / f"offsets_{number}.npy")
         first = 128 + 32 * offsets  # the bytes of each cluster: a header of 128, rows of 16 numbers of 2
         own = [r.range for r in requests[:decided] if r.key == f"bucket/ranges/clusters/vectors_{number}.npy"]
-        # The check of what is there goes through the file; tasks read headers, and ranges of clusters.
+        # The check of existing files reads the whole file; tasks read headers, and ranges of clusters.
         ranges = [tuple(map(int, found.groups())) for r in own if (found := re.fullmatch(r"bytes=(\d+)-(\d+)", r))]
         of_tasks = [(a, b + 1) for a, b in ranges if a >= 128]
         assert of_tasks
