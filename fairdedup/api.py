@@ -1,6 +1,6 @@
-"""`deduplicate()`: the whole decision in memory, by the same code that the pipeline runs over files.
+"""`deduplicate()`: the whole decision in memory, by the same code that the command line runs over files.
 
-This module checks and converts what the caller gives, and puts the decisions into a table. It never decides itself.
+This module checks and converts the arguments, and returns the decisions as a table. It never decides a row itself.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class Result:
     kept : ndarray
         IDs of the kept samples, in input order.
     decisions : pandas.DataFrame
-        A line for each valid row, in input order: row, id, cluster, neighbourhood (the row of the leader of the step
-        that visited it), kept, representative (row of the kept sample that stands for it; a kept sample is its own, a
-        re-admitted one keeps the one for which it was removed, -1 is none), similarity (to the representative),
-        centroid_similarity, readmitted.
+        A line for each valid row, in input order, with the columns row, id, cluster, neighbourhood (row of the leader
+        of the step that visited it), kept, representative (row of the kept sample that represents it: itself if it is
+        kept, the sample it was removed for if it is re-admitted, -1 for none), similarity (to the representative),
+        centroid_similarity and readmitted.
     rejected : pandas.DataFrame
-        A line for each row that could not be used: row, id, reason.
+        A line for each row that could not be used, with the columns row, id and reason.
     eps : float or None
         Two samples of a cluster are duplicates when their cosine is above 1 - eps; None for the rule `random`.
     counts : dict
-        Number of rows: input, valid, kept, removed, rejected, readmitted; and of clusters.
+        Number of rows: input, valid, kept, removed, rejected, readmitted; and number of clusters.
     guarantees : dict
-        What was checked of this result, re-admitted rows aside: ``no_two_kept_are_duplicates`` (of a cluster) and
-        ``every_removed_has_a_kept_representative`` (with cosine above 1 - eps).
+        Whether the guarantees hold for this result, apart from re-admitted rows: ``no_two_kept_are_duplicates`` (in a
+        cluster) and ``every_removed_has_a_kept_representative`` (with a cosine above 1 - eps).
     warnings : list of str
-        What the user should know of the result.
+        What the user should know about the result.
     """
 
     kept: NDArray[Any]
@@ -106,12 +106,12 @@ def deduplicate(
     Parameters
     ----------
     embeddings : array-like of shape (n, d)
-        NumPy, torch, pandas or Arrow (a list column); any length but zero. They are scaled to unit length and rounded
-        to float16 first. Rows with a value that is not finite, and zero rows, are rejected.
+        Vectors of any length, from NumPy, torch, pandas or Arrow (a list column). They are scaled to unit length and
+        rounded to float16 first. Zero rows, and rows with a value that is not finite, are rejected.
     keep : float, optional
-        Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Give exactly one of keep, at_most and eps.
+        Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Exactly one of keep, at_most and eps must be given.
     at_most : float, optional
-        Keep at most that fraction; in (0, 1]. Nothing is re-admitted.
+        Keep at most this fraction of the valid rows; in (0, 1]. Nothing is re-admitted.
     eps : float, optional
         Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths,
         0 to 2.
@@ -122,18 +122,18 @@ def deduplicate(
         Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
         vectors of pictures that the attribute does not apply to.
     ids : array-like of shape (n,), optional
-        Unique keys; the row numbers if not given.
+        Unique ids; the row numbers if not given.
     clusters : int, "auto" or array-like of shape (n,)
-        Number of clusters, or the labels (integers >= 0) of a clustering that you already have.
+        Number of clusters, or the labels (integers >= 0) of an existing clustering.
     seed : int
         Seed of the clustering and of the random rules.
     cover : bool
         Whether a kept sample removes only its own neighbours: then every removed row has a kept duplicate, and no two
         kept rows of a cluster are duplicates.
     start : {"cluster", "zero"}
-        `fairdedup`: start concept sums from the cluster's mean similarity, or from zero.
+        `fairdedup`: whether concept sums start from the cluster's mean similarity, or from zero.
     calibrate : {"none", "zscore"}
-        `fairdedup`: standardise the similarity to each concept over the data set first, or not.
+        `fairdedup`: whether the similarity to each concept is standardised over the data set first.
     target : {"uniform", "data"} or mapping attribute -> {concept: share}
         `balanced`: shares to aim at.
     temperature : float, "auto" or mapping attribute -> float
@@ -141,20 +141,21 @@ def deduplicate(
     reserve : float
         `balanced`: share of the kept count that is reserved for rare rows of all clusters; 0 to 0.3.
     prefer : array-like of shape (n,), optional
-        `prefer`: numbers, of which the highest of a neighbourhood is kept; missing ones (NaN) come last.
+        `prefer`: numbers; the row with the highest of a neighbourhood is kept. Missing ones (NaN) come last.
     always_keep : array-like, optional
         IDs, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates are removed first.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains. What follows it does not depend on it.
+        Device on which k-means trains. Nothing else depends on it.
 
     Returns
     -------
     Result
+        The kept ids, and every decision.
 
     Raises
     ------
     UserError
-        (a ValueError) In one line: what is wrong, where, and a remedy.
+        If an argument is wrong. It is a ValueError, whose message of one line says what, where, and a remedy.
 
     References
     ----------
@@ -185,7 +186,7 @@ def deduplicate(
         raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
     if (prefer is not None) != known_rule.needs_column:
         raise UserError(
-            f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` being numbers of shape (n,)"
+            f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` as numbers of shape (n,)"
         )
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
@@ -207,7 +208,7 @@ def deduplicate(
 
 
 def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
-    """Return the prototypes, which must have the embeddings' dimension."""
+    """Return the prototypes; refuse those that do not have the dimension of the embeddings."""
     if prototypes is None:
         return None
     concepts = Prototypes.of(prototypes)
@@ -240,12 +241,12 @@ def _make_result(given: RowInputs, parts: Sequence[ClusterInMemory], decision: D
         eps=None if decision.eps is None else decision.eps / EPS_UNIT,
         counts=counts,
         guarantees=decision.guarantees,
-        warnings=[*_warn_of_rejected(given), *decision.warnings],
+        warnings=[*_warn_about_rejected(given), *decision.warnings],
     )
 
 
-def _warn_of_rejected(given: RowInputs) -> list[str]:
-    """Return a warning where rows that are always kept cannot be used."""
+def _warn_about_rejected(given: RowInputs) -> list[str]:
+    """Return a warning if rows that should always be kept cannot be used."""
     if given.protected is None:
         return []
     lost = np.flatnonzero((given.reasons != 0) & given.protected)

@@ -1,6 +1,6 @@
-"""What `deduplicate()` accepts, as arrays: NumPy, torch, pandas and Arrow in, or one line that says what is wrong.
+"""Converts the arguments of `deduplicate()` from NumPy, torch, pandas and Arrow to arrays, or says what is wrong.
 
-Conversions only: nothing here changes a value, except for the widening of integers and of half precision.
+It never changes a value, except that integers and half precision are widened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ def as_matrix(embeddings: Any) -> NDArray[np.floating]:
     Parameters
     ----------
     embeddings : array-like of shape (n, d)
-        Floats or integers; rows may also be the entries of a list, of a pandas series or of an Arrow list column.
+        Floats or integers. Rows may also be the entries of a list, a pandas series or an Arrow list column.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float16, float32 or float64
 
     Raises
     ------
@@ -54,7 +58,7 @@ def _stack(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_arrow(column: Any) -> NDArray[Any]:
-    """Return an Arrow list column, or a table with just one column, as a matrix."""
+    """Return an Arrow list column, or a table with a single column, as a matrix."""
     import pyarrow as pa
 
     if isinstance(column, (pa.Table, pa.RecordBatch)):
@@ -73,7 +77,9 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     values = column.flatten()
     lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
     if len(lengths) != 1:
-        raise UserError(f"the Arrow lists have {lengths.min()} to {lengths.max()} values: all must have the same")
+        raise UserError(
+            f"the Arrow lists have {lengths.min()} to {lengths.max()} values: all must have the same length"
+        )
     return values.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
 
 
@@ -83,14 +89,14 @@ def as_ids(ids: Any, n: int) -> NDArray[Any]:
     Parameters
     ----------
     ids : array-like of shape (n,), or None
-        NumPy, pandas or Arrow.
+        IDs from NumPy, pandas or Arrow.
     n : int
         Number of rows.
 
     Raises
     ------
     UserError
-        If there is not exactly one for each row, or one is a duplicate.
+        If there is not exactly one id for each row, or one is a duplicate.
     """
     if ids is None:
         return np.arange(n)
@@ -118,7 +124,7 @@ def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
     Raises
     ------
     UserError
-        If there is not exactly one such integer for each row.
+        If there is not exactly one label for each row, or a label is not such an integer.
     """
     if type(labels).__module__.partition(".")[0] == "torch":
         labels = labels.detach().cpu().numpy()
@@ -172,7 +178,7 @@ def as_mask(always_keep: Any, names: NDArray[Any]) -> NDArray[np.bool_]:
     Raises
     ------
     UserError
-        If it is a mask of another shape, or no row has one of the ids.
+        If it is a mask of another shape, or an id is not that of a row.
     """
     array = np.asarray(always_keep)
     if array.dtype == bool and array.size:
@@ -184,5 +190,5 @@ def as_mask(always_keep: Any, names: NDArray[Any]) -> NDArray[np.bool_]:
     if unknown.any():
         first = given[int(np.argmax(unknown))]
         first = first.item() if isinstance(first, np.generic) else first
-        raise UserError(f"`always_keep` names {first!r}, the id of no row: give ids of the data")
+        raise UserError(f"`always_keep` names {first!r}, which is not the id of a row: give ids of the data")
     return pd.Index(names).isin(given)

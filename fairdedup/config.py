@@ -1,4 +1,7 @@
-"""The configuration of a run: reads the YAML file, puts the flags over it, and checks every value."""
+"""The configuration of a run: reads the YAML file, overrides it with the flags, and checks every value.
+
+It checks options alone, never the data or the run directory.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,29 @@ from fairdedup.storage.object_stores import as_path, check_local, check_url, che
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
-LARGEST_EPS = 2.0001  # every two samples are duplicates
-EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides all of its set in the file
+LARGEST_EPS = 2.0001  # at this eps, every two samples are duplicates
+EXCLUSIVE = (
+    {"keep", "at_most", "eps"},
+    {"scheduler", "workers"},
+)  # a flag overrides all options of its set in the file
 
 
 def parse_memory(value: Any) -> str:
-    """Return an amount of memory, as "4GiB", without blanks.
+    """Return an amount of memory without blanks, such as "4GiB".
+
+    Parameters
+    ----------
+    value : str
+        A number above 0 and its unit, KB to TiB.
 
     Raises
     ------
     ValueError
-        If it is none, or has no unit.
+        If the value is anything else.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]i?B)", str(value), re.IGNORECASE)
     if not match or not float(match[1]):
-        raise ValueError("must be an amount of memory, as 4GiB")
+        raise ValueError("must be an amount of memory, such as 4GiB")
     return match[1] + match[2]
 
 
@@ -58,7 +69,7 @@ MemoryOrAuto = Annotated[str, BeforeValidator(_parse_memory_or_auto)]
 
 
 def _refuse_bool(value: Any) -> Any:
-    """Refuse `true` and `false`, which Python takes for 1 and 0."""
+    """Refuse `true` and `false`, which Python reads as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -69,7 +80,7 @@ Whole = Annotated[int, BeforeValidator(_refuse_bool)]
 
 
 def _parse_place(value: Any) -> Path:
-    """Return a path, or the path that a URL names."""
+    """Return the path that a text or a URL names."""
     if not isinstance(value, str | Path):
         raise ValueError("must be a path")
     if value == "":
@@ -88,12 +99,12 @@ def _check_rule(value: str) -> str:
 
 
 def flag(name: str) -> str:
-    """Return the flag of an option: "--at-most" of "at_most"."""
+    """Return the flag of an option: "--at-most" for "at_most"."""
     return f"--{name.replace('_', '-')}"
 
 
 class RunConfig(BaseModel):
-    """Every option of a run; the names are those of the flags, with underscores."""
+    """All options of a run. The names are those of the flags, with underscores; `--help` describes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -164,22 +175,24 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_amount(self) -> RunConfig:
-        """Refuse several amounts to keep, and one that is out of range."""
+        """Refuse more than one amount to keep, and an amount that is out of range."""
         given = [flag(name) for name in ("keep", "at_most", "eps") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other. Give one of --keep, --at-most or --eps.")
         for name in ("keep", "at_most"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                remedy = f"For {value:g} %, write {value / 100:g}." if 1 < value <= 100 else "Write a fraction, as 0.5."
+                remedy = (
+                    f"For {value:g} %, write {value / 100:g}." if 1 < value <= 100 else "Write a fraction, such as 0.5."
+                )
                 raise ValueError(f"{flag(name)} must be in (0, 1]; got {value:g}. {remedy}")
         if self.eps is not None and not 0 <= self.eps <= LARGEST_EPS:
-            raise ValueError(f"--eps must be between 0 (removes nothing) and 2, as 0.05; got {self.eps:g}.")
+            raise ValueError(f"--eps must be between 0 (removes nothing) and 2, such as 0.05; got {self.eps:g}.")
         return self
 
     @model_validator(mode="after")
     def _check_prefer(self) -> RunConfig:
-        """Refuse a column to prefer without its rule, and the rule without its column."""
+        """Refuse a preferred column without the rule that reads it, and the rule without a column."""
         needs_column = find_rule(self.rule).needs_column
         if self.prefer is not None and not needs_column:
             implied = rule_for_column().name
@@ -187,13 +200,17 @@ class RunConfig(BaseModel):
                 f"--prefer works only with --rule {implied}; got --rule {self.rule}. Leave one of them out."
             )
         if self.prefer is None and needs_column:
-            raise ValueError(f"--rule {self.rule} needs --prefer COLUMN. Name a column of numbers, as --prefer width.")
+            raise ValueError(
+                f"--rule {self.rule} needs --prefer COLUMN. Name a column of numbers, such as --prefer width."
+            )
         return self
 
     @model_validator(mode="after")
     def _check_workers(self) -> RunConfig:
         if self.scheduler and self.workers:
-            raise ValueError("--scheduler and --workers exclude each other: a scheduler has its own workers.")
+            raise ValueError(
+                "--scheduler and --workers exclude each other: a scheduler has its own workers. Leave --workers out."
+            )
         return self
 
 
@@ -213,14 +230,14 @@ STAGE_KEYS = {
 
 
 def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
-    """Read the YAML file, put the flags over it, and check every value.
+    """Read the YAML file, override it with the flags, and check every value.
 
     Parameters
     ----------
     file : Path or None
-        The YAML file. None: ``fairdedup.yaml`` in the current folder, if it exists.
+        The YAML file. None means ``fairdedup.yaml`` in the current folder, if it exists.
     flags : dict
-        What was given on the command line. None means that an option was not given.
+        Values of the flags by name of the option. None means that a flag was not given.
 
     Raises
     ------
@@ -231,7 +248,7 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     known = {} if place is None else read_yaml(place)
     given = {name: value for name, value in flags.items() if value is not None}
     overridden = {name for names in EXCLUSIVE if names & set(given) for name in names}
-    if "against" in given:  # the earlier runs set eps, and no fraction is kept
+    if "against" in given:  # the earlier runs set eps, and a fraction cannot be kept exactly
         overridden |= {"keep", "eps"}
     known = {name: value for name, value in known.items() if name not in overridden}
     if "prefer" in given and "rule" not in given:
@@ -249,16 +266,21 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the keys of a YAML file, with underscores.
 
+    Parameters
+    ----------
+    file : Path
+        A YAML file.
+
     Raises
     ------
     UserError
-        If it cannot be read, is not a YAML file of keys, or has a key in both its spellings.
+        If it cannot be read, is not a YAML file with keys, or has a key with dashes and with underscores.
     """
     try:
         known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"--config {file}: {error.strerror}. Give a YAML file.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: wrong bytes, or a 13th month
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date with a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
         raise UserError(f"--config {file} is not valid YAML {where}. Fix it.") from None
@@ -286,15 +308,15 @@ def first_error(
     Parameters
     ----------
     error : ValidationError
-        What pydantic raised.
+        Error that pydantic raised.
     place : Path or None
-        The file that the values come from, except those in `given`.
+        File that the values come from, except those in `given`.
     given : collection of str
         Names of the values that were flags.
     model : type
-        The model that the values were read as.
+        Model that was validated.
     documented : str
-        Where all its keys are listed.
+        Where all keys of the model are listed.
     """
     found = error.errors()[0]
     message = str(found["msg"]).removeprefix("Value error, ")

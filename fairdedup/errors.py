@@ -1,4 +1,4 @@
-"""The errors that fairdedup raises on purpose. Each message is one line: what, where, and a remedy."""
+"""The errors that fairdedup raises on purpose. Each message is one line: what is wrong, where, and a remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
 
 
 class FairdedupError(Exception):
-    """Something failed for good. The message names the place and the reason (exit code 1)."""
+    """Base class: something failed for good. The message names the place and the reason (exit code 1)."""
 
 
 class UserError(FairdedupError, ValueError):
@@ -18,14 +18,14 @@ class UserError(FairdedupError, ValueError):
 
 
 def flags_for_parameters(message: str, options: Collection[str]) -> str:
-    """Replace parameters of Python in a message by the flags of the command line.
+    """Replace Python parameters in a message by flags of the command line.
 
     Parameters
     ----------
     message : str
-        A message in which parameters are written in backquotes, as "`at_most=0.5`" or "`at_most`".
+        A message in which parameters are in backquotes, such as "`at_most=0.5`" or "`at_most`".
     options : collection of str
-        Names of parameters that are flags too. Other text in backquotes stays as it is.
+        Names of the parameters that are flags too. Other text in backquotes is not changed.
 
     Returns
     -------
@@ -47,12 +47,12 @@ def flags_for_parameters(message: str, options: Collection[str]) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text as one line, with characters that control a terminal spelt out, as ``\x1b``."""
+    r"""Return a text as one line, with control characters escaped, such as ``\x1b``."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split("\n")))
 
 
 def is_text(name: str) -> bool:
-    """Return whether a name can be stored as UTF-8. File names can contain other bytes."""
+    """Tell whether a name can be stored as UTF-8. File names can contain other bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What `deduplicate()` holds in memory: the checked rows, a part for each cluster, and threads to map over them."""
+"""What `deduplicate()` computes on: the checked rows, a part for each cluster, and threads to map over parts."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from fairdedup.core.similarity import unit_float16
 
 @dataclass(frozen=True)
 class RowInputs:
-    """What the caller gave, checked and converted; n rows, of which v are valid.
+    """Arguments of the caller, checked and converted: n rows, of which v are valid.
 
     Attributes
     ----------
     names : ndarray of shape (n,)
-        IDs.
+        IDs of the rows.
     reasons : ndarray of shape (n,), int8
         Code of the reason why a row is rejected; 0 where it is valid.
     rows : ndarray of shape (v,), int64
-        The valid rows.
+        Positions of the valid rows.
     unit : ndarray of shape (v, d), float16
-        Their unit vectors.
+        Unit vectors of the valid rows.
     protected : ndarray of shape (n,), bool, or None
-        Rows that are always kept.
+        Mask of the rows that are always kept.
     values : ndarray of shape (n,), int64, or None
-        Column that the rule `prefer` compares.
+        Values that the rule `prefer` compares.
     """
 
     names: NDArray[Any]
@@ -49,20 +49,20 @@ class RowInputs:
 
 @dataclass
 class ClusterInMemory:
-    """One cluster of embeddings in memory: a `Part` of one cluster.
+    """A `Part` in memory that has one cluster.
 
     Attributes
     ----------
     given : RowInputs
-        All rows.
+        Rows of all clusters.
     number : int
         Number of the cluster.
     index : ndarray of shape (m,), int64
-        Its rows, as positions among the valid ones.
+        Rows of the cluster, as positions among the valid rows.
     centroid : ndarray of shape (d,), float16
         Unit vector.
     memo : dict
-        What a pass leaves for the next one.
+        Cache that a pass leaves for the next one.
     """
 
     given: RowInputs
@@ -90,7 +90,13 @@ class ClusterInMemory:
 
 
 class Threads:
-    """Maps over clusters in threads, largest first; each product then takes one thread."""
+    """A `MapParts` that maps over clusters in threads, the largest cluster first.
+
+    Parameters
+    ----------
+    workers : int
+        Number of threads. While they run, each matrix product takes one thread.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -98,7 +104,7 @@ class Threads:
     def __call__(
         self, step: str, function: Callable[..., Any], parts: Sequence[ClusterInMemory], *args: Any
     ) -> list[Any]:
-        """Apply ``function(part, *args)`` to each part, and return the results in their order."""
+        """Return ``function(part, *args)`` of each part, in the order of the parts."""
         if len(parts) < 2 * self.workers or self.workers == 1:
             return [function(part, *args) for part in parts]
         order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
@@ -108,7 +114,24 @@ class Threads:
 
 
 def read_inputs(vectors: NDArray[np.floating], ids: Any, always_keep: Any, prefer: Any) -> RowInputs:
-    """Check and convert what there is for each row."""
+    """Check and convert the arguments that have an entry for each row.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, d), float
+        Vectors of any length.
+    ids : array-like of shape (n,), or None
+        Unique ids; the row numbers if None.
+    always_keep : array-like or None
+        IDs, or a mask of shape (n,).
+    prefer : array-like of shape (n,), or None
+        Numbers.
+
+    Raises
+    ------
+    UserError
+        If an argument does not fit the rows.
+    """
     n = len(vectors)
     names = as_ids(ids, n)
     values = None if prefer is None else to_ordered_integers(as_numbers(prefer, n))
@@ -137,7 +160,24 @@ def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16
 
 
 def make_parts(given: RowInputs, clusters: Any, seed: int, device: str) -> list[ClusterInMemory]:
-    """Cluster the valid rows, or take the given labels, into a part for each cluster."""
+    """Return a part for each cluster of the valid rows.
+
+    Parameters
+    ----------
+    given : RowInputs
+        The rows.
+    clusters : int, "auto" or array-like of shape (n,)
+        Number of clusters, or the label of each row.
+    seed : int
+        Seed of the clustering.
+    device : {"auto", "cpu", "cuda"}
+        Device on which k-means trains.
+
+    Raises
+    ------
+    UserError
+        If the number of clusters or the labels do not fit the rows.
+    """
     rows, unit = given.rows, given.unit
     if not len(rows):
         return []

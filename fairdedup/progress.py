@@ -1,6 +1,6 @@
 """Progress of each stage: bars with counts, rate and ETA on a terminal, otherwise plain lines or JSON lines.
 
-It also remembers how many rows each stage handled and how long it took, for run.json.
+It also records the rows and seconds of each stage, for run.json. It never writes to stdout.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.text import Text
 
 from fairdedup.errors import visible
 
-LINE_EVERY = 5.0  # seconds between plain lines
+LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
 
 
@@ -45,7 +45,7 @@ def _format_rate(rate: float) -> str:
 
 
 class StageProgress:
-    """Shows one stage after the other, and remembers what each took.
+    """Shows one stage after the other, and records their rows and seconds.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class StageProgress:
             self._bars.stop()
 
     def say(self, line: str) -> None:
-        """Print one line above the bars."""
+        """Print one line above the bars, or log it as the event "message"."""
         if self.log_json:
             self.log("message", text=line)
             return
@@ -103,18 +103,36 @@ class StageProgress:
         console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def log(self, event: str, **values: Any) -> None:
-        """Write an event as one line of JSON, if `log_json` is set."""
+        """Write an event as one line of JSON, if `log_json` is set.
+
+        Parameters
+        ----------
+        event : str
+            Name of the event.
+        **values
+            Its values, which JSON can represent.
+        """
         if self.log_json:
             line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
             sys.stderr.write(json.dumps(line) + "\n")
             sys.stderr.flush()
 
     def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
-        """Return a context that counts one pass of a stage, over a total of rows or shards."""
+        """Return a context that counts and times one pass of a stage.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage.
+        total : int
+            Number of rows, shards or tasks of the pass.
+        unit : str
+            What is counted: "rows", "shards" or "task".
+        """
         return Stage(self, name, total, unit)
 
     def show(self, stage: Stage) -> None:
-        """Show how far a pass of a stage is."""
+        """Show the progress of a pass of a stage."""
         if self.live:
             self._show_bar(stage)
             return
@@ -164,13 +182,13 @@ class Stage:
     Attributes
     ----------
     done, total : int
-        Rows or shards that are done, and all of them.
+        Number of rows or shards that are done, and of all.
     unit : str
         What is counted: "rows", "shards" or "task".
     rows : int
-        If shards are counted: rows that are done, including those of unfinished shards.
+        If shards are counted: number of rows that are done, including those of unfinished shards.
     started : float
-        When the pass started, by the monotonic clock.
+        Start of the pass, by the monotonic clock, in seconds.
     """
 
     def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
@@ -186,7 +204,7 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """What follows the counts: the unit, and for shards the number of rows that are done."""
+        """Text after the counts: the unit, and for shards the number of rows that are done."""
         return f"{self.unit}, {self.rows:,} rows" if self.rows else self.unit
 
     def report(self, rows: int) -> None:

@@ -233,7 +233,7 @@ def _from_table(table: pa.Table, file: Path) -> pa.Table | Prototypes:
         for name, rows in grouped.items()
     }
     temperatures = {name: rows.temperature for name, rows in grouped.items() if rows.temperature is not None}
-    return Prototypes.of(vectors).at(temperatures)
+    return Prototypes.of(vectors).with_temperatures(temperatures)
 
 
 def _rows_of(table: pa.Table, dtype: type[np.floating[Any]]) -> Iterable[_Row]:

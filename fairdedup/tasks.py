@@ -1,6 +1,6 @@
-"""How stages hand work to whoever runs it: a task, the `Submit` protocol, and one helper that maps over groups.
+"""How stages submit work: a task, the `Submit` protocol, and a helper that maps a function over groups.
 
-Stages know this module alone. `workers.py` implements `Submit` on Dask; tests implement it by a loop.
+Stages depend on this module and never on Dask. `workers.py` implements `Submit` on Dask, tests implement it by a loop.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
-ROWS_TOPIC = "fairdedup-rows"  # Dask topic on which a running task reports the rows that it has done
+ROWS_TOPIC = "fairdedup-rows"  # Dask topic on which a running task reports how many rows are done
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Task:
     Attributes
     ----------
     arguments : tuple
-        Positional arguments of the call. They travel to a worker, so they must be picklable.
+        Positional arguments of the call. They are sent to a worker, so they must be picklable.
     rows : int or None
-        Rows that the task handles, for the progress bar; None where only the work itself tells.
+        Number of rows that the task handles, for the progress bar; None if it is not known before.
     name : str
-        What the task is about, for the error message of a task that fails; empty to number it.
+        Name of what the task handles, for error messages; if empty, they give the number of the task.
     work : float or None
-        Cost relative to the other tasks, if it is not proportional to `rows`. The costliest task starts first.
+        Relative cost of the task, if it is not proportional to `rows`. The costliest task starts first.
     """
 
     arguments: tuple[Any, ...]
@@ -44,10 +44,11 @@ class Submit(Protocol):
         Parameters
         ----------
         stage : str
-            The name that progress shows.
+            Name that progress shows.
         function : callable
             A module-level function, so that it can be pickled.
         tasks : sequence of Task
+            Arguments of the calls.
 
         Returns
         -------
@@ -57,7 +58,7 @@ class Submit(Protocol):
         Raises
         ------
         FairdedupError
-            The error that a task raised on purpose, or one that names the task that failed for good.
+            If a task raises it, or fails for good; then the message names the task.
         """
         ...
 
@@ -67,7 +68,7 @@ class HasRows(Protocol):
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """Name for error messages."""
         ...
 
     @property
@@ -79,5 +80,19 @@ class HasRows(Protocol):
 def map_groups(
     submit: Submit, stage: str, function: Callable[..., Result], groups: Sequence[HasRows], *shared: Any
 ) -> list[Result]:
-    """Call ``function(group, *shared)`` for each group of shards and return the results in order."""
+    """Call ``function(group, *shared)`` for each group of shards and return the results in order.
+
+    Parameters
+    ----------
+    submit : Submit
+        Runs the tasks.
+    stage : str
+        Name that progress shows.
+    function : callable
+        A module-level function, so that it can be pickled.
+    groups : sequence of HasRows
+        Groups to map over.
+    *shared
+        Further arguments of every call.
+    """
     return submit(stage, function, [Task((group, *shared), group.input, group.name) for group in groups])

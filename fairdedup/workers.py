@@ -1,6 +1,6 @@
-"""Dask workers, of a local cluster or of a scheduler that is named. They run the tasks of the stages.
+"""Dask workers, started on this machine or reached through a scheduler. They run the tasks of the stages.
 
-Nothing here knows what a task does, or decides anything about the data.
+This module never looks into a task, and never decides anything about the data.
 """
 
 from __future__ import annotations
@@ -22,45 +22,51 @@ from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 
-RETRIES = 2  # of a task whose worker was lost
-WORKER_THREADS = 1  # the result of an encoder may depend on its threads, but not on the number of workers
-PRELOAD = "fairdedup.workers"  # for `dask worker --preload`, wherever workers are started: see `dask_setup`
-DASHBOARD = "127.0.0.1:0"  # visible from this machine only, at any free port
-ANSWER_WITHIN = 10.0  # seconds that a scheduler has to answer
-FILES, LEAST_FILES = 4096, 256  # open files that are requested, and that are needed
+RETRIES = 2  # how often a task is tried again after its worker was lost
+WORKER_THREADS = 1  # an encoder's result may depend on its threads; it never depends on the number of workers
+PRELOAD = "fairdedup.workers"  # pass this module to `dask worker --preload`: see `dask_setup`
+DASHBOARD = "127.0.0.1:0"  # reachable from this machine only, on any free port
+ANSWER_WITHIN = 10.0  # seconds to wait for the answer of a scheduler
+RESUME = "run the same command to resume"
+FILES, LEAST_FILES = 4096, 256  # limit of open files: what is requested, and what is needed
 
 
 @contextmanager
-def held_back(ignored: bool = False) -> Iterator[None]:
-    """Delay an interrupt (Ctrl-C) until the block ends: half-made futures would print tracebacks.
+def delay_interrupts(ignored: bool = False) -> Iterator[None]:
+    """Delay an interrupt (Ctrl-C) until the block ends; one in the middle of Dask's code would print tracebacks.
 
     Parameters
     ----------
     ignored : bool
-        Ignore it instead. Processes that the block starts inherit this and ignore it for good, so that only the command
-        decides when they end.
+        Ignore interrupts instead. Processes that the block starts inherit this and always ignore them, so only the
+        command decides when they end.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the block, if an interrupt was delayed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    handler = signal.SIG_IGN if ignored else lambda number, _: held.append(number)
+    delayed: list[int] = []
+    handler = signal.SIG_IGN if ignored else lambda number, _: delayed.append(number)
     before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if held:
+    if delayed:
         raise KeyboardInterrupt
 
 
 def allow_files() -> None:
-    """Let this process, and the workers that it starts, open enough files.
+    """Raise the limit of open files of this process and of the workers that it starts.
 
     Raises
     ------
     UserError
-        If the machine does not allow it: Dask would hang.
+        If the machine allows too few, since Dask would hang.
     """
     try:
         import resource
@@ -71,16 +77,18 @@ def allow_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < LEAST_FILES:
-        raise UserError(f"this process may open only {most} files. Raise the limit, as by `ulimit -n {FILES}`.")
+        raise UserError(
+            f"this process may open only {most} files. Raise the limit, for example with `ulimit -n {FILES}`."
+        )
 
 
 def dask_setup(worker: Any) -> None:
-    """Let a worker open enough files. Dask calls this in a preloaded module before the first task."""
+    """Raise the limit of open files of a worker. Dask calls this in a preloaded module before the first task."""
     allow_files()
 
 
-def outcome(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function on a worker. A mistake of the user is returned as a value, since a retry would not fix it."""
+def call_on_worker(function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it."""
     try:
         return function(*args)
     except UserError as error:
@@ -88,7 +96,7 @@ def outcome(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class Workers:
-    """A context that runs tasks on Dask. It starts or connects with the first task.
+    """A context that runs tasks on Dask. It starts a cluster, or connects to one, at the first task.
 
     Parameters
     ----------
@@ -99,13 +107,9 @@ class Workers:
     workers : int or None
         Number of processes of the local cluster. None means one per core.
     memory_limit : str
-        Memory of each of these processes, as "4GiB". "auto" divides the machine's memory among them. Dask kills a
+        Memory of each of these processes, such as "4GiB". "auto" divides the machine's memory among them. Dask kills a
         process that exceeds it, and its task is retried.
 
-    Raises
-    ------
-    UserError
-        If no scheduler answers at the address.
     """
 
     def __init__(
@@ -145,7 +149,7 @@ class Workers:
                 self.progress.say(f"waiting for a worker of {self.scheduler}. Start `dask worker {self.scheduler}`.")
                 client.wait_for_workers(1)
             return client
-        with held_back(ignored=True):
+        with delay_interrupts(ignored=True):
             self._cluster = LocalCluster(
                 n_workers=self.number,
                 threads_per_worker=WORKER_THREADS,
@@ -168,16 +172,18 @@ class Workers:
         Parameters
         ----------
         stage : str
-            The name that progress shows.
+            Name that progress shows.
         function : callable
-            A module-level function. If it reports rows on `ROWS_TOPIC` while it works, the bar moves before it ends.
+            A module-level function. If it reports rows on `ROWS_TOPIC` while it runs, the bar moves before it ends.
         tasks : sequence of Task
             If the rows of any of them are unknown, progress counts tasks instead.
 
         Raises
         ------
-        UserError, FairdedupError
-            As the task raised it, or naming the task that failed for good.
+        UserError
+            If a task raises it, or no scheduler answers at the address.
+        FairdedupError
+            If a task raises it, fails for good (the message names the task), or the scheduler is lost.
         """
         if not tasks:
             return []
@@ -189,26 +195,25 @@ class Workers:
         weights = known if len(known) == len(tasks) else [1] * len(tasks)
         work = [weight if task.work is None else task.work for task, weight in zip(tasks, weights, strict=True)]
         order = sorted(range(len(tasks)), key=lambda k: -work[k])
-        called = [f"{stage} of {task.name}" if task.name else f"{stage} task {k}" for k, task in enumerate(tasks)]
-        own = secrets.token_hex(8)  # no pass may be taken for another: Dask gives equal keys equal results
+        names = [f"{stage} of {task.name}" if task.name else f"{stage} task {k}" for k, task in enumerate(tasks)]
+        pass_id = secrets.token_hex(8)  # part of each key, since Dask gives equal keys equal results
         unit = "rows" if weights is known else "shards" if len(tasks) > 1 else "task"
-        with self.progress.stage(stage, sum(weights), unit) as shown, self._listening(shown, own) as reported:
+        with self.progress.stage(stage, sum(weights), unit) as shown, self._follow_rows(shown, pass_id) as reported:
             futures = {}
-            with held_back():
+            with delay_interrupts():
                 for k in order:
-                    key = f"{stage}-{k}-{own}"
+                    key = f"{stage}-{k}-{pass_id}"
                     arguments = tasks[k].arguments
-                    future = self._client.submit(outcome, function, *arguments, pure=False, retries=RETRIES, key=key)
+                    future = self._client.submit(
+                        call_on_worker, function, *arguments, pure=False, retries=RETRIES, key=key
+                    )
                     futures[future] = k
             results: list[Any] = [None] * len(tasks)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
-                if future.cancelled():  # nobody here has: the scheduler is gone, and what it knew with it
-                    lost = f"{self.scheduler} was lost during {stage}: start another"
-                    raise FairdedupError(
-                        f"the scheduler {lost if self.scheduler else f'of this command was lost during {stage}'}; "
-                        "the same command goes on from here"
-                    )
+                if future.cancelled():  # never by this command: the scheduler was lost, and the futures with it
+                    lost = f"the scheduler {self.scheduler or 'of this command'} was lost during {stage}"
+                    raise FairdedupError(f"{lost}: {'start it again, then ' if self.scheduler else ''}{RESUME}")
                 error = future.exception()
                 if error is not None:
                     self._client.cancel(list(futures))
@@ -216,11 +221,11 @@ class Workers:
                         raise error
                     if isinstance(error, KilledWorker):
                         raise FairdedupError(
-                            f"{called[k]} has ended every worker that tried it, likely for want of memory: use fewer "
-                            "--workers, a smaller --batch-size or smaller shards; the same command goes on from here"
+                            f"{names[k]} killed every worker that tried it, probably because memory ran out: use fewer "
+                            f"--workers, a smaller --batch-size or smaller shards, then {RESUME}"
                         ) from error
                     raise FairdedupError(
-                        f"{called[k]} failed: {type(error).__name__}: {error}; the same command goes on from here"
+                        f"{names[k]} failed: {type(error).__name__}: {error}; once that is fixed, {RESUME}"
                     ) from error
                 results[k] = future.result()
                 if isinstance(results[k], UserError):
@@ -231,20 +236,20 @@ class Workers:
         return results
 
     @contextmanager
-    def _listening(self, shown: Stage, own: str) -> Iterator[list[int]]:
-        """Show rows that running tasks of this pass report, and give the list of what they have reported."""
+    def _follow_rows(self, shown: Stage, pass_id: str) -> Iterator[list[int]]:
+        """Show the rows that running tasks of this pass report, and yield the list of these reports."""
         reported: list[int] = []
 
-        def heard(event: tuple[float, Any]) -> None:
+        def show_rows(event: tuple[float, Any]) -> None:
             report = event[1] if isinstance(event[1], dict) else {}
             rows = report.get("rows")
-            if rows and str(report.get("task", "")).endswith(own):  # another run may share the scheduler
+            if rows and str(report.get("task", "")).endswith(pass_id):  # another run may share the scheduler
                 shown.report(rows)
                 if shown.unit == "rows":
                     reported.append(rows)
 
         if shown.name == "embed":
-            self._client.subscribe_topic(ROWS_TOPIC, heard)
+            self._client.subscribe_topic(ROWS_TOPIC, show_rows)
         try:
             yield reported
         finally:
@@ -254,7 +259,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with held_back():
+        with delay_interrupts():
             if self._client is not None:
                 self._client.close()
             if self._cluster is not None:
@@ -263,13 +268,14 @@ class Workers:
 
 @contextmanager
 def open_workers(config: RunConfig, progress: StageProgress, *, read_only: bool = False) -> Iterator[Workers]:
-    """Lock the run directory, unless it is only read, and yield the workers that a command may start.
+    """Lock the run directory, unless the command only reads it, and yield the workers of the command.
 
     Parameters
     ----------
     config : RunConfig
         Names the run directory, and the scheduler or the size of the local cluster.
     progress : StageProgress
+        Where progress and messages go.
     read_only : bool
         Whether the command writes nothing into the run directory.
 

@@ -55,7 +55,9 @@ PARAMS = {
     "config": Param(None, "fairdedup's YAML: model, rule, prototypes ...", type=["null", "string"]),
     "keep": Param(0.5, "Fraction that the first run keeps.", **FRACTION | {"exclusiveMinimum": 0}),
     "labels": Param(None, "File of labels for the audit; without it, soft membership.", type=["null", "string"]),
-    "intersections": Param("none", "Attributes that the audit crosses, as gender,age; empty for all.", type="string"),
+    "intersections": Param(
+        "none", "Attributes that the audit crosses, such as gender,age; empty for all.", type="string"
+    ),
     "max_rejected": Param(0.05, "Gate: largest share of rejected rows.", **FRACTION),
     "max_drift": Param(0.25, "Gate: largest psi beyond chance.", type="number", minimum=0),
     "min_retention": Param(0.5, "Gate: smallest keep rate of a group to its attribute's largest.", **FRACTION),

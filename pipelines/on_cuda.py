@@ -18,7 +18,7 @@ from starter import Adapt, ClusterConfig, make_command
 from fairdedup.cli import call
 from fairdedup.config import MemoryOrAuto
 from fairdedup.errors import UserError
-from fairdedup.workers import DASHBOARD, PRELOAD, WORKER_THREADS, held_back
+from fairdedup.workers import DASHBOARD, PRELOAD, WORKER_THREADS, delay_interrupts
 
 
 class GpuConfig(ClusterConfig):
@@ -75,7 +75,7 @@ def start_cluster(config: GpuConfig, adapt: Adapt) -> Iterator[Any]:
     from dask_cuda import LocalCUDACluster
 
     options = cluster_options(config)
-    with held_back(ignored=True):  # the workers stop after the command, so they ignore Ctrl-C in the terminal
+    with delay_interrupts(ignored=True):  # the workers stop after the command, so they ignore Ctrl-C in the terminal
         cluster = LocalCUDACluster(**options)
     with cluster:
         yield cluster

@@ -26,7 +26,7 @@ from fairdedup.workers import PRELOAD, WORKER_THREADS
 
 def _refuse_number(value: Any) -> Any:
     if isinstance(value, int):
-        raise ValueError('is read as a number by YAML. Write it in quotes, as "10:00:00".')
+        raise ValueError('is read as a number by YAML. Write it in quotes, such as "10:00:00".')
     return value
 
 

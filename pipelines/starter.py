@@ -162,7 +162,7 @@ def check_command(arguments: tuple[str, ...]) -> bool:
     known = [name for name, command in cli.cli.commands.items() if "scheduler" in _parameter_names(command)]
     if not arguments or arguments[0] not in known:
         problem = f"{arguments[0]!r} needs no workers" if arguments else "there is no command to run"
-        raise UserError(f"{problem}. After --, give one of {', '.join(known)}, as -- run INPUT --keep 0.5.")
+        raise UserError(f"{problem}. After --, give one of {', '.join(known)}, such as -- run INPUT --keep 0.5.")
     name, *rest = arguments
     parent = click.Context(cli.cli, info_name="fairdedup")
     params = cli.cli.commands[name].make_context(name, rest, parent=parent).params

@@ -145,7 +145,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "ragged arrow": (
         {"embeddings": pa.array([[1.0], [1.0, 2.0]])},
-        "the Arrow lists have 1 to 2 values: all must have the same",
+        "the Arrow lists have 1 to 2 values: all must have the same length",
     ),
     "two arrow columns": (
         {"embeddings": pa.table({"a": [[1.0]], "b": [[1.0]]})},
@@ -221,7 +221,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
             r"`prefer` is float64 of shape \(59,\): give a number for each of 60",
         ),
         ({"rule": "prefer", "prefer": ["a"] * 60}, "give a number for each"),
-        ({"rule": "semdedup", "always_keep": [60]}, "`always_keep` names 60, the id of no row"),
+        ({"rule": "semdedup", "always_keep": [60]}, "`always_keep` names 60, which is not the id of a row"),
         ({"rule": "semdedup", "always_keep": np.ones(59, bool)}, r"`always_keep` is a mask of shape \(59,\)"),
         ({"rule": "semdedup-chain", "always_keep": [1]}, "`always_keep` does not go with `rule=semdedup-chain`"),
         ({"rule": "semdedup", "always_keep": range(40)}, "fewer than the 40 rows always kept"),

@@ -17,8 +17,10 @@ from rich.console import Console
 
 from fairdedup import progress
 from fairdedup.cli.run_summary import print_summary, print_sweep
+from fairdedup.commands.sweep import SweptFraction
 from fairdedup.errors import visible
 from fairdedup.progress import StageProgress
+from fairdedup.storage.manifest import RunManifest
 
 
 class Clock:
@@ -249,14 +251,16 @@ def test_what_is_said_is_tame(capsys):
 
 def test_a_summary_is_tame_whatever_the_captions_say():
     page = io.StringIO()
-    manifest = {
+    manifest = RunManifest.model_validate({
+        "fairdedup": "1", "versions": {}, "seed": 0, "encoder": None, "stages": {}, "files": {},
         "counts": {"input": 4, "valid": 3, "kept": 2, "removed": 1, "rejected": 1, "readmitted": 1}, "clusters": 1,
-        "eps": 0.05, "config": {"prune": {"rule": "fairdedup", "cover": False}}, "input": {"format": "npy"},
+        "eps": 0.05, "config": {"prune": {"rule": "fairdedup", "cover": False}},
+        "input": {"source": "x.npy", "format": "npy", "kind": "embeddings", "fingerprint": ""},
         "guarantees": {"no_two_kept_are_duplicates": True, "every_removed_has_a_kept_representative": False},
         "warnings": [HOSTILE],
         "shares": [{"attribute": HOSTILE, "group": HOSTILE, "input": 0.25, "kept": 0.5},
                    {"attribute": HOSTILE, "group": "other", "input": 0.75, "kept": 0.5}],
-    }  # fmt: skip
+    })  # fmt: skip
     print_summary(manifest, Path("run") / HOSTILE.replace("/", ""), Console(file=page, width=400))
     text = page.getvalue()
     assert_tame(text.replace("[bold]x[bold]", "[bold]x[/bold]"))
@@ -267,6 +271,6 @@ def test_a_summary_is_tame_whatever_the_captions_say():
 
 def test_a_sweep_is_a_table():
     page = io.StringIO()
-    print_sweep([{"keep": 0.3, "kept": 1200, "eps": 0.0312, "readmitted": 2}], Console(file=page, width=80))
+    print_sweep([SweptFraction(keep=0.3, kept=1200, eps=0.0312, readmitted=2)], Console(file=page, width=80))
     header, line = page.getvalue().splitlines()
     assert header.split() == ["keep", "kept", "eps", "re-admitted"] and line.split() == ["0.3", "1,200", "0.0312", "2"]

@@ -171,7 +171,7 @@ def test_vectors_come_back_from_parquet_whatever_their_names(tmp_path, vectors):
 
 
 def test_prototypes_in_use_come_back_bit_for_bit_with_their_temperatures(tmp_path, vectors):
-    known = Prototypes.of(vectors).at({"age": 0.25})
+    known = Prototypes.of(vectors).with_temperatures({"age": 0.25})
     write_prototypes(tmp_path / "p.parquet", known)
     assert read_prototypes(tmp_path / "p.parquet").same_as(known)
     assert pq.read_schema(tmp_path / "p.parquet").names == ["attribute", "concept", "vector", "temperature"]
@@ -349,7 +349,7 @@ def test_a_concept_is_the_mean_of_the_unit_embeddings_of_its_exemplars(tmp_path,
 def test_exemplars_that_the_run_does_not_have_are_named(tmp_path, run):
     file = parquet(tmp_path / "e.parquet", id=["k6", "bad", "other"], attribute=["a"] * 3, concept=["x", "y", "y"])
     check_vectors(file)  # the ids are not known yet
-    assert mistake(read_vectors, file, run) == (
+    assert mistake(read_vectors, file, load_embedded(run)) == (
         f"prototypes {str(file)!r} names id 'bad', which is not in the run (2 such ids): remove these rows"
     )
     empty = parquet(tmp_path / "n.parquet", id=pa.array([None], pa.string()), attribute=["a"], concept=["x"])

@@ -272,7 +272,8 @@ def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_
         assert ended.returncode == 0, ended.stderr
     else:
         assert ended.returncode == 2 and ended.stderr == (
-            "fairdedup: error: this process may open only 100 files. Raise the limit, as by `ulimit -n 4096`.\n"
+            "fairdedup: error: this process may open only 100 files. Raise the limit, for example with "
+            "`ulimit -n 4096`.\n"
         )
 
 

@@ -259,7 +259,8 @@ def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
             run_all(config, workers)
     assert not isinstance(caught.value, UserError)
     assert str(caught.value) == (
-        "embed of img_emb_2.npy failed: RuntimeError: the device is on fire; the same command goes on from here"
+        "embed of img_emb_2.npy failed: RuntimeError: the device is on fire; once that is fixed, run the same "
+        "command to resume"
     )
     with StageProgress(quiet=True) as progress, workers_module.open_workers(config, progress) as workers:
         run_all(config, workers)
@@ -339,7 +340,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp
     with (
         StageProgress(quiet=True) as progress,
         Cut(progress, address := processes.scheduler()) as workers,
-        pytest.raises(FairdedupError, match="the same command goes on from here") as lost,
+        pytest.raises(FairdedupError, match="run the same command to resume$") as lost,
     ):
         processes.worker()
         prune_run(config, workers)

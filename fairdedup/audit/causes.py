@@ -18,7 +18,7 @@ from fairdedup.audit.decision_parts import MapDecisions
 from fairdedup.audit.measures import LossTerms
 from fairdedup.core.representation import decompose
 from fairdedup.stages.group_counts import GroupSource, Weights, read_clusters
-from fairdedup.storage.schemas import DECISIONS_SCHEMA
+from fairdedup.stages.results import DECISIONS_SCHEMA
 
 MOST_ROWS = 1 << 22  # rows of all clusters that are read
 EXAMPLES = 5  # removed samples that are named for each loss

@@ -18,12 +18,12 @@ from fairdedup.core.groups import GroupCells
 from fairdedup.core.representation import (
     FOUR_FIFTHS,
     Measures,
+    compute_intervals,
+    compute_measures,
     decompose,
     holm,
-    intervals,
-    measures,
     random_test,
-    resampled,
+    resample_clusters,
 )
 
 Counts = NDArray[np.int64]
@@ -178,12 +178,12 @@ def measure_attribute(
 
 def _measure(loss: LossTerms, n: Counts, k: Counts, shares: Floats, settings: MeasureSettings) -> _Findings:
     sufficient = n >= settings.min_count * settings.unit
-    found = measures(n / settings.unit, k / settings.unit, sufficient, shares)
+    found = compute_measures(n / settings.unit, k / settings.unit, sufficient, shares)
     some = loss.before.sum(axis=1) > 0
     drawn = {}
     if some.sum() > 1:
-        resamples = resampled(loss.before[some], loss.after[some], settings.draws, settings.seed)
-        drawn = intervals(*resamples, sufficient)
+        resamples = resample_clusters(loss.before[some], loss.after[some], settings.draws, settings.seed)
+        drawn = compute_intervals(*resamples, sufficient)
     p = np.full(len(n), np.nan)
     p_holm = p.copy()
     if settings.labelled_from is not None and sufficient.any() and len(n) > 1:

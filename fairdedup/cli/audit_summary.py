@@ -1,4 +1,7 @@
-"""What `fairdedup audit` prints: a table for each attribute, intersections with low rates, and where groups lost."""
+"""Prints an audit: a table for each attribute, the intersections with low rates, and where groups were lost.
+
+It computes no measure: it prints what is in the report.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from rich.table import Table
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
 from fairdedup.cli.run_summary import plain
 
-MOST_LINES = 12  # of a list
-MOST_CLUSTERS = 5  # listed for a group
-LEAST_LOSS = 0.05  # samples; a smaller loss is not listed
+MOST_LINES = 12  # largest number of lines in a list
+MOST_CLUSTERS = 5  # largest number of clusters that are listed for a group
+LEAST_LOSS = 0.05  # smallest loss, in samples, that is listed
 
 
 def print_audit(report: AuditReport, out: Path, console: Console) -> None:
@@ -22,11 +25,11 @@ def print_audit(report: AuditReport, out: Path, console: Console) -> None:
     Parameters
     ----------
     report : AuditReport
-        What the audit found.
+        Result of the audit.
     out : Path
-        The run directory, as the user named it.
+        Run directory, as the user named it.
     console : Console
-        Where it is printed.
+        Console to print on.
     """
     console.print(f"\nkept samples, {plain(report.says)}")
     for attribute in report.attributes:
@@ -67,7 +70,7 @@ def _print_attribute(attribute: AttributeReport, console: Console) -> None:
 
 
 def _group_cells(group: GroupReport) -> list[str]:
-    """Return the line of a group in the table of its attribute."""
+    """Return the cells of a group in the table of its attribute."""
     cells = [plain(group.group), _format_amount(group.before), _format_amount(group.kept)]
     if not group.sufficient:
         return [*cells, "insufficient"]
@@ -85,7 +88,7 @@ def _group_cells(group: GroupReport) -> list[str]:
 
 
 def _print_measures(attribute: AttributeReport, console: Console) -> None:
-    """Print what is measured over all groups of an attribute."""
+    """Print the measures over all groups of an attribute."""
     ratio = _format(attribute.ratio, "{:.2f}") + _format_interval(attribute.ratio_interval, "{:.2f}")
     minority = (
         f"{_format(attribute.non_majority_before, '{:.1%}')} to {_format(attribute.non_majority_after, '{:.1%}')}"
@@ -120,7 +123,7 @@ def _print_intersections(report: AuditReport, console: Console) -> None:
 
 
 def _print_losses(report: AuditReport, console: Console) -> None:
-    """Print where the groups that lost most were lost."""
+    """Print the groups with the largest losses, and where these arose."""
     losses = [
         (attribute.attribute, group)
         for attribute in report.attributes

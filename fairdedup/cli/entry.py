@@ -1,4 +1,4 @@
-"""The entry point: runs a command, prints whatever goes wrong as one line, and returns an exit code."""
+"""The entry point: runs a command, prints any error as one line, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def main() -> None:
     stdout = replace_standard_streams()
     code = call(sys.argv[1:])
     sys.stdout.flush()
-    if not code and stdout.failure and not isinstance(stdout.failure, BrokenPipeError):  # as under `head`: no error
+    if (
+        not code and stdout.failure and not isinstance(stdout.failure, BrokenPipeError)
+    ):  # a broken pipe is no error: `head` does it
         message = (
             f"the command has finished, but its output could not be written (stdout: {stdout.failure.strerror}). "
             "Redirect stdout to another place, or use --quiet."
@@ -63,19 +65,24 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     Parameters
     ----------
     arguments : list of str
-        What follows the name of the program.
+        Arguments after the name of the program.
     command : click.Command
-        What parses them.
+        Command that parses them.
     name : str
-        The name of the program, for help texts.
+        Name of the program, for help texts.
 
     Returns
     -------
     int
-        The exit code: 0, 2 (the user's mistake) or 1 (anything else that went wrong).
+        Exit code: 0, 2 (the user's mistake) or 1 (any other failure).
+
+    Raises
+    ------
+    Exception
+        An unexpected error, if FAIRDEDUP_DEBUG is set.
     """
     try:
-        for argument in arguments:  # before anything repeats it in a message
+        for argument in arguments:  # first, before a message repeats the argument
             check_url(argument)
             if not is_text(argument):
                 raise UserError(f"the argument {argument!r} {NOT_TEXT}")
@@ -107,7 +114,7 @@ def _describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.Abort):
         if not isinstance(error.__cause__, EOFError):
             return _INTERRUPTED
-        error = error.__cause__  # click takes the end of any file for an interrupt by the user
+        error = error.__cause__  # click reports the end of any file as an interrupt by the user
     if os.environ.get("FAIRDEDUP_DEBUG"):
         raise error
     first = (str(error).strip() or "no message").splitlines()[0]
@@ -115,14 +122,24 @@ def _describe(error: Exception) -> tuple[str, int]:
 
 
 def _flag_names(command: click.Command) -> set[str]:
-    """Return the options of a command, or of all commands of a group, as Python writes them."""
+    """Return the names of the long options of a command, or of all commands of a group, with underscores."""
     commands: Iterable[click.Command] = command.commands.values() if isinstance(command, click.Group) else (command,)
     flags = {flag for each in commands for parameter in each.params for flag in parameter.opts}
     return {flag.removeprefix("--").replace("-", "_") for flag in flags if flag.startswith("--")}
 
 
 def print_error(message: str, code: int, as_json: bool = False) -> int:
-    """Print an error as one line on stderr, and return the exit code."""
+    """Print an error as one line on stderr, and return the exit code.
+
+    Parameters
+    ----------
+    message : str
+        Message of the error.
+    code : int
+        Exit code.
+    as_json : bool
+        Whether to print the line as JSON.
+    """
     if as_json:
         from fairdedup.progress import StageProgress
 

@@ -1,4 +1,4 @@
-"""How `--help` looks: options under headings, then examples to copy."""
+"""Formats `--help`: options under headings, then examples to copy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ExampleCommand(click.Command):
         self.examples = tuple(examples)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a section for each heading."""
+        """Write a section of options for each heading."""
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None

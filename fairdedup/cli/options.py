@@ -1,6 +1,6 @@
 """Every option that several commands share, declared once: flag, type, help text and heading in `--help`.
 
-The names are the keys of the YAML file, and the fields of `RunConfig`, which checks the values.
+Its names are the keys of the YAML file and the fields of `RunConfig`. It checks the values; this module does not.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ OPTIONS: dict[str, Decorator] = {
     "workers": _machine("--workers", type=int, help="Processes of the local cluster.  [default: one per core]"),
     "memory_limit": _machine(
         "--memory-limit",
-        help="Memory of each process of the local cluster, as 4GiB.  [default: auto, an equal share]",
+        help="Memory of each process of the local cluster, such as 4GiB.  [default: auto, an equal share]",
     ),
     "config": _machine(
         "--config",
@@ -133,7 +133,7 @@ MACHINE = ("scheduler", "workers", "memory_limit", *MESSAGES)
 
 
 def options(*names: str) -> Decorator:
-    """Return a decorator that adds the options of these names, in this order."""
+    """Return a decorator that adds the options with these names to a command, in this order."""
 
     def add(command: Any) -> Any:
         for name in reversed(names):

@@ -1,4 +1,4 @@
-"""The commands that use a finished run, and the one that draws sample data."""
+"""The commands that use a finished run, and the command that draws sample data."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def gate(max_rejected: float | None, max_drift: float | None, min_retention: flo
     RUN is a finished run, by default ./fairdedup-run. If it exceeds a bound, the exit code is 1 and the error says why.
     Retention is read from the report of `fairdedup audit RUN`.
     """
-    session = Session.open(flags)  # without --max-rejected, which here is a bound and elsewhere stops a run
+    session = Session.open(flags)  # without --max-rejected: in `RunConfig` that stops a run, here it is a bound
     from fairdedup.commands.gate import Bounds, check_run
 
     run = session.config.out
@@ -208,7 +208,7 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     help="Tar shards of the samples, DataComp's array of uids (.npy), or one id per line.",
 )
 @option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
-@option("--dest", help="Local folder or file to write.  [default: next to RUN, as RUN-kept.txt]")
+@option("--dest", help="Local folder or file to write.  [default: next to RUN, such as RUN-kept.txt]")
 @option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
 @option("--shard-bytes", type=Bytes(), metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
 @option("--input", "source", help="webdataset: where the input of RUN is now, if it has moved.")

@@ -1,4 +1,4 @@
-"""What is printed when a run is finished: counts, eps, guarantees, who gained, and where the ids are."""
+"""Prints the summary of a finished run: counts, eps, guarantees, the share of each group, and where the ids are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GUARANTEES = {
 
 
 def plain(value: object) -> str:
-    """Return text from the data, so that neither rich nor the terminal finds markup in it."""
+    """Return text from the data with its markup and control characters escaped, for rich and the terminal."""
     return escape(visible(str(value)))
 
 
@@ -35,9 +35,9 @@ def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
     manifest : RunManifest
         Content of run.json.
     out : Path
-        The run directory, as the user named it.
+        Run directory, as the user named it.
     console : Console
-        Where it is printed.
+        Console to print on.
     """
     console.print()
     console.print(_facts_table(manifest, out))
@@ -51,7 +51,7 @@ def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
 
 
 def _facts_table(manifest: RunManifest, out: Path) -> Table:
-    """Return the numbers of a run, each with a remark."""
+    """Return a table of the numbers of a run, with a remark on each."""
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
@@ -114,7 +114,7 @@ def _print_guarantees(manifest: RunManifest, console: Console) -> None:
 
 
 def _shares_table(manifest: RunManifest) -> Table:
-    """Return each group's share of the valid and of the kept samples."""
+    """Return a table of each group's share of the valid and of the kept samples."""
     drawn = manifest.input.format == "sample"
     source = "groups as they were drawn" if drawn else "perceived groups, by the encoder's soft membership"
     table = Table(title=f"share of each group ({source})", title_justify="left", box=None, pad_edge=False)
@@ -138,14 +138,14 @@ def _shares_table(manifest: RunManifest) -> Table:
 
 
 def print_sweep(lines: Sequence[SweptFraction], console: Console) -> None:
-    """Print what each fraction would keep, and at which eps.
+    """Print the kept count and the eps of each fraction.
 
     Parameters
     ----------
     lines : sequence of SweptFraction
         One for each fraction.
     console : Console
-        Where it is printed.
+        Console to print on.
     """
     table = Table(box=None, pad_edge=False)
     for name in ("keep", "kept", "eps", "re-admitted"):

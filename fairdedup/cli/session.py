@@ -1,6 +1,6 @@
-"""What all commands share: the configuration, progress, workers, and how a result is printed or logged.
+"""What all commands share: the configuration, progress, workers, and the output of results.
 
-Heavy modules are imported inside the methods, after the command line has been checked.
+Heavy modules are imported inside the methods, never before the command line has been checked.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from fairdedup.storage.manifest import RunManifest
     from fairdedup.workers import Workers
 
-LOGGED = ("counts", "eps", "guarantees", "warnings", "shares")  # keys of run.json that --log-json ends with
+LOGGED = ("counts", "eps", "guarantees", "warnings", "shares")  # keys of run.json in the last event of --log-json
 
 
 @dataclass(frozen=True)
 class Session:
-    """One call of a command.
+    """State of one call of a command.
 
     Attributes
     ----------
     config : RunConfig
-        All options: the YAML file with the flags over it.
+        All options: those of the YAML file, overridden by the flags.
     progress : StageProgress
         Where progress and messages go.
     quiet : bool
@@ -49,13 +49,13 @@ class Session:
 
     @classmethod
     def open(cls, flags: dict[str, Any]) -> Session:
-        """Read the configuration that the flags of a command and its YAML file give.
+        """Read the configuration from the flags of a command and its YAML file.
 
         Parameters
         ----------
         flags : dict
-            What click has parsed: options of `RunConfig`, and `config_file`, `quiet` and `log_json`. None means that
-            an option was not given.
+            Values that click has parsed: options of `RunConfig`, and `config_file`, `quiet` and `log_json`. None means
+            that an option was not given.
 
         Raises
         ------
@@ -73,7 +73,13 @@ class Session:
 
     @contextmanager
     def workers(self, read_only: bool = False) -> Iterator[Workers]:
-        """Show progress, lock the run directory unless it is only read, and yield the workers of this command."""
+        """Show progress, lock the run directory, and yield the workers of this command.
+
+        Parameters
+        ----------
+        read_only : bool
+            Whether the command writes nothing into the run directory; then it is not locked.
+        """
         from fairdedup.workers import open_workers
 
         with self.progress, open_workers(self.config, self.progress, read_only=read_only) as workers:
@@ -81,7 +87,7 @@ class Session:
 
     @property
     def console(self) -> Console:
-        """The console that results are printed on."""
+        """Console that results are printed on."""
         from rich.console import Console
 
         return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -92,14 +98,22 @@ class Session:
         return not (self.quiet or self.log_json)
 
     def finish(self, *lines: str, **values: Any) -> None:
-        """Print these lines, or log the event "finished" with these values."""
+        """Print the result of a command, or log it as the event "finished".
+
+        Parameters
+        ----------
+        *lines
+            Lines to print.
+        **values
+            Values of the event.
+        """
         self.progress.log("finished", run=str(self.config.out), **values)
         if self.prints:
             for line in lines:
                 click.echo(visible(line))
 
     def finish_run(self, manifest: RunManifest) -> None:
-        """Print the summary of a finished run, or log it."""
+        """Print the summary of a finished run from its manifest, or log it."""
         values = manifest.to_json()
         self.finish(**{name: values[name] for name in LOGGED})
         if self.prints:

@@ -1,4 +1,4 @@
-"""The commands that make a run: all stages at once, one stage at a time, or a part of it again."""
+"""The commands that make or change a run: all stages at once, or one stage alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the text after a flag may be, beyond the types of click: places, lists, sizes, and "a number or auto"."""
+"""Types of option values that click does not have: places, lists, sizes, and "a number or auto"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairdedup.errors import UserError
 from fairdedup.storage.object_stores import as_path, check_local
 
 
-def flag_of(param: click.Parameter | None, ctx: click.Context | None) -> str:
+def name_option(param: click.Parameter | None, ctx: click.Context | None) -> str:
     """Return the name of an option or argument, for error messages."""
     return param.get_error_hint(ctx).strip("'") if param and ctx else "this option"
 
@@ -23,7 +23,7 @@ class Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path."""
         if value == "":
-            raise UserError(f"{flag_of(param, ctx)} is empty. Give a name or leave it out.")
+            raise UserError(f"{name_option(param, ctx)} is empty. Give a name or leave it out.")
         return as_path(value)
 
 
@@ -33,7 +33,7 @@ class LocalFile(Place):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path."""
         place = super().convert(value, param, ctx)
-        check_local(place, flag_of(param, ctx))
+        check_local(place, name_option(param, ctx))
         return place
 
 
@@ -53,16 +53,16 @@ class NumberOrAuto(click.ParamType):
             return self.number(value)
         except ValueError:
             kind = "a whole number" if self.number is int else "a number"
-            raise UserError(f"{flag_of(param, ctx)} must be {kind} or auto; got {value!r}.") from None
+            raise UserError(f"{name_option(param, ctx)} must be {kind} or auto; got {value!r}.") from None
 
 
 class RuleName(click.ParamType):
-    """The name of a registered rule, rules that were registered after this module was loaded included."""
+    """The name of a rule that is registered when the command line is parsed."""
 
     name = "rule"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """Return the names of the rules, as the help shows them."""
+        """Return the names of the rules, for the help."""
         return f"[{'|'.join(rule_names())}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -86,7 +86,9 @@ class Names(click.ParamType):
             return ()
         names = tuple(name.strip() for name in value.split(","))
         if not all(names):
-            raise UserError(f"{flag_of(param, ctx)} must be names separated by commas, as gender,age; got {value!r}.")
+            raise UserError(
+                f"{name_option(param, ctx)} must be names separated by commas, such as gender,age; got {value!r}."
+            )
         return names
 
 
@@ -96,17 +98,17 @@ class Fractions(click.ParamType):
     name = "fractions"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        """Return the numbers; whether they are fractions is checked by the command."""
+        """Return the numbers. The command checks that they are fractions."""
         try:
             return [float(text) for text in value.split(",")]
         except ValueError:
             raise UserError(
-                f"{flag_of(param, ctx)} must be fractions separated by commas, as 0.3,0.5,0.8; got {value!r}."
+                f"{name_option(param, ctx)} must be fractions separated by commas, such as 0.3,0.5,0.8; got {value!r}."
             ) from None
 
 
 class Bytes(click.ParamType):
-    """An amount of bytes with its unit, as 1GB or 512MiB."""
+    """An amount of bytes with its unit, such as 1GB or 512MiB."""
 
     name = "size"
 
@@ -121,7 +123,9 @@ class Bytes(click.ParamType):
         except ValueError:
             size = 0
         if not size:
-            raise UserError(f"{flag_of(param, ctx)} must be an amount of bytes, as 1GB or 512MiB; got {value!r}.")
+            raise UserError(
+                f"{name_option(param, ctx)} must be an amount of bytes, such as 1GB or 512MiB; got {value!r}."
+            )
         return size
 
 

@@ -1,4 +1,4 @@
-"""One module for each command. `run` shows a whole run on one page; the commands of single stages call its steps.
+"""One module for each command. `run.py` shows a whole run on one page; the commands of single stages call its steps.
 
-`evaluation.py` is no command: it holds what ``--exclude-near`` adds to a decision.
+Two modules are not commands: `evaluation.py` reads the samples of ``--exclude-near``, and `finish.py` ends a run.
 """

@@ -1,4 +1,4 @@
-"""`fairdedup audit`: who of a finished run was kept and who was removed, by group."""
+"""`fairdedup audit`: which samples of a finished run were kept and removed, by group. It changes no decision."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from fairdedup.workers import Workers
 
 
 def audit_run(config: RunConfig, options: AuditOptions, workers: Workers) -> AuditReport:
-    """Measure who was kept, write report/audit.json and report/audit.parquet, and return the report.
+    """Measure what was kept of each group, write report/audit.json and report/audit.parquet, and return the report.
 
     Parameters
     ----------
     config : RunConfig
-        Names the run, and prototypes or a model if they are not the run's own.
+        Names the run; also prototypes or a model, unless they are the run's own.
     options : AuditOptions
+        Which groups to audit, and how.
     workers : Workers
+        Run the tasks that read the decisions.
 
     Raises
     ------
     UserError
-        If the run is not finished, or its groups can be told neither by labels nor by prototypes.
+        If the run is not finished, or neither labels nor prototypes define its groups.
     """
     directory = RunDirectory(config.out.absolute())
     complete_stopped_replacement(directory, workers)

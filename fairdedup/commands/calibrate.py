@@ -1,6 +1,6 @@
-"""`fairdedup calibrate`: its own prototypes, fitted to a few hundred labels of its samples, as a file.
+"""`fairdedup calibrate`: fits the prototypes of a run to a few hundred labels, and writes them to a file.
 
-The file is for `prune --prototypes`. Labels are used to fit, never to decide: no sample is kept for its label.
+The file is for `prune --prototypes`. Labels are only used to fit: never is a sample kept because of its label.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fairdedup.storage.run_files import read_table
 from fairdedup.storage.vectors import read_vectors_of_rows
 from fairdedup.workers import Workers
 
-LEAST_LABELS = 3  # of each concept
+LEAST_LABELS = 3  # labels that each concept needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,16 @@ class CalibratedAttribute:
     Attributes
     ----------
     attribute : str
-        Its name.
+        Name of the attribute.
     labels : int
-        Number of labelled samples that it was fitted to.
+        Number of labelled samples in the fit.
     temperature : float
-        Its fitted temperature.
+        Fitted temperature.
     before, after : float
-        Mean cross entropy, in nats, of labels that the fit has not seen. `before` is that of the prototypes as they
-        were, at their likeliest temperature.
+        Mean cross entropy in nats: of the labels by the unfitted prototypes at their likeliest temperature, and of
+        held-out labels by fitted prototypes.
     by_chance : float
-        Mean cross entropy of a guess among its concepts.
+        Mean cross entropy, in nats, of a random guess among the concepts.
     """
 
     attribute: str
@@ -67,12 +67,13 @@ def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) 
     Parameters
     ----------
     config : RunConfig
-        Names the run, and the prototypes to start from if they are not the run's own.
+        Names the run; also the prototypes to start from, unless they are the run's own.
     labels : Path
         CSV or Parquet file with a column id, and one for each attribute.
     out : Path
         Parquet file to write.
     workers : Workers
+        Run the tasks that embed captions.
 
     Raises
     ------
@@ -99,8 +100,8 @@ def calibrate_prototypes(
     prototypes : Prototypes
         Prototypes to start from.
     labels : Labels
-        A column for each attribute that is to be calibrated, named as the prototypes name it, with or without
-        "perceived" before it; values are concepts. An attribute without a column stays as it is.
+        A column for each attribute to calibrate, with the attribute's name, "perceived" before it or not; values are
+        concepts. An attribute without a column is not changed.
     out : Path
         Parquet file to write, as `prototype_files.read_vectors` reads it.
 
@@ -112,7 +113,7 @@ def calibrate_prototypes(
     Raises
     ------
     UserError
-        If no column is an attribute, a label is no concept, or a concept has too few labels.
+        If no column is an attribute, a label is not a concept, or a concept has too few labels.
     """
     columns = _match_columns(prototypes, labels)
     lines, vectors = _read_labelled_vectors(embedded, labels)
@@ -164,19 +165,19 @@ def _plain_name(name: str) -> str:
 
 
 def _match_columns(prototypes: Prototypes, labels: Labels) -> dict[str, int]:
-    """Return the column of the labels of each attribute that has one."""
+    """Return the number of the label column of each attribute that has one."""
     by_name = {_plain_name(name): k for k, name in enumerate(labels.attributes)}
     columns = {a.name: by_name[_plain_name(a.name)] for a in prototypes.attributes if _plain_name(a.name) in by_name}
     if not columns:
         raise UserError(
-            f"--labels has columns {', '.join(labels.attributes)}, none of them an attribute of the prototypes: name "
-            f"one {' or '.join(repr(a.name) for a in prototypes.attributes)}"
+            f"--labels has columns {', '.join(labels.attributes)}, but the prototypes have no such attribute: rename a "
+            f"column to {' or '.join(repr(a.name) for a in prototypes.attributes)}"
         )
     return columns
 
 
 def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the lines (n,) of the labels whose samples the run has, and their unit vectors (n, d)."""
+    """Return the lines (n,) of the labels whose samples are in the run, and the samples' unit vectors (n, d)."""
     run = embedded.directory
     lines, vectors = [], []
     for group in embedded.groups:
@@ -197,12 +198,12 @@ def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[
 
 
 def _label_codes(attribute: Attribute, labels: Labels, column: int) -> NDArray[np.int64]:
-    """Return the concept of each line of the labels, -1 where it has none or is absent."""
+    """Return the number of the concept on each line of the labels; -1 for an empty or absent one."""
     code = {concept: k for k, concept in enumerate(attribute.concepts)} | {ABSENT: -1}
     for label in labels.groups[column]:
         if label not in code:
             raise UserError(
-                f"--labels: {label!r} in column {labels.attributes[column]!r} is no concept of {attribute.name!r}: "
+                f"--labels: {label!r} in column {labels.attributes[column]!r} is not a concept of {attribute.name!r}: "
                 f"write {', '.join(attribute.concepts)}, or leave it empty"
             )
     of_label = np.array([code[label] for label in labels.groups[column]] + [-1], np.int64)
@@ -212,7 +213,7 @@ def _label_codes(attribute: Attribute, labels: Labels, column: int) -> NDArray[n
 def _check_label_counts(attribute: Attribute, codes: NDArray[np.int64]) -> None:
     counts = np.bincount(codes, minlength=len(attribute.concepts))
     if len(counts) < 2:
-        raise UserError(f"--labels: {attribute.name!r} has one concept alone: leave its column out")
+        raise UserError(f"--labels: {attribute.name!r} has only one concept: leave its column out")
     for concept, count in zip(attribute.concepts, counts, strict=True):
         if count < LEAST_LABELS:
             what = f"{attribute.name}={concept} has {count} labels"

@@ -1,4 +1,4 @@
-"""`fairdedup cluster`: the second stage alone. Embeddings are clustered, or assigned to earlier runs' clusters."""
+"""`fairdedup cluster`: the second stage alone. It clusters embeddings, or assigns them to clusters of earlier runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ from fairdedup.workers import Workers
 def cluster_run(config: RunConfig, workers: Workers) -> Clustered:
     """Cluster the embeddings of a run, and return the clusters.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run, and the options of the clustering.
+    workers : Workers
+        Run the tasks of the stages.
+
     Raises
     ------
     UserError
-        If there are no finished embeddings, or there are more clusters than rows.
+        If the embeddings are not finished, or there are more clusters than rows.
     """
     directory = RunDirectory(config.out.absolute())
     embedded = load_embedded(directory)
@@ -28,10 +35,27 @@ def cluster_run(config: RunConfig, workers: Workers) -> Clustered:
 
 
 def cluster(request: Request, embedded: Embedded, workers: Workers) -> Clustered:
-    """Write clusters/: the centroids, and the embeddings sorted by cluster; undamaged files are used again."""
+    """Write clusters/, the centroids and the embeddings sorted by cluster, and return the clusters.
+
+    Undamaged files of an earlier try are used again.
+
+    Parameters
+    ----------
+    request : Request
+        Options of the command, and the earlier runs.
+    embedded : Embedded
+        Embeddings of the run.
+    workers : Workers
+        Run the tasks of the stages.
+
+    Raises
+    ------
+    UserError
+        If the number of clusters or the dimension does not fit the embeddings or the earlier runs.
+    """
     config, earlier = request.config, request.earlier
     if earlier is None:
-        check_clusters(config.clusters, max(1, embedded.valid))  # before the old clusters are given up
+        check_clusters(config.clusters, max(1, embedded.valid))  # before the old clusters are replaced
     else:
         check_cluster_count(config, earlier)
         check_dimension(embedded.dimension, earlier)

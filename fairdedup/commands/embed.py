@@ -1,4 +1,4 @@
-"""`fairdedup embed`: the first stage alone. Images become embeddings, or ready embeddings are read."""
+"""`fairdedup embed`: the first stage alone. It embeds images, or reads ready-made embeddings."""
 
 from __future__ import annotations
 
@@ -30,10 +30,17 @@ from fairdedup.workers import Workers
 def embed_run(config: RunConfig, workers: Workers) -> Embedded:
     """Embed the input into a run directory, and return the embeddings.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the input and the run directory, and the options of the embedding.
+    workers : Workers
+        Run the tasks of the stages.
+
     Raises
     ------
     UserError
-        If the run directory is of another input, or was embedded with other options.
+        If the run directory has another input, or was embedded with other options.
     """
     request = read_request(config)
     record = read_config_record(request.directory)
@@ -47,9 +54,23 @@ def embed_run(config: RunConfig, workers: Workers) -> Embedded:
 
 
 def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
-    """Write embeddings/: float16 vectors and metadata of every shard of the input; return them.
+    """Write embeddings/, float16 vectors and metadata of every shard of the input, and return the embeddings.
 
-    Shards that were embedded before and are undamaged are not embedded again.
+    Undamaged shards of an earlier try are used again.
+
+    Parameters
+    ----------
+    request : Request
+        Options of the command, and the earlier runs.
+    dataset : Dataset
+        Input of the run.
+    workers : Workers
+        Run the tasks of the stages.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, or too many samples are rejected.
     """
     config, directory = request.config, request.directory
     encoder = choose_image_encoder(config, directory, workers) if dataset.kind == "images" else None
@@ -69,7 +90,7 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     embedded = embed_input(
         dataset, directory, encoder, prints, finished, copies, config.max_rejected, workers.submit, empty
     )
-    workers.progress.rows["embed"] = embedded.input  # how many samples a tar holds is known only now
+    workers.progress.rows["embed"] = embedded.input  # the number of samples in a tar is known only now
     finish_stage(
         directory,
         "embed",

@@ -1,6 +1,6 @@
-"""``--exclude-near``: the evaluation samples that no kept row may be too near to, as embeddings.
+"""``--exclude-near``: reads the evaluation samples, so that no row is kept that is too similar to one of them.
 
-A run directory is read as it is. Any other input is embedded into RUN/evaluation, as the run itself was embedded.
+The embeddings of a run directory are read. Any other input is embedded into RUN/evaluation, by the encoder of the run.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ from fairdedup.workers import Workers
 def read_evaluation(request: Request, embedded: Embedded, workers: Workers) -> Evaluation | None:
     """Return the evaluation samples of ``--exclude-near``, None without that option.
 
+    Parameters
+    ----------
+    request : Request
+        Options of the command, and the earlier runs.
+    embedded : Embedded
+        Embeddings of the run.
+    workers : Workers
+        Run the tasks of the stages.
+
     Raises
     ------
     UserError
-        If they cannot be embedded, or are of another model than the run's embeddings.
+        If they cannot be embedded, or are from another model than the run's embeddings.
     """
     source = request.config.exclude_near
     if source is None:
@@ -52,8 +61,8 @@ def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
     dataset = open_input(source, id_from=request.config.id)
     if dataset.kind == "images" and encoder is None:
         raise UserError(
-            f"--exclude-near {source!r} holds images, and this run's embeddings were ready-made: give embeddings of "
-            "the same model"
+            f"--exclude-near {source!r} holds images, but this run has ready-made embeddings: give embeddings of the "
+            "same model"
         )
     known = read_input_fingerprints(directory)
     if known is not None and known != dataset.fingerprints:
@@ -69,7 +78,7 @@ def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
 
 @contextmanager
 def _without_embed_times(progress: StageProgress) -> Iterator[None]:
-    """Leave the rows and seconds of the embed stage as they were: what the block embeds is not the run's."""
+    """Restore the rows and seconds of the embed stage after the block, which embeds samples that are not the run's."""
     rows, seconds = progress.rows.get("embed", 0), progress.seconds.get("embed")
     yield
     progress.rows["embed"] = rows

@@ -1,6 +1,6 @@
-"""Export a finished run to other tools: its samples as WebDataset shards, or their ids as a file.
+"""`fairdedup export`: writes samples of a finished run as WebDataset shards, or their ids as a file.
 
-The run is read and never changed. Only WebDataset shards read the input again, to copy the samples.
+It never changes the run. It reads the input only for WebDataset shards, to copy the samples.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.run_files import atomic_write, is_sealed, read_json, seal, write_json
+from fairdedup.storage.run_files import atomic_write, read_json, write_json
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
 
 Form = Literal["webdataset", "uids", "txt"]
 ENDINGS: dict[Form, str] = {"webdataset": "", "uids": ".npy", "txt": ".txt"}
 SHARD_SAMPLES = 10_000
-VERSION = 1  # of the bytes of shards; raise it when the same samples give other bytes
+VERSION = 1  # raise it when the same samples give shards with other bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +50,15 @@ class ExportOptions:
     form : {"webdataset", "uids", "txt"}
         What to write: tar shards of the samples, an array of DataComp uids, or one id per line.
     what : {"kept", "removed"}
-        Which samples.
+        Which samples to write.
     dest : str or None
-        File or folder to write, as the user gave it; None means next to the run, under its name.
+        File or folder to write, as the user gave it. None means next to the run, with its name.
     shard_samples : int
         Number of samples in each shard but the last.
     shard_bytes : int or None
-        Largest size of a shard, used instead of `shard_samples`. A larger sample has a shard of its own.
+        Largest size of a shard in bytes; replaces `shard_samples`. A larger sample gets a shard of its own.
     source : str or None
-        The input, where it has moved.
+        Place of the input, if it has moved.
     """
 
     run: Path
@@ -77,7 +78,7 @@ class ExportOptions:
 
     @property
     def shown(self) -> str:
-        """The place as the user named it, for messages."""
+        """Flag and place as the user gave them, for messages."""
         return f"--dest {self.dest or str(self.place)!r}"
 
 
@@ -88,11 +89,11 @@ class ExportResult:
     Attributes
     ----------
     path : Path
-        File or folder.
+        File or folder that was written.
     samples : int
         Number of samples or ids.
     shards, bytes : int or None
-        Number of tar shards and their total size; None for a file of ids.
+        Number of tar shards, and their total size in bytes; None for a file of ids.
     """
 
     path: Path
@@ -101,7 +102,7 @@ class ExportResult:
     bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values that `--log-json` prints."""
+        """Return the values under the keys that `--log-json` prints."""
         known = asdict(self) | {"path": str(self.path)}
         return {name: value for name, value in known.items() if value is not None}
 
@@ -119,8 +120,8 @@ def export_samples(options: ExportOptions, workers: Workers) -> ExportResult:
     Raises
     ------
     UserError
-        If the run is not finished or is damaged, its input has changed, a format cannot hold the ids or samples, or
-        the place is taken.
+        If the run is not finished or is damaged, its input has changed, the format cannot represent the ids or
+        samples, or the place is taken.
     """
     directory = RunDirectory(options.run.absolute())
     manifest, parts = _load_finished_run(directory)
@@ -128,7 +129,7 @@ def export_samples(options: ExportOptions, workers: Workers) -> ExportResult:
     if options.form != "webdataset":
         return _write_ids(options, directory, parts, getattr(manifest.counts, options.what))
     if manifest.input.kind != "images":
-        raise UserError(f"{options.run} was made of embeddings and has no images to write: use --to txt or --to uids")
+        raise UserError(f"{options.run} is a run over embeddings and has no images to write: use --to txt or --to uids")
     dataset = _open_source(options, directory, manifest)
     return _write_shards(options, directory, manifest, parts, dataset, workers)
 
@@ -152,18 +153,18 @@ def _check_place(options: ExportOptions, directory: RunDirectory) -> None:
     if isinstance(place, RemotePath):
         raise UserError(f"{options.run} is in an object store, and an export is written locally: name a local --dest")
     if place.is_relative_to(directory.root):
-        raise UserError(f"{shown} lies in the run directory: choose a place outside it")
+        raise UserError(f"{shown} is in the run directory: choose a place outside it")
     for folder in place.parents:
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{shown} lies below a file ({str(folder)!r}): choose another place")
+            raise UserError(f"{shown} is below a file ({str(folder)!r}): choose another place")
     if options.form != "webdataset" and place.is_dir():
-        raise UserError(f"{shown} is a folder: name the file to write, as --dest kept{ENDINGS[options.form]}")
+        raise UserError(f"{shown} is a folder: name the file to write, such as --dest kept{ENDINGS[options.form]}")
     if options.form == "webdataset" and place.exists() and not place.is_dir():
         raise UserError(f"{shown} is a file: choose a folder")
 
 
 def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Group], expected: int) -> ExportResult:
-    """Write a file of ids. A file that exists is left alone, and must hold exactly the same."""
+    """Write a file of ids. An existing file is not replaced: it must have exactly the same content."""
     place = options.place
     write = write_lines if options.form == "txt" else write_uids
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
@@ -173,10 +174,10 @@ def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Grou
             count = write(path, iterate_ids(directory, (part.number for part in parts), options.what == "kept"))
         if count != expected:
             raise FairdedupError(
-                f"{count:,} ids, not {expected:,}, are {options.what}: nothing is written; report this"
+                f"{count:,} ids, not {expected:,}, are {options.what}, so nothing was written: please report this bug"
             )
         if place.exists() and not is_sealed(place, seal(aside)):
-            raise UserError(f"{options.shown} already exists and is another file: choose another, or remove it")
+            raise UserError(f"{options.shown} already exists with other content: choose another file, or remove it")
         if not place.exists():
             os.replace(aside, place)
     finally:
@@ -199,12 +200,12 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
-            f"{source!r} is not the input that {options.run} was made of ({changes[0]}{more}): name it with --input; a "
-            "copy must have the names, sizes and times of its files (cp -a)"
+            f"{source!r} is not the input of {options.run} ({changes[0]}{more}): name it with --input; a copy must "
+            "have the same file names, sizes and times (cp -a)"
         )
     place = Path(source).absolute()
     if place.is_dir() and options.place.is_relative_to(place):
-        raise UserError(f"{options.shown} lies in the input {source!r}: choose another place")
+        raise UserError(f"{options.shown} is in the input {source!r}: choose another place")
     return dataset
 
 
@@ -229,7 +230,7 @@ def _write_shards(
     samples = sum(shard.samples for shard in written)
     expected = getattr(manifest.counts, options.what)
     if samples != expected:
-        raise FairdedupError(f"{samples:,} samples were written, not {expected:,}: report this")
+        raise FairdedupError(f"{samples:,} samples were written, not {expected:,}: please report this bug")
     record = {
         "fairdedup": manifest.fairdedup,
         "what": options.what,
@@ -244,7 +245,7 @@ def _write_shards(
 
 
 def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
-    """Return a hash of what shards depend on: the decisions, the input, and the size of shards."""
+    """Return a hash of all that shards depend on: the decisions, the input, and the size of shards."""
     decisions = {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
     cut = options.shard_samples if options.shard_bytes is None else [options.shard_bytes]
     known = [VERSION, options.what, cut, manifest.input.fingerprint, decisions]
@@ -252,7 +253,7 @@ def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
 
 
 def _begin_export(options: ExportOptions, plan: Plan) -> None:
-    """Start an export into a new or empty folder, or resume the same export; refuse a folder that holds other files."""
+    """Start an export into a new or empty folder, or resume the same export; refuse a folder with other files."""
     begun = plan.record("begun")
     known = read_json(begun)
     there = sorted(p.name for p in plan.folder.iterdir()) if plan.folder.is_dir() else []
@@ -260,16 +261,19 @@ def _begin_export(options: ExportOptions, plan: Plan) -> None:
         raise UserError(f"{options.shown} holds other files ({there[0]!r}): choose a new or empty folder")
     if known is not None and known.get("made of") != plan.made_of:
         raise UserError(
-            f"{options.shown} holds another export (of other decisions, another input or other options): choose a new "
+            f"{options.shown} has another export (of other decisions, another input or other options): choose a new "
             "folder, or remove this one"
         )
-    for stale in (*plan.folder.glob(".shard-*.tmp"), *begun.parent.glob(".*.tmp")):  # what was being written
+    for stale in (
+        *plan.folder.glob(".shard-*.tmp"),
+        *begun.parent.glob(".*.tmp"),
+    ):  # files that a stopped export was writing
         stale.unlink(missing_ok=True)
     write_json(begun, {"made of": plan.made_of})
 
 
 def _cut_by_size(sizes: NDArray[np.int64], most: int) -> Iterator[int]:
-    """Yield the number of samples of each shard, so that only one of a single sample is over `most` bytes."""
+    """Yield the number of samples of each shard. Only a shard of a single sample may exceed `most` bytes."""
     ends, first = np.cumsum(sizes), 0
     most = most // RECORDSIZE * RECORDSIZE - 2 * BLOCKSIZE  # a tar ends with two blocks, and with a full record
     while first < len(sizes):

@@ -1,4 +1,4 @@
-"""The end of a run: its state for later runs, and run.json, which proves that the run is finished."""
+"""The end of a run: writes its state for later runs and then run.json, which proves that the run is finished."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ from fairdedup.workers import Workers
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecidedRun:
     """A decision, and everything that it was made from.
 
     Attributes
     ----------
     clustered : Clustered
+        Clusters of the run.
     marks : Marks
-        Rows that took no part, and rows that were always kept.
+        Rows that were excluded, and rows that were always kept.
     options : Options
+        Options of the decision.
     prototypes : Prototypes or None
+        Prototypes of the decision.
     lineage : Lineage
+        Runs before this one.
     pruned : Pruned
+        The decision, and what it found about the data set.
     """
 
     clustered: Clustered
@@ -50,10 +55,21 @@ class Decided:
     pruned: Pruned
 
 
-def finish_run(request: Request, decided: Decided, written: Written, workers: Workers) -> RunManifest:
+def finish_run(request: Request, decided: DecidedRun, written: Written, workers: Workers) -> RunManifest:
     """Write the state and the manifest of a run whose results are written, and return the manifest.
 
-    Samples that `fairdedup replace` took out before are taken out of these results too.
+    Samples that `fairdedup replace` removed from the run before are removed from these results too.
+
+    Parameters
+    ----------
+    request : Request
+        Options of the command, and the earlier runs.
+    decided : DecidedRun
+        The decision, and what it was made from.
+    written : Written
+        Counts and seals of the results.
+    workers : Workers
+        Run the tasks of the stages.
     """
     embedded, directory, lineage = decided.clustered.embedded, decided.clustered.directory, decided.lineage
     record = read_config_record(directory)
@@ -74,7 +90,7 @@ def finish_run(request: Request, decided: Decided, written: Written, workers: Wo
     return manifest
 
 
-def _build_manifest(request: Request, decided: Decided, written: Written, record: ConfigRecord) -> RunManifest:
+def _build_manifest(request: Request, decided: DecidedRun, written: Written, record: ConfigRecord) -> RunManifest:
     assert record.input is not None
     decision, versions = decided.pruned.decision, list_versions()
     return RunManifest(
@@ -95,7 +111,7 @@ def _build_manifest(request: Request, decided: Decided, written: Written, record
     )
 
 
-def _build_outcome(request: Request, decided: Decided, record: ConfigRecord) -> RunOutcome:
+def _build_outcome(request: Request, decided: DecidedRun, record: ConfigRecord) -> RunOutcome:
     assert record.input is not None
     inherited, decision = decided.lineage.inherited, decided.pruned.decision
     eps = decision.eps if inherited is None else inherited.eps

@@ -19,12 +19,12 @@ from fairdedup.storage.manifest import Counts, Drift, require_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a run must keep to; a bound that is None is not checked.
+    """Bounds that a run must satisfy; None is not checked.
 
     Attributes
     ----------
     max_rejected : float or None
-        Largest share of the input that may be rejected, 0 to 1. Rows that the user excluded do not count.
+        Largest share of the input that may be rejected, 0 to 1; rows that the user excluded do not count.
     max_drift : float or None
         Largest population stability index beyond chance, 0 or more.
     min_retention : float or None
@@ -46,9 +46,9 @@ class Bounds:
             raise UserError("nothing to check: give --max-rejected, --max-drift or --min-retention")
         for name, value in given.items():
             largest = math.inf if name == "max_drift" else 1
-            if not (0 <= value <= largest and math.isfinite(value)):  # NaN too: it would let everything pass
+            if not (0 <= value <= largest and math.isfinite(value)):  # also refuses NaN, which every run would pass
                 flag = f"--{name.replace('_', '-')}"
-                remedy = "0 or more, as 0.25" if name == "max_drift" else "0 to 1, as 0.05"
+                remedy = "0 or more, such as 0.25" if name == "max_drift" else "0 to 1, such as 0.05"
                 raise UserError(f"{flag} {value:g} is out of range: give {remedy}")
 
 
@@ -59,7 +59,7 @@ class Check:
     Attributes
     ----------
     passed : bool
-        Whether the value keeps to the bound.
+        Whether the value is within the bound.
     text : str
         One line that names the value and the bound.
     """
@@ -74,14 +74,19 @@ def check_run(root: Path, bounds: Bounds) -> list[Check]:
     Parameters
     ----------
     root : Path
-        Run directory. It must have been audited if a retention is to be checked.
+        Run directory. To check a retention, the run must have been audited.
     bounds : Bounds
-        What the run must keep to.
+        Bounds to check.
+
+    Returns
+    -------
+    list of Check
+        One for each bound; for retention, one for each attribute, or for each group below the bound.
 
     Raises
     ------
     UserError
-        If the run is not finished, or a retention is to be checked and the run has not been audited.
+        If the run is not finished, or has not been audited and retention has a bound.
     """
     directory = RunDirectory(root)
     manifest = require_manifest(directory)
@@ -116,10 +121,10 @@ def _compare(what: str, value: float, bound: float, flag: str) -> Check:
 
 
 def _check_retention(attribute: AttributeReport, bound: float) -> Iterator[Check]:
-    """Compare every sufficient group of an attribute or intersection; where all pass, report the lowest one."""
+    """Compare every sufficient group of an attribute or intersection; if all pass, report the lowest one."""
     rates = sorted((group.to_best, group.group) for group in attribute.groups if group.to_best is not None)
     if not rates:
-        yield Check(True, f"retention by {attribute.attribute}: no group is large enough, or nobody was kept")
+        yield Check(True, f"retention by {attribute.attribute}: no group is large enough, or no sample was kept")
         return
     below = [(rate, group) for rate, group in rates if rate < bound]
     how = "under" if below else "within"

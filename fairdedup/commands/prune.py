@@ -1,4 +1,4 @@
-"""`fairdedup prune`: the third stage alone. A clustered run is decided, or decided again with other options."""
+"""`fairdedup prune`: the third stage alone. It decides a clustered run, or decides it again with other options."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from fairdedup.workers import Workers
 def prune_run(config: RunConfig, workers: Workers) -> RunManifest:
     """Decide which samples of a clustered run are kept, and return the manifest.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run, and the options of the decision.
+    workers : Workers
+        Run the tasks of the stages.
+
     Raises
     ------
     UserError
-        If there are no finished clusters, or options miss something or clash.
+        If the clusters are not finished, or an option is missing or contradicts another.
     """
     directory = RunDirectory(config.out.absolute())
     if not list_recorded_runs(directory):

@@ -1,4 +1,7 @@
-"""`fairdedup refit`: cluster and decide again all that the runs of some lines have embedded, as a run of its own."""
+"""`fairdedup refit`: a new run that clusters and decides again what the runs of some lines have embedded.
+
+It never embeds again, and never changes these runs.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ def refit(config: RunConfig, runs: Sequence[Path], workers: Workers, *, restart:
     Parameters
     ----------
     config : RunConfig
-        Options of the new run; rule, prototypes and model are those of the first of `runs` unless given.
+        Options of the new run. Rule, prototypes and model are those of the first of `runs` unless given.
     runs : sequence of Path
-        Finished runs. The runs before them in their lines take part too.
+        Finished runs. The runs before them in their lines are included.
     workers : Workers
+        Run the tasks of the stages.
     restart : bool
         Clear the directory of the new run first.
 

@@ -1,4 +1,4 @@
-"""`fairdedup replace`: samples that have vanished leave a finished run, and others are promoted in their place."""
+"""`fairdedup replace`: removes samples that no longer exist from a finished run, and promotes others instead."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from fairdedup.workers import Workers
 
 
 def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunManifest:
-    """Take vanished samples out of a finished run, promote others, and return the new manifest.
+    """Remove vanished samples from a finished run, promote others, and return the new manifest.
 
     Parameters
     ----------
     config : RunConfig
         Names the run directory.
     vanished : Path
-        File of the ids of samples that have vanished.
+        File of the ids of samples that no longer exist.
     workers : Workers
+        Run the tasks of the replacement.
 
     Raises
     ------
@@ -37,19 +38,27 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     embedded = load_embedded(directory)
-    return _renew(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
+    return _update_dependents(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
 
 
 def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> None:
-    """Complete a replacement that was stopped, with the state that later runs start from."""
+    """Complete a replacement that was stopped, with the state for later runs.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    workers : Workers
+        Run the tasks of the stages.
+    """
     complete_replacement(directory)
     manifest = read_manifest(directory)
     if manifest is not None and StateDirectory(directory.root).stale.is_file():
-        _renew(load_embedded(directory), manifest, workers)
+        _update_dependents(load_embedded(directory), manifest, workers)
 
 
-def _renew(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
-    """Renew what depends on the decisions after a replacement, and return the manifest."""
+def _update_dependents(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
+    """Write again what depends on the decisions after a replacement, and return the manifest."""
     if manifest.input.format == "sample":
         manifest = manifest.model_copy(update={"shares": measure_sample_shares(embedded.directory)})
         write_manifest(embedded.directory, manifest)

@@ -1,6 +1,6 @@
 """`fairdedup run`: images or embeddings in, kept IDs out. The whole run, from top to bottom, on one page.
 
-embed ──▶ cluster ──▶ prune ──▶ write, with run.json last. Each step can be called alone, as a command of its name.
+embed ──▶ cluster ──▶ prune ──▶ write, with run.json last. Each stage can be run alone, by the command of its name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from fairdedup.commands.cluster import cluster
 from fairdedup.commands.embed import embed
 from fairdedup.commands.evaluation import read_evaluation
-from fairdedup.commands.finish import Decided, finish_run
+from fairdedup.commands.finish import DecidedRun, finish_run
 from fairdedup.commands.replace import complete_stopped_replacement
 from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
@@ -33,7 +33,7 @@ from fairdedup.stages.results import write_results
 from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest, read_manifest
-from fairdedup.storage.run_files import is_sealed
+from fairdedup.storage.seals import is_sealed
 from fairdedup.workers import Workers
 
 
@@ -43,7 +43,9 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
     Parameters
     ----------
     config : RunConfig
+        Options of the run.
     workers : Workers
+        Run the tasks of the stages.
     restart : bool
         Clear the run directory first.
 
@@ -53,9 +55,9 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
         If the options do not fit the input, or differ from those that the run directory was made with.
     """
     request = read_request(config)
-    directory, options = request.directory, request.options  # reads the files that options name, before any is cleared
+    directory, options = request.directory, request.options  # hashes the files that options name, before any is cleared
     check_decision_options(request.config)
-    if restart and directory.config.is_file():  # a folder that is not a run is refused below, never cleared
+    if restart and directory.config.is_file():  # a folder that is not a run is never cleared, and is refused below
         _clear(request, workers)
     check_directory(directory, options)
     dataset = open_run_input(request.config, directory, workers.progress)
@@ -72,7 +74,22 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
 
 
 def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManifest:
-    """Decide which samples of a clustered run are kept, write the results, and return the manifest."""
+    """Decide which samples of a clustered run are kept, write the results, and return the manifest.
+
+    Parameters
+    ----------
+    request : Request
+        Options of the command, and the earlier runs.
+    clustered : Clustered
+        Clusters of the run.
+    workers : Workers
+        Run the tasks of the decision.
+
+    Raises
+    ------
+    UserError
+        If options do not fit each other or the data, or a file that an option names cannot be read.
+    """
     config, earlier, embedded = request.config, request.earlier, clustered.embedded
     options = build_options(config)
     prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
@@ -90,15 +107,17 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
             eps=None if config.eps is None else parse_eps(config.eps),
             inherited=lineage.inherited,
         )
-        start_stage(request.directory, "prune", request.options["prune"])  # not before: a mistake keeps the old results
+        start_stage(
+            request.directory, "prune", request.options["prune"]
+        )  # not earlier: a mistake before here keeps the old results
         written = write_results(
-            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, beside=earlier is not None
+            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, against=earlier is not None
         )
-    return finish_run(request, Decided(clustered, marks, options, prototypes, lineage, pruned), written, workers)
+    return finish_run(request, DecidedRun(clustered, marks, options, prototypes, lineage, pruned), written, workers)
 
 
 def _clear(request: Request, workers: Workers) -> None:
-    """Clear the run directory for ``--restart``, once nothing that can be known now would stop the new run."""
+    """Clear the run directory for ``--restart``, unless an option or the input would stop the new run early."""
     config = request.config
     kind = "images"
     if config.input is not None:
@@ -112,7 +131,7 @@ def _clear(request: Request, workers: Workers) -> None:
 
 
 def _find_finished_run(request: Request, workers: Workers) -> RunManifest | None:
-    """Return the manifest of a finished run whose files are undamaged; otherwise say what is made again."""
+    """Return the manifest of a finished run whose files are undamaged; None if the run must be done."""
     manifest, root, say = read_manifest(request.directory), request.directory.root, workers.progress.say
     if manifest is None:
         return None
@@ -120,5 +139,5 @@ def _find_finished_run(request: Request, workers: Workers) -> RunManifest | None
     if damaged is None:
         say(f"{request.config.out} is finished already: nothing to do (--restart clears it)")
         return manifest
-    say(f"{root / damaged} is missing or damaged: it is made again")
+    say(f"{root / damaged} is missing or damaged: it will be written again")
     return None

@@ -1,4 +1,4 @@
-"""`fairdedup sweep`: the eps and the counts of several keep fractions, without writing anything."""
+"""`fairdedup sweep`: finds the eps and the counts of several keep fractions. It writes no decision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fairdedup.workers import Workers
 
 @dataclass(frozen=True)
 class SweptFraction:
-    """What a decision at one keep fraction would be.
+    """Eps and counts of a decision at one keep fraction.
 
     Attributes
     ----------
@@ -38,8 +38,9 @@ class SweptFraction:
     kept : int
         Number of rows that would be kept.
     eps : float
+        Eps that the decision would use.
     readmitted : int
-        Number of kept rows that would be re-admitted, seats of `balanced` among them.
+        Number of kept rows that would be re-admitted, including those on seats of `balanced`.
     """
 
     keep: float
@@ -49,7 +50,7 @@ class SweptFraction:
 
 
 def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -> list[SweptFraction]:
-    """Return what a decision at each keep fraction would be.
+    """Return the eps and the counts of a decision at each keep fraction.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -
     fractions : sequence of float
         Keep fractions, in (0, 1].
     workers : Workers
+        Run the tasks that count.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -
     if list_recorded_runs(directory):
         raise UserError(
             f"{directory.root} was made --against other runs and has their eps, so there is nothing to sweep: limit it "
-            f"by `fairdedup prune {directory.root} --at-most F`"
+            f"with `fairdedup prune {directory.root} --at-most F`"
         )
     request = read_clustered_request(config)
     rule = build_options(request.config).rule

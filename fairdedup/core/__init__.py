@@ -1,5 +1,5 @@
 """Arrays in, arrays out: the rules of semantic deduplication. No files, no Dask, no flag names.
 
-Importing this package loads nothing else, and the list of rules (`rules.registry`) no library, so that the command line
-prints it at once. Modules with kernels import `compiled`, and with it numba.
+Importing this package loads nothing else. `rules.registry` loads no library, so the command line lists the rules at
+once. Modules with kernels import `compiled`, which loads numba.
 """

@@ -1,8 +1,8 @@
-"""Find candidates fast: products of low precision with a rigorous bound on how far each is from the exact cosine.
+"""Find candidates fast: products of low precision, with a rigorous bound on the distance from the exact cosine.
 
-What lies within the bound of a threshold is settled in float64 by similarity.py, so every precision gives the same
-result on every machine. There are two: float32, with the error of the summation; and 8-bit integers around the
-cluster's mean, three to five times as fast on processors with VNNI or AMX, with the error of the rounding.
+Pairs within the bound of a threshold are settled in float64 by similarity.py, so every precision gives the same result
+on every machine. There are two: float32, where the error is that of the summation; and 8-bit integers around the
+cluster's mean, three to five times as fast on processors with VNNI or AMX, where it is that of the rounding.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from threadpoolctl import threadpool_limits
 from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, margin
 
-INT8_ROWS = 1024  # smaller clusters are not worth rounding
-INT8_WORK = 5e10  # float32 multiply-adds of a process after which loading torch pays
-MOVED = 1 << 12  # rows that are moved at a time
+INT8_ROWS = 1024  # rounding does not pay for smaller clusters
+INT8_WORK = 5e10  # float32 multiply-adds of a process after which it pays to load torch
+MOVED = 1 << 12  # rows that `move_up` moves at a time
 ARITHMETIC = 2e-6  # covers the float32 arithmetic of the bound itself
-_work = 0.0
-_alone = False  # each product takes one thread: the caller has threads of its own
+_work = 0.0  # float32 multiply-adds of this process so far
+_alone = False  # whether each product takes one thread, since the caller has threads of its own
 
 
 class ErrorTerms(NamedTuple):
-    """What it takes to read a cosine from a product of low precision, for each of n rows.
+    """Terms that turn a product of low precision into a cosine, for each of n rows.
 
     cos(i, j) is within ``error[i] + error[j]`` of
     ``(product * scale[i] * scale[j] + base[i] + base[j]) / (length[i] * length[j])``.
@@ -42,7 +42,7 @@ class ErrorTerms(NamedTuple):
     Attributes
     ----------
     length, scale, base, error : ndarrays of shape (n,), float64
-        Length of the exact vector, step of the rounding, offset of the products, and half of the bound.
+        Length of the exact vector, step of the rounding, offset of the products, and the row's part of the bound.
     """
 
     length: NDArray[np.float64]
@@ -58,9 +58,9 @@ class ApproximateVectors:
     Attributes
     ----------
     values : ndarray of shape (n, d), float32 or int8
-        The values that are multiplied.
+        Values to multiply.
     terms : ErrorTerms of n rows
-        How a product of them is read.
+        Terms that turn a product of them into a cosine.
     """
 
     values: NDArray[Any]
@@ -87,7 +87,7 @@ class ApproximateVectors:
         return self.take(slice(len(index)))
 
     def multiply(self, other: ApproximateVectors) -> NDArray[Any]:
-        """Return the products with the other's m rows: (n, m), float32 or int32."""
+        """Return the products with the m rows of another object: (n, m), float32 or int32."""
         global _work
         if self.rounded:
             import torch
@@ -98,7 +98,7 @@ class ApproximateVectors:
 
 
 def approximate_in_float32(vectors: Vectors) -> ApproximateVectors:
-    """Return the vectors themselves, with the error of a float32 product."""
+    """Return the vectors unchanged, with the error of a float32 product."""
     n, d = vectors.x.shape
     half = margin(d) / 2 + ARITHMETIC
     return ApproximateVectors(
@@ -108,7 +108,10 @@ def approximate_in_float32(vectors: Vectors) -> ApproximateVectors:
 
 @njit
 def _round(x, mean, levels, values, terms):  # type: ignore[no-untyped-def]
-    """Round x - mean to 8 bits with a scale for each row; error becomes the length of what was rounded away."""
+    """Round x - mean to 8 bits with a scale for each row, and return an upper bound of the rows' lengths.
+
+    terms.error becomes the length of the rounding error of each row.
+    """
     d = x.shape[1]
     centre = 0.0
     for j in range(d):
@@ -137,7 +140,7 @@ def _round(x, mean, levels, values, terms):  # type: ignore[no-untyped-def]
 
 
 def approximate_in_int8(vectors: Vectors) -> ApproximateVectors:
-    """Return 8-bit integers around the mean.
+    """Return the vectors as 8-bit integers around their mean.
 
     With y = x - mean = s q + r: y_i y_j - s_i s_j q_i q_j = s_i q_i r_j + r_i y_j, at most (|y| + |r|)(|r_i| + |r_j|).
     """
@@ -154,7 +157,7 @@ def approximate_in_int8(vectors: Vectors) -> ApproximateVectors:
 
 @contextmanager
 def limit_product_threads() -> Iterator[None]:
-    """Let every product take one thread, while the caller computes several at a time."""
+    """Limit every product to one thread, while the caller computes several products at a time."""
     global _alone
     loaded = sys.modules.get("torch")
     before = loaded.get_num_threads() if loaded else None
@@ -173,7 +176,7 @@ def limit_product_threads() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def int8_products_are_exact() -> bool:
-    """Tell whether torch multiplies 8-bit integers here fast and without saturating; loads torch."""
+    """Tell whether torch multiplies 8-bit integers fast, and without saturation, on this machine. Loads torch."""
     try:
         import torch
 
@@ -207,7 +210,7 @@ def approximate(vectors: Vectors) -> ApproximateVectors:
 
 
 class ColumnBounds(NamedTuple):
-    """What `mark_reaching` needs of each of m columns, to tell whether its cosine may be above a floor.
+    """Coefficients from which `mark_reaching` tells whether the cosine of a column may be above its floor.
 
     Attributes
     ----------
@@ -221,7 +224,7 @@ class ColumnBounds(NamedTuple):
 
 
 class RowBounds(NamedTuple):
-    """What `mark_reaching` needs of a row."""
+    """Coefficients of a row, by which `mark_reaching` multiplies those of the columns."""
 
     a: np.float32
     b: np.float32
@@ -230,7 +233,7 @@ class RowBounds(NamedTuple):
 
 @njit
 def bound_columns(floor, terms):  # type: ignore[no-untyped-def]
-    """Return the bounds of columns whose cosine may be above floor[c]."""
+    """Return the coefficients of columns; column c is marked where its cosine may be above floor[c]."""
     length, scale, base, error = terms
     m = length.shape[0]
     first, second, third = np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32)
@@ -249,7 +252,7 @@ def take_terms(terms, r):  # type: ignore[no-untyped-def]
 
 @njit
 def bound_row(row):  # type: ignore[no-untyped-def]
-    """Return the bounds of a row, given its terms; lengths are at most 1.001, since vectors are unit float16 ones."""
+    """Return the coefficients of a row, given its terms. Lengths are at most 1.001: vectors are unit float16 ones."""
     return RowBounds(
         np.float32(row.length / row.scale),
         np.float32(1.0 / row.scale),
@@ -259,7 +262,7 @@ def bound_row(row):  # type: ignore[no-untyped-def]
 
 @njit(fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
 def mark_reaching(products, columns, row, marks):  # type: ignore[no-untyped-def]
-    """Mark the columns of a row that may be above their floor; few are, and eight marks are one word to look at."""
+    """Mark the columns of a row that may be above their floor. Few are, so callers test eight marks as one word."""
     first, second, third = columns.first, columns.second, columns.third
     a, b, c = row.a, row.b, row.c
     for k in range(products.shape[0]):
@@ -268,15 +271,15 @@ def mark_reaching(products, columns, row, marks):  # type: ignore[no-untyped-def
 
 @njit
 def read_cosine(product, row, column):  # type: ignore[no-untyped-def]
-    """Return the cosine that a product stands for, and how far the exact one may be from it.
+    """Return the cosine that a product approximates, and the bound of its distance from the exact one.
 
-    `row` and `column` are the ErrorTerms of one vector each: numbers, since a tuple of arrays would have the references
-    to them counted in every turn of a loop.
+    `row` and `column` are the ErrorTerms of one vector each: numbers, because numba would count references to arrays in
+    every turn of a loop.
     """
     scaled = product * row.scale * column.scale + row.base + column.base
     return scaled / (row.length * column.length), row.error + column.error
 
 
 def no_marks(width: int) -> NDArray[np.uint8]:
-    """Return marks for a number of columns, whole words of them, none set."""
+    """Return cleared marks for `width` columns, rounded up to whole words of eight."""
     return np.zeros((width + 7) // 8 * 8, np.uint8)

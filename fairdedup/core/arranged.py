@@ -1,4 +1,7 @@
-"""One cluster in visiting order, as rules see it: its rows, their column of values, their concepts and their price."""
+"""One cluster in visiting order, as rules see it: its rows, their values, similarity to concepts, and price.
+
+This module computes what rules read. It never chooses a row.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ class ArrangedCluster:
     Attributes
     ----------
     part : Part
-        The part that holds the cluster; its memo is shared by all passes.
+        Part that contains the cluster. Its memo is shared by all passes.
     cluster : Cluster
         The cluster, rows ascending.
     order : ndarray of shape (n,), int64
-        Position in the cluster of each place in the visiting order.
+        Entry k is the position in the cluster of the row that is visited as number k.
     rows : ndarray of shape (n,), int64
         Positions in the input.
     vectors : Vectors of n rows
@@ -34,9 +37,9 @@ class ArrangedCluster:
     centroid_similarity : ndarray of shape (n,), float64
         Cosine to the centroid.
     pinned : PinnedRows
-        Rows that are kept before the sweep.
+        Effect of the rows that are kept before the sweep.
     values : ndarray of shape (n,), int64, or None
-        Column that the rule `prefer` compares.
+        Values that the rule `prefer` compares.
     """
 
     part: Part
@@ -54,10 +57,10 @@ class ArrangedCluster:
         return np.arange(len(self.rows))
 
     def concept_similarity(self, plan: Plan) -> NDArray[np.int64]:
-        """Return the quantised similarity (n, c) to each concept of all attributes, standardised where so planned."""
+        """Return the quantised similarity (n, c) to each concept of all attributes, standardised if planned."""
         assert plan.prototypes is not None
         similarity = np.concatenate(plan.prototypes.similarity(self.vectors, absent=False), axis=1)
-        return quantised(similarity if plan.moments is None else plan.moments.standardised(similarity))
+        return quantised(similarity if plan.moments is None else plan.moments.standardise(similarity))
 
     def memberships(self, plan: Plan) -> list[NDArray[np.int64]]:
         """Return each attribute's memberships (n, c), in units of 1e-9."""
@@ -66,12 +69,12 @@ class ArrangedCluster:
         return [q[self.order] for q in found]
 
     def price(self, plan: Plan) -> NDArray[np.int64]:
-        """Return the quantised price of each row (n,): how rare its concepts are in the whole data set."""
+        """Return the quantised price of each row (n,): the rarer its concepts in the data set, the higher."""
         return compute_price(self.memberships(plan), plan.terms)
 
 
 def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
-    """Put a cluster of a part in visiting order, and find what its pinned rows take."""
+    """Put a cluster of a part in visiting order, and find the rows that its pinned rows would remove."""
     similarity = _compare_with_centroid(cluster)
     order = visiting_order(similarity, cluster.rows)
     rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
@@ -86,7 +89,7 @@ def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
 
 
 def _compare_with_centroid(cluster: Cluster) -> NDArray[np.float64]:
-    """Return the cosine of each row to the centroid (n,); a large cluster is never widened twice at once."""
+    """Return the cosine of each row to the centroid (n,), a block at a time: a widened copy would be large."""
     centroid, similarity = Vectors.of(cluster.centroid[None]), np.empty(len(cluster.rows), np.float64)
     for start in range(0, len(similarity), BLOCK):
         block = Vectors.of(cluster.unit[start : start + BLOCK])

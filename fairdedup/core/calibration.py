@@ -1,8 +1,8 @@
 """Fit prototypes and a temperature to a few hundred labels, so that a softmax over captions becomes a probability.
 
 Captions of a contrastive model favour some concepts, and are too confident or not confident enough (Guo et al. 2017).
-Here the prototypes move on the unit sphere towards the labels, and a ridge term keeps them near the captions' place.
-Never used without labels. The result is saved, since the floats of this fit may differ between machines.
+The fit moves the prototypes on the unit sphere towards the labels; a ridge term keeps them near the captions. It is
+never used without labels. Its result is saved, since its floats may differ between machines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,17 @@ class Fit:
     temperature: float
 
     def log_probabilities(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the logarithm of each concept's probability for unit rows (n, d): (n, c)."""
+        """Return the logarithm of each concept's probability.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, d), unit rows
+            Samples.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float64
+        """
         return _log_softmax(vectors @ self.vectors.T / self.temperature)
 
 
@@ -50,23 +60,24 @@ def calibrate(
 ) -> Fit:
     """Fit the prototypes of one attribute and their temperature to labelled samples.
 
-    Minimises the mean cross entropy of softmax(x @ p / temperature) plus ridge times the squared distance of the
-    prototypes to those that are given, by L-BFGS from these.
+    L-BFGS, started from the given prototypes, minimises the mean cross entropy of softmax(x @ p / temperature) plus
+    `ridge` times the squared distance of the prototypes from the given ones.
 
     Parameters
     ----------
     vectors : ndarray of shape (n, d), unit rows
-        The labelled samples.
+        Vectors of the labelled samples.
     labels : ndarray of shape (n,), integers 0 to c - 1
         Concept of each sample.
     prototypes : ndarray of shape (c, d), unit rows
-        Where the fit starts, and what the ridge term keeps it near.
+        Prototypes to start from.
     ridge : float
-        Weight of that term.
+        Weight of the ridge term, 0 or more.
 
     Returns
     -------
     Fit
+        Calibrated prototypes and their temperature.
 
     Raises
     ------
@@ -107,22 +118,51 @@ def calibrate(
 def likeliest_temperature(
     vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64]
 ) -> float:
-    """Return the likeliest of a range of temperatures."""
+    """Return the temperature, of 40 between `LEAST_TEMPERATURE` and 1, at which the labels are most probable.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, d), unit rows
+        Vectors of the labelled samples.
+    labels : ndarray of shape (n,), integers 0 to c - 1
+        Concept of each sample.
+    prototypes : ndarray of shape (c, d), unit rows
+        Prototype of each concept.
+    """
     grid = np.geomspace(LEAST_TEMPERATURE, 1.0, 40)
     return float(min(grid, key=lambda t: cross_entropy(Fit(prototypes, t), vectors, labels)))
 
 
 def cross_entropy(fit: Fit, vectors: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
-    """Return the mean cross entropy of labelled samples, in nats."""
+    """Return the mean cross entropy of labelled samples, in nats.
+
+    Parameters
+    ----------
+    fit : Fit
+        Prototypes and temperature.
+    vectors : ndarray of shape (n, d), unit rows
+        Vectors of the labelled samples.
+    labels : ndarray of shape (n,), integers 0 to c - 1
+        Concept of each sample.
+    """
     return -float(fit.log_probabilities(vectors)[np.arange(len(labels)), labels].mean())
 
 
 def held_out_entropy(
     vectors: NDArray[np.float64], labels: NDArray[np.integer], prototypes: NDArray[np.float64]
 ) -> float:
-    """Return the mean cross entropy of samples that a calibration has not seen: `FOLDS`-fold cross-validation.
+    """Return the mean cross entropy, in nats, of samples that the fit has not seen, by cross-validation.
 
-    A concept without a label in some fold keeps its prototype there.
+    There are `FOLDS` folds. A concept without a label in the other folds keeps its prototype.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, d), unit rows
+        Vectors of the labelled samples.
+    labels : ndarray of shape (n,), integers 0 to c - 1
+        Concept of each sample.
+    prototypes : ndarray of shape (c, d), unit rows
+        Prototype of each concept.
     """
     fold = np.random.default_rng(0).permutation(len(labels)) % FOLDS
     total = 0.0

@@ -21,7 +21,7 @@ TILE_ROWS, TILE_COLUMNS = 512, 8192
 
 
 class _Rows(NamedTuple):
-    """The n rows of a cluster in visiting order, and how far a float32 product may be from the exact cosine."""
+    """The n rows of a cluster in visiting order, and the largest error of a float32 product as a cosine (slack)."""
 
     x: NDArray[np.float32]
     squares: NDArray[np.float64]
@@ -31,7 +31,7 @@ class _Rows(NamedTuple):
 
 @njit
 def _improve_best(products, first, second, own, best, best_similarity):  # type: ignore[no-untyped-def]
-    """Improve each row's most similar earlier row by the columns of one tile; equal ones go to the lowest row."""
+    """Update each row's most similar earlier row with the columns of one tile; ties go to the lowest row."""
     x, squares, rows = own.x, own.squares, own.rows
     for r in range(products.shape[0]):
         i = first + r
@@ -58,9 +58,9 @@ def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDA
     Returns
     -------
     earlier : ndarray of shape (n,), int32
-        Places in the visiting order; -1 for the first.
+        Place of that row in the visiting order; -1 for the first row.
     similarity : ndarray of shape (n,), float64
-        Cosine to that row; -2 for the first.
+        Cosine to that row; -2 for the first row.
     """
     n = len(vectors)
     best = np.full(n, -1, np.int32)
@@ -81,7 +81,19 @@ def _chain(cluster: ArrangedCluster) -> tuple[NDArray[np.int32], NDArray[np.int6
 
 
 def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
-    """Return how many rows of a part are kept at each eps, in ten-thousandths."""
+    """Return how many rows of a part `semdedup-chain` keeps at each eps.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster. The counts are left in its memo.
+    eps : list of int
+        Ten-thousandths.
+
+    Returns
+    -------
+    ndarray of shape (len(eps),), int64
+    """
     needed = part.memo.get("chain")
     if needed is None:
         found = [_chain(arrange(part, cluster))[1] for cluster in part.clusters()]
@@ -90,10 +102,20 @@ def count_chain(part: Part, eps: list[int]) -> NDArray[np.int64]:
 
 
 def represent_chain(cluster: ArrangedCluster, eps: int) -> Representatives:
-    """Return the first row of each row's chain, and each row's representative (itself where it is kept)."""
+    """Return the first row of each row's chain, and each row's representative (itself if it is kept).
+
+    Parameters
+    ----------
+    cluster : ArrangedCluster
+        The rows in visiting order.
+    eps : int
+        Ten-thousandths.
+    """
     earlier, needed = _chain(cluster)
     keeper = np.where(needed <= eps, earlier, np.arange(len(earlier)))
     leader = keeper
-    while not np.array_equal(leader[leader], leader):  # representatives come earlier: halving ends at the first
+    while not np.array_equal(
+        leader[leader], leader
+    ):  # every representative is an earlier row, so this ends at the first of the chain
         leader = leader[leader]
     return Representatives(leader, keeper)

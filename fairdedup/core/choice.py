@@ -21,7 +21,7 @@ class Scratch(NamedTuple):
     mean : ndarray of shape (d,), float64
         Mean vector of the members.
     likeness : ndarray, int64
-        Likeness of each member to it; at least as long as the largest neighbourhood.
+        Likeness of each member to the mean; at least as long as the largest neighbourhood.
     """
 
     mean: NDArray[np.float64]
@@ -51,7 +51,7 @@ def _measure_likeness(members, x, scratch):  # type: ignore[no-untyped-def]
 
 @njit
 def choose_one(members, rows, x, preference, sums, scratch):  # type: ignore[no-untyped-def]
-    """Return which entry of members is kept, and add its similarities to the sums."""
+    """Return the index in members of the row that is kept, and add its similarities to the sums."""
     concept = -1
     for c in range(sums.shape[0]):
         if concept < 0 or sums[c] < sums[concept]:
@@ -94,7 +94,7 @@ def choose(
     neighbourhoods : Neighbourhoods of s steps
         Steps of the sweep.
     preference : Preference
-        What the rule prefers.
+        Preference of the rule.
     vectors : Vectors of n rows
         Vectors in visiting order.
     rows : ndarray of shape (n,), int64
@@ -103,7 +103,7 @@ def choose(
     Returns
     -------
     kept : ndarray of shape (s,), int32
-        Places in the visiting order.
+        Kept row of each step, as a place in the visiting order.
     """
     starts = neighbourhoods.starts
     largest = int(np.diff(starts).max(initial=0))

@@ -1,7 +1,7 @@
-"""The decorator that compiles the kernels of this folder, and the place of the cache of compiled code.
+"""The decorator that compiles the kernels of this folder, and the folder in which compiled code is cached.
 
-numba keeps what it compiles in the package, else in the user's home. Where it can write to neither, as in a container,
-it refuses the decorated functions. This module then gives it a private temporary folder, before the first kernel.
+numba caches what it compiles in the package, or in the user's home. If it can write to neither, as in some containers,
+it refuses to compile. This module then gives it a private temporary folder, before the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ import numba as nb
 
 
 def njit(function: Any = None, /, **options: Any) -> Any:
-    """Compile a function without the interpreter lock, and cache the result; `options` are those of `numba.njit`."""
+    """Compile a function that runs without the interpreter lock, and cache the result.
+
+    Parameters
+    ----------
+    function : callable, optional
+        Function to compile; omitted where the decorator has options.
+    **options
+        Options of `numba.njit`.
+    """
     return nb.njit(function, nogil=True, cache=True, **options)
 
 
-def _has_no_place() -> bool:
+def _has_no_cache_folder() -> bool:
     """Tell whether numba finds no folder for its cache."""
     try:
-        nb.njit(cache=True)(_has_no_place)  # looks for a place, and compiles nothing
+        nb.njit(cache=True)(_has_no_cache_folder)  # looks for a folder, and compiles nothing
     except RuntimeError:
         return True
     return False
@@ -45,6 +53,6 @@ def _make_private_folder() -> str:
     return str(folder)
 
 
-if _has_no_place():
+if _has_no_cache_folder():
     os.environ["NUMBA_CACHE_DIR"] = _make_private_folder()  # worker processes inherit it
     nb.config.reload_config()

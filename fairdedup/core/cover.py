@@ -1,7 +1,8 @@
-"""The sweep with cover: the kept sample takes only its own unvisited duplicates, so removed rows are near a kept one.
+"""The sweep with cover: a kept sample removes only its own unvisited duplicates, so removed rows are near kept ones.
 
-Here the sweep depends on the rule, step by step. It walks the graph of the cluster's duplicates (pair_graph.py). Where
-that graph would be too large, cosines are computed when they are needed: slower, still O(n) memory.
+Each step depends on what the rule chose in the steps before it. The sweep walks the graph of the cluster's
+duplicates (pair_graph.py). If that graph would be too large, cosines are computed when they are needed: slower, but
+still in O(n) memory.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class _Walk(NamedTuple):
     rows : ndarray of shape (n,), int64
         Rows in visiting order.
     has_graph : bool
-        Whether `pairs` holds the duplicates; otherwise cosines are computed.
+        Whether `pairs` has the duplicates; otherwise cosines are computed.
     pairs : Pairs
-        The duplicates of each row.
+        Duplicates of each row.
     visited : ndarray of shape (n,), bool
-        Rows that have been visited; updated.
+        Mask of the visited rows; updated.
     leader, keeper : ndarrays of shape (n,), int32
-        Leader of the step that visited each row, and the row that is kept for it; filled in.
+        Leader of the step that visited each row, and the row that is kept for it; filled by the walk.
     """
 
     eps: int
@@ -55,7 +56,7 @@ class _Walk(NamedTuple):
 
 @njit
 def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
-    """Write the unvisited rows that are duplicates of row i, itself among them, and return how many."""
+    """Write the unvisited duplicates of row i, itself included, to out, and return their number."""
     x, squares, visited = walk.x, walk.squares, walk.visited
     starts, neighbours, needed = walk.pairs.starts, walk.pairs.neighbours, walk.pairs.needed
     eps, found = walk.eps, 0
@@ -78,7 +79,7 @@ def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
 
 @njit
 def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
-    """Fill in leader and keeper of the rows that are not visited yet."""
+    """Fill in the leader and the keeper of the unvisited rows."""
     x, rows, visited, leader, keeper = walk.x, walk.rows, walk.visited, walk.leader, walk.keeper
     members = np.empty(x.shape[0], np.int32)
     for i in range(x.shape[0]):
@@ -110,26 +111,26 @@ def cover_sweep(
     rows : ndarray of shape (n,), int64
         Rows in visiting order.
     eps : int
-        Ten-thousandths, at most the graph's.
+        Ten-thousandths; at most the eps of the graph.
     preference : Preference
-        What the rule prefers.
+        Preference of the rule.
     graph : PairGraph or None
-        Duplicates of the cluster; None: cosines are computed when needed.
+        Duplicates of the cluster; if None, cosines are computed when they are needed.
     pinned : PinnedRows, optional
-        What is kept, and visited, before the sweep.
+        Rows that are kept before the sweep, and the rows that these remove.
 
     Returns
     -------
     leader : ndarray of shape (n,), int32
-        The first unvisited row of the step that visited each row, as a place in the visiting order; for a row that was
-        visited before the sweep, the pinned row that visited it.
+        Leader of the step that visited each row, as a place in the visiting order; for a row that was visited before
+        the sweep, the pinned row that visited it.
     keeper : ndarray of shape (n,), int32
-        The row that is kept for each row (itself where it is kept).
+        Row that is kept for each row: itself if it is kept.
 
     Raises
     ------
     ValueError
-        If `eps` is out of range or larger than the graph's.
+        If `eps` is out of range, or larger than the eps of the graph.
     """
     if not 0 <= eps <= MAX_EPS or (graph is not None and eps > graph.eps):
         raise ValueError(f"eps {eps} is out of range 0 to {MAX_EPS if graph is None else graph.eps}")

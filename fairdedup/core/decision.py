@@ -1,6 +1,6 @@
 """The whole decision over parts of a clustered data set: survey, search eps, decide, re-admit.
 
-In memory and on a Dask cluster it is the same code: only `MapParts`, which maps steps over parts, differs.
+The code is the same in memory and on a Dask cluster: only the `MapParts`, which maps steps over parts, differs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fairdedup.errors import FairdedupError, UserError
 
 SHORTFALL_WARNING = 0.01
 GUARANTEES = ("no_two_kept_are_duplicates", "every_removed_has_a_kept_representative")
-NOTHING_DRAWN = LastDrawn(-1, -1)  # the pinned rows are all that is kept
+NOTHING_DRAWN = LastDrawn(-1, -1)  # only pinned rows are kept
 
 
 @dataclass
@@ -36,17 +36,17 @@ class Decision:
     eps : int or None
         Ten-thousandths; None for a rule without eps.
     parts : list
-        Result of the `decide` step for each part.
+        What `decide_step` returned for each part.
     readmitted : ndarray of shape (r,), int64, ascending
-        Rows that were removed first and then kept.
+        Rows that were removed by the rule and then re-admitted.
     kept : int
         Number of kept rows, re-admitted ones included.
     guarantees : dict
-        Whether each of `GUARANTEES` holds, re-admitted rows aside.
+        Whether each of `GUARANTEES` holds, apart from re-admitted rows.
     warnings : list of str
-        What the user should know of the result.
+        What the user should know about the result.
     plan : Plan or None
-        What was surveyed; None where there was no row.
+        What the survey found; None if there was no row.
     """
 
     eps: int | None
@@ -60,12 +60,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Context:
-    """What every step of a decision needs: the data, how steps are mapped over it, and what every eps keeps.
+    """What every step of a decision needs: the data, how to map steps over it, and how many rows every eps keeps.
 
     Attributes
     ----------
     clusters : int
-        Number of clusters of which every eps keeps one row.
+        Number of clusters without a pinned row: every eps keeps a row of each.
     protected : int
         Number of protected rows, which every eps keeps.
     """
@@ -87,7 +87,7 @@ class _Context:
         return self.clusters + self.protected
 
     def decide_at(self, eps: int, plan: Plan) -> list[Decided]:
-        """Decide all parts at an eps, and check what the rule promises."""
+        """Decide all parts at an eps, and check the guarantees that the rule promises."""
         results = self.map_parts("decide", self.decide_step, self.parts, eps, plan)
         _check_promises(plan.options, results)
         return results
@@ -114,11 +114,11 @@ def decide(
     parts : sequence of Part
         The clustered data set.
     clusters : int
-        Number of clusters that are not empty and hold neither a protected row nor what earlier runs kept.
+        Number of clusters that are not empty and have neither a protected row nor a kept sample of an earlier run.
     options : Options
-        What is decided, and how.
+        Options of the decision.
     prototypes : Prototypes or None
-        Needed by some rules.
+        Prototypes, for a rule that needs them.
     map_parts : MapParts
         Maps the steps over the parts.
     keep, at_most : float, optional
@@ -126,27 +126,28 @@ def decide(
     eps : int, optional
         Ten-thousandths. Exactly one of `keep`, `at_most` and `eps` is given.
     decide_step : callable
-        `decide_part`, or a wrapper of it that stores the columns and returns the rest.
+        `decide_part`, or a wrapper that stores the columns and returns the rest.
     protected : int
         Number of protected rows.
     inherited : Inherited, optional
-        From the earlier runs whose kept samples the clusters bring: then eps is theirs or, for `at_most`, the smallest
-        from there on that keeps no more; `keep` and `eps` are not given.
+        What earlier runs hand down, if the clusters have `earlier` samples. Then eps is theirs or, with `at_most`, the
+        smallest one from there on that keeps few enough rows. `keep` and `eps` must not be given.
 
     Returns
     -------
     Decision
+        Eps, the result of each part, and the re-admitted rows.
 
     Raises
     ------
     UserError
-        If the options do not fit each other or the data.
+        If the options contradict each other, or do not fit the data.
     FairdedupError
-        If a promise of the rule is broken.
+        If the result breaks a guarantee of the rule: that is a bug.
     """
     context = _Context(parts, map_parts, decide_step, clusters, protected)
     if inherited is not None:
-        return _decide_beside_earlier(context, options, prototypes, inherited, at_most)
+        return _decide_against_earlier(context, options, prototypes, inherited, at_most)
     given = sum(value is not None for value in (keep, at_most, eps))
     if given != 1:
         raise UserError(f"{given} of `keep`, `at_most` and `eps` are given: give exactly one, such as `keep=0.5`")
@@ -166,29 +167,29 @@ def decide(
         assert target is not None
         return _draw(context, plan, target)
     if eps is not None:
-        return _finish(context, plan, eps, context.decide_at(eps, plan))
+        return _build_decision(context, plan, eps, context.decide_at(eps, plan))
     assert target is not None
     reserve = options.reserve if options.rule.reserves_seats and keep is not None else 0.0
     searched = kf.swept_target(target, context.valid, reserve, context.least)
     eps = search_eps(parts, plan, searched, context.valid, map_parts)
     results = context.decide_at(eps, plan)
     if keep is None:
-        return _finish(context, plan, eps, results)
-    return _make_up(context, plan, eps, results, target=target, searched=searched)
+        return _build_decision(context, plan, eps, results)
+    return _readmit_to_target(context, plan, eps, results, target=target, searched=searched)
 
 
-def _finish(context: _Context, plan: Plan, eps: int, results: list[Decided]) -> Decision:
+def _build_decision(context: _Context, plan: Plan, eps: int, results: list[Decided]) -> Decision:
     """Return the decision at an eps, where nothing is re-admitted."""
     kept = context.valid - sum(len(each.removed) for each in results)
     nothing = np.empty(0, np.int64)
     return Decision(eps, results, nothing, kept, _check_guarantees(results, nothing), plan=plan)
 
 
-def _make_up(
+def _readmit_to_target(
     context: _Context, plan: Plan, eps: int, results: list[Decided], *, target: int, searched: int
 ) -> Decision:
-    """Return the decision at an eps, made up to `target` kept rows; eps was searched for `searched` of them."""
-    decision = _finish(context, plan, eps, results)
+    """Return the decision at an eps with rows re-admitted up to `target`; eps was searched for `searched` kept rows."""
+    decision = _build_decision(context, plan, eps, results)
     swept = decision.kept
     if swept >= target:
         return decision
@@ -211,7 +212,7 @@ def _make_up(
 
 
 def _draw(context: _Context, plan: Plan, target: int) -> Decision:
-    """Keep the rows with the lowest ranks of the whole data set, after the protected ones: a rule without eps."""
+    """Decide by a rule without eps: keep the protected rows, then those with the lowest ranks of the data set."""
     found = context.map_parts("list", list_rows, context.parts)
     rows, protected = map(np.concatenate, zip(*found, strict=True))
     rank = plan.options.rule.rank_rows(rows, plan.options)
@@ -222,7 +223,7 @@ def _draw(context: _Context, plan: Plan, target: int) -> Decision:
     return Decision(None, results, np.empty(0, np.int64), target, dict.fromkeys(GUARANTEES, False), plan=plan)
 
 
-def _decide_beside_earlier(
+def _decide_against_earlier(
     context: _Context,
     options: Options,
     prototypes: Prototypes | None,
@@ -238,24 +239,24 @@ def _decide_beside_earlier(
         most = kf.kept_target(at_most, valid, "at_most")
         if most < context.least:
             raise UserError(
-                f"`at_most={at_most:g}` of {valid} new rows is {most}, and no eps keeps fewer than {context.least} "
-                "(those always kept, and one for each cluster in which earlier runs kept nothing): allow at least "
+                f"`at_most={at_most:g}` of {valid} new rows is {most}, and every eps keeps at least {context.least} "
+                "(rows always kept, and one for each cluster in which earlier runs kept nothing): give at least "
                 f"`at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
         eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
-    return _finish(context, plan, eps, context.decide_at(eps, plan))
+    return _build_decision(context, plan, eps, context.decide_at(eps, plan))
 
 
 def _check_promises(options: Options, results: Sequence[Decided]) -> None:
-    """Refuse a result that breaks what the rule promises: that is a defect of ours."""
+    """Refuse a result that breaks a guarantee of the rule: that is a bug."""
     if options.rule.guarantees(cover=options.cover) and any(len(r.orphans) or not r.distinct for r in results):
         raise FairdedupError(
-            f"rule {options.rule.name!r} broke its guarantees: nothing was written; please report this"
+            f"rule {options.rule.name!r} broke its guarantees, so nothing was written: please report this bug"
         )
 
 
 def _check_guarantees(results: Sequence[Decided], readmitted: NDArray[np.int64]) -> dict[str, bool]:
-    """Return whether each guarantee holds, re-admitted rows aside."""
+    """Return whether each guarantee holds, apart from re-admitted rows."""
     orphans = np.concatenate([each.orphans for each in results])
     checked = (all(each.distinct for each in results), bool(np.isin(orphans, readmitted).all()))
     return dict(zip(GUARANTEES, checked, strict=True))

@@ -1,6 +1,6 @@
-"""The columns of a decision, declared once: `deduplicate`, the files of a run and the documentation have these.
+"""The columns of a decision, declared once for `deduplicate`, for the files of a run and for the documentation.
 
-`core` decides most of them, row by row; the caller adds the id, and which rows are re-admitted.
+`core` decides most of them; the caller adds the id, and which rows are re-admitted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Column(NamedTuple):
     dtype : str
         NumPy type in memory; "str" for text.
     meaning : str
-        One line for the documentation.
+        Meaning in one line, for the documentation.
     decided : bool
         Whether `core` decides it; otherwise the caller adds it.
     """
@@ -44,5 +44,5 @@ COLUMNS = (
 )
 DECISION_COLUMNS = tuple(column.name for column in COLUMNS)
 DECIDED = tuple(column.name for column in COLUMNS if column.decided)
-EARLIER = "earlier"  # one more column that `core` decides: which sample of earlier runs represents a row, -1 for none
+EARLIER = "earlier"  # one more column that `core` decides: the sample of earlier runs that represents a row, or -1
 RECORD = np.dtype([*((c.name, c.dtype) for c in COLUMNS if c.decided), (EARLIER, "<i8")])

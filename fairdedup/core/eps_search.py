@@ -1,7 +1,7 @@
 """Search for the eps that keeps a number of rows: over counts, and over the parts of a clustered data set.
 
-Counts fall with eps, though not strictly, so the search keeps a bracket: more than K at its low end, at most K at its
-high end. It is deterministic: the same data, rule and seed look at the same values.
+Counts need not fall at every step of eps, so the search keeps a bracket: more than K rows are kept at its low end, at
+most K at its high end. It is deterministic: the same data, rule and seed try the same values.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from fairdedup.core.similarity import MAX_EPS
 from fairdedup.core.swept import count_neighbourhoods
 from fairdedup.core.visits import MAX_WINDOW
 
-FIRST_REACH = 31  # ten-thousandths to either side of a guess that the first pass looks at
-SAMPLE_ROWS = 4096  # eps is bracketed on whole clusters of at least so many rows, drawn by the seed
+FIRST_REACH = 31  # ten-thousandths that the first pass covers to either side of a guess
+SAMPLE_ROWS = 4096  # least number of rows of the sample of whole clusters that gives the first guess of eps
 SAMPLE_PARTS = 8
-SAMPLE_REACH = 320  # ten-thousandths to either side of the first look
-SAMPLE_TOLERANCE = 12
-SAMPLE_FROM = 8 * SAMPLE_ROWS  # below, all clusters are as quick as a sample
+SAMPLE_REACH = 320  # ten-thousandths that the larger sample covers to either side of the small sample's eps
+SAMPLE_TOLERANCE = 12  # ten-thousandths; width of the bracket that a sample stops at
+SAMPLE_FROM = 8 * SAMPLE_ROWS  # below this number of rows, all clusters are as quick as a sample
 
 Counts = Callable[[list[int]], Sequence[int]]
-"""Kept counts at up to 64 ascending values of eps, in ten-thousandths."""
+"""Function that returns the kept counts at up to 64 ascending values of eps, in ten-thousandths."""
 
 
 def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, map_parts: MapParts) -> int:
-    """Find an eps that brackets a number of kept rows; see `find_eps`.
+    """Find the eps that keeps a number of rows: at most that many, and more at the next smaller eps.
 
     Parameters
     ----------
     parts : sequence of Part
         The clustered data set.
     plan : Plan
-        What is decided; without `cover`, the options alone are read.
+        Plan of the decision. Without `cover`, only its options are read.
     target : int
         Number of rows to keep.
     valid : int
@@ -61,7 +61,17 @@ def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, map_p
 
 
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
-    """Return the function that counts what the rule keeps over all parts."""
+    """Return the function that counts what the rule keeps over all parts.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The clustered data set.
+    plan : Plan
+        What is known about the whole data set.
+    map_parts : MapParts
+        Maps the counting over the parts.
+    """
     return lambda eps: np.sum(map_parts("search", count_kept, parts, eps, plan), axis=0).tolist()
 
 
@@ -70,13 +80,13 @@ def _count_plain(parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, 
 
 
 def _search_plain(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int:
-    """Find the eps of the plain sweep, which without `cover` is that of every rule that sweeps."""
+    """Find the eps of the sweep without `cover`, whose counts are the same for every rule that sweeps."""
     guess = _guess(parts, target, valid, seed, map_parts)
     return find_eps(partial(_count_plain, parts, map_parts=map_parts, step="search"), target, guess)
 
 
 def _guess(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int | None:
-    """Bracket eps on a seeded sample of parts; None where the data set is small."""
+    """Return about the eps of a seeded sample of parts; None if the data set is small."""
     if valid < SAMPLE_FROM or len(parts) < 4:
         return None
     order = np.argsort(row_hash(np.arange(len(parts)), seed), kind="stable")
@@ -88,7 +98,7 @@ def _guess(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts:
     if 2 * within[number - 1] > valid:
         return None
     guess: int | None = None
-    # A first look at a few rows spares the larger sample the values of eps that are far off.
+    # A small sample first, so that the larger one need not try values of eps that are far off.
     for few, reach in ((rough, 0), (number, SAMPLE_REACH)):
         chosen, rows = [parts[k] for k in order[:few]], int(within[few - 1])
         counts = partial(_count_plain, chosen, map_parts=map_parts, step="sample")
@@ -114,15 +124,15 @@ def find_eps(
     Parameters
     ----------
     counts : Counts
-        Counts the kept rows.
+        Function that counts the kept rows.
     target : int
         K, with number of clusters <= K < number of rows.
     guess : int, optional
-        Where to look first.
+        Eps to try first, in ten-thousandths.
     reach : int
-        How far from the guess the first pass looks.
+        Ten-thousandths that the first pass covers to either side of the guess.
     tolerance : int
-        Width of the bracket to stop at; above 1 the result is near such an eps.
+        Width of the bracket to stop at, in ten-thousandths. Above 1, the result is only near such an eps.
 
     Returns
     -------
@@ -152,7 +162,7 @@ def find_eps(
 
 
 def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | None:
-    """Follow the slope of the counts out of a window that does not hold the target; None where it is level."""
+    """Extrapolate the counts of a window to the target, which is outside it; None if the counts do not fall."""
     fall = found[0] - found[-1]
     if fall <= 0:
         return None
@@ -166,11 +176,16 @@ def smallest_eps(counts: Counts, *, most: int, first: int) -> int:
     Parameters
     ----------
     counts : Counts
-        Counts the kept rows.
+        Function that counts the kept rows.
     most : int
-        Largest count; the largest eps of all must keep no more.
+        Largest count. `MAX_EPS` must keep no more.
     first : int
-        Ten-thousandths. Most often the answer, so it is counted alone.
+        Smallest eps to consider, in ten-thousandths. It is usually the answer, so it is tried alone.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths.
     """
     values = [first]
     while True:

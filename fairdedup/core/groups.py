@@ -1,4 +1,4 @@
-"""The groups of an attribute or of an intersection, and what belongs to each in every cluster, as exact integers."""
+"""The groups of an attribute or an intersection, and the membership in each of them by cluster, as exact integers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class GroupCells:
     Attributes
     ----------
     attributes : tuple of int
-        Numbers of the attributes.
+        Numbers of the attributes that are crossed.
     groups : tuple of tuple of int
-        Concept of each of these attributes, for each group.
+        For each group, the number of its concept in each of these attributes.
     """
 
     attributes: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
 
     def column(self, weights: Sequence[NDArray[Any]], unit: int, group: int) -> NDArray[np.int64]:
-        """Return how much of each row belongs to a group: the product of its memberships.
+        """Return each row's membership in a group: the product of its memberships in the concepts of the group.
 
         Parameters
         ----------
@@ -55,7 +55,7 @@ def count_by_cluster(
     unit: int,
     cells: Sequence[GroupCells],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Add up, in each cluster, what belongs to each group: of all rows, and of the kept ones.
+    """Add up the memberships in each group by cluster: of all rows, and of the kept rows.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ def count_by_cluster(
     unit : int
         Membership that counts as one row.
     cells : sequence of GroupCells
-        Groups to count, g together.
+        Groups to count; g is their number in all.
 
     Returns
     -------
     clusters : ndarray of shape (u,), int64, ascending
-        Numbers of the clusters that have a row.
+        Numbers of the clusters that have rows.
     before, after : ndarray of shape (u, g), int64
-        Sums over all rows, and over the kept ones, in units of 1 / `unit`.
+        Sums over all rows, and over the kept rows, in units of 1 / `unit`.
     """
     order = np.argsort(cluster, kind="stable")
     clusters, starts = np.unique(cluster[order], return_index=True)

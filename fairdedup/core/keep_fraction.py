@@ -1,4 +1,4 @@
-"""From a fraction to an exact count: how many rows are kept, which fractions work, and which rows are re-admitted."""
+"""From a fraction to an exact count: how many rows to keep, which fractions work, and which rows to re-admit."""
 
 from __future__ import annotations
 
@@ -35,12 +35,32 @@ def kept_target(fraction: float, valid: int, parameter: str = "keep") -> int:
 
 
 def swept_target(target: int, valid: int, reserve: float, least: int) -> int:
-    """Return how many of K samples the sweep is to keep: reserved seats are left out, but never below `least`."""
+    """Return how many of K samples the sweep should keep: all but the reserved seats, and at least `least`.
+
+    Parameters
+    ----------
+    target : int
+        K, the number of samples to keep.
+    valid : int
+        Number of valid rows.
+    reserve : float
+        Share of K that is reserved; 0 to 0.3.
+    least : int
+        Number of rows that every eps keeps.
+    """
     return target if target >= valid or not reserve else max(least, math.floor(target * (1 - reserve) + 0.5))
 
 
 def smallest_fraction(least: int, valid: int) -> float:
-    """Return the least fraction, to 6 decimals, that keeps at least `least` of `valid` rows."""
+    """Return the smallest fraction, to 6 decimals, that keeps at least `least` rows.
+
+    Parameters
+    ----------
+    least : int
+        Number of rows that must be kept.
+    valid : int
+        Number of valid rows, at least 1.
+    """
     steps = math.ceil((least - 0.5) / valid * 1e6)
     while kept_target(steps / 1e6, valid) < least:
         steps += 1
@@ -48,7 +68,7 @@ def smallest_fraction(least: int, valid: int) -> float:
 
 
 def check_target(fraction: float, valid: int, clusters: int, protected: int = 0, parameter: str = "keep") -> None:
-    """Refuse a fraction that is below what any eps leaves.
+    """Refuse a fraction that is too small: every eps keeps at least one row of each cluster, and the protected rows.
 
     Parameters
     ----------
@@ -86,10 +106,15 @@ def check_target(fraction: float, valid: int, clusters: int, protected: int = 0,
 def parse_eps(eps: float) -> int:
     """Return eps as an integer number of ten-thousandths.
 
+    Parameters
+    ----------
+    eps : float
+        0 to 2.0001; a whole number of ten-thousandths.
+
     Raises
     ------
     UserError
-        If it is not a whole number of ten-thousandths, or outside 0 to 2.0001.
+        If it is out of range, or is not a whole number of ten-thousandths.
     """
     units = round(eps * EPS_UNIT) if math.isfinite(eps) else -1
     if not 0 <= units <= MAX_EPS:
@@ -109,6 +134,6 @@ def readmit(rows: NDArray[np.int64], similarity: NDArray[np.float64], number: in
     similarity : ndarray of shape (r,), float64
         Cosine to their representatives.
     number : int
-        How many to re-admit.
+        Number of rows to re-admit.
     """
     return rows[np.lexsort((rows, quantised(similarity)))[:number]]

@@ -1,7 +1,7 @@
-"""Spherical k-means: FAISS trains the centroids, the assignment to them is exact.
+"""Spherical k-means: FAISS trains the centroids, and each row is assigned to its centroid exactly.
 
-Training computes in floats that may differ between machines, so its result is saved and its thread count is fixed;
-what follows does not depend on either. SemDeDup (Abbas et al. 2023) section 3 clusters in the same way.
+The floats of the training may differ between machines and thread counts, so its result is saved. The assignment never
+depends on either. SemDeDup (Abbas et al. 2023) section 3 clusters in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ ROWS_PER_CLUSTER = 1000
 
 
 def auto_clusters(valid: int) -> int:
-    """Return how many clusters suit a number of rows: about one per 1,000 rows, at most the square root."""
+    """Return the automatic number of clusters: about one per 1,000 rows, at most the square root of the rows.
+
+    Parameters
+    ----------
+    valid : int
+        Number of valid rows.
+    """
     return max(1, min(valid // ROWS_PER_CLUSTER, math.isqrt(valid)))
 
 
@@ -40,7 +46,7 @@ def check_clusters(clusters: Any, valid: int) -> int:
     Raises
     ------
     UserError
-        If it is neither a whole number from 1 to the number of valid rows nor "auto".
+        If `clusters` is neither a whole number from 1 to `valid` nor "auto".
     """
     if clusters == "auto":
         return auto_clusters(valid)
@@ -52,23 +58,23 @@ def check_clusters(clusters: Any, valid: int) -> int:
 
 
 def training_rows(shards: Iterable[NDArray[np.int64]], clusters: int, seed: int) -> NDArray[np.int64]:
-    """Return the seeded sample of rows to train on: up to 256 for each centroid, those of the lowest hashes.
+    """Return the seeded sample of rows to train on: those with the lowest hashes, up to 256 for each centroid.
 
-    Besides one shard, no more than twice as many rows are in memory.
+    At most twice as many rows, and one shard, are in memory at a time.
 
     Parameters
     ----------
     shards : iterable of ndarray of shape (n,), int64
-        All rows, ascending from shard to shard too.
+        All rows, ascending within a shard and from shard to shard.
     clusters : int
         Number of centroids.
     seed : int
-        Seed of the hash, which does not depend on where a shard ends.
+        Seed of the hash. Where shards end changes nothing.
 
     Returns
     -------
     rows : ndarray of shape (m,), int64, ascending
-        Ties between hashes go to the lower row.
+        Rows to train on. Ties between hashes go to the lower row.
     """
     most = POINTS_PER_CENTROID * clusters
     chosen, number = [np.empty(0, np.int64)], 0
@@ -83,7 +89,7 @@ def training_rows(shards: Iterable[NDArray[np.int64]], clusters: int, seed: int)
 
 
 def _take_lowest_hashes(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
-    """Return up to `most` of ascending rows, ascending: those of the lowest hashes, ties to the lower row."""
+    """Return the `most` of some ascending rows that have the lowest hashes, ascending; ties go to the lower row."""
     if len(rows) <= most:
         return rows
     return np.sort(rows[np.argsort(row_hash(rows, seed), kind="stable")[:most]])
@@ -97,7 +103,7 @@ def train(
     Parameters
     ----------
     sample : ndarray of shape (m, d), float16 or float32, unit rows
-        It is widened to float32; a float32 sample is not copied.
+        Vectors to train on. A float16 sample is copied to float32.
     clusters : int
         Number of centroids, k, at most m.
     seed : int
@@ -105,11 +111,12 @@ def train(
     threads : int
         Number of FAISS threads; the result may depend on it.
     device : {"cpu", "auto", "cuda"}
-        Device; "auto" takes a GPU that FAISS sees.
+        Device to train on; "auto" takes a GPU if FAISS sees one.
 
     Returns
     -------
     centroids : ndarray of shape (k, d), float32, unit rows
+        Trained centroids.
 
     Raises
     ------
@@ -141,27 +148,41 @@ def train(
 
 
 def assign(unit: NDArray[np.float16], centroids: NDArray[np.float16]) -> NDArray[np.int64]:
-    """Return each row's most similar centroid, exactly; ties go to the lower number.
+    """Return the number of each row's most similar centroid, exactly; ties go to the lower number.
 
     Parameters
     ----------
     unit : ndarray of shape (n, d), float16
-        Unit vectors.
+        Unit vectors of the rows.
     centroids : ndarray of shape (k, d), float16
-        Unit vectors, or zero.
+        Unit vectors; a centroid may be zero.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64, 0 to k - 1
     """
     return most_similar(Vectors.of(unit), Vectors.of(centroids))[0]
 
 
 def unit_centroids(centroids: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Scale centroids (k, d) to unit float16 vectors; a zero one stays zero and is similar to nothing."""
+    """Scale centroids to unit length. A zero centroid stays zero: its cosine to every row is 0.
+
+    Parameters
+    ----------
+    centroids : ndarray of shape (k, d), float
+        Centroids of any length.
+
+    Returns
+    -------
+    ndarray of shape (k, d), float16
+    """
     return unit_float16(np.asarray(centroids, np.float64))[0]
 
 
 def centroids_of_labels(
     unit: NDArray[np.float16], labels: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> NDArray[np.float16]:
-    """Return the centroid of each labelled cluster: the sum of its vectors, exact, scaled to unit float16.
+    """Return the centroid of each labelled cluster: the exact sum of its vectors, scaled to unit length.
 
     Parameters
     ----------
@@ -170,7 +191,11 @@ def centroids_of_labels(
     labels : ndarray of shape (n,), int64
         Cluster of each row.
     numbers : ndarray of shape (k,), int64
-        The labels, ascending.
+        The distinct labels, ascending.
+
+    Returns
+    -------
+    ndarray of shape (k, d), float16
     """
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], numbers)

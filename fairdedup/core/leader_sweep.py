@@ -1,8 +1,8 @@
 """The leader sweep: visiting order and neighbourhoods of one cluster, for up to 64 values of eps in one pass.
 
 SemDeDup (Abbas et al. 2023) section 3 and FairDeDup (Slyman et al. 2024) Algorithm 1 group each cluster in the same
-way; this module finds neighbourhoods, and never decides which member is kept (choice.py). With `cover` the two are one
-step, in cover.py. Work is leaders x rows still unvisited, in tiles; memory is O(n) beyond the embeddings.
+way. This module finds the neighbourhoods and never decides which member is kept: choice.py does or, with `cover`, where
+both are one step, cover.py. Work is leaders x rows still unvisited, in tiles; memory is O(n) beyond the embeddings.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fairdedup.core.approximate import approximate, approximate_in_float32
 from fairdedup.core.similarity import MAX_EPS, Vectors, quantised
 from fairdedup.core.visits import MAX_WINDOW, Pass
 
-BLOCK = 384  # candidates resolved together: large enough for a good matrix product, small beside a cluster
+BLOCK = 384  # candidates resolved together: large enough for a fast matrix product, small compared with a cluster
 TILE_COLUMNS = 16_384
-COMPACT_BELOW = 0.9  # copy the unvisited rows together once fewer than this share of them is
+COMPACT_BELOW = 0.9  # move the unvisited rows together once they are less than this share of the rows
 MOST_SETTLED = 0.04  # share of products that may need settling before 8 bits cost more than they save
 
 
@@ -29,11 +29,14 @@ def visiting_order(centroid_similarity: NDArray[np.float64], rows: NDArray[np.in
     Parameters
     ----------
     centroid_similarity : ndarray of shape (n,), float64
+        Cosine of each row to the centroid.
     rows : ndarray of shape (n,), int64
+        Positions in the input.
 
     Returns
     -------
     order : ndarray of shape (n,), int64
+        Entry k is the position of the row that is visited as number k.
     """
     return np.lexsort((rows, quantised(centroid_similarity)))
 
@@ -47,10 +50,10 @@ class Neighbourhoods:
     leaders : ndarray of shape (s,), int32
         First unvisited row of each step, as a place in the visiting order.
     starts : ndarray of shape (s + 1,), int64
-        Where each step's members begin in `members`.
+        Where the members of each step begin in `members`.
     members : ndarray of shape (m,), int32
-        The members of each step, its leader first, the others in visiting order. m is n less the rows that were
-        visited before the sweep.
+        Members of each step: its leader first, then the others in visiting order. m is n minus the number of rows that
+        were visited before the sweep.
     """
 
     leaders: NDArray[np.int32]
@@ -58,7 +61,7 @@ class Neighbourhoods:
     members: NDArray[np.int32]
 
     def step_of_member(self) -> NDArray[np.int64]:
-        """Return the step of each entry of `members`."""
+        """Return the number of the step (m,) that each entry of `members` belongs to."""
         return np.repeat(np.arange(len(self.leaders)), np.diff(self.starts))
 
 
@@ -83,11 +86,17 @@ class Sweep:
     bits: NDArray[np.uint64]
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many samples the sweep keeps at each eps: one of every neighbourhood."""
+        """Return the number of rows that the sweep keeps at each eps: one of every neighbourhood."""
         return np.array([np.count_nonzero(self.leads & np.uint64(1 << k)) for k in range(len(self.eps))], np.int64)
 
     def neighbourhoods(self, eps: int) -> Neighbourhoods:
-        """Return the neighbourhoods at one eps of the pass."""
+        """Return the neighbourhoods at one eps of the pass.
+
+        Parameters
+        ----------
+        eps : int
+            Ten-thousandths; one of `self.eps`.
+        """
         bit = np.uint64(1 << self.eps.index(eps))
         leaders = np.flatnonzero(self.leads & bit).astype(np.int32)
         visited = (self.bits & bit) != 0
@@ -108,11 +117,12 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
     eps : sequence of 1 to 64 int
         Ten-thousandths, strictly ascending, 0 to 20001.
     needed : ndarray of shape (n,), int64, optional
-        The least eps at which each row is visited before the sweep: from there on it neither leads nor is visited.
+        Least eps at which each row is visited before the sweep. From there on it neither leads nor is visited.
 
     Returns
     -------
     Sweep
+        Leaders and visits at every eps.
 
     Raises
     ------
@@ -125,20 +135,20 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
     """
     values = tuple(int(e) for e in eps)
     if not 1 <= len(values) <= MAX_WINDOW or any(a >= b for a, b in zip(values, values[1:], strict=False)):
-        raise ValueError(f"eps must be 1 to {MAX_WINDOW} strictly ascending values, got {values}")
+        raise ValueError(f"eps must be 1 to {MAX_WINDOW} strictly ascending values; got {values}")
     if values[0] < 0 or values[-1] > MAX_EPS:
-        raise ValueError(f"eps must lie in 0 to {MAX_EPS} ten-thousandths, got {values[0]} to {values[-1]}")
-    run = Pass(vectors, values, needed)
+        raise ValueError(f"eps must be 0 to {MAX_EPS} ten-thousandths; got {values[0]} to {values[-1]}")
+    sweep_pass = Pass(vectors, values, needed)
     if values == (0,):  # no cosine is above 1: no row visits another
-        return Sweep(values, run.state.unvisited, *run.visits())
-    _sweep_blocks(run, vectors)
-    return Sweep(values, run.state.leads, *run.visits())
+        return Sweep(values, sweep_pass.state.unvisited, *sweep_pass.visits())
+    _sweep_blocks(sweep_pass, vectors)
+    return Sweep(values, sweep_pass.state.leads, *sweep_pass.visits())
 
 
-def _sweep_blocks(run: Pass, vectors: Vectors) -> None:
-    """Resolve a block of candidates after the other, each against itself and then against all rows behind it."""
-    unvisited = run.state.unvisited
-    live = np.arange(len(vectors), dtype=np.int32)  # places of the rows that `found` holds
+def _sweep_blocks(sweep_pass: Pass, vectors: Vectors) -> None:
+    """Resolve one block of candidates after the other: against itself, then against all later rows."""
+    unvisited = sweep_pass.state.unvisited
+    live = np.arange(len(vectors), dtype=np.int32)  # places of the rows in `found`
     found = approximate(vectors)
     begin = 0
     while begin < len(live):
@@ -146,22 +156,22 @@ def _sweep_blocks(run: Pass, vectors: Vectors) -> None:
         if len(ahead) == 0:
             begin += 2 * BLOCK
             continue
-        if found.rounded and run.settled > MOST_SETTLED * run.multiplied:
-            # Too much lies near the thresholds for 8 bits. Two steps, so that the old arrays are freed in between.
+        if found.rounded and sweep_pass.settled > MOST_SETTLED * sweep_pass.multiplied:
+            # Too many pairs are near a threshold for 8 bits. Two steps, so that the old arrays are freed in between.
             found = approximate_in_float32(vectors)
             found = found.take(live)
-            run.settled = run.multiplied = 0
+            sweep_pass.settled = sweep_pass.multiplied = 0
         block, rows = found.take(ahead), live[ahead]
-        run.resolve(block, rows, block, rows, triangle=True)
-        lead = np.flatnonzero(run.state.leads[rows])
+        sweep_pass.resolve(block, rows, block, rows, triangle=True)
+        lead = np.flatnonzero(sweep_pass.state.leads[rows])
         block, rows = block.take(lead), rows[lead]
         begin = int(ahead[-1]) + 1
         still_open = unvisited[live[begin:]] != 0
         if np.count_nonzero(still_open) < COMPACT_BELOW * len(still_open):
             keep = begin + np.flatnonzero(still_open)
-            # In place, since a second copy of a giant cluster would be the most that this process ever holds.
+            # In place: a second copy of a giant cluster would be the largest allocation of the process.
             found = found.take(keep) if found.values is vectors.x else found.move_up(keep)
             live, begin = live[keep], 0
         for start in range(begin, len(live), TILE_COLUMNS):
             columns = slice(start, start + TILE_COLUMNS)
-            run.resolve(block, rows, found.take(columns), live[columns], triangle=False)
+            sweep_pass.resolve(block, rows, found.take(columns), live[columns], triangle=False)

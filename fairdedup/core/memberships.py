@@ -1,6 +1,6 @@
 """Soft memberships in concepts, their temperature, the target shares, and the price of a row. Ours.
 
-Everything after the cosine is computed so that it is the same on any machine: fixed order, no library exponential.
+What is computed from the cosines has the same bits on every machine: fixed order, and never a library's exponential.
 """
 
 from __future__ import annotations
@@ -58,20 +58,37 @@ def _softmax(similarity, temperature, q):  # type: ignore[no-untyped-def]
             q[i, c] = np.int64(np.rint(weight[c] / total * MEMBERSHIP_UNIT))
 
 
-def _sum_of_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the columns of values (n, c): (n,)."""
     total = np.zeros(len(values))
-    for column in values.T:  # one order everywhere, whatever numpy does for speed
+    for column in values.T:  # in a fixed order: numpy's own may depend on the machine
         total = total + column
     return total
 
 
 def compute_gaps(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each row's largest minus mean similarity to the prototypes of an attribute (n, c)."""
-    return similarity.max(axis=1) - _sum_of_columns(similarity) / similarity.shape[1]
+    """Return each row's gap: its largest similarity minus the mean one.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n, c), float64
+        Cosines to the prototypes of an attribute.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    return similarity.max(axis=1) - _sum_columns(similarity) / similarity.shape[1]
 
 
 def auto_temperature(gaps: NDArray[np.float64]) -> float:
-    """Return a third of the median gap, to 4 decimals and at least 0.0001; that, too, where there are no gaps."""
+    """Return a third of the median gap, rounded to 4 decimals and at least `LEAST_TEMPERATURE`.
+
+    Parameters
+    ----------
+    gaps : ndarray of shape (n,), float64
+        Gaps of all rows; without rows, the result is `LEAST_TEMPERATURE`.
+    """
     if not len(gaps):
         return LEAST_TEMPERATURE
     return max(float(np.rint(np.median(gaps) / 3 * 1e4)) / 1e4, LEAST_TEMPERATURE)
@@ -80,16 +97,16 @@ def auto_temperature(gaps: NDArray[np.float64]) -> float:
 def choose_temperatures(
     prototypes: Prototypes, temperature: Any, gaps: Callable[[], Sequence[NDArray[np.float64]]]
 ) -> tuple[float, ...]:
-    """Return each attribute's temperature: the given one, else its own, else the automatic one.
+    """Return each attribute's temperature: the option's if it is set, else its own, else the automatic one.
 
     Parameters
     ----------
     prototypes : Prototypes
         Attributes, some of which may have a temperature of their own.
     temperature : float, "auto" or mapping attribute -> float
-        A number holds for all attributes, a mapping for those that it names; the others are "auto".
+        A number applies to all attributes, a mapping to those that it names; the others are "auto".
     gaps : callable
-        Returns the gaps of each attribute; called only if one needs them.
+        Function that returns the gaps of each attribute. It is called only if a temperature is automatic.
 
     Raises
     ------
@@ -97,7 +114,7 @@ def choose_temperatures(
         If a mapping names an unknown attribute, or a temperature is not a number above 0.
     """
     if isinstance(temperature, Mapping):
-        prototypes, temperature = prototypes.at(temperature), "auto"
+        prototypes, temperature = prototypes.with_temperatures(temperature), "auto"
     if temperature != "auto":
         return (float(temperature),) * len(prototypes.attributes)
     own = [a.temperature for a in prototypes.attributes]
@@ -112,7 +129,7 @@ def compute_memberships(similarity: NDArray[np.float64], temperature: float, con
     Parameters
     ----------
     similarity : ndarray of shape (n, c + a), float64
-        Concepts first, then the absent prototypes, which take their part of the softmax and are dropped.
+        Cosines to the concepts, then to the absent prototypes, which count in the softmax but are not returned.
     temperature : float
         Temperature of the softmax.
     concepts : int
@@ -121,6 +138,7 @@ def compute_memberships(similarity: NDArray[np.float64], temperature: float, con
     Returns
     -------
     q : ndarray of shape (n, c), int64, 0 to 10**9
+        Memberships.
     """
     q = np.empty((len(similarity), concepts), np.int64)
     _softmax(similarity, float(temperature), q)
@@ -133,11 +151,15 @@ def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> t
     Parameters
     ----------
     target : {"uniform", "data"} or mapping attribute -> {concept: share}
-        An attribute that a mapping does not name is uniform. A share counts as the decimal that is written.
+        An attribute that a mapping does not name is uniform. A share is read as the decimal that is written.
     attribute : Attribute
-        The attribute.
-    sums : tuple of int
-        Memberships of the whole data set, added up.
+        Attribute with c concepts.
+    sums : tuple of c int
+        Sum of the memberships in each concept over the data set.
+
+    Returns
+    -------
+    tuple of c Fraction
 
     Raises
     ------
@@ -163,23 +185,40 @@ def target_shares(target: Any, attribute: Attribute, sums: tuple[int, ...]) -> t
 
 
 def compute_price(memberships: list[NDArray[np.int64]], terms: Sequence[PriceTerm]) -> NDArray[np.int64]:
-    """Return the price of each row: u per attribute, standardised over the data set, added up, quantised.
+    """Return the price of each row: the standardised prices of its attributes, added up and quantised.
 
     Parameters
     ----------
     memberships : list of ndarray of shape (n, c), int64
-        In units of 1e-9, an entry for each attribute.
+        Memberships in units of 1e-9, an entry for each attribute.
     terms : sequence of PriceTerm
-        Price of each attribute; one with no spread gives 0.
+        Price of each attribute; a price without spread adds 0.
+
+    Returns
+    -------
+    price : ndarray of shape (n,), int64
     """
     total = np.zeros(len(memberships[0]))
     for q, term in zip(memberships, terms, strict=True):
-        total = total + term.standardised(q)
+        total = total + term.standardise(q)
     return quantised(total)
 
 
 def check_target(target: Any, prototypes: Prototypes) -> None:
-    """Refuse a mapping that names an attribute which the prototypes do not have."""
+    """Refuse a mapping that names an attribute which the prototypes do not have.
+
+    Parameters
+    ----------
+    target : {"uniform", "data"} or mapping attribute -> {concept: share}
+        Shares to aim at.
+    prototypes : Prototypes
+        Attributes that exist.
+
+    Raises
+    ------
+    UserError
+        If an attribute is unknown. The message lists those that exist.
+    """
     if isinstance(target, Mapping):
         names = [a.name for a in prototypes.attributes]
         for name in target:

@@ -1,4 +1,4 @@
-"""The data model of `core`: what is decided, on which clusters, and what they must know of the whole data set.
+"""The data model of `core`: the options of a decision, the clusters, and the facts about the whole data set.
 
 Values only: nothing here computes a decision.
 """
@@ -27,12 +27,12 @@ _CHOICES = {"start": ("cluster", "zero"), "calibrate": ("none", "zscore")}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is decided, and how; docs/rules.md defines each option.
+    """Options of a decision; docs/rules.md defines each of them.
 
     Attributes
     ----------
     rule : Rule
-        The rule; the constructor takes its name too.
+        The rule; the constructor also accepts its name.
     cover : bool
         Whether a kept sample removes only its own duplicates.
     seed : int
@@ -95,14 +95,14 @@ def is_positive(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class EarlierKept:
-    """What earlier runs kept of one cluster: samples that stay kept, and take their duplicates among the rows first.
+    """Samples of one cluster that earlier runs kept. They stay kept; rows that duplicate them are removed first.
 
     Attributes
     ----------
     unit : ndarray of shape (m, d), float16
-        Their vectors, in the order that breaks ties: by run, then by row.
+        Their unit vectors, in the order that breaks ties: by run, then by row.
     names : ndarray of shape (m,), int64, 0 or more
-        Numbers by which the decisions refer to them.
+        Numbers by which decisions refer to them.
     sums : ndarray of shape (c,), int64, or None
         Value that each concept's sum has reached (`fairdedup`); None where no earlier run had a row in the cluster.
     """
@@ -119,7 +119,7 @@ class Inherited:
     Attributes
     ----------
     eps : int
-        Ten-thousandths; the least eps that may be decided at.
+        Smallest eps that the decision may use, in ten-thousandths.
     temperatures : tuple of float
         Temperature of each attribute's memberships.
     memberships : tuple of MembershipMoments
@@ -145,15 +145,15 @@ class Cluster:
     rows : ndarray of shape (n,), int64, ascending
         Positions in the input.
     unit : ndarray of shape (n, d), float16
-        Unit vectors.
+        Unit vectors of the rows.
     centroid : ndarray of shape (d,), float16
-        Unit vector; zero where the cluster's sum is zero.
+        Unit vector; zero if the vectors of the cluster add up to zero.
     protected : ndarray of shape (n,), bool, optional
         Rows that are kept whatever the rule is.
     values : ndarray of shape (n,), int64, optional
-        The column that the rule `prefer` compares, as `ordered_integers.to_ordered_integers` gives it.
+        Values that the rule `prefer` compares, as `ordered_integers.to_ordered_integers` returns them.
     earlier : EarlierKept, optional
-        What earlier runs kept of the cluster.
+        Samples of the cluster that earlier runs kept.
     """
 
     number: int
@@ -180,7 +180,7 @@ class Part(Protocol):
 
     @property
     def memo(self) -> dict[Any, Any]:
-        """What a pass may leave for the next one in the same process; never needed, only quicker."""
+        """Cache that a pass leaves for the next one in the same process; it only saves time."""
         ...
 
     def clusters(self) -> Iterator[Cluster]:
@@ -192,12 +192,24 @@ class MapParts(Protocol):
     """Maps a function over parts and returns the results in the order of the parts."""
 
     def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[Any], *args: Any) -> list[Any]:
-        """Apply ``function(part, *args)`` to each part."""
+        """Return ``function(part, *args)`` of each part, in the order of the parts.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step, for progress.
+        function : callable
+            A module-level function, so that it can be pickled.
+        parts : sequence
+            Parts to map over.
+        *args
+            Further arguments of every call.
+        """
         ...
 
 
 class LastDrawn(NamedTuple):
-    """Rank and row of the last row that a rule without eps keeps: each part tells by it which rows it keeps."""
+    """Rank and row of the last row that a rule without eps keeps. Rows up to it are kept, in every part."""
 
     rank: int
     row: int
@@ -205,12 +217,12 @@ class LastDrawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a cluster needs to know of the whole data set.
+    """What the decision of a cluster needs to know about the whole data set.
 
     Attributes
     ----------
     options : Options
-        What is decided, and how.
+        Options of the decision.
     prototypes : Prototypes or None
         Prototypes, for a rule that needs them.
     temperatures : tuple of float

@@ -1,7 +1,7 @@
-"""Exact sums, means and spreads over a whole data set: no order of addition, part or machine changes them.
+"""Exact sums, means and spreads over a whole data set: they do not depend on the order, the parts or the machine.
 
 Values are added as integers: the sums of parts combine by integer addition, and only the final quotient is rounded.
-Never copies more than a block of the given values.
+This module never copies more than a block of the values.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _POINT = 60  # similarities are added in units of 2**-60
-_LIMB = 20  # an integer is multiplied in limbs of 20 bits, so that a block's sums of products fit into int64
-_BLOCK = 1 << 20
+_LIMB = 20  # integers are multiplied in limbs of 20 bits, so that the sum of a block's products fits into int64
+_BLOCK = 1 << 20  # rows whose moments are taken at a time
 
 
 def _limbs(integers: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
@@ -49,7 +49,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Moments:
-        """Take the moments of each column of values (n, c), |value| <= 1."""
+        """Return the moments of each column of values (n, c), |value| <= 1."""
         sums, squares = [0] * values.shape[1], [0] * values.shape[1]
         for start in range(0, len(values), _BLOCK):
             fixed = np.rint(values[start : start + _BLOCK] * 2.0**_POINT).astype(np.int64)
@@ -66,8 +66,8 @@ class Moments:
             tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
         )
 
-    def standardised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (value - mean) / standard deviation of each column of values (n, c); 0 where there is no spread."""
+    def standardise(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (value - mean) / standard deviation in each column of values (n, c); 0 in a column without spread."""
         out = np.zeros_like(values)
         for c, (total, square) in enumerate(zip(self.sums, self.squares, strict=True)):
             mean = Fraction(total, self.count << _POINT)
@@ -79,20 +79,20 @@ class Moments:
 
 
 def _root(variance: Fraction) -> float:
-    """Return the square root; scaled first, so that a tiny variance does not underflow."""
+    """Return the square root of a variance, scaled first so that a tiny one does not underflow."""
     if variance <= 0:
         return 0.0
     shift = max(0, (variance.denominator.bit_length() - variance.numerator.bit_length()) // 2)
     return float(variance * (1 << (2 * shift))) ** 0.5 / 2.0**shift
 
 
-def centred(q: NDArray[np.int64], centre: Sequence[int]) -> NDArray[np.float64]:
-    """Return memberships (n, c) less a centre near their mean, exactly: what differs keeps its digits."""
+def subtract_centre(q: NDArray[np.int64], centre: Sequence[int]) -> NDArray[np.float64]:
+    """Return memberships (n, c) minus a centre (c,) near their mean: exact, since the differences are small."""
     return (q - np.array(centre, np.int64)).astype(np.float64)
 
 
 def from_centre(differences: NDArray[np.float64], weights: Sequence[Fraction]) -> NDArray[np.float64]:
-    """Return differences (n, c) @ weights, added up in one order everywhere."""
+    """Return differences (n, c) @ weights (c,), added up in the same order on every machine."""
     total = np.zeros(len(differences))
     for column, weight in zip(differences.T, weights, strict=True):
         total = total + column * float(weight)
@@ -100,7 +100,7 @@ def from_centre(differences: NDArray[np.float64], weights: Sequence[Fraction]) -
 
 
 def at_centre(weights: Sequence[Fraction], centre: Sequence[int]) -> Fraction:
-    """Return centre @ weights, exactly."""
+    """Return centre (c,) @ weights (c,), exactly."""
     return sum((w * m for w, m in zip(weights, centre, strict=True)), Fraction(0))
 
 
@@ -111,13 +111,13 @@ class PriceTerm:
     Attributes
     ----------
     weights : tuple of Fraction
-        One for each concept: target share minus share.
+        Price of each concept: target share minus share.
     centre : tuple of int
-        Near the mean membership of each concept: differences from it keep their digits.
+        Integer near the mean membership in each concept, which is subtracted before floats are used.
     mean : Fraction
         Mean of q @ weights over the data set, q in units of 1e-9.
     std : float
-        Population standard deviation of it; 0 where there is no spread.
+        Population standard deviation of q @ weights; may be 0.
     """
 
     weights: tuple[Fraction, ...]
@@ -125,19 +125,19 @@ class PriceTerm:
     mean: Fraction
     std: float
 
-    def standardised(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return (q @ weights - mean) / std; 0 where there is no spread."""
+    def standardise(self, q: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (q @ weights - mean) / std of memberships q (n, c), in units of 1e-9; 0 if std is 0."""
         if self.std == 0:
             return np.zeros(len(q))
         above = float(self.mean - at_centre(self.weights, self.centre))
-        return (from_centre(centred(q, self.centre), self.weights) - above) / self.std
+        return (from_centre(subtract_centre(q, self.centre), self.weights) - above) / self.std
 
 
 @dataclass(frozen=True)
 class MembershipMoments:
-    """Sums and products of the memberships of one attribute, as exact integers; combine with ``+``.
+    """Sums and products of the memberships in one attribute, as exact integers; combine with ``+``.
 
-    The mean and the spread over the data set of any price on the concepts follow from these.
+    For any price of the concepts, its mean and spread over the data set can be computed from them.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class MembershipMoments:
     sums : tuple of int
         Sum of the memberships in each of c concepts, in units of 1e-9.
     products : tuple of tuple of int
-        Sums of the products of each two (c x c), in units of 1e-18.
+        Sum of the products of the memberships in each pair of concepts (c x c), in units of 1e-18.
     largest : int
         Sum of each row's largest membership, in units of 1e-9.
     """
@@ -158,7 +158,7 @@ class MembershipMoments:
 
     @classmethod
     def of(cls, q: NDArray[np.int64]) -> MembershipMoments:
-        """Take the moments of memberships q (n, c), 0 to 10**9."""
+        """Return the moments of memberships q (n, c), 0 to 10**9."""
         c = q.shape[1]
         products = [[0] * c for _ in range(c)]
         for start in range(0, len(q), _BLOCK):
@@ -183,17 +183,17 @@ class MembershipMoments:
 
     @property
     def mean_largest(self) -> Fraction:
-        """Mean over what is not absent of each row's largest membership; 0 where all is absent."""
+        """Sum of the rows' largest memberships divided by the sum of all memberships; 0 if all are 0."""
         total = sum(self.sums)
         return Fraction(self.largest, total) if total else Fraction(0)
 
     @property
     def centre(self) -> tuple[int, ...]:
-        """An integer near the mean membership of each concept."""
+        """Integer near the mean membership in each concept."""
         return tuple(s // self.count for s in self.sums)
 
     def term(self, weights: Sequence[Fraction]) -> PriceTerm:
-        """Return the term of a price that puts these weights on the concepts."""
+        """Return the term of the price with these weights (c,), one for each concept."""
         mean = sum((a * s for a, s in zip(weights, self.sums, strict=True)), Fraction(0)) / self.count
         square = Fraction(0)
         for a, line in zip(weights, self.products, strict=True):
@@ -203,11 +203,11 @@ class MembershipMoments:
 
 
 def shares(sums: Sequence[int]) -> tuple[Fraction, ...]:
-    """Return each sum divided by all of them; zeros where all are zero."""
+    """Return each sum divided by the total; zeros if the total is zero."""
     total = sum(sums)
     return tuple(Fraction(s, total) if total else Fraction(0) for s in sums)
 
 
 def weights(target: Sequence[Fraction], sums: Sequence[int]) -> tuple[Fraction, ...]:
-    """Return target shares minus the shares of a set whose memberships have these sums."""
+    """Return target shares (c,) minus the shares of a set whose memberships have these sums (c,)."""
     return tuple(t - s for t, s in zip(target, shares(sums), strict=True))

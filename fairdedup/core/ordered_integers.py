@@ -1,4 +1,4 @@
-"""Numbers of any type as int64 in the same order, so that the rule `prefer` compares integers alone."""
+"""Numbers of any type as int64 in the same order, so that the rule `prefer` only compares integers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 
 
 def to_ordered_integers(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """Return integers in the order of the values: equal for equal values, and lowest for missing ones.
+    """Return integers that sort like the values: equal for equal values, and lowest for missing ones.
 
     Parameters
     ----------
     values : ndarray of shape (n,), of integers or floats
-        NaN is missing. Integers beyond 2**63 - 1, in either direction, count as that limit.
+        Values to sort by; NaN is missing. Integers above 2**63 - 1 count as that, those below -(2**63 - 1) as this.
     missing : ndarray of shape (n,), bool, optional
-        Marks further missing values.
+        Mask of further missing values.
 
     Returns
     -------
     order : ndarray of shape (n,), int64
+        -2**63 for a missing value.
     """
     most = np.iinfo(np.int64).max
     if values.dtype.kind == "u":

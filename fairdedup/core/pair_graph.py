@@ -1,6 +1,7 @@
 """Every pair of duplicates in a cluster, as a sparse graph, and the check that no two kept rows are duplicates.
 
-Pairs are found once at the largest eps of interest; every smaller eps is a subset. Never holds all cosines.
+Pairs are found once, at the largest eps of interest; those of a smaller eps are a subset. This module never stores all
+cosines.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class PairGraph:
 
 
 class _Tile(NamedTuple):
-    """Some rows of a cluster against some columns of it: which ones, and how their products are read."""
+    """Some rows of a cluster against some of its columns, and the terms that turn their products into cosines."""
 
     first_row: int
     first_column: int
@@ -72,7 +73,7 @@ class _Tile(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Room for the pairs of a tile: both rows, and the eps that each pair needs."""
+    """Arrays for the pairs of a tile: both rows of each pair, and the least eps at which they are duplicates."""
 
     a: NDArray[np.int32]
     b: NDArray[np.int32]
@@ -87,7 +88,7 @@ class _Found(NamedTuple):
 def _collect(products, tile, x, squares, eps, marks, out):  # type: ignore[no-untyped-def]
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not.
 
-    A tile on the diagonal, whose rows are its columns, gives each pair once.
+    A tile on the diagonal, whose rows are its columns, contains each pair once.
     """
     found = 0
     width = products.shape[1]
@@ -145,7 +146,7 @@ def _list_both_directions(n, found):  # type: ignore[no-untyped-def]
 
 
 def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> PairGraph | None:
-    """Find every pair of a cluster that are duplicates at an eps; None where there are more than `max_pairs`.
+    """Find every pair of a cluster that are duplicates at an eps.
 
     Parameters
     ----------
@@ -154,7 +155,12 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
     eps : int
         Ten-thousandths.
     max_pairs : int, optional
-        `MAX_PAIRS` if not given.
+        Largest number of pairs; `MAX_PAIRS` if not given.
+
+    Returns
+    -------
+    PairGraph or None
+        None if there are more pairs.
     """
     n, most = len(vectors), MAX_PAIRS if max_pairs is None else max_pairs
     out = _Found.make(TILE * TILE)
@@ -181,8 +187,8 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
     return PairGraph(eps, _list_both_directions(n, _Found(*joined)))
 
 
-def are_distinct(vectors: Vectors, eps: int, judged: int | None = None) -> bool:
-    """Tell whether no two of these rows are duplicates at eps; stops at the first tile with such a pair.
+def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> bool:
+    """Tell whether no two of these rows are duplicates at an eps.
 
     Parameters
     ----------
@@ -190,16 +196,16 @@ def are_distinct(vectors: Vectors, eps: int, judged: int | None = None) -> bool:
         The kept rows of one cluster, the pinned ones last.
     eps : int
         Ten-thousandths.
-    judged : int, optional
-        Number of rows, from the front, that are not pinned: pairs without one of these are left out.
+    unpinned : int, optional
+        Number of rows, from the front, that are not pinned. Pairs of two pinned rows are not compared.
     """
-    judged = len(vectors) if judged is None else judged
+    unpinned = len(vectors) if unpinned is None else unpinned
     if eps == 0:
         return True
     nothing = _Found.make(0)
     known = approximate(vectors)
-    for first in range(0, judged, TILE):
-        block = known.take(slice(first, min(first + TILE, judged)))
+    for first in range(0, unpinned, TILE):
+        block = known.take(slice(first, min(first + TILE, unpinned)))
         for second in range(first, len(vectors), 8 * TILE):
             other = known.take(slice(second, second + 8 * TILE))
             tile = _Tile(first, second, block.terms, other.terms)

@@ -1,7 +1,7 @@
-"""What is done to one part of a clustered data set: count what each eps keeps, and decide every row.
+"""Functions of one part of a clustered data set: count the rows that each eps keeps, and decide every row.
 
-Pure functions of a part; they travel to worker processes, so they stay at module level. A part knows the rest of the
-data set through the Plan alone.
+They are pure, and at module level, since they are pickled for worker processes. What they know about the rest of the
+data set is in the Plan.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Decided:
     Attributes
     ----------
     columns : dict of ndarrays of shape (n,)
-        The columns `DECIDED` and `EARLIER`; empty where they have been stored. `representative` is -1 and `similarity`
-        NaN where a removed row has no representative; a kept row is its own, with similarity 1. Where a sample of an
-        earlier run represents it, `representative` and `neighbourhood` are -1 and `EARLIER` is its name.
+        The columns `DECIDED` and `EARLIER`; empty once they have been stored. A kept row represents itself, with
+        similarity 1. If a removed row has no representative, `representative` is -1 and `similarity` NaN. If a sample
+        of an earlier run represents it, `representative` and `neighbourhood` are -1 and `EARLIER` is the sample's name.
     removed : ndarray of shape (r,), int64
         The removed rows.
     similarity : ndarray of shape (r,), float64
@@ -38,7 +38,7 @@ class Decided:
     memberships : list of ndarray of shape (r, c), int64
         Memberships of the removed rows in units of 1e-9, for a rule that reserves seats.
     orphans : ndarray of shape (o,), int64
-        Removed rows without a kept representative nearer than eps.
+        Removed rows that have no kept representative with a cosine above 1 - eps.
     distinct : bool
         Whether no two kept samples of a cluster are duplicates.
     """
@@ -52,7 +52,20 @@ class Decided:
 
 
 def list_rows(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the rows of a part, and which of them are protected."""
+    """Return the rows of a part, and the mask of the protected ones.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+
+    Returns
+    -------
+    rows : ndarray of shape (n,), int64
+        Positions in the input, cluster after cluster.
+    protected : ndarray of shape (n,), bool
+        Mask of the protected rows.
+    """
     found = [(cluster.rows, cluster.is_protected) for cluster in part.clusters()]
     return np.concatenate([rows for rows, _ in found]), np.concatenate([protected for _, protected in found])
 
@@ -67,7 +80,12 @@ def count_kept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
     eps : list of 1 to 64 int, ascending
         Ten-thousandths.
     plan : Plan
-        What is known of the whole data set.
+        What is known about the whole data set.
+
+    Returns
+    -------
+    kept : ndarray of shape (len(eps),), int64
+        Number of kept rows at each eps.
     """
     return plan.options.rule.count_kept(part, eps, plan)
 
@@ -82,7 +100,7 @@ def decide_part(part: Part, eps: int, plan: Plan) -> Decided:
     eps : int
         Ten-thousandths; ignored by a rule without eps, which reads `plan.last_drawn`.
     plan : Plan
-        What is known of the whole data set.
+        What is known about the whole data set.
     """
     found, distinct = [], True
     for cluster in part.clusters():
@@ -133,7 +151,7 @@ def _decide_cluster(cluster: ArrangedCluster, eps: int, plan: Plan) -> Decided:
 def _compare_with_representatives(
     cluster: ArrangedCluster, found: Representatives, kept: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each row's cosine to its representative (n,), and the name of that of an earlier run (n,), -1 for none."""
+    """Return each row's cosine to its representative (n,), and the name of one from an earlier run (n,), or -1."""
     vectors, keeper, n = cluster.vectors, found.keeper, len(cluster.rows)
     similarity, names = np.where(kept, 1.0, np.nan), np.full(n, -1, np.int64)
     old = keeper >= n
@@ -156,13 +174,13 @@ def _compare_rows(a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.
 
 def _are_kept_distinct(cluster: ArrangedCluster, kept: NDArray[np.bool_], eps: int) -> bool:
     """Tell whether no two kept samples of a cluster are duplicates, kept samples of earlier runs included."""
-    judged, pinned = np.flatnonzero(kept & ~cluster.pinned.mask), np.flatnonzero(cluster.pinned.mask)
-    if not are_distinct(cluster.vectors.take(np.concatenate((judged, pinned))), eps, len(judged)):
+    unpinned, pinned = np.flatnonzero(kept & ~cluster.pinned.mask), np.flatnonzero(cluster.pinned.mask)
+    if not are_distinct(cluster.vectors.take(np.concatenate((unpinned, pinned))), eps, len(unpinned)):
         return False
-    if cluster.cluster.earlier is None or not len(judged):
+    if cluster.cluster.earlier is None or not len(unpinned):
         return True
-    own, earlier = cluster.cluster.unit[cluster.order[judged]], cluster.cluster.earlier.unit
+    own, earlier = cluster.cluster.unit[cluster.order[unpinned]], cluster.cluster.earlier.unit
     return all(
-        are_distinct(Vectors.of(np.concatenate((own, earlier[start:stop]))), eps, len(judged))
+        are_distinct(Vectors.of(np.concatenate((own, earlier[start:stop]))), eps, len(unpinned))
         for start, stop in split_blocks(earlier)
     )

@@ -1,7 +1,7 @@
-"""Pinned rows: kept before the sweep of their cluster begins, each takes its duplicates with it.
+"""Pinned rows are kept before the sweep of their cluster begins, and their duplicates are removed.
 
-So the rows that a user protects are kept by every rule that sweeps, and what earlier runs kept stays kept. This module
-never decides between two pinned rows.
+They are the rows that a user protects, and the samples that earlier runs kept. This module never decides between two
+pinned rows: both are kept.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import MAX_EPS, Vectors, eps_needed_by, most_similar
 
 NEVER = MAX_EPS + 1
-BLOCK = 1 << 14  # samples of earlier runs that are widened at a time
+BLOCK = 1 << 14  # samples of earlier runs that are widened to float32 at a time
 
 
 @dataclass(frozen=True)
 class PinnedRows:
-    """What the pinned rows of one cluster do to its n rows, in visiting order.
+    """Effect of the pinned rows of one cluster on its n rows, in visiting order.
 
     Attributes
     ----------
     needed : ndarray of shape (n,), int64
-        The least eps at which the row is visited before the sweep: 0 for a pinned row, `NEVER` where the cluster has
-        no pinned row.
+        Least eps at which the row is visited before the sweep: 0 for a pinned row, `NEVER` if the cluster has no
+        pinned row.
     keeper : ndarray of shape (n,), int64
-        The place of the pinned row that is most similar to it, ties to the lowest row; its own without one. n + j is
-        the j-th sample that earlier runs kept of the cluster; ties go to these first.
+        Place of the pinned row that is most similar to the row, or its own place without one. n + j is the j-th sample
+        that earlier runs kept of the cluster. Ties go to these samples first, then to the lowest row.
     """
 
     needed: NDArray[np.int64]
@@ -43,18 +43,18 @@ class PinnedRows:
 def pin_rows(
     vectors: Vectors, rows: NDArray[np.int64], kept: NDArray[np.bool_], earlier: NDArray[np.float16] | None = None
 ) -> PinnedRows:
-    """Find the pinned row that takes each of the other rows, and from which eps on.
+    """Find the pinned row that would remove each of the other rows, and the least eps at which it does.
 
     Parameters
     ----------
     vectors : Vectors of n rows
-        The cluster.
+        Vectors of the cluster, in visiting order.
     rows : ndarray of shape (n,), int64
         Positions in the input; ties go to the lowest.
     kept : ndarray of shape (n,), bool
         Mask of the pinned rows.
     earlier : ndarray of shape (m, d), float16, optional
-        What earlier runs kept of the cluster.
+        Samples of the cluster that earlier runs kept.
     """
     keeper = np.arange(len(rows))
     needed = np.where(kept, 0, NEVER)
@@ -64,21 +64,21 @@ def pin_rows(
     best = np.full(len(rest), -2.0)  # below every cosine
     queries = vectors.take(rest)
 
-    def take(places: NDArray[np.int64], others: Vectors) -> None:
+    def improve(places: NDArray[np.int64], others: Vectors) -> None:
         nearest, similarity = most_similar(queries, others)
         more = similarity > best
         keeper[rest[more]], best[more] = places[nearest[more]], similarity[more]
 
     if len(rest):
         for start, stop in split_blocks(earlier):
-            take(len(rows) + np.arange(start, stop), Vectors.of(earlier[start:stop]))
+            improve(len(rows) + np.arange(start, stop), Vectors.of(earlier[start:stop]))
         if len(first):
-            take(first, vectors.take(first))
+            improve(first, vectors.take(first))
         if len(first) or len(earlier):
             needed[rest] = eps_needed_by(best)
     return PinnedRows(needed, keeper)
 
 
 def split_blocks(earlier: NDArray[np.float16]) -> list[tuple[int, int]]:
-    """Return where each block of earlier samples that are widened together begins and ends."""
+    """Return the bounds of the blocks of earlier samples (m, d) that are widened to float32 together."""
     return [(start, min(start + BLOCK, len(earlier))) for start in range(0, len(earlier), BLOCK)]

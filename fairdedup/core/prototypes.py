@@ -1,6 +1,6 @@
 """Concepts in embedding space: attributes, their prototypes, and the similarity of rows to these.
 
-FairDeDup (Slyman et al. 2024) section 3.2. What follows from the similarity is in memberships.py.
+FairDeDup (Slyman et al. 2024) section 3.2. This module never turns similarity into memberships: memberships.py does.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Attribute:
     concepts : tuple of str
         Names of its c concepts.
     vectors : ndarray of shape (c, d), float16
-        A prototype for each concept.
+        Prototype of each concept.
     absent : ndarray of shape (a, d), float16
         Prototypes of pictures that the attribute does not apply to; a may be 0.
     temperature : float or None
-        Temperature of the membership softmax, where a calibration has found it; None: as the options say.
+        Temperature of the membership softmax that a calibration found; None means that the options decide.
     """
 
     name: str
@@ -47,7 +47,13 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Prototypes:
-    """The attributes, in the order in which they were listed."""
+    """Attributes and their prototypes.
+
+    Attributes
+    ----------
+    attributes : tuple of Attribute
+        Attributes in the order of the user's list.
+    """
 
     attributes: tuple[Attribute, ...]
 
@@ -63,14 +69,18 @@ class Prototypes:
 
     @classmethod
     def of(cls, prototypes: Any) -> Prototypes:
-        """Read prototypes from an array (c, d), or a mapping attribute -> {concept: (d,)}.
+        """Read prototypes from an array or a mapping.
 
-        A mapping's concept ``absent`` holds one vector (d,) or several (a, d).
+        Parameters
+        ----------
+        prototypes : array-like of shape (c, d), or mapping attribute -> {concept: (d,)}
+            An array is one attribute, "concept". The concept "absent" of a mapping is one vector (d,) or several (a,
+            d).
 
         Raises
         ------
         UserError
-            If a vector is zero or not finite, or the dimensions differ, or there is nothing in it.
+            If a vector is zero or not finite, dimensions differ, or there is no attribute or concept.
         """
         if isinstance(prototypes, Prototypes):
             return prototypes
@@ -98,8 +108,13 @@ class Prototypes:
             raise UserError(f"`prototypes` have {sorted(dimensions)} dimensions: all must come from one model")
         return cls(tuple(attributes))
 
-    def at(self, temperatures: Mapping[str, float]) -> Prototypes:
-        """Return these prototypes with other temperatures of the attributes that `temperatures` names.
+    def with_temperatures(self, temperatures: Mapping[str, float]) -> Prototypes:
+        """Return these prototypes with other temperatures for the attributes that `temperatures` names.
+
+        Parameters
+        ----------
+        temperatures : mapping attribute -> float
+            Temperatures above 0.
 
         Raises
         ------
@@ -117,7 +132,7 @@ class Prototypes:
         )
 
     def same_as(self, other: Prototypes) -> bool:
-        """Return whether the other's attributes, concepts, vectors and temperatures are these."""
+        """Tell whether other prototypes have the same attributes, concepts, vectors and temperatures."""
         ours, theirs = (
             [(a.name, a.concepts, a.vectors.tolist(), a.absent.tolist(), a.temperature) for a in p.attributes]
             for p in (self, other)
@@ -125,7 +140,20 @@ class Prototypes:
         return ours == theirs
 
     def similarity(self, vectors: Vectors, absent: bool) -> list[NDArray[np.float64]]:
-        """Return each attribute's cosines (n, c), or (n, c + a) with the absent prototypes behind."""
+        """Return each attribute's cosines.
+
+        Parameters
+        ----------
+        vectors : Vectors of n rows
+            Rows to compare.
+        absent : bool
+            Whether to compare them with the absent prototypes too.
+
+        Returns
+        -------
+        list of ndarray of shape (n, c), float64
+            With `absent`, of shape (n, c + a): the absent prototypes come last.
+        """
         out = []
         for a in self.attributes:
             own = np.concatenate((a.vectors, a.absent)) if absent else a.vectors

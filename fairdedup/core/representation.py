@@ -1,7 +1,7 @@
-"""What was kept of each group: rates, shares, distances, intervals over clusters, a test, and where a loss arose.
+"""Measures of what was kept of each group: rates, shares, distances, intervals, a test, and where a loss arose.
 
-Retention skew after Geyik et al. 2019 (arXiv 1905.01989); keep rates and their ratio by fairlearn's MetricFrame. Counts
-are matrices over clusters and groups: nothing here holds a row.
+Retention skew follows Geyik et al. 2019 (arXiv 1905.01989); fairlearn's MetricFrame computes keep rates. Inputs are
+counts by cluster and group: this module never sees a row.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ from numpy.typing import NDArray
 
 FOUR_FIFTHS = 0.8
 CONFIDENCE = 0.95
-MOST_MISSING = 0.05  # of the draws may lack a group before it has no interval
-_BLOCK = 1 << 22  # clusters that are drawn at once
+MOST_MISSING = 0.05  # a group that is missing in a larger share of the draws has no interval
+_BLOCK = 1 << 22  # clusters that are drawn at a time
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What was kept of the g groups of one attribute.
+    """Measures of what was kept of the g groups of one attribute.
 
     Attributes
     ----------
     rate : ndarray of shape (g,), float64
         Keep rate, k_g / n_g.
     share_before, share_after, shift : ndarray of shape (g,), float64
-        n_g / N, k_g / K, and their difference; NaN where nothing is kept.
+        n_g / N, k_g / K, and their difference; NaN if nothing is kept.
     skew : ndarray of shape (g,), float64
-        ln(share after / share before); -inf where no row of the group is kept, NaN where no row at all is.
+        ln(share after / share before); -inf if no row of the group is kept, NaN if no row at all is.
     to_best : ndarray of shape (g,), float64
-        Rate / largest rate of the sufficient groups; NaN where a group is not sufficient, or is the only one.
+        Rate / largest rate of the sufficient groups; NaN for a group that is not sufficient, or is the only one.
     ratio : float
         Least / largest rate of the sufficient groups; NaN with fewer than two.
     majority : int
-        The group with the most rows before; ties to the first.
-    non_majority, distance : tuple of float
-        Before and after: share of all others; total variation to the target shares.
+        Number of the group with the most rows before; ties go to the first.
+    non_majority : tuple of float
+        Share of all groups but the majority, before and after.
+    distance : tuple of float
+        Total variation distance to the target shares, before and after.
     kl_full, kl_uniform : float
-        KL divergence, in nats, of the shares after from those before, and from equal ones.
+        KL divergence, in nats, of the shares after from the shares before, and from equal shares.
     """
 
     rate: Floats
@@ -61,12 +63,12 @@ class Measures:
 def keep_rates(before: Floats, after: Floats) -> Any:
     """Return fairlearn's MetricFrame of rows, kept rows and keep rate over groups 0, 1, ...
 
-    It takes two weighted lines a group, one for the kept rows and one for the others, in place of the rows.
+    Each group is two weighted lines, one for its kept rows and one for the others, instead of its rows.
 
     Parameters
     ----------
     before, after : ndarray of shape (g,), float64
-        Rows of each group, all above 0, and kept rows; sums of memberships where these are soft.
+        Rows of each group, all above 0, and its kept rows; sums of memberships if these are soft.
     """
     from fairlearn.metrics import MetricFrame, selection_rate
 
@@ -90,15 +92,15 @@ def _kept_weight(y_true: Any, y_pred: Any, sample_weight: Any) -> float:
     return float(np.dot(y_pred, sample_weight))
 
 
-def measures(before: Floats, after: Floats, sufficient: NDArray[np.bool_], target: Floats) -> Measures:
-    """Return what was kept of each group.
+def compute_measures(before: Floats, after: Floats, sufficient: NDArray[np.bool_], target: Floats) -> Measures:
+    """Return the measures of what was kept of each group.
 
     Parameters
     ----------
     before, after : ndarray of shape (g,), float64
-        Rows of each group, all above 0, and kept rows.
+        Rows of each group, all above 0, and its kept rows.
     sufficient : ndarray of shape (g,), bool
-        Groups that are large enough for their rate to be compared.
+        Mask of the groups that are large enough to compare their rates.
     target : ndarray of shape (g,), float64
         Shares to aim at.
     """
@@ -130,7 +132,7 @@ def measures(before: Floats, after: Floats, sufficient: NDArray[np.bool_], targe
 
 
 def total_variation(a: Floats, b: Floats) -> float:
-    """Return half the sum of the differences of two sets of shares (g,)."""
+    """Return half the sum of the absolute differences of two sets of shares (g,)."""
     return float(np.abs(a - b).sum() / 2)
 
 
@@ -142,20 +144,22 @@ def divergence(a: Floats, b: Floats) -> float:
     return max(0.0, float((a[positive] * np.log(a[positive] / b[positive])).sum()))
 
 
-def resampled(before: Floats, after: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:
+def resample_clusters(before: Floats, after: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:
     """Draw as many clusters as there are, with replacement, and add up their groups, `draws` times.
 
     Parameters
     ----------
     before, after : ndarray of shape (k, g), float64
         Rows and kept rows of each group in each cluster.
-    draws, seed : int
-        Number of draws, and their seed.
+    draws : int
+        Number of draws.
+    seed : int
+        Seed of the draws.
 
     Returns
     -------
     before, after : ndarray of shape (draws, g), float64
-        Sums of each draw.
+        Rows and kept rows of each group in each draw.
     """
     both = np.concatenate((before, after), axis=1)
     clusters, rng = len(both), np.random.default_rng(seed)
@@ -169,7 +173,7 @@ def resampled(before: Floats, after: Floats, draws: int, seed: int) -> tuple[Flo
     return out[:, : before.shape[1]], out[:, before.shape[1] :]
 
 
-def intervals(before: Floats, after: Floats, sufficient: NDArray[np.bool_]) -> dict[str, Floats]:
+def compute_intervals(before: Floats, after: Floats, sufficient: NDArray[np.bool_]) -> dict[str, Floats]:
     """Return the percentile intervals of keep rate, share shift, retention skew and ratio over resampled counts.
 
     Parameters
@@ -177,12 +181,12 @@ def intervals(before: Floats, after: Floats, sufficient: NDArray[np.bool_]) -> d
     before, after : ndarray of shape (draws, g), float64
         Resampled rows and kept rows of each group.
     sufficient : ndarray of shape (g,), bool
-        Groups whose rates are compared in the ratio.
+        Mask of the groups whose rates the ratio compares.
 
     Returns
     -------
     dict of ndarray of shape (g, 2), float64
-        `rate`, `shift`, `skew`, and `ratio` of shape (1, 2). NaN where a group is missing in over 5 % of the draws.
+        `rate`, `shift`, `skew`, and `ratio` of shape (1, 2). NaN for a group that is missing in over 5 % of the draws.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = after / before
@@ -195,7 +199,7 @@ def intervals(before: Floats, after: Floats, sufficient: NDArray[np.bool_]) -> d
 
 
 def _percentiles(values: Floats) -> Floats:
-    """Return the least and largest value (g, 2) of the middle 95 % of each column (draws, g); NaN is left out."""
+    """Return the least and largest value (g, 2) of the middle 95 % of each column (draws, g), NaN ignored."""
     ordered, valid = np.sort(values, axis=0), (~np.isnan(values)).sum(axis=0)  # NaN last
     tail = (1 - CONFIDENCE) / 2
     low = np.floor(tail * (valid - 1)).clip(0).astype(np.int64)
@@ -208,7 +212,7 @@ def _percentiles(values: Floats) -> Floats:
 def random_test(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
     """Return the p-value of each group's kept count under the rule `random` at the same total.
 
-    Two-sided and exact: under `random`, k_g is hypergeometric (N, n_g, K); this is Fisher's exact test.
+    The test is two-sided and exact: under `random`, k_g is hypergeometric (N, n_g, K), so it is Fisher's exact test.
 
     Parameters
     ----------
@@ -225,7 +229,7 @@ def random_test(before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """Return p-values (g,) with Holm's correction for their number."""
+    """Return p-values (g,) with Holm's correction for multiple tests."""
     order = np.argsort(p, kind="stable")
     out = np.empty(len(p))
     out[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
@@ -233,7 +237,7 @@ def holm(p: Floats) -> Floats:
 
 
 def decompose(before: Floats, after: Floats) -> tuple[Floats, Floats]:
-    """Split each group's loss against its fair share into the part of the clusters and that of choices inside them.
+    """Split each group's loss against its fair share into a part between clusters and a part within them.
 
     With N rows of which K are kept, and n_c and K_c of them in cluster c, the loss of group g is
     n_g K/N - k_g = sum_c n_gc (K/N - K_c/n_c) + sum_c (n_gc K_c/n_c - k_gc).
@@ -241,12 +245,12 @@ def decompose(before: Floats, after: Floats) -> tuple[Floats, Floats]:
     Parameters
     ----------
     before, after : ndarray of shape (k, g), float64
-        Rows and kept rows of each group in each cluster, or neighbourhood.
+        Rows and kept rows of each group in each cluster or neighbourhood.
 
     Returns
     -------
     between, within : ndarray of shape (k, g), float64
-        The terms of the two sums; negative where the group gains.
+        Terms of the two sums; negative where the group gains.
     """
     rows, kept = before.sum(axis=1, keepdims=True), after.sum(axis=1, keepdims=True)
     rate = np.divide(kept, rows, out=np.zeros_like(rows), where=rows > 0)

@@ -7,7 +7,19 @@ from numpy.typing import NDArray
 
 
 def row_hash(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return a pseudo-random int64 >= 0 for each row: splitmix64 of seed and row (Steele et al. 2014)."""
+    """Return a pseudo-random number for each row: splitmix64 of seed and row (Steele et al. 2014).
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n,), int64
+        Positions in the input.
+    seed : int
+        Seed, reduced modulo 2**64.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64, 0 or more
+    """
     with np.errstate(over="ignore"):
         z = rows.astype(np.uint64) + np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15)
         for _ in range(2):

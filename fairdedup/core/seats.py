@@ -1,7 +1,7 @@
-"""The reserved seats of `balanced`: removed rows of all clusters that are re-admitted for being rare. Ours.
+"""The reserved seats of `balanced`: removed rows of all clusters that are re-admitted because they are rare. Ours.
 
 A row's claim is price' + 40 (1 - similarity to its representative), quantised; ties go to the lowest row. The shares
-that the price rests on are renewed after every 1 % of the seats. docs/rules.md has the definition.
+that the price depends on are updated after every 1 % of the seats. docs/rules.md has the definition.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.compiled import njit
-from fairdedup.core.moments import MembershipMoments, at_centre, centred, weights
+from fairdedup.core.moments import MembershipMoments, at_centre, subtract_centre, weights
 from fairdedup.core.similarity import QUANTUM
 
-COVERAGE_WEIGHT = 40  # of 1 - similarity to the representative, against the price of a seat
+COVERAGE_WEIGHT = 40  # weight of 1 - similarity to the representative, relative to the price
 
 
 @dataclass(frozen=True)
 class Claimants:
-    """The removed rows, which claim the seats.
+    """The r removed rows, which claim the seats.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Claimants:
     similarity : ndarray of shape (r,), float64
         Cosine to their representatives.
     memberships : sequence of ndarray of shape (r, c), int64
-        Memberships in units of 1e-9, an entry for each attribute.
+        Memberships of the rows in units of 1e-9, an entry for each attribute.
     """
 
     rows: NDArray[np.int64]
@@ -40,7 +40,13 @@ class Claimants:
     memberships: Sequence[NDArray[np.int64]]
 
     def sum_kept(self, moments: Sequence[MembershipMoments]) -> list[list[int]]:
-        """Return each attribute's memberships of the rows that are not removed, added up."""
+        """Return the sums of each attribute's memberships over the rows that are not removed.
+
+        Parameters
+        ----------
+        moments : sequence of MembershipMoments
+            Moments of each attribute over the data set.
+        """
         return [
             [int(total) - int(removed) for total, removed in zip(m.sums, q.sum(axis=0), strict=True)]
             for m, q in zip(moments, self.memberships, strict=True)
@@ -48,18 +54,18 @@ class Claimants:
 
 
 class _Claims(NamedTuple):
-    """What the claims of all rows follow from.
+    """Values from which the claims of all rows are computed.
 
     Attributes
     ----------
     coverage : ndarray of shape (r,), float64
         The part of each claim that never changes.
     differences : ndarray of shape (r, c), float64
-        Memberships in the concepts of all attributes, less a centre near their mean.
+        Memberships in the concepts of all attributes, minus a centre near their mean.
     bounds : ndarray of shape (a + 1,), int64
         Where the concepts of each attribute begin.
     stds : ndarray of shape (a,), float64
-        Standard deviation of each attribute's price at the first seat; 0 where it does not deviate.
+        Standard deviation of each attribute's price at the first seat; may be 0.
     """
 
     coverage: NDArray[np.float64]
@@ -82,15 +88,15 @@ def fill_seats(
     claimants : Claimants of r rows
         All removed rows.
     seats : int
-        Number of seats; all rows are seated where it is at least r.
+        Number of seats; if there are at least r, all rows are seated.
     targets : sequence of sequence of Fraction
         Target shares of each attribute.
     moments : sequence of MembershipMoments
-        Moments of each attribute over the data set: they give the spread at the first seat.
+        Moments of each attribute over the data set, from which the spread at the first seat is computed.
 
     Returns
     -------
-    admitted : ndarray of shape (seats,), int64
+    admitted : ndarray of shape (min(seats, r),), int64
         Rows in the order in which they are seated.
     """
     rows, memberships = claimants.rows, claimants.memberships
@@ -98,7 +104,9 @@ def fill_seats(
     sums = claimants.sum_kept(moments)
     claims = _Claims(
         coverage=COVERAGE_WEIGHT * (1.0 - claimants.similarity),
-        differences=np.concatenate([centred(q, m.centre) for q, m in zip(memberships, moments, strict=True)], axis=1),
+        differences=np.concatenate(
+            [subtract_centre(q, m.centre) for q, m in zip(memberships, moments, strict=True)], axis=1
+        ),
         bounds=np.cumsum([0] + [q.shape[1] for q in memberships]),
         stds=np.array([m.term(weights(t, s)).std for m, t, s in zip(moments, targets, sums, strict=True)]),
     )
@@ -128,21 +136,21 @@ def _find_claims(
     prices: Sequence[Sequence[Fraction]],
     moments: Sequence[MembershipMoments],
 ) -> NDArray[np.int64]:
-    """Return the claim of each waiting row, less what is common to all; `prices` are those of each concept."""
+    """Return the claim of each waiting row, minus a constant; `prices` has a price for each concept."""
     common, each = Fraction(0), np.zeros(claims.bounds[-1])
     for k, (price, m, std) in enumerate(zip(prices, moments, claims.stds.tolist(), strict=True)):
         if std > 0:
             common += at_centre(price, m.centre) / Fraction(std)
             each[claims.bounds[k] : claims.bounds[k + 1]] = [float(weight) for weight in price]
-    # The claim is common + own. Common is exact and the same for all: an even number of quanta of it is left out, so
-    # that rounding the rest to the nearest, halves to even, is rounding the whole.
+    # A claim is common + own. Common is exact and the same for all rows. An even number of quanta is subtracted from
+    # it: rounding the rest to the nearest, halves to even, then gives the same order as rounding the whole.
     quanta = common * QUANTUM
     return _add_claims(waiting, claims, each, float(quanta - 2 * (quanta // 2)))
 
 
 @njit
 def _add_claims(waiting, claims, weights, rest):  # type: ignore[no-untyped-def]
-    """Return the claim of each waiting row; sums in one order, as `from_centre` adds."""
+    """Return the claim of each waiting row, added up in the same order as by `from_centre`."""
     stds, bounds, differences = claims.stds, claims.bounds, claims.differences
     out = np.empty(waiting.shape[0], np.int64)
     for k in range(waiting.shape[0]):

@@ -1,7 +1,7 @@
-"""Exact cosine thresholds over tiles: float32 products find candidates, float64 settles what lies near a bound.
+"""Exact cosine thresholds over tiles: float32 products find candidates, float64 decides those near a threshold.
 
 Every vector is a unit vector rounded to float16, so that products and sums of two of them are exact in float64 in
-any order. This module never holds all pairs of a cluster.
+any order. This module never stores all pairs of a cluster.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from fairdedup.core.compiled import njit
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
 MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
-BLOCK = 1 << 14  # rows that are widened at a time
-QUANTUM = 1_000_000  # quantised: the integer nearest to a million times the value
+BLOCK = 1 << 14  # rows that are widened to float32 at a time
+QUANTUM = 1_000_000  # a value is quantised to the integer nearest to a million times itself
 
 REASON_NOT_FINITE = "vector has a value that is not finite"
 REASON_ZERO = "vector is zero"
@@ -26,13 +26,13 @@ _REASONS = ("", REASON_NOT_FINITE, REASON_ZERO)
 
 
 def quantised(values: ArrayLike) -> NDArray[np.int64]:
-    """Return the integer nearest to a million times each value (halves to even)."""
+    """Return the integer nearest to a million times each value; halves go to even."""
     return np.rint(np.asarray(values, np.float64) * QUANTUM).astype(np.int64)
 
 
 @njit
 def _scale_rows(x, out, bad):  # type: ignore[no-untyped-def]
-    """Write unit rows of x (n, d) as the bits of float16; bad[i] is the index of a reason, 0 where there is none."""
+    """Write the unit rows of x (n, d) as float16 bits to out, and the codes of `reason` (0: usable) to bad."""
     n, d = x.shape
     unit = np.empty(d, np.float64)
     bits = unit.view(np.uint64)
@@ -84,18 +84,19 @@ def unit_float16(x: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[
     Parameters
     ----------
     x : ndarray of shape (n, d), float16, float32 or float64
+        Vectors of any length.
 
     Returns
     -------
     unit : ndarray of shape (n, d), float16
-        Zero where the vector cannot be used.
+        Unit vectors; zero for a vector that cannot be used.
     bad : ndarray of shape (n,), int8
-        0 for a usable vector, else what :func:`reason` names.
+        0 for a usable vector, otherwise a code that `reason` explains.
     """
     n, d = x.shape
     unit = np.empty((n, d), np.float16)
     bad = np.zeros(n, np.int8)
-    step = max(1, (1 << 20) // max(d, 1))  # what is widened here is a few MiB at a time
+    step = max(1, (1 << 20) // max(d, 1))  # widens a few MiB at a time
     for start in range(0, n, step):
         block = np.ascontiguousarray(x[start : start + step])
         if block.dtype not in (np.float32, np.float64):
@@ -105,7 +106,7 @@ def unit_float16(x: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[
 
 
 def reason(code: int) -> str:
-    """Return why a vector with this code of :func:`unit_float16` cannot be used."""
+    """Return why a vector with this code of `unit_float16` cannot be used."""
     return _REASONS[code]
 
 
@@ -126,7 +127,15 @@ class Vectors:
 
     @classmethod
     def of(cls, unit: NDArray[np.float16], order: NDArray[np.integer] | None = None) -> Vectors:
-        """Widen unit float16 vectors of shape (n, d), or those at these positions, with no further copy."""
+        """Widen unit vectors without another copy.
+
+        Parameters
+        ----------
+        unit : ndarray of shape (n, d), float16
+            Unit vectors.
+        order : ndarray of shape (m,), int, optional
+            Positions to take, in this order; all if not given.
+        """
         if order is None:
             x = np.ascontiguousarray(unit, dtype=np.float32)
         else:
@@ -149,7 +158,7 @@ _EXACT = {"reassoc", "contract", "nsz"}
 
 @njit(fastmath=_EXACT)
 def dot(a, b):  # type: ignore[no-untyped-def]
-    """Return the exact product of two float16-valued rows, in float64."""
+    """Return the exact product of two rows with float16 values, in float64."""
     total = 0.0
     for j in range(a.shape[0]):
         total += np.float64(a[j]) * np.float64(b[j])
@@ -207,10 +216,10 @@ def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
 
 
 def margin(d: int) -> float:
-    """Return how far a float32 product of two unit vectors of d values may lie from the exact cosine.
+    """Return the largest error of a float32 product of two unit vectors of d values, as a cosine.
 
-    The products of float16 values are exact in float32; their sum in any order errs by at most d u / (1 - d u) times
-    the lengths, with u = 2**-24 (Higham 2002, section 3.1). Four roundings are added for the scaling.
+    The products of float16 values are exact in float32. The error of their sum, in any order, is at most
+    d u / (1 - d u) times the lengths, with u = 2**-24 (Higham 2002, section 3.1). Scaling adds four roundings.
     """
     u = 2.0**-24
     return (d + 4) * u / (1 - (d + 4) * u)
@@ -220,7 +229,7 @@ def margin(d: int) -> float:
 def eps_needed(similarity):  # type: ignore[no-untyped-def]
     """Return the least eps, in ten-thousandths, at which a pair of this cosine are duplicates.
 
-    That is the least integer e with similarity > 1 - e / 10000 in float64; a bound above 1 counts as 1.
+    That is the least integer e with similarity > 1 - e / 10000 in float64. A similarity above 1 counts as 1.
     """
     similarity = min(similarity, 1.0)
     e = int((1.0 - similarity) * 10000.0)
@@ -241,7 +250,7 @@ def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
 
 
 class _Arrays(NamedTuple):
-    """`Vectors` as compiled code takes them."""
+    """Arrays of `Vectors`, for compiled code."""
 
     x: NDArray[np.float32]
     squares: NDArray[np.float64]
@@ -249,7 +258,7 @@ class _Arrays(NamedTuple):
 
 @njit
 def _settle_most_similar(approx, queries, others, slack, best, best_similarity):  # type: ignore[no-untyped-def]
-    """Choose for each row, among the columns within reach of its float32 maximum, the exactly most similar."""
+    """Choose for each row the exactly most similar of the columns whose float32 product is near its maximum."""
     x, squares = queries
     other, other_squares = others
     for i in range(approx.shape[0]):
@@ -280,7 +289,7 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
     Returns
     -------
     position : ndarray of shape (n,), int64
-        Position of the most similar one.
+        Position of the most similar vector.
     similarity : ndarray of shape (n,), float64
         Cosine to it.
     """

@@ -1,6 +1,7 @@
-"""What a decision must know of the whole data set before it begins: moments, memberships, targets and prices.
+"""What a decision must know about the whole data set before it begins: moments, memberships, targets and prices.
 
-Each step maps a pure function over parts and combines small results. A part gives clusters one at a time.
+Each step maps a pure function over the parts and combines small results. It never has more than one cluster of a part
+in memory at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SurveyedMemberships(NamedTuple):
 
 
 def _find_similarity(part: Part, cluster: Cluster, prototypes: Prototypes) -> list[NDArray[np.float64]]:
-    """Return each attribute's cosines (n, c + a), the absent prototypes last; left in the memo for the next pass."""
+    """Return each attribute's cosines (n, c + a), the absent prototypes last; they are cached in the memo."""
     known = part.memo.setdefault("similarity", {})
     if cluster.number not in known:
         known[cluster.number] = prototypes.similarity(Vectors.of(cluster.unit), absent=True)
@@ -57,14 +58,14 @@ def find_memberships(
 ) -> list[NDArray[np.int64]]:
     """Return each attribute's memberships (n, c) of a cluster's rows, in units of 1e-9.
 
-    They are left in the part's memo for the next pass.
+    They are cached in the memo of the part for the next pass.
 
     Parameters
     ----------
     part : Part
-        The part that holds the cluster.
+        Part that contains the cluster.
     cluster : Cluster
-        n rows.
+        Cluster of n rows.
     prototypes : Prototypes
         Attributes with c concepts each.
     temperatures : tuple of float
@@ -116,20 +117,24 @@ def survey_memberships(
     temperature: Any = "auto",
     inherited: Inherited | None = None,
 ) -> SurveyedMemberships:
-    """Survey the memberships of the whole data set, whatever the rule is.
+    """Survey the memberships of the whole data set. The rule does not matter.
 
     Parameters
     ----------
     parts : sequence of Part
-        At least one part, and no empty one.
+        At least one part; none is empty.
     prototypes : Prototypes
         Attributes and concepts.
     map_parts : MapParts
         Maps the passes over the parts.
     temperature : float, "auto" or mapping attribute -> float
-        As `Options.temperature`.
+        Temperature of the membership softmax, as in `Options`.
     inherited : Inherited, optional
-        Earlier runs: the temperatures are theirs, and their moments are added.
+        What earlier runs hand down: the temperatures are theirs, and their moments are added.
+
+    Returns
+    -------
+    SurveyedMemberships
 
     Raises
     ------
@@ -141,7 +146,7 @@ def survey_memberships(
         found = map_parts("survey", _survey_gaps, parts, prototypes)
         return [np.concatenate(per_attribute) for per_attribute in zip(*found, strict=True)]
 
-    if inherited is not None:  # only sums of memberships at one temperature can be added
+    if inherited is not None:  # sums of memberships can be added only at the same temperature
         temperatures = inherited.temperatures
     else:
         temperatures = choose_temperatures(prototypes, temperature, gaps)
@@ -157,20 +162,24 @@ def survey(
     map_parts: MapParts,
     inherited: Inherited | None = None,
 ) -> Plan:
-    """Collect what the rule needs to know of the whole data set, earlier runs included.
+    """Collect what the rule needs to know about the whole data set, earlier runs included.
 
     Parameters
     ----------
     parts : sequence of Part
         The clustered data set.
     options : Options
-        What is decided.
+        Options of the decision.
     prototypes : Prototypes or None
-        Needed by some rules, ignored by the others.
+        Prototypes; a rule that does not need them ignores them.
     map_parts : MapParts
         Maps the passes over the parts.
     inherited : Inherited, optional
-        What earlier runs bring.
+        What earlier runs hand down.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a rule that sweeps keeps of a cluster or a part: the leader sweep, or the sweep with cover."""
+"""The rows of a cluster or part that a rule which sweeps keeps: by the leader sweep, or the sweep with cover."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fairdedup.core.rules.base import Preference, Representatives
 
 
 def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
-    """Return what the rule prefers in a cluster, once its pinned rows have been kept."""
+    """Return what the rule prefers in a cluster. The concept sums already include its pinned rows, which are kept."""
     preference, earlier = plan.options.rule.preference(cluster, plan), cluster.cluster.earlier
     sums = preference.sums
     if len(sums) and earlier is not None and earlier.sums is not None:
@@ -24,12 +24,12 @@ def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
 
 
 def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:
-    """Return how many rows of a part the plain sweep keeps at each eps: without `cover`, the same for every rule.
+    """Return how many rows of a part the sweep without `cover` keeps at each eps: the same for every rule.
 
     Parameters
     ----------
     part : Part
-        Some clusters. Their sweeps are left in its memo.
+        At least one cluster. The sweeps are left in its memo.
     eps : list of 1 to 64 int, ascending
         Ten-thousandths.
     """
@@ -44,7 +44,21 @@ def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:
 
 
 def count_swept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
-    """Return how many rows of a part a rule that sweeps keeps at each eps."""
+    """Return how many rows of a part a rule that sweeps keeps at each eps.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    eps : list of 1 to 64 int, ascending
+        Ten-thousandths.
+    plan : Plan
+        What is known about the whole data set.
+
+    Returns
+    -------
+    ndarray of shape (len(eps),), int64
+    """
     if not plan.options.cover:
         return count_neighbourhoods(part, eps)
     total = np.zeros(len(eps), np.int64)
@@ -60,7 +74,21 @@ def count_swept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
 
 
 def represent_swept(cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
-    """Return who stands for each row of a cluster at an eps, by a rule that sweeps."""
+    """Return the leader and the representative of each row of a cluster, by a rule that sweeps.
+
+    Parameters
+    ----------
+    cluster : ArrangedCluster
+        The n rows in visiting order.
+    eps : int
+        Ten-thousandths.
+    plan : Plan
+        What is known about the whole data set.
+
+    Returns
+    -------
+    Representatives of n rows
+    """
     rows, vectors, pinned = cluster.rows, cluster.vectors, cluster.pinned
     preference = find_preference(cluster, plan)
     if plan.options.cover:

@@ -1,6 +1,6 @@
-"""How uncertain memberships are: of a whole attribute, and of single rows, to choose the rows that are worth a label.
+"""How uncertain memberships are, for a whole attribute and for each row, to choose the rows that are worth a label.
 
-Least confidence, margin and entropy are those of active learning (Settles 2009, section 3.1); no label is known here.
+Least confidence, margin and entropy are those of active learning (Settles 2009, section 3.1). Never reads a label.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from fairdedup.core.moments import MembershipMoments
 
-LEAST_INFORMATIVE = Fraction(3, 2)
-SCORE_UNIT = 1_000_000
+LEAST_INFORMATIVE = Fraction(3, 2)  # least mean largest membership of an informative attribute, times its concepts
+SCORE_UNIT = 1_000_000  # score of the most uncertain row
 
 
 def is_uninformative(moments: MembershipMoments) -> bool:
     """Tell whether the memberships of an attribute are uninformative.
 
-    They are if the mean largest membership, over what is not absent, is under 1.5 / c for c concepts: a softmax that
-    sees no difference gives 1 / c. A single concept is never uninformative.
+    They are if the largest membership is on average under 1.5 / c for c concepts, where absent prototypes do not count:
+    a softmax that sees no difference gives 1 / c. A single concept is never uninformative.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ def is_uninformative(moments: MembershipMoments) -> bool:
 
 
 def uncertainty(memberships: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return how much a label would add to each row's memberships.
+    """Return a score for each row: how much a label would add to its memberships.
 
-    The score is a mean over the attributes with two or more concepts. With p, the memberships divided by their sum, an
+    The score is a mean over the attributes with two or more concepts. Let p be the memberships divided by their sum. An
     attribute's score is the mean of least confidence (1 - largest p) c / (c - 1), margin 1 - (largest - second p), and
-    entropy / ln c, times the sum of the memberships (what is absent needs no label).
+    entropy / ln c, times the sum of the memberships: a row that the attribute does not apply to needs no label.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def uncertainty(memberships: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     Returns
     -------
     ndarray of shape (n,), int64
-        0 to 1,000,000.
+        Scores, 0 to 1,000,000.
     """
     several = [q for q in memberships if q.shape[1] > 1]
     total = np.zeros(len(memberships[0]))
@@ -64,26 +64,26 @@ def uncertainty(memberships: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def apportion(mass: NDArray[np.int64], rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Apportion a number of rows to clusters by their mass, by largest remainders; none gives more than it has.
+    """Apportion a number of rows to clusters by their mass, by largest remainders; none gets more than its rows.
 
     Parameters
     ----------
     mass : ndarray of shape (k,), int64
         Sum of the uncertainty of each cluster's rows.
     rows : ndarray of shape (k,), int64
-        Rows that each may give.
+        Number of rows of each cluster.
     number : int
-        Rows to apportion.
+        Number of rows to apportion.
 
     Returns
     -------
     ndarray of shape (k,), int64
-        Adds up to `number`, or to all rows of a mass above 0 where these are fewer.
+        Rows of each cluster; together `number`, or all rows of clusters with a mass above 0 if these are fewer.
     """
     room = np.where(mass > 0, rows, 0)
     given = np.zeros(len(mass), np.int64)
     left = min(number, int(room.sum()))
-    while left:  # what a full cluster cannot give goes to the others
+    while left:  # what does not fit into a full cluster goes to the others
         some = np.flatnonzero(given < room)
         masses = mass[some].tolist()
         total = sum(masses)

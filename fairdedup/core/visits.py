@@ -1,7 +1,7 @@
-"""Who visits whom in the leader sweep: the compiled tiles, and the record of their visits.
+"""Which row visits which in the leader sweep: the compiled tiles, and the record of their visits.
 
-Rows are numbered by their place in the visiting order, so "first" is a comparison of integers. A row carries a bit for
-every eps of the pass: the bit is set while the row is unvisited at that eps.
+Rows are numbered by their place in the visiting order, so "first" is a comparison of integers. Each row has a bit for
+every eps of the pass, which is set while the row is unvisited at that eps.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ BUFFER = 1 << 20  # visits recorded at a time
 
 @njit
 def _first_bit(similarity, first_bit_at):  # type: ignore[no-untyped-def]
-    """Return the lowest bit whose eps makes a pair of this similarity duplicates; the number of bits if none."""
+    """Return the lowest bit at whose eps a pair of this similarity are duplicates; the number of bits if none."""
     return first_bit_at[min(eps_needed(similarity), MAX_EPS)]
 
 
 @njit
 def _from_bit(bit):  # type: ignore[no-untyped-def]
-    """Return the mask of this bit and all above it."""
+    """Return the mask of this bit and of all higher ones."""
     return ~np.uint64(0) << np.uint64(bit) if bit < 64 else np.uint64(0)
 
 
 @njit
 def _highest_bit(mask):  # type: ignore[no-untyped-def]
+    """Return the number of the highest bit that is set, -1 if none is."""
     bit = -1
     while mask != 0:
         mask >>= np.uint64(1)
@@ -57,9 +58,9 @@ class _Tile(NamedTuple):
     leaders, columns : ndarrays of shape (r,) and (c,), int32
         Places in the visiting order.
     row, column : ErrorTerms
-        How products of a leader with a column are read.
+        Terms that turn a product of a leader with a column into a cosine.
     triangle : bool
-        Whether leaders and columns are the same rows. Then a row leads once all before it have been resolved, and
+        Whether leaders and columns are the same rows. Then a row leads once all rows before it are resolved, and it
         visits only rows after it.
     """
 
@@ -78,9 +79,9 @@ class _State(NamedTuple):
     x, squares : ndarrays of shape (n, d) and (n,)
         Vectors and squared lengths.
     thresholds : ndarray of shape (bits + 1,), float64
-        At k, the similarity that visits a row whose highest open bit is k - 1.
+        Entry k is the similarity above which a row is visited whose highest open bit is k - 1.
     first_bit_at : ndarray of shape (MAX_EPS + 1,), int64
-        The lowest bit whose eps is at least this one.
+        Entry e is the lowest bit whose eps is at least e.
     unvisited, leads : ndarrays of shape (n,), uint64
         Bits at which the row is unvisited, and at which it leads; updated.
     """
@@ -94,7 +95,7 @@ class _State(NamedTuple):
 
 
 class Visits(NamedTuple):
-    """Who visited whom: `leader` visited `member` at the bits that are set; each of shape (m,)."""
+    """Record of m visits: leader[k] visited member[k] at the values of eps whose bits are set in bits[k]."""
 
     leader: NDArray[np.int32]
     member: NDArray[np.int32]
@@ -102,16 +103,16 @@ class Visits(NamedTuple):
 
     @classmethod
     def make(cls, size: int) -> Visits:
-        """Return room for a number of visits."""
+        """Return an uninitialised record of `size` visits."""
         return cls(np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint64))
 
     def copy_first(self, number: int) -> Visits:
-        """Return a copy of the first visits."""
+        """Return a copy of the first `number` visits."""
         return Visits(self.leader[:number].copy(), self.member[:number].copy(), self.bits[:number].copy())
 
 
 class _Progress(NamedTuple):
-    """How far a tile has been worked through: the next row and column, and what was written and settled."""
+    """Progress in a tile: the next row and column, and how many visits were written and pairs settled in float64."""
 
     row: int
     column: int
@@ -121,9 +122,9 @@ class _Progress(NamedTuple):
 
 @njit
 def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped-def]
-    """Let each leader of a tile visit its neighbours; resumable where the output is full.
+    """Let each leader of a tile visit its neighbours, until the output is full.
 
-    Returns a _Progress; row == r means done.
+    Returns the _Progress from which the next call resumes; its row is the number of leaders when the tile is done.
     """
     written = settled = 0
     words = marks.view(np.uint64)
@@ -182,7 +183,7 @@ def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped
 
 
 class Pass:
-    """One pass over a cluster; it grows the record of who visited whom, a buffer at a time."""
+    """One pass over a cluster at up to 64 values of eps. It records every visit."""
 
     def __init__(self, vectors: Vectors, eps: tuple[int, ...], needed: NDArray[np.int64] | None) -> None:
         values = np.array(eps)
@@ -194,7 +195,7 @@ class Pass:
         self.state = _State(
             vectors.x,
             vectors.squares,
-            # What cannot reach a row's highest open bit cannot visit it; a row with none is out of reach.
+            # A similarity that cannot reach a row's highest open bit cannot visit it; 4.0 is out of reach.
             thresholds=np.concatenate(([4.0], 1.0 - values.astype(np.float64) / EPS_UNIT)),
             first_bit_at=np.searchsorted(values, np.arange(MAX_EPS + 1)).astype(np.int64),
             unvisited=unvisited,
@@ -213,7 +214,21 @@ class Pass:
         *,
         triangle: bool,
     ) -> None:
-        """Compute and apply one tile of products."""
+        """Compute one tile of products, and let its leaders visit its columns.
+
+        Parameters
+        ----------
+        lead : ApproximateVectors of r rows
+            Vectors of the leaders.
+        leaders : ndarray of shape (r,), int32
+            Their places in the visiting order, ascending.
+        column : ApproximateVectors of c rows
+            Vectors of the columns.
+        columns : ndarray of shape (c,), int32
+            Their places in the visiting order, ascending.
+        triangle : bool
+            Whether leaders and columns are the same rows.
+        """
         products = lead.multiply(column)
         self.multiplied += products.size
         tile = _Tile(leaders, columns, lead.terms, column.terms, triangle)

@@ -1,6 +1,6 @@
-"""How far the rows of a run have drifted from the clusters of the runs before it: when clustering anew is due.
+"""Measures how far the rows of a run have drifted from those of the runs before it: when to cluster again.
 
-Reads the sums in state/ that each run of a line leaves; docs/increments.md explains the index. Writes nothing.
+It reads the sums that each run of a line leaves in state/; docs/increments.md explains the index. It writes nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fairdedup.storage.run_files import read_array
 from fairdedup.storage.state_directory import StateDirectory
 
 PSI_LIMIT = 0.25  # population stability index beyond chance that counts as a major shift
-SIMILARITY_LIMIT = 0.05  # fall of the mean centroid similarity that counts as one
-LEAST_EXPECTED = 10  # expected rows of a cell of the index
+SIMILARITY_LIMIT = 0.05  # fall of the mean centroid similarity that counts as a major shift
+LEAST_EXPECTED = 10  # least number of expected rows in a cell of the index
 
 
 class StabilityIndex(NamedTuple):
-    """Population stability index of cluster sizes, and what chance alone would give."""
+    """Population stability index of cluster sizes, and its expected value if nothing but chance differs."""
 
     psi: float
     by_chance: float
@@ -35,14 +35,14 @@ def measure_drift(directory: RunDirectory, runs: int) -> Drift | None:
     Parameters
     ----------
     directory : RunDirectory
-        Directory of the last run; its state holds the sums of all runs of the line.
+        Directory of the last run; its state has the sums of all runs of the line.
     runs : int
         Number of runs in the line.
 
     Returns
     -------
     Drift or None
-        None if the last run, or all before it, have no row.
+        None if the last run, or the runs before it, have no row.
     """
     state = StateDirectory(directory.root)
     sums = [np.asarray(read_array(state.run_folder(k) / "sizes.npy")) for k in range(runs)]  # each (k, 2)
@@ -61,15 +61,15 @@ def measure_drift(directory: RunDirectory, runs: int) -> Drift | None:
 
 
 def stability_index(*, before: NDArray[np.int64], now: NDArray[np.int64]) -> StabilityIndex:
-    """Return the population stability index of cluster sizes, and what it would be by chance.
+    """Return the population stability index of cluster sizes, and its value by chance.
 
-    Clusters of less than 10 expected rows are put together, in order, until they have as many: an index over cells that
-    are mostly empty says nothing. Half a row is added to each cell, so that none is empty.
+    Clusters with fewer than 10 expected rows are merged, in order, until they have as many: an index over cells that
+    are mostly empty means nothing. Half a row is added to each cell, so that none is empty.
 
     Parameters
     ----------
     before, now : ndarray of shape (k,), int64
-        Rows of each cluster, in the earlier runs and in this one.
+        Number of rows of each cluster, in the earlier runs and in this one.
     """
     cells = _merge_small_clusters(before, now)
     a, b = (np.bincount(cells, weights=each, minlength=cells[-1] + 1) + 0.5 for each in (before, now))
@@ -79,7 +79,7 @@ def stability_index(*, before: NDArray[np.int64], now: NDArray[np.int64]) -> Sta
 
 
 def _merge_small_clusters(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the cell of each cluster (k,)."""
+    """Return the number of the cell of each cluster (k,)."""
     total, new = int(before.sum()), int(now.sum())
     cells = np.zeros(len(before), np.int64)
     cell = rows = 0
@@ -94,7 +94,7 @@ def _merge_small_clusters(before: NDArray[np.int64], now: NDArray[np.int64]) -> 
 
 
 def drift_warnings(drift: Drift | None, root: Path) -> list[str]:
-    """Return a warning that clustering anew is due, if it is.
+    """Return a warning to cluster again, if the drift calls for it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The runs of ``--against``: they are read and checked here, and new rows that do not fit them are refused.
+"""Reads and checks the runs of ``--against``, and refuses new rows that do not fit them.
 
-Centroids, eps, prototypes and encoder are those of the first run of the line; docs/rules.md has the rule, and
-docs/increments.md the use. Nothing here reads an input or decides a row.
+Centroids, eps, prototypes and encoder are those of the first run of the line; docs/rules.md defines the rule, and
+docs/increments.md shows how to use it. This module never reads an input or decides a row.
 """
 
 from __future__ import annotations
@@ -23,25 +23,32 @@ from fairdedup.storage.object_stores import any_in
 from fairdedup.storage.run_state import MembershipSums, RunState, SimilaritySums, require_run_state
 from fairdedup.storage.state_directory import StateDirectory
 
-STATE_FILE = "state/state.json"  # as run.json names it among its files
-SHARED = ("eps", "dimension", "encoder", "prototypes", "temperatures", "moments")  # what runs of one line share
+STATE_FILE = "state/state.json"  # key in the `files` of run.json
+SHARED = (
+    "eps",
+    "dimension",
+    "encoder",
+    "prototypes",
+    "temperatures",
+    "moments",
+)  # fields that are equal in all runs of a line
 
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """Finished runs of one line, which new rows are decided against.
+    """Finished runs of one line, against which new rows are decided.
 
     Attributes
     ----------
     sources : list of (Path, RunState)
-        Run directories and their states, in the order in which they were named. There is at least one.
+        Run directories and their states, in the order of the option; at least one.
     """
 
     sources: list[tuple[Path, RunState]]
 
     @property
     def root(self) -> Path:
-        """Run directory of the first run, which gives everything but kept samples."""
+        """Run directory of the first run, from which everything but kept samples is taken."""
         return self.sources[0][0]
 
     @property
@@ -65,7 +72,7 @@ class EarlierRuns:
         return read_prototypes(StateDirectory(self.root).prototypes) if self.state.prototypes else None
 
     def build_inherited(self) -> Inherited:
-        """Return what the decision of new rows takes over."""
+        """Return what the earlier runs hand down to the decision of new rows."""
         runs = {run.identity: run for _, state in self.sources for run in state.runs}
         sums = [[_membership_moments(m) for m in run.memberships] for run in runs.values() if run.memberships]
         return Inherited(
@@ -81,17 +88,22 @@ def _membership_moments(known: MembershipSums) -> MembershipMoments:
 
 
 def similarity_moments(known: SimilaritySums | None) -> Moments | None:
-    """Return the moments that state.json holds, None where there are none."""
+    """Return the moments that state.json has recorded, None if there are none."""
     return None if known is None else Moments(known.count, known.sums, known.squares)
 
 
 def read_sources(config: RunConfig) -> list[tuple[Path, RunState]]:
     """Return the runs of ``--against`` with their states.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the runs, in `against`.
+
     Raises
     ------
     UserError
-        If a run is not finished or is damaged, or is the run that is to be written.
+        If a run is not finished or damaged, or is the run directory to write.
     """
     sources: list[tuple[Path, RunState]] = []
     for folder in config.against:
@@ -108,30 +120,43 @@ def read_sources(config: RunConfig) -> list[tuple[Path, RunState]]:
 def find_earlier_runs(config: RunConfig) -> EarlierRuns | None:
     """Read the runs of ``--against``; return None if none is named.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the runs, in `against`.
+
     Raises
     ------
     UserError
-        If a run is not finished or is damaged, or the runs belong to different lines.
+        If a run is not finished or damaged, or the runs belong to different lines.
     """
     sources = read_sources(config)
     if not sources:
         return None
     first = sources[0][1]
     if first.eps is None:
-        raise UserError(f"--against {str(config.against[0])!r} was decided by 'random', which has no eps: name another")
+        raise UserError(
+            f"--against {str(config.against[0])!r} was decided by 'random', which has no eps: name another run"
+        )
     for folder, (_, state) in zip(config.against, sources, strict=True):
         differing = [name for name in SHARED if getattr(state, name) != getattr(first, name)]
         differing += ["centroids"] if state.files["centroids.npy"] != first.files["centroids.npy"] else []
         if differing:
             raise UserError(
                 f"--against {str(folder)!r} has another {differing[0]} than {str(config.against[0])!r}: name runs of "
-                "one line, all made --against the same first run"
+                "one line, which were all made --against the same first run"
             )
     return EarlierRuns(sources)
 
 
 def list_state_seals(config: RunConfig) -> list[str | None]:
-    """Return the seal of the state of each run of ``--against``, as its manifest has it."""
+    """Return the seal of the state of each run of ``--against``, read from its manifest.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the runs, in `against`.
+    """
     manifests = [read_manifest(RunDirectory(folder.absolute())) for folder in config.against]
     return [None if manifest is None else manifest.files.get(STATE_FILE) for manifest in manifests]
 
@@ -144,36 +169,37 @@ def check_encoder(kind: str, spec: EncoderSpec | None, earlier: EarlierRuns, *, 
     kind : str
         Kind of the input: "images" or "embeddings".
     spec : EncoderSpec or None
-        What embeds the images or has made the embeddings, None if it is not known.
+        Encoder of the images or of the ready-made embeddings; None if it is not known.
     earlier : EarlierRuns
+        Runs whose encoder is needed.
     model_named : bool
-        Whether the command names the model; otherwise it is the earlier runs'.
+        Whether the command names the model; otherwise the earlier runs do.
 
     Raises
     ------
     UserError
-        Naming both encoders.
+        If the encoders differ, or the needed one is not known. The message names both encoders.
     """
     theirs, ours, root = earlier.state.encoder, identify_encoder(spec), earlier.root
     if kind == "images" and theirs is None:
         raise UserError(
-            f"--against {str(root)!r}: nothing says which model made its embeddings, so images cannot be embedded as "
-            "they were: give embeddings, or run it again with --model"
+            f"--against {str(root)!r}: the model of its embeddings is not known, so images cannot be embedded by "
+            "it: give embeddings, or run it again with --model"
         )
     if kind == "embeddings" and earlier.state.kind == "images" and not model_named:
         assert theirs is not None
         raise UserError(
-            f"nothing says which model made these embeddings, and {str(root)!r} was embedded by {_name(theirs)}: "
-            "name the one that made them (--model, --pretrained)"
+            f"the model of these embeddings is not known, and {str(root)!r} was embedded by {_name(theirs)}: "
+            "name the model that made them (--model, --pretrained)"
         )
     if theirs is not None and ours is not None and ours != theirs:
         raise UserError(
-            f"the encoder is {_name(ours)} and that of {str(root)!r} was {_name(theirs)}: new rows need the same one"
+            f"the encoder is {_name(ours)} and that of {str(root)!r} was {_name(theirs)}: embed new rows by that one"
         )
 
 
 def identify_encoder(spec: EncoderSpec | None) -> NamedModel | None:
-    """Return what makes two encoders the same: the model, and the tag or the hash of its weights."""
+    """Return the model and the tag or hash of its weights: two encoders are the same if these are equal."""
     if spec is None:
         return None
     known = spec.identity()
@@ -185,7 +211,20 @@ def _name(encoder: NamedModel) -> str:
 
 
 def check_cluster_count(config: RunConfig, earlier: EarlierRuns) -> None:
-    """Refuse a ``--clusters`` that is not the number of clusters of the earlier runs."""
+    """Refuse a ``--clusters`` that is not the number of clusters of the earlier runs.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the number of clusters, or "auto".
+    earlier : EarlierRuns
+        Runs whose clusters are used.
+
+    Raises
+    ------
+    UserError
+        If the numbers differ.
+    """
     clusters = earlier.state.clusters
     if config.clusters not in ("auto", clusters):
         raise UserError(
@@ -195,7 +234,20 @@ def check_cluster_count(config: RunConfig, earlier: EarlierRuns) -> None:
 
 
 def check_dimension(width: int | None, earlier: EarlierRuns) -> None:
-    """Refuse vectors whose length is not that of the centroids; None stands for no vector at all."""
+    """Refuse vectors that do not have the dimension of the centroids.
+
+    Parameters
+    ----------
+    width : int or None
+        Dimension of the vectors; None if there is no vector.
+    earlier : EarlierRuns
+        Runs whose centroids are used.
+
+    Raises
+    ------
+    UserError
+        If the dimensions differ.
+    """
     if width is not None and width != earlier.state.dimension:
         raise UserError(
             f"the embeddings have {width} dimensions and those of {str(earlier.root)!r} {earlier.state.dimension}: "

@@ -1,4 +1,4 @@
-"""Options of a run ``--against`` earlier runs, or of `fairdedup refit`: what the earlier runs fill in, or forbid."""
+"""Options of a run ``--against`` earlier runs, or of `fairdedup refit`: the earlier runs set some and forbid others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.state_directory import StateDirectory
 
-FIXED = ("start", "calibrate", "temperature")  # options that sums of earlier runs depend on
+FIXED = ("start", "calibrate", "temperature")  # options that cannot change, since sums of earlier runs depend on them
 
 
 def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
-    """Return the configuration with the options that come from the earlier runs.
+    """Return the configuration, completed by the options of the earlier runs.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    earlier : EarlierRuns
+        Runs of ``--against``.
 
     Raises
     ------
@@ -42,17 +49,19 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
         if option in given and getattr(config, option) != theirs:
             raise UserError(
                 f"--{option} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
-                "start a new line by `fairdedup refit`"
+                "start a new line with `fairdedup refit`"
             )
         update[option] = theirs
     rule = find_rule(update.get("rule", config.rule))
     if not rule.sweeps:
         raise UserError(f"--rule {rule.name} does not go with --against: choose one of {', '.join(sweeping_names())}")
     if rule.needs_prototypes and state.prototypes is None:
-        raise UserError(f"--rule {rule.name} needs prototypes and {name!r} has none: choose a rule that needs none")
+        raise UserError(f"--rule {rule.name} needs prototypes, and {name!r} has none: choose a rule that needs none")
     file = None if state.prototypes is None else state.prototypes.file
     if config.prototypes is not None and (compute_sha256(config.prototypes) or "") != file:
-        raise UserError(f"--prototypes {str(config.prototypes)!r} is not what {name!r} was decided by: leave it out")
+        raise UserError(
+            f"--prototypes {str(config.prototypes)!r} is not the file that {name!r} was decided with: leave it out"
+        )
     check_cluster_count(config, earlier)
     if config.model is None and config.pretrained is None:
         if state.named is not None:
@@ -63,35 +72,42 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
 
 
 def _check_amount(config: RunConfig, earlier: EarlierRuns, name: str) -> None:
-    """Refuse an amount that new rows cannot have: their eps is that of the line."""
+    """Refuse an amount that contradicts the eps of the line."""
     if config.keep is not None:
         raise UserError(
             f"--keep {config.keep:g} does not go with --against, where nothing is re-admitted: leave it out, or limit "
-            f"the new rows by --at-most {config.keep:g}"
+            f"the new rows with --at-most {config.keep:g}"
         )
     if config.eps is not None and parse_eps(config.eps) != earlier.eps:
         raise UserError(
-            f"--eps {config.eps:g}: {name!r} has eps {earlier.eps / EPS_UNIT:g}, and so have new rows: leave it out"
+            f"--eps {config.eps:g}: new rows have the eps of {name!r}, {earlier.eps / EPS_UNIT:g}: leave it out"
         )
 
 
 def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
-    """Return the configuration of a run that clusters and decides again what all runs of some lines have embedded.
+    """Return the configuration of a run over the embeddings of all runs of some lines.
 
-    Rule, prototypes and model are those of the first run, unless they are given.
+    Rule, prototypes and model are those of the first run unless given.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    runs : sequence of Path
+        Finished runs; the last of each line.
 
     Raises
     ------
     UserError
-        If a run has no state, or the embeddings of a run of its line are not where they were made.
+        If a run has no state, or the embeddings of a run of its line are missing.
     """
     sources = read_sources(config.model_copy(update={"against": tuple(runs)}))
     state = sources[0][1]
     earlier = (run.run for _, each in sources for run in each.runs[:-1])
     days = list(dict.fromkeys([*earlier, *(str(root) for root, _ in sources)]))
-    _check_days(config, days)
+    _check_embeddings(config, days)
     given, options = config.model_fields_set, state.options
-    # These options belonged to the runs, not to this one.
+    # Options of the daily runs, for example from the YAML file, that do not apply to this one.
     update: dict[str, Any] = {"input": _join_inputs(days), "against": (), "column": None}
     if "rule" not in given:
         update |= {n: getattr(options, n) for n in ("rule", "prefer") if n not in given}
@@ -103,27 +119,29 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     return config.model_copy(update=update)
 
 
-def _check_days(config: RunConfig, days: Sequence[str]) -> None:
-    """Refuse runs of a line whose embeddings are missing, would be overwritten, or would bring back vanished rows."""
+def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
+    """Refuse runs of a line whose embeddings are missing, would be overwritten, or include vanished samples."""
     if any_in(days, config.out):
-        raise UserError(f"--out {str(config.out)!r} is a run of the line, whose embeddings are read: choose another")
+        raise UserError(
+            f"--out {str(config.out)!r} is a run of the line, and its embeddings are read: choose another --out"
+        )
     for day in days:
         directory = RunDirectory(as_path(day))
         if not directory.vectors(0).parent.is_dir():
-            raise UserError(f"the embeddings of {day!r} are missing: bring that run back to where it was made")
+            raise UserError(f"the embeddings of {day!r} are missing: restore the folder of that run")
         manifest = read_manifest(directory)
         if manifest is not None and manifest.replaced and config.drop is None:
             count = sum(each.gone for each in manifest.replaced)
             raise UserError(
-                f"{count:,} samples of {day!r} have vanished and would come back: name them by --drop FILE, "
-                f"as {directory.gone(0)}"
+                f"{count:,} samples of {day!r} have vanished and would come back: exclude them with --drop FILE, "
+                f"such as {directory.gone(0)}"
             )
 
 
 def _join_inputs(days: Sequence[str]) -> str:
-    """Return one input, a pattern of braces if need be, that names the embeddings of all runs."""
+    """Return one input, with braces if there are several runs, that names the embeddings of all runs."""
     if len({protocol_of(day) for day in days}) > 1:
-        raise UserError("the runs of the line are in different stores: bring their embeddings to one place")
+        raise UserError("the runs of the line are in different stores: copy them to one store")
     folders = [f"{day}/embeddings" for day in days]
     if len(folders) == 1:
         return folders[0]
@@ -132,7 +150,7 @@ def _join_inputs(days: Sequence[str]) -> str:
 
 
 def _split_common(folders: Sequence[str]) -> list[str]:
-    """Return what paths have in common, and then the rest of each."""
+    """Return the common parent of the folders, then the path of each folder below it."""
     start = folders[0].partition("://")[0] + "://" if "://" in folders[0] else ""
     bare = [folder.removeprefix(start) for folder in folders]
     common = os.path.commonpath(bare)

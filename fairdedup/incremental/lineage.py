@@ -1,4 +1,7 @@
-"""A run's state/: the runs before it are linked into it before the decision, and its own part is written after."""
+"""The state/ of a run: earlier runs are linked into it before the decision, and its own part is written after.
+
+Later runs read it instead of the files of all runs before them. This module never decides a row.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
-from fairdedup.storage.run_files import is_sealed, read_array, remove_folder, seal, write_array
+from fairdedup.storage.run_files import read_array, remove_folder, write_array
 from fairdedup.storage.run_state import (
     DecisionOptions,
     KeptRun,
@@ -31,6 +34,7 @@ from fairdedup.storage.run_state import (
     SimilaritySums,
     StatePrototypes,
 )
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Submit
 
@@ -42,9 +46,9 @@ class Lineage:
     Attributes
     ----------
     runs : list of KeptRun
-        Runs that are linked into the run's state, in order; empty for the first run of a line.
+        Earlier runs that are linked into the state of the run, in order; empty for the first run of a line.
     inherited : Inherited or None
-        What the decision takes over from them; None for the first run of a line.
+        What these runs hand down to the decision; None for the first run of a line.
     """
 
     runs: list[KeptRun] = field(default_factory=list)
@@ -52,7 +56,14 @@ class Lineage:
 
 
 def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> Lineage:
-    """Link the state of earlier runs into that of a run, where its decision reads it.
+    """Link the state of earlier runs into the state of a run, for its decision to read.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    earlier : EarlierRuns or None
+        Runs of ``--against``.
 
     Raises
     ------
@@ -78,22 +89,24 @@ def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> L
 
 def _read_sums(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
     if not is_sealed(folder / name, run.files[name]):
-        raise UserError(f"{folder / name} is damaged: prune the run that it came from again ({run.run})")
+        raise UserError(f"{folder / name} is damaged: run `fairdedup prune {run.run}` again, which wrote it")
     return np.asarray(read_array(folder / name))
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What later runs need of a decision, besides the samples that it kept.
+    """What later runs need to know about a decision, apart from the samples that it kept.
 
     Attributes
     ----------
     eps : int or None
         Eps of the line in ten-thousandths; None for the rule `random`.
     options : Options
+        Options of the decision.
     prefer : str or None
         Column of the rule `prefer`.
     prototypes : Prototypes or None
+        Prototypes of the decision.
     prototypes_hash : str or None
         SHA-256 of the prototypes file.
     temperatures : tuple of float
@@ -105,9 +118,9 @@ class RunOutcome:
     kind : str
         Kind of the input: "images" or "embeddings".
     image_encoder : EncoderSpec or None
-        What embedded the images.
+        Encoder of the images.
     encoder : EncoderSpec or None
-        What embedded the images or made the embeddings, if it is known.
+        Encoder of the images or of the ready-made embeddings, if it is known.
     """
 
     eps: int | None
@@ -124,14 +137,26 @@ class RunOutcome:
 
 
 class WrittenState(NamedTuple):
-    """The state of a run, and the seal of each of its files by its path below the run directory."""
+    """State of a run, and the seal of each of its files by path below the run directory."""
 
     state: RunState
     seals: dict[str, str]
 
 
 def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, submit: Submit) -> WrittenState:
-    """Write state/ of a run, once its decisions are written."""
+    """Write state/ of a run, once its decisions are written.
+
+    Parameters
+    ----------
+    embedded : Embedded
+        Embeddings of the run.
+    lineage : Lineage
+        Runs before this one.
+    outcome : RunOutcome
+        What later runs need to know about the decision.
+    submit : Submit
+        Runs the tasks that write the kept samples.
+    """
     directory = embedded.directory
     target = StateDirectory(directory.root)
     centroids = np.asarray(read_array(directory.centroids))
@@ -143,7 +168,7 @@ def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, s
         vectors = files["prototypes.parquet"] = seal(target.prototypes)
         prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
     number = len(lineage.runs)
-    remove_folder(target.run_folder(number))  # what an earlier decision of this run wrote
+    remove_folder(target.run_folder(number))  # written by an earlier decision of this run
     own = write_segments(embedded, number, len(centroids), outcome.prototypes, outcome.moments, submit)
     remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
@@ -198,7 +223,16 @@ def _list_seals(target: StateDirectory, state: RunState) -> dict[str, str]:
 def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
     """Write the state of a run again after a replacement, and return the manifest with the new seals.
 
-    The old state is kept as stale.json until run.json names the new one. Without it nothing is to be done.
+    The old state is kept as stale.json until run.json names the new one. Without stale.json nothing is done.
+
+    Parameters
+    ----------
+    embedded : Embedded
+        Embeddings of the run.
+    manifest : RunManifest
+        Manifest of the run.
+    submit : Submit
+        Runs the tasks that write the kept samples.
     """
     directory = embedded.directory
     target = StateDirectory(directory.root)

@@ -1,1 +1,1 @@
-"""What a command settles before its stages run: options, input, encoder, prototypes; and the record of each stage."""
+"""What a command decides before its stages run: options, input, encoder and prototypes; and the record of stages."""

@@ -1,4 +1,7 @@
-"""Which encoder a run uses: the one that is named, the one that it was started with, or the built-in one."""
+"""Chooses the encoder of a run: the named model, the one that the run was started with, or the built-in one.
+
+It never loads a model.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,55 @@ from fairdedup.workers import Workers
 
 
 def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
-    """Return the encoder of images: the one that is named, else the built-in one.
+    """Return the encoder of images: the named model, or the built-in one.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the model, or none, and how to run it.
+    directory : RunDirectory
+        Directory of the run, where the device is recorded.
+    workers : Workers
+        Find the device.
 
     Raises
     ------
     UserError
         If the model is unknown, or its weights are missing.
     """
-    device = _settle_device(config, directory, workers)
+    device = _find_device_once(config, directory, workers)
     check_named_model(config)
     if config.model is not None:
         return _build_spec(config, config.model, config.pretrained, device)
     if config.input is not None:
         workers.progress.say(
-            "no --model: the built-in encoder was trained on drawn pictures, to try things out; for real data name "
-            "one, as --model ViT-B-16 --pretrained openai"
+            "no --model: the built-in encoder was trained on drawn pictures and is only for trials; for real data "
+            "name a model, such as --model ViT-B-16 --pretrained openai"
         )
     return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
 
 
 def check_named_model(config: RunConfig) -> None:
-    """Refuse an unknown model, and weights without a model."""
+    """Refuse an unknown model, and weights without a model.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the model and its weights, or neither.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, its weights are missing, or only weights are named.
+    """
     if config.model is not None:
         check_model(config.model, config.pretrained)
     elif config.pretrained is not None:
         raise UserError(f"--pretrained {config.pretrained!r} needs --model: name the model that it belongs to")
 
 
-def _settle_device(config: RunConfig, directory: RunDirectory, workers: Workers) -> str:
-    """Return the device, found before the first shard and recorded: a run that began on a GPU continues on one."""
+def _find_device_once(config: RunConfig, directory: RunDirectory, workers: Workers) -> str:
+    """Return the device. It is found once and recorded, so that a run which began on a GPU continues on one."""
     if config.device != "auto":
         return config.device
     record = read_config_record(directory)
@@ -60,7 +83,7 @@ def find_device() -> str:
 
 
 def _build_spec(config: RunConfig, model: str, pretrained: str | None, device: str) -> EncoderSpec:
-    """Return a named encoder, with absolute paths, since a worker may have another current folder."""
+    """Return a named encoder; its paths are absolute, since a worker may have another current folder."""
     if model.startswith("local-dir:"):
         model = f"local-dir:{Path(model.removeprefix('local-dir:')).absolute()}"
     if pretrained is not None and Path(pretrained).is_file():
@@ -76,12 +99,28 @@ def _build_spec(config: RunConfig, model: str, pretrained: str | None, device: s
 
 
 def find_recorded_encoder(record: ConfigRecord) -> EncoderSpec | None:
-    """Return the encoder that embedded the images of a run, None for ready embeddings."""
+    """Return the encoder that embedded the images of a run, None for ready-made embeddings.
+
+    Parameters
+    ----------
+    record : ConfigRecord
+        Content of config.json.
+    """
     return None if record.encoder is None else EncoderSpec(**record.encoder.model_dump())
 
 
 def find_named_encoder(config: RunConfig, record: ConfigRecord, device: str = "cpu") -> EncoderSpec | None:
-    """Return the model that is named now, or was named when the embeddings were read; None if none was."""
+    """Return the model that is named now, or was named when the embeddings were read; None if none was.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    record : ConfigRecord
+        Content of config.json.
+    device : str
+        Device of the encoder.
+    """
     if config.model is not None:
         return _build_spec(config, config.model, config.pretrained, device)
     named = record.named_model
@@ -89,5 +128,13 @@ def find_named_encoder(config: RunConfig, record: ConfigRecord, device: str = "c
 
 
 def find_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
-    """Return what embedded the images or made the embeddings of a run, None if it is not known."""
+    """Return the encoder of the images or of the ready-made embeddings of a run, None if it is not known.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    record : ConfigRecord
+        Content of config.json.
+    """
     return find_recorded_encoder(record) or find_named_encoder(config, record)

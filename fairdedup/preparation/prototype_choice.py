@@ -1,6 +1,6 @@
-"""Which prototypes a decision uses: those that are named, those of the run, or the ones that ship with fairdedup.
+"""Chooses the prototypes of a decision: those that are named, those of the run, or those that ship with fairdedup.
 
-Captions are embedded by the text tower of the run's own encoder, once; the vectors stay in prototypes.parquet.
+The text tower of the run's own encoder embeds captions, once; prototypes.parquet keeps the vectors.
 """
 
 from __future__ import annotations
@@ -39,48 +39,51 @@ from fairdedup.storage.config_record import (
 )
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.object_stores import as_path
-from fairdedup.storage.run_files import compute_sha256, is_sealed, seal
+from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import read_run_state
+from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
 
 def check_prototypes(config: RunConfig, kind: str, record: ConfigRecord, *, optional: bool = False) -> None:
-    """Refuse early what would fail late: prototypes that cannot be had, an unknown model, a damaged file.
+    """Refuse prototypes early that would fail late: missing ones, an unknown model, a damaged file.
 
     Parameters
     ----------
     config : RunConfig
+        Options of the command.
     kind : str
         Kind of the input: "images" or "embeddings".
     record : ConfigRecord
+        Content of config.json.
     optional : bool
-        Whether the caller can do without prototypes, whatever the rule needs.
+        Whether the caller needs no prototypes, even if the rule does.
 
     Raises
     ------
     UserError
-        Naming the option.
+        If prototypes are needed and missing, or cannot be read. The message names the option.
     """
     check_named_model(config)
     file = config.prototypes or default_prototypes()
     if config.prototypes is not None and not file.is_file():
         raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
     if config.against:
-        return  # they come from the earlier runs
+        return  # prototypes come from the earlier runs
     needed = not optional and find_rule(config.rule).needs_prototypes
     if needed and kind == "embeddings" and find_named_encoder(config, record) is None:
         if config.prototypes is None:
             raise UserError(
-                f"--rule {config.rule} needs prototypes and these embeddings name no model: name the one that made "
-                "them (--model ViT-B-16 --pretrained openai), bring prototype vectors (--prototypes FILE), or use a "
-                "rule that needs none (--rule semdedup)"
+                f"--rule {config.rule} needs prototypes, and the model of these embeddings is not known: name it "
+                "(--model ViT-B-16 --pretrained openai), give prototype vectors (--prototypes FILE), or use a rule "
+                "that needs none (--rule semdedup)"
             )
         if needs_text_tower(file):
             raise UserError(
-                f"--prototypes {str(file)!r} holds captions and these embeddings name no model: add the one that made "
-                "them (--model ViT-B-16 --pretrained openai)"
+                f"--prototypes {str(file)!r} has captions, and the model of these embeddings is not known: name it "
+                "(--model ViT-B-16 --pretrained openai)"
             )
     if needs_text_tower(file):
         read_captions(file)
@@ -93,15 +96,26 @@ def choose_prototypes(
 ) -> Prototypes | None:
     """Return the prototypes of a decision; captions are embedded by the text tower of the run's encoder.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    embedded : Embedded
+        Embeddings of the run.
+    workers : Workers
+        Run the task that embeds captions.
+    optional : bool
+        Whether the caller needs no prototypes, even if the rule does.
+
     Returns
     -------
     Prototypes or None
-        None if nothing can embed the captions and the rule needs no prototypes, or they are `optional`.
+        None if no encoder can embed the captions, and the rule needs no prototypes or they are `optional`.
 
     Raises
     ------
     UserError
-        If prototypes are needed and cannot be had, or do not fit the embeddings.
+        If prototypes are needed and missing, or do not fit the embeddings.
     """
     directory = embedded.directory
     record = read_config_record(directory)
@@ -126,7 +140,7 @@ def choose_prototypes(
 
 
 def _choose_text_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
-    """Return the encoder that embeds captions: the images' own, else the one that is named; None if none is."""
+    """Return the encoder that embeds captions: that of the images, or else the named one; None if there is none."""
     own = find_recorded_encoder(record)
     if own is None:
         return find_named_encoder(config, record, "cpu" if config.device == "auto" else config.device)
@@ -135,7 +149,7 @@ def _choose_text_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec
         assert named is not None
         if identify_encoder(named) != identify_encoder(own):
             raise UserError(
-                f"{_as_flags(named)}: this run's images were embedded by {_as_flags(own)}; leave the model out"
+                f"{_as_flags(named)}: this run's images were embedded by {_as_flags(own)}; leave --model out"
             )
     return own
 
@@ -154,20 +168,23 @@ def _check_fit(prototypes: Prototypes, embedded: Embedded, file: Path) -> Protot
 
 
 def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOptions, workers: Workers) -> Prototypes:
-    """Return the prototypes that are named, else those that a run was decided by.
+    """Return the prototypes that are named, or else those that a run was decided with.
 
     Parameters
     ----------
     config : RunConfig
+        Options of the command.
     embedded : Embedded
+        Embeddings of the run.
     options : StageOptions
         Options that the run was pruned with; empty if it never was.
     workers : Workers
+        Run the task that embeds captions.
 
     Raises
     ------
     UserError
-        If there are none.
+        If there are no prototypes, or they do not fit the embeddings.
     """
     root = embedded.directory.root
     if (config.prototypes, config.model, config.pretrained) == (None, None, None):
@@ -179,14 +196,22 @@ def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOpt
     prototypes = choose_prototypes(config.model_copy(update={"prototypes": file}), embedded, workers, optional=True)
     if prototypes is None:
         raise UserError(
-            f"{root} has ready embeddings of a model that is not named: give --labels FILE, prototype "
+            f"{root} has ready-made embeddings whose model is not known: give --labels FILE, prototype "
             "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
         )
     return prototypes
 
 
 def hash_prototypes(config: RunConfig, earlier: EarlierRuns | None) -> str | None:
-    """Return the SHA-256 of the prototypes file of a decision."""
+    """Return the SHA-256 of the prototypes file of a decision, None if there is none.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    earlier : EarlierRuns or None
+        Runs of ``--against``, whose prototypes are used.
+    """
     if earlier is not None:
         return None if earlier.state.prototypes is None else earlier.state.prototypes.file
     return compute_sha256(config.prototypes or default_prototypes())

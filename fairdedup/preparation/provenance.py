@@ -1,4 +1,4 @@
-"""Where a result comes from: the versions of what made it, and a fingerprint of its input."""
+"""Where a result comes from: versions of the software, and a fingerprint of the input. It reads no data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one command was told to do, completed: the configuration, the run directory, and the runs before it."""
+"""The request of a command: its completed configuration, the run directory, and the earlier runs. It writes nothing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from fairdedup.storage.object_stores import as_path
 
 @dataclass(frozen=True)
 class Request:
-    """What one command was told to do.
+    """Completed request of one command.
 
     Attributes
     ----------
     config : RunConfig
-        Options as given, with those that come from earlier runs or from the run itself.
+        Options of the user, completed by those of earlier runs or of the run itself.
     directory : RunDirectory
+        Directory of the run.
     earlier : EarlierRuns or None
         Runs of ``--against``.
     model_named : bool
-        Whether the command itself names the model; otherwise it may come from the earlier runs.
+        Whether the user named the model; otherwise it may come from the earlier runs.
     """
 
     config: RunConfig
@@ -38,18 +39,34 @@ class Request:
 
     @cached_property
     def options(self) -> dict[str, StageOptions]:
-        """Options of each stage as config.json records them; the files that they name are hashed once."""
+        """Options of each stage as config.json records them, with hashes of the files that they name."""
         return {stage: collect_stage_options(self.config, stage) for stage in STAGE_KEYS}
 
     def check_encoder(self, kind: str) -> None:
-        """Refuse an input of this kind whose vectors would be of another encoder than those of the earlier runs."""
+        """Refuse an input whose vectors would come from another encoder than those of the earlier runs.
+
+        Parameters
+        ----------
+        kind : str
+            Kind of the input: "images" or "embeddings".
+
+        Raises
+        ------
+        UserError
+            If the encoders differ, or the needed one is not known.
+        """
         if self.earlier is not None:
             spec = find_named_encoder(self.config, EMPTY_RECORD)
             check_encoder(kind, spec, self.earlier, model_named=self.model_named)
 
 
 def read_request(config: RunConfig) -> Request:
-    """Return the request of a command that starts from the configuration alone.
+    """Return the request of a command that needs no run directory yet.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
 
     Raises
     ------
@@ -62,7 +79,13 @@ def read_request(config: RunConfig) -> Request:
 
 
 def list_recorded_runs(directory: RunDirectory) -> list[str]:
-    """Return the earlier runs that a run was clustered against."""
+    """Return the run directories that a run was clustered against.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    """
     recorded: list[str] = read_config_record(directory).options_of("cluster").get("against", [])
     return recorded
 
@@ -72,10 +95,15 @@ def read_clustered_request(config: RunConfig) -> Request:
 
     The seed and the earlier runs are those of the clustering, unless the configuration names a seed.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+
     Raises
     ------
     UserError
-        If the run was not clustered against the runs that the configuration names, or these have changed since.
+        If the run was not clustered against the runs that the configuration names, or they have changed since.
     """
     directory = RunDirectory(config.out.absolute())
     clustering = read_config_record(directory).options_of("cluster")
@@ -85,11 +113,13 @@ def read_clustered_request(config: RunConfig) -> Request:
     named = [str(folder.absolute()) for folder in config.against]
     if named and named != recorded:
         raise UserError(
-            f"{directory.root} was not clustered --against {', '.join(named)}: cluster it so, or choose another --out"
+            f"{directory.root} was not clustered --against {', '.join(named)}: leave --against out, or choose another "
+            "--out"
         )
     request = read_request(config.model_copy(update={"against": tuple(map(as_path, recorded))}))
     if recorded and list_state_seals(request.config) != clustering.get("against_state"):
         raise UserError(
-            f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): --restart it"
+            f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): start it "
+            "again with --restart"
         )
     return request

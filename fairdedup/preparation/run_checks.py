@@ -1,4 +1,4 @@
-"""What a command refuses before it writes anything: a folder that is not its run, another input, options that clash."""
+"""Checks before a command writes anything: the run directory, the input, and options that contradict each other."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from fairdedup.storage.object_stores import RemotePath
 
 
 def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -> None:
-    """Refuse a folder that is not a run directory, and a run that was made with other options.
+    """Refuse a folder with other files, and a run that was made with other options.
 
     Parameters
     ----------
     directory : RunDirectory
+        Directory of the run.
     options : dict of str to StageOptions
         Options of every stage.
 
     Raises
     ------
     UserError
-        If the folder holds something else, or an option differs from the recorded one.
+        If the folder has other files, or an option differs from the recorded one.
     """
     root = directory.root
     _check_place(directory)
@@ -37,7 +38,7 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
     changes = compare_options(read_config_record(directory), options)
     if changes.unknown_stages:
         raise UserError(
-            f"{root} was made by another version, which has a stage {changes.unknown_stages[0]!r}: choose another --out"
+            f"{root} was made by another version, with the stage {changes.unknown_stages[0]!r}: choose another --out"
         )
     if changes.texts:
         made = f"{root} was made with other options ({', '.join(changes.texts)})"
@@ -59,7 +60,7 @@ def _check_place(directory: RunDirectory) -> None:
 
 
 def _check_empty(directory: RunDirectory) -> None:
-    """Refuse a folder that is no run directory and holds files of something else."""
+    """Refuse a folder that is not a run directory and is not empty."""
     root = directory.root
     present = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []
     # A run that was killed early may have left its sample, or a temporary file.
@@ -69,7 +70,20 @@ def _check_empty(directory: RunDirectory) -> None:
 
 
 def check_input(directory: RunDirectory, dataset: Dataset) -> None:
-    """Refuse an input that differs from the one that the run directory was made of."""
+    """Refuse an input that is not that of the run directory.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    dataset : Dataset
+        Input that the command names.
+
+    Raises
+    ------
+    UserError
+        If a file of the input has changed. The message names it.
+    """
     changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
@@ -79,7 +93,12 @@ def check_input(directory: RunDirectory, dataset: Dataset) -> None:
 
 
 def check_decision_options(config: RunConfig) -> None:
-    """Refuse options of a decision that miss something, clash, or name files that cannot be read.
+    """Refuse options of a decision that are incomplete, contradict each other, or name files that cannot be read.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
 
     Raises
     ------
@@ -101,18 +120,19 @@ def check_decision_options(config: RunConfig) -> None:
 
 
 def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
-    """Return the eps of --exclude-near in ten-thousandths.
+    """Return the eps of ``--exclude-near`` in ten-thousandths.
 
     Parameters
     ----------
     config : RunConfig
+        Options of the command.
     inherited : int or None
-        Eps of the earlier runs.
+        Eps of the earlier runs in ten-thousandths.
 
     Raises
     ------
     UserError
-        If nothing says what it is.
+        If neither an option nor an earlier run sets it.
     """
     if config.exclude_near_eps is not None:
         return parse_eps(config.exclude_near_eps)
@@ -124,7 +144,7 @@ def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
 
 
 def build_options(config: RunConfig) -> Options:
-    """Return the options of the decision that core/ reads."""
+    """Return the options of the decision, as core/ reads them."""
     return Options(
         rule=find_rule(config.rule),
         cover=config.cover,
@@ -139,7 +159,7 @@ def build_options(config: RunConfig) -> Options:
 
 
 def build_curation_options(config: RunConfig) -> CurationOptions:
-    """Return what curation reads, without the evaluation samples."""
+    """Return the options of the curation, without the evaluation samples."""
     return CurationOptions(
         where=config.where,
         drop=config.drop,

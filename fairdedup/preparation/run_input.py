@@ -1,4 +1,4 @@
-"""The input of a run: the data set that is named, or the built-in sample, which is drawn first."""
+"""Opens the input of a run: the data set that is named, or the built-in sample, which is drawn first."""
 
 from __future__ import annotations
 
@@ -15,16 +15,25 @@ from fairdedup.storage.object_stores import RemotePath
 def open_run_input(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
     """Open the input that the configuration names; draw and open the built-in sample if it names none.
 
+    Parameters
+    ----------
+    config : RunConfig
+        Names the input, or none.
+    directory : RunDirectory
+        Directory of the run, into which the sample is drawn.
+    progress : StageProgress
+        Where messages go.
+
     Raises
     ------
     UserError
-        If the input cannot be opened or lies in the run directory, or the sample cannot be drawn there.
+        If the input cannot be opened or is in the run directory, or the sample cannot be drawn there.
     """
     if config.input is None:
         return _open_sample(config, directory, progress)
     dataset = open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
     if dataset.lies_in(directory.root):
-        raise UserError(f"INPUT {config.input!r} lies in the run directory {directory.root}: choose another --out")
+        raise UserError(f"INPUT {config.input!r} is in the run directory {directory.root}: choose another --out")
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""The options of each stage, as config.json records them: what decides whether a stage's files can be used again."""
+"""The options of each stage, as config.json records them. A stage's files are used again only if they are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
 from fairdedup.storage.run_files import compute_sha256
 
-FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # the content of these files counts, not only their names
+FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # files whose content is compared, not only their names
 DEFAULTS = RunConfig.model_validate({}).model_dump(mode="json")
 
 
@@ -23,8 +23,9 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
     Parameters
     ----------
     config : RunConfig
+        Options of the command.
     stage : str
-        A key of `STAGE_KEYS`.
+        Stage: a key of `STAGE_KEYS`.
     """
     values = config.model_dump(mode="json")
     options = {name: values[name] for name in STAGE_KEYS[stage]}
@@ -53,7 +54,7 @@ class OptionChanges(NamedTuple):
     stages : set of str
         Stages that read these options.
     unknown_stages : list of str
-        Stages in the record that this version does not have.
+        Recorded stages that this version of fairdedup does not have.
     """
 
     texts: list[str]
@@ -64,7 +65,14 @@ class OptionChanges(NamedTuple):
 def compare_options(record: ConfigRecord, options: dict[str, StageOptions]) -> OptionChanges:
     """Compare the options of all stages with those in config.json.
 
-    An option that an earlier version did not have counts as its default.
+    An option that the version of the record did not have yet counts as its default.
+
+    Parameters
+    ----------
+    record : ConfigRecord
+        Content of config.json.
+    options : dict of str to StageOptions
+        Options of every stage.
     """
     texts: list[str] = []
     stages: set[str] = set()

@@ -1,4 +1,4 @@
-"""config.json while a run is at work: a stage is started, then finished; a run is cleared."""
+"""Records in config.json that a stage starts or is finished, and clears run directories. It never runs a stage."""
 
 from __future__ import annotations
 
@@ -42,12 +42,21 @@ FILES = ("run.json", "prototypes.parquet")
 
 
 def start_stage(directory: RunDirectory, stage: str, options: StageOptions) -> None:
-    """Record the options of a stage that starts now. From here on the run is not finished.
+    """Record the options of a stage that starts now. The run counts as unfinished from here on.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    stage : str
+        Name of the stage.
+    options : StageOptions
+        Options that the stage reads.
 
     Raises
     ------
     FairdedupError
-        If this user may not write to the run directory: nothing is changed then.
+        If this user may not write to the run directory. Then nothing is changed.
     """
     _check_permission(directory, ("report", "state", "replaced"))
     complete_replacement(directory)  # its list of vanished samples must not be lost
@@ -55,7 +64,7 @@ def start_stage(directory: RunDirectory, stage: str, options: StageOptions) -> N
     remove_audit(directory)
     StateDirectory(directory.root).file.unlink(missing_ok=True)
     if not isinstance(directory.root, RemotePath):  # a store has no temporary files
-        for stale in directory.root.glob("**/.*.tmp"):  # left by a worker that was killed
+        for stale in directory.root.glob("**/.*.tmp"):  # left behind by a killed worker
             stale.unlink(missing_ok=True)
     write_config_record(directory, read_config_record(directory).start_stage(stage, options))
 
@@ -68,13 +77,15 @@ def finish_stage(
     Parameters
     ----------
     directory : RunDirectory
+        Directory of the run.
     stage : str
+        Name of the stage.
     value : int or str
-        What the stage made, as `FinishedStages` has it.
+        Value of the stage in `FinishedStages`.
     progress : StageProgress
         Rows and seconds of the stages of this command.
     **fields
-        More fields of `ConfigRecord` to set.
+        Other fields of `ConfigRecord` to set.
     """
     record = read_config_record(directory).finish_stage(stage, value)
     record = record.model_copy(update={**fields, "stages": merge_stage_times(record, progress)})
@@ -83,7 +94,7 @@ def finish_stage(
 
 
 def merge_stage_times(record: ConfigRecord, progress: StageProgress) -> dict[str, StageTime]:
-    """Return rows and seconds of each stage: those in the record, replaced by those of this command."""
+    """Return rows and seconds of each stage: those of this command, or else those in the record."""
     own = {
         name: StageTime(rows=progress.rows.get(name, 0), seconds=round(seconds, 3))
         for name, seconds in progress.seconds.items()
@@ -94,10 +105,15 @@ def merge_stage_times(record: ConfigRecord, progress: StageProgress) -> dict[str
 def clear_run(directory: RunDirectory) -> None:
     """Remove everything that a run wrote into its directory, and nothing else.
 
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+
     Raises
     ------
     FairdedupError
-        If this user may not write to the run directory: nothing is removed then.
+        If this user may not write to the run directory. Then nothing is removed.
     """
     _check_permission(directory, FOLDERS)
     directory.manifest.unlink(missing_ok=True)

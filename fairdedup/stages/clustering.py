@@ -33,10 +33,10 @@ from fairdedup.storage.run_files import (
     mark_up_to_date,
     read_array,
     read_json,
-    seal,
     write_array,
     write_json,
 )
+from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group, first_rows
 from fairdedup.tasks import Submit, Task, map_groups
 

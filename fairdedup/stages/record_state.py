@@ -16,8 +16,9 @@ from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array, read_table, seal, write_array
+from fairdedup.storage.run_files import read_array, read_table, write_array
 from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state
+from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
 from fairdedup.tasks import Submit, map_groups
@@ -52,7 +53,7 @@ def write_group_state(
         own = valid[start : start + BLOCK]
         assert prototypes is not None
         similarity = np.concatenate(prototypes.similarity(Vectors.of(unit[own]), absent=False), axis=1)
-        p = quantised(similarity if moments is None else moments.standardised(similarity))
+        p = quantised(similarity if moments is None else moments.standardise(similarity))
         at = np.searchsorted(decided, rows[own])
         np.add.at(concepts, (cluster[at], 0), p)
         np.add.at(concepts, (cluster[at][kept[at]], 1), p[kept[at]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.core.decision_columns import DECIDED, EARLIER, RECORD
+from fairdedup.core.decision_columns import COLUMNS, DECIDED, EARLIER, RECORD
 from fairdedup.errors import FairdedupError
 from fairdedup.stages.values import DecidedTask, Written
 from fairdedup.storage.contents import Embedded
@@ -19,30 +19,73 @@ from fairdedup.storage.earlier_samples import name_samples
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.records import read_shard_metadata
-from fairdedup.storage.run_files import open_table_writer, read_array, remove_folder, seal
-from fairdedup.storage.schemas import BESIDE_SCHEMA, DECISIONS_SCHEMA, REJECTED_SCHEMA, conform
+from fairdedup.storage.records import ShardRecord, read_shard_metadata
+from fairdedup.storage.run_files import open_table_writer, read_array, remove_folder
+from fairdedup.storage.schemas import REJECTED_SCHEMA, conform
+from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, Task
 
 FOLDERS = ("decisions", "kept", "rejected")
+DECISIONS_SCHEMA = pa.schema(
+    [(c.name, pa.string() if c.dtype == "str" else pa.from_numpy_dtype(np.dtype(c.dtype))) for c in COLUMNS]
+)
+EARLIER_COLUMNS = ("representative_run", "representative_id")  # what `core.decision_columns.EARLIER` refers to
+AGAINST_SCHEMA = pa.schema([*DECISIONS_SCHEMA, *((name, pa.string()) for name in EARLIER_COLUMNS)])
 
 
 class TaskSlice(NamedTuple):
-    """Where the rows of a group of shards are among those that a prune task decided."""
+    """The rows of a group of shards that one prune task decided: a slice of that task's decisions."""
 
     task: int
     first: int
     last: int
 
 
-def write_group(
-    root: Path, group: Group, tasks: list[TaskSlice], readmitted: NDArray[np.int64], schema: pa.Schema,
-    marks: Marks, beside: bool,
-) -> Written:  # fmt: skip
+@dataclass(frozen=True)
+class GroupDecisions:
+    """What the task that writes the results of a group needs.
+
+    Attributes
+    ----------
+    slices : list of TaskSlice
+        Where the decisions of the group's rows are.
+    readmitted : ndarray of shape (r,), int64, ascending
+        Re-admitted rows of the group.
+    marks : Marks
+        Which rows are excluded.
+    schema : Schema
+        Schema of kept/.
+    against : bool
+        Whether samples of earlier runs may represent a row, which needs the `EARLIER_COLUMNS`.
+    """
+
+    slices: list[TaskSlice]
+    readmitted: NDArray[np.int64]
+    marks: Marks
+    schema: pa.Schema
+    against: bool
+
+
+@dataclass(frozen=True)
+class _ShardResult:
+    """The rows of one shard in each of the three tables, and their counts."""
+
+    decisions: pa.Table
+    kept: pa.Table
+    rejected: pa.Table
+    counts: Counts
+
+
+def write_group(root: Path, group: Group, decided: GroupDecisions) -> Written:
     """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
 
-    `tasks` says of each prune task that decided some of their rows where these begin and end among its own.
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    group : Group
+    decided : GroupDecisions
 
     Raises
     ------
@@ -52,77 +95,93 @@ def write_group(
         If a row is not decided.
     """
     run = RunDirectory(root)
-    decided = _decided(run, tasks)
-    excluded = marks.of_group(group.number)
+    records = _read_decided(run, decided.slices)
+    excluded = decided.marks.of_group(group.number)
     counts = NO_COUNTS
     paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
     with (
-        open_table_writer(paths["decisions"], BESIDE_SCHEMA if beside else DECISIONS_SCHEMA) as decisions,
-        open_table_writer(paths["kept"], schema) as kept_rows,
-        open_table_writer(paths["rejected"], REJECTED_SCHEMA) as rejected_rows,
+        open_table_writer(paths["decisions"], AGAINST_SCHEMA if decided.against else DECISIONS_SCHEMA) as decisions,
+        open_table_writer(paths["kept"], decided.schema) as kept,
+        open_table_writer(paths["rejected"], REJECTED_SCHEMA) as rejected,
     ):
         for record, first in group.shards():
-            own = _between(decided, first, first + record.input)
-            out = _between(excluded, first, first + record.input)
-            every = first + record.positions()
-            stays = ~np.isin(every, out["row"], assume_unique=True)
-            rows = every[stays]
-            if not np.array_equal(own["row"], rows):
-                raise FairdedupError(
-                    f"{record.name}: {len(own)} of {len(rows)} rows are decided; run `fairdedup prune` again"
-                )
-            again = np.isin(rows, readmitted)
-            kept = own["kept"] | again
-            metadata = read_shard_metadata(run, record)
-            rejected = [(first + p, name, source, why) for p, name, source, why in record.rejected]
-            if len(out):
-                names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
-                rejected += [
-                    (row, name, f"{record.name}[{row - first}]", text)
-                    for row, name, text in zip(out["row"].tolist(), names, marks.texts(out), strict=True)
-                ]
-                metadata = metadata.filter(pa.array(stays))
-            table = _decisions(own, metadata.column("id"), kept, again)
-            if beside:
-                for name, values in zip(BESIDE_SCHEMA.names[-2:], name_samples(root, own[EARLIER]), strict=True):
-                    table = table.append_column(name, pa.array(values, pa.string()))
-            decisions.write_table(table)
-            kept_rows.write_table(conform(metadata.filter(pa.array(kept)), schema))
-            columns = list(zip(*sorted(rejected), strict=True)) or [()] * len(REJECTED_SCHEMA)
-            rejected_rows.write_table(
-                pa.table(
-                    [pa.array(c, f.type) for c, f in zip(columns, REJECTED_SCHEMA, strict=True)], schema=REJECTED_SCHEMA
-                )
-            )
-            counts += Counts(
-                input=record.input,
-                valid=len(rows),
-                kept=int(kept.sum()),
-                removed=int((~kept).sum()),
-                rejected=len(rejected),
-                readmitted=int(again.sum()),
-                excluded=len(out),
-            )
+            own, out = (_select_rows(each, first, first + record.input) for each in (records, excluded))
+            result = _combine(run, record, first, own, out, decided)
+            decisions.write_table(result.decisions)
+            kept.write_table(result.kept)
+            rejected.write_table(result.rejected)
+            counts += result.counts
     return Written(counts, {str(path.relative_to(root)): seal(path) for path in paths.values()})
 
 
-def _decided(run: RunDirectory, tasks: list[TaskSlice]) -> NDArray[Any]:
-    """Return slices of the decisions of tasks, by row."""
-    slices = [np.asarray(read_array(run.decided(task))[first:last]) for task, first, last in tasks]
-    decided = np.concatenate([np.zeros(0, RECORD), *slices])
+def _combine(
+    run: RunDirectory,
+    record: ShardRecord,
+    first: int,
+    own: NDArray[Any],
+    excluded: NDArray[Any],
+    decided: GroupDecisions,
+) -> _ShardResult:
+    """Return the result of one shard, whose first row is `first`, from its decisions and its excluded rows."""
+    valid = first + record.positions()
+    stays = ~np.isin(valid, excluded["row"], assume_unique=True)
+    rows = valid[stays]
+    if not np.array_equal(own["row"], rows):
+        raise FairdedupError(f"{record.name}: {len(own)} of {len(rows)} rows are decided; run `fairdedup prune` again")
+    readmitted = np.isin(rows, decided.readmitted)
+    kept = own["kept"] | readmitted
+    metadata = read_shard_metadata(run, record)
+    rejected = [(first + p, name, source, why) for p, name, source, why in record.rejected]
+    if len(excluded):
+        names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
+        rejected += [
+            (row, name, f"{record.name}[{row - first}]", text)
+            for row, name, text in zip(excluded["row"].tolist(), names, decided.marks.texts(excluded), strict=True)
+        ]
+        metadata = metadata.filter(pa.array(stays))
+    table = _build_decisions(own, metadata.column("id"), kept, readmitted)
+    if decided.against:
+        for name, values in zip(EARLIER_COLUMNS, name_samples(run.root, own[EARLIER]), strict=True):
+            table = table.append_column(name, pa.array(values, pa.string()))
+    counts = Counts(
+        input=record.input,
+        valid=len(rows),
+        kept=int(kept.sum()),
+        removed=int((~kept).sum()),
+        rejected=len(rejected),
+        readmitted=int(readmitted.sum()),
+        excluded=len(excluded),
+    )
+    kept_table = conform(metadata.filter(pa.array(kept)), decided.schema)
+    return _ShardResult(table, kept_table, _build_rejected(rejected), counts)
+
+
+def _read_decided(run: RunDirectory, slices: list[TaskSlice]) -> NDArray[Any]:
+    """Return the decisions of some slices, in the order of their rows, as `RECORD`."""
+    parts = [np.asarray(read_array(run.decided(task))[first:last]) for task, first, last in slices]
+    decided = np.concatenate([np.zeros(0, RECORD), *parts])
     return decided[np.argsort(decided["row"])]
 
 
-def _between(records: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+def _select_rows(records: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+    """Return the records of the rows from `first` to before `last`; `records` are in the order of their rows."""
     low, high = np.searchsorted(records["row"], [first, last])
     return records[low:high]
 
 
-def _decisions(own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_], again: NDArray[np.bool_]) -> pa.Table:
+def _build_decisions(
+    own: NDArray[Any], ids: pa.ChunkedArray, kept: NDArray[np.bool_], readmitted: NDArray[np.bool_]
+) -> pa.Table:
     columns: dict[str, Any] = {name: np.ascontiguousarray(own[name]) for name in DECIDED}
-    columns |= {"id": ids, "kept": kept, "readmitted": again}
+    columns |= {"id": ids, "kept": kept, "readmitted": readmitted}
     columns["similarity"] = pa.array(columns["similarity"], from_pandas=True)  # NaN: no representative
     return pa.table([columns[name] for name in DECISIONS_SCHEMA.names], schema=DECISIONS_SCHEMA)
+
+
+def _build_rejected(rows: list[tuple[int, str, str, str]]) -> pa.Table:
+    columns = list(zip(*sorted(rows), strict=True)) or [()] * len(REJECTED_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTED_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=REJECTED_SCHEMA)
 
 
 def write_results(
@@ -132,21 +191,22 @@ def write_results(
     marks: Marks,
     submit: Submit,
     *,
-    beside: bool = False,
+    against: bool = False,
 ) -> Written:
-    """Write the product of a run.
+    """Write the results of a run: decisions/, kept/ and rejected/.
 
     Parameters
     ----------
     embedded : Embedded
     tasks : sequence of DecidedTask
-        What the prune tasks have left.
+        Decisions that the prune tasks left on disk.
     readmitted : ndarray of shape (r,), int64, ascending
+        Re-admitted rows.
     marks : Marks
         Which rows are excluded.
     submit : Submit
-    beside : bool
-        Whether earlier runs' samples may represent a row, which needs more columns.
+    against : bool
+        Whether samples of earlier runs may represent a row, which adds columns to decisions/.
 
     Returns
     -------
@@ -155,20 +215,20 @@ def write_results(
     Raises
     ------
     FairdedupError
-        If kept + removed + rejected is not the input: nothing is called finished then.
+        If kept + removed + rejected is not the input; the run then stays unfinished.
     """
     run, schema = embedded.directory, embedded.schema
     for folder in FOLDERS:  # an earlier decision of this run may have had other parts
         for stale in (run.root / folder).glob("part-*.parquet"):
             stale.unlink()
-    marks = replace(marks, excluded=0, protected=0)  # what is of each cluster need not travel
+    marks = replace(marks, excluded=0, protected=0)  # tasks do not need the counts by cluster
     tasks_of_groups = []
     for group in embedded.groups:
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
         own = [TaskSlice(task, *map(int, bounds[group.number : group.number + 2])) for task, bounds in tasks]
         own = [each for each in own if each.last > each.first]
-        arguments = (run.root, group, own, readmitted[low:high], schema, marks, beside)
-        tasks_of_groups.append(Task(arguments, group.input, group.name))
+        decided = GroupDecisions(own, readmitted[low:high], marks, schema, against)
+        tasks_of_groups.append(Task((run.root, group, decided), group.input, group.name))
     counts = NO_COUNTS
     seals: dict[str, str] = {}
     for written in submit("export", write_group, tasks_of_groups):
@@ -176,5 +236,5 @@ def write_results(
         seals |= written.seals
     remove_folder(run.decided(0).parent)
     if not counts.add_up:
-        raise FairdedupError(f"the counts do not add up ({counts}): nothing is called finished; please report this")
+        raise FairdedupError(f"the counts do not add up ({counts}): the run is not finished; please report this")
     return Written(counts, seals)

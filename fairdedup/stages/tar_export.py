@@ -18,7 +18,8 @@ from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import FileRange, Member, read_originals
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import atomic_write, is_sealed, read_json, read_table, write_json
+from fairdedup.storage.run_files import atomic_write, read_json, read_table, write_json
+from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
 from fairdedup.tasks import Submit, Task

@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.run_files import is_same_file, is_sealed, link_or_copy, open_arrow, read_array, write_array
+from fairdedup.storage.run_files import is_same_file, link_or_copy, open_arrow, read_array, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
+from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
 
 PLACE_BITS = 32  # of a name: the place in a segment; above them the segment's number

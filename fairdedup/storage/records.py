@@ -14,7 +14,8 @@ from pydantic import ConfigDict
 
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_sealed, is_whole, list_sizes, read_sealed_table, seal
+from fairdedup.storage.run_files import list_sizes, read_sealed_table
+from fairdedup.storage.seals import has_sealed_size, is_sealed, seal, sealed_size
 from fairdedup.storage.stored_model import StoredFile, read_stored_files, read_undamaged
 
 
@@ -106,7 +107,7 @@ def read_shard_record(directory: RunDirectory, number: int, *, verify: bool = Fa
         Whether to read the files and compare their checksums; otherwise only their sizes are compared.
     """
     record = read_undamaged(directory.record(number), ShardRecord)
-    check = is_sealed if verify else is_whole
+    check = is_sealed if verify else has_sealed_size
     return record if record and _match(directory.shard_files(number), record.seals, check) else None
 
 
@@ -141,7 +142,7 @@ def read_shard_records(directory: RunDirectory, shards: int) -> list[ShardRecord
     for number, record in enumerate(read_stored_files(paths, ShardRecord)):
         files = directory.shard_files(number)
         if record is None or any(
-            str(sizes[name].get(path.name)) != record.seals.get(name, "").split("-")[0] for name, path in files.items()
+            str(sizes[name].get(path.name)) != sealed_size(record.seals.get(name, "")) for name, path in files.items()
         ):
             raise _damaged_shard(directory, directory.vectors(number))
         records.append(record)

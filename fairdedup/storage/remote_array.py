@@ -1,4 +1,4 @@
-"""An .npy file in an object store as an array, whose rows are read by range requests as they are indexed."""
+"""An .npy file in an object store as an array: indexing it reads rows by range requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
 
 HEAD = 1 << 14  # bytes of the first request: the header, and all of a small file
-GAP = 1 << 20  # bytes between rows that are rather read than asked for by another request
+GAP = 1 << 20  # a gap of up to this many bytes between rows is read too, which is cheaper than another request
 
 
 class RemoteArray:
@@ -24,21 +24,21 @@ class RemoteArray:
     ahead : int
         Bytes that a slice reads beyond its end, for the next one; 0 reads exactly the slice.
     upto : int or None
-        Row behind which nothing is read ahead; None is the end.
+        Row at which reading ahead stops; None is the end.
 
     Attributes
     ----------
     shape, dtype, ndim, nbytes
-        As those of an ndarray.
+        The same as the attributes of an ndarray.
     """
 
     def __init__(self, path: RemotePath, ahead: int = 0, upto: int | None = None) -> None:
         self.path, self._ahead = path, ahead
-        self._start, self._held = 0, path.read_bytes(0, HEAD)
-        file = io.BytesIO(self._held)
+        self._start, self._buffer = 0, path.read_bytes(0, HEAD)
+        file = io.BytesIO(self._buffer)
         try:
             if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("of another version")
+                raise ValueError("another version of the format")
             self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
             raise FairdedupError(
@@ -68,17 +68,17 @@ class RemoteArray:
 
     def _array(self, data: bytes) -> NDArray[Any]:
         rows = len(data) // self._row if self._row else 0
-        return np.frombuffer(data, self.dtype, count=rows * int(np.prod(self.shape[1:], dtype=np.int64))) \
-            .reshape(rows, *self.shape[1:])  # fmt: skip
+        count = rows * int(np.prod(self.shape[1:], dtype=np.int64))
+        return np.frombuffer(data, self.dtype, count=count).reshape(rows, *self.shape[1:])
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
         if stop <= start or not self._row:
             return np.zeros((max(0, stop - start), *self.shape[1:]), self.dtype)
         low, high = (self._first + row * self._row for row in (start, stop))
-        if low < self._start or high > self._start + len(self._held):
+        if low < self._start or high > self._start + len(self._buffer):
             end = min(high + self._ahead, max(high, self._first + self._upto * self._row))
-            self._start, self._held = low, self.path.read_bytes(low, end)
-        found = self._array(self._held[low - self._start : high - self._start])
+            self._start, self._buffer = low, self.path.read_bytes(low, end)
+        found = self._array(self._buffer[low - self._start : high - self._start])
         if len(found) != stop - start:
             raise FairdedupError(f"{self.path} is shorter than its header says: bring it back, or --restart")
         return found
@@ -98,10 +98,10 @@ class RemoteArray:
         if places.dtype == np.bool_ and places.shape == (len(self),):
             places = np.flatnonzero(places)
         if places.ndim != 1 or places.dtype.kind not in "iu":
-            raise IndexError(f"{self.path}: only rows can be taken, by a slice, a number, numbers or a mask")
-        return self._taken(places)
+            raise IndexError(f"{self.path}: only rows can be read, by a slice, an index, an array of indices or a mask")
+        return self._take(places)
 
-    def _taken(self, places: NDArray[np.int64]) -> NDArray[Any]:
+    def _take(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """Return some rows, by one request for each sequence of rows that are near each other."""
         wanted, back = np.unique(places, return_inverse=True)
         if not len(wanted):

@@ -1,7 +1,8 @@
-"""Reads and writes the files of a run: each is complete or absent, and a seal (size and checksum) detects damage.
+"""Reads and writes the files of a run, on a disk or in an object store; each is complete or absent.
 
 On a disk a file is written to a temporary name and renamed. In an object store it is written to the local disk and
-uploaded as one object. Reading an object transfers only the ranges that are needed. No other module opens these files.
+uploaded as one object. Reading an object transfers only the ranges that are needed. `seals` detects damaged files;
+no third module opens the files of a run.
 """
 
 from __future__ import annotations
@@ -13,30 +14,24 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.remote_array import RemoteArray
+from fairdedup.storage.seals import forget_seal, has_sealed_bytes, is_sealed, remember_seal, seal
 from fairdedup.storage.store_errors import explain_errors
 
-PIECE = 1 << 24  # bytes
-BLOCK = 1 << 26  # bytes of an object that are read at a time, to be summed up
-AHEAD = 1 << 27  # bytes that a task's arrays in a store may read ahead, all together
-
-_SENT: OrderedDict[RemotePath, str] = OrderedDict()  # seals of objects just put, which need not be read again for it
-_SENT_MOST = 16
+PIECE = 1 << 24  # bytes that are written at a time
+AHEAD = 1 << 27  # bytes that all arrays of a task in a store may read ahead together
 
 
 @contextmanager
@@ -56,8 +51,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 _put(aside, path)
         except OSError as error:
             raise FairdedupError(
-                f"cannot write {path}: {error.strerror or error}; it is written on the local disk first: free some "
-                "space there, or name another folder (TMPDIR)"
+                f"cannot write {path}: {error.strerror or error}; it is written to the local disk first: free some "
+                "space there, or set TMPDIR to another folder"
             ) from error
         return
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -77,47 +72,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _put(local: Path, path: RemotePath) -> None:
-    _SENT.pop(path, None)
+    forget_seal(path)
     path.put(local)
-    _SENT[path] = seal(local)
-    while len(_SENT) > _SENT_MOST:
-        _SENT.popitem(last=False)
-
-
-def seal(path: Path) -> str:
-    """Return the seal of a file: its size and the checksum of its bytes (XXH3, 128 bits)."""
-    if isinstance(path, RemotePath):
-        return _SENT.pop(path, None) or _seal_of(path.blocks(BLOCK))
-    with open(path, "rb") as file:
-        return _seal_of(iter(partial(file.read, 1 << 22), b""))
-
-
-def _seal_of(blocks: Iterable[bytes]) -> str:
-    checksum, size = xxhash.xxh3_128(), 0
-    for block in blocks:
-        checksum.update(block)
-        size += len(block)
-    return f"{size}-{checksum.hexdigest()}"
-
-
-def is_whole(path: Path, expected: str) -> bool:
-    """Return whether a file exists with the size that a seal has."""
-    if isinstance(path, RemotePath):
-        try:
-            return str(path.stat().st_size) == expected.split("-")[0]
-        except FileNotFoundError:
-            return False
-    return path.is_file() and str(path.stat().st_size) == expected.split("-")[0]
-
-
-def is_sealed(path: Path, expected: str) -> bool:
-    """Return whether a file exists with exactly the bytes that it was sealed with."""
-    try:
-        if isinstance(path, RemotePath):
-            return _seal_of(path.blocks(BLOCK)) == expected
-        return is_whole(path, expected) and seal(path) == expected
-    except OSError:
-        return False
+    remember_seal(path, seal(local))
 
 
 def is_up_to_date(path: Path, made_of: str) -> bool:
@@ -193,7 +150,7 @@ def read_sealed_table(path: Path, expected: str, columns: Sequence[str] | None =
             data = path.read_bytes()
         except OSError:
             return None
-        if _seal_of([data]) != expected:
+        if not has_sealed_bytes(data, expected):
             return None
         return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
     return read_table(path, columns) if is_sealed(path, expected) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import EncoderRecord, NamedModel
-from fairdedup.storage.run_files import is_sealed, is_whole
+from fairdedup.storage.seals import has_sealed_size, is_sealed
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.storage.stored_model import StoredFile, StoredModel
 
@@ -190,6 +190,6 @@ def require_run_state(root: Path, sealed: str | None) -> RunState:
         raise UserError(f"--against {str(root)!r}: {directory.file} is missing or damaged: {remedy}")
     for name, expected in state.list_files().items():
         path = directory.folder / name
-        if not is_whole(path, expected):
+        if not has_sealed_size(path, expected):
             raise UserError(f"--against {str(root)!r}: {path} is missing or damaged: {remedy}")
     return state

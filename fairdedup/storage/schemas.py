@@ -1,4 +1,7 @@
-"""Schemas of a run's tables. Shards whose metadata differ get one schema: numbers are widened, the rest is text."""
+"""Schemas of a run's tables: one schema for shards whose metadata differ, and the schema of rejected/.
+
+Stages declare the schema of decisions/, since its columns are those of `core.decision_columns`.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,10 @@ import pyarrow as pa
 REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())]
 )
-DECISIONS_SCHEMA = pa.schema([
-    ("row", pa.int64()), ("id", pa.string()), ("cluster", pa.int64()), ("neighbourhood", pa.int64()),
-    ("kept", pa.bool_()), ("representative", pa.int64()), ("similarity", pa.float64()),
-    ("centroid_similarity", pa.float64()), ("readmitted", pa.bool_()),
-])  # fmt: skip
-
-BESIDE_SCHEMA = pa.schema([*DECISIONS_SCHEMA, ("representative_run", pa.string()), ("representative_id", pa.string())])
 
 
 def merge_schemas(schemas: list[pa.Schema]) -> pa.Schema:
-    """Return one schema for all shards: numbers are widened, and columns whose types do not agree become text."""
+    """Return one schema for all shards: numbers are widened; a column whose types do not agree becomes text."""
     names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
     fields = []
     for name in names:
@@ -36,7 +32,7 @@ def merge_schemas(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns and types of a schema; a missing column is all null."""
+    """Return a table with the columns and types of a schema; a missing column becomes nulls."""
     columns = [
         _as(table.column(f.name), f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
         for f in schema
@@ -48,7 +44,7 @@ def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Arra
     try:
         return column.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        if kind != pa.string():  # a whole number beyond 2**53 among floats: another shard has rounded it before
+        if kind != pa.string():  # an integer beyond 2**53 in a column of floats: the cast rounds it
             return column.cast(kind, safe=False)
         return pa.array([None if v is None else _text(v) for v in column.to_pylist()], kind)
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from fairdedup.storage.run_files import atomic_write, seal, write_array
+from fairdedup.storage.run_files import atomic_write, write_array
+from fairdedup.storage.seals import seal
 
 
 @dataclass(frozen=True)

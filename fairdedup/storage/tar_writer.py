@@ -26,10 +26,15 @@ def header(name: str, size: int) -> bytes:
         return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     digits = b"%011o" % size
     total = _BARE + sum(field) + sum(digits)
-    return b"".join((
-        field, bytes(_NAME - len(field)), _LEAST[_NAME : _NAME + 24], digits, _LEAST[_NAME + 35 : _NAME + 48],
-        b"%06o\0 " % total, _LEAST[_NAME + 56 :],
-    ))  # fmt: skip
+    parts = (
+        field + bytes(_NAME - len(field)),
+        _LEAST[_NAME : _NAME + 24],
+        digits,
+        _LEAST[_NAME + 35 : _NAME + 48],
+        b"%06o\0 " % total,
+        _LEAST[_NAME + 56 :],
+    )
+    return b"".join(parts)
 
 
 # The sum of a header without name, size and sum; the sum counts as blanks.
@@ -85,7 +90,7 @@ class ShardWriter:
         self.members += 1
 
     def seal(self) -> str:
-        """Write the end of the tar and return its seal, equal to that of `run_files.seal`."""
+        """Write the end of the tar and return its seal, equal to that of `seals.seal`."""
         self._put(bytes(2 * BLOCK))
         self._put(bytes(-self._size % tarfile.RECORDSIZE))
         self._file.close()

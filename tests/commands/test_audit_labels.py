@@ -81,7 +81,7 @@ def test_both_parts_of_a_loss_are_those_of_loops_over_clusters(again, labelled):
 
 def plant(run: Path, kept: list[bool], cluster: list[int]) -> None:
     """Change the outcomes in the decisions of a run, as if a prune had decided them."""
-    from fairdedup.storage.run_files import seal
+    from fairdedup.storage.seals import seal
 
     part = run / "decisions" / "part-00000.parquet"
     decisions = pq.read_table(part)

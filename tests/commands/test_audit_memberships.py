@@ -77,7 +77,7 @@ def test_soft_reports_do_not_depend_on_how_parts_are_cut(again, scheduler, proto
     from fairdedup.storage import shard_groups as storage
     from fairdedup.storage.contents import load_embedded
     from fairdedup.storage.layout import RunDirectory
-    from fairdedup.storage.run_files import seal
+    from fairdedup.storage.seals import seal
 
     done("audit", again, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
     whole = (again / "report" / "audit.json").read_bytes()

@@ -22,7 +22,7 @@ from runs import (
     write_tar,
 )
 
-from fairdedup.storage.run_files import seal
+from fairdedup.storage.seals import seal
 
 
 def test_an_export_that_was_killed_ends_with_the_same_bytes(images_run, export, tmp_path):
@@ -76,19 +76,25 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "images of embeddings": ("export $RUN --to webdataset", ("has no images to write", "--to txt")),
     "uids that are none": ("export $RUN --to uids --dest x.npy", ("is not of 32 hex digits", "id 'k", "--to txt")),
     "a URL": ("export $IMAGES --to webdataset --dest s3://bucket/kept", ("'s3://bucket/kept' is a URL", "local path")),
-    "into the run": ("export $IMAGES --to webdataset --dest $IMAGES/out", ("lies in the run directory",)),
-    "into the input": ("export $IMAGES --to webdataset --dest $SHARDS/out", ("lies in the input",)),
+    "into the run": ("export $IMAGES --to webdataset --dest $IMAGES/out", ("is in the run directory",)),
+    "into the input": ("export $IMAGES --to webdataset --dest $SHARDS/out", ("is in the input",)),
     "into other files": ("export $IMAGES --to webdataset --dest full", ("'full' holds other files ('a')",)),
     "into a file": ("export $IMAGES --to webdataset --dest full/a", ("'full/a' is a file", "choose a folder")),
-    "below a file": ("export $IMAGES --to webdataset --dest full/a/b", ("lies below a file",)),
+    "below a file": ("export $IMAGES --to webdataset --dest full/a/b", ("is below a file",)),
     "ids into a folder": ("export $IMAGES --to txt --dest full", ("'full' is a folder", "--dest kept.txt")),
-    "over another file": ("export $IMAGES --to txt --dest full/a", ("'full/a' already exists and is another file",)),
+    "over another file": ("export $IMAGES --to txt --dest full/a", ("'full/a' already exists with other content",)),
     "no samples in a shard": ("export $IMAGES --to webdataset --shard-size 0", ("'--shard-size'", "x>=1")),
-    "a size of a text": ("export $IMAGES --to txt --shard-size 5", ("--shard-size is for --to webdataset", "leave it")),
-    "no size": ("export $IMAGES --to webdataset --shard-bytes big", ("--shard-bytes 'big' is no amount", "1GB")),
+    "a size of a text": (
+        "export $IMAGES --to txt --shard-size 5",
+        ("--shard-size works only with --to webdataset", "Leave it"),
+    ),
+    "no size": (
+        "export $IMAGES --to webdataset --shard-bytes big",
+        ("--shard-bytes must be an amount of bytes", "got 'big'", "1GB"),
+    ),
     "size and samples": ("export $IMAGES --to webdataset --shard-bytes 1GB --shard-size 5", ("exclude each other",)),
     "an input that has gone": ("export $IMAGES --to webdataset --input gone/", ("'gone/'", "with --input")),
-    "another input": ("export $IMAGES --to webdataset --input other", ("'other' is not the input that", "cp -a")),
+    "another input": ("export $IMAGES --to webdataset --input other", ("'other' is not the input of ", "cp -a")),
 }  # fmt: skip
 
 
@@ -127,7 +133,7 @@ def test_another_export_into_the_same_folder_is_refused(images_run, export, sche
     before = files(out)
     for flags in (("--shard-size", 3), ("--what", "removed")):
         shown = command("export", images_run, "--to", "webdataset", "--dest", out, *flags, "--scheduler", scheduler)
-        assert shown.code == 2 and "holds another export" in shown.err
+        assert shown.code == 2 and "has another export" in shown.err
     assert files(out) == before
 
 

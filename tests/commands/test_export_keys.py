@@ -20,7 +20,7 @@ from fairdedup.datasets.keys import make_key
 from fairdedup.datasets.originals import detect_extension
 from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members
 from fairdedup.datasets.tar import read_members as members_of_tar
-from fairdedup.storage.run_files import seal
+from fairdedup.storage.seals import seal
 from fairdedup.storage.tar_writer import ShardWriter, header
 
 

@@ -93,12 +93,15 @@ def test_labels_that_cannot_be_fitted_to_are_refused(labels, concepts, words):
 
 
 def test_temperatures_are_those_asked_for_else_an_attribute_s_own_else_automatic():
-    known = Prototypes.of(prototype_vectors()).at({"age": 0.2})
+    known = Prototypes.of(prototype_vectors()).with_temperatures({"age": 0.2})
     gaps = [np.array([0.3, 0.6, 0.9]), np.array([9.0])]
     assert choose_temperatures(known, "auto", lambda: gaps) == (0.2, 0.2)
     assert choose_temperatures(known, {"age": 0.7}, lambda: gaps) == (0.2, 0.7)
     assert choose_temperatures(known, 0.4, lambda: pytest.fail("not needed")) == (0.4, 0.4)
-    assert choose_temperatures(known.at({"tone": 1}), "auto", lambda: pytest.fail("not needed")) == (1.0, 0.2)
+    assert choose_temperatures(known.with_temperatures({"tone": 1}), "auto", lambda: pytest.fail("not needed")) == (
+        1.0,
+        0.2,
+    )
 
 
 @pytest.mark.parametrize("given", [{"nobody": 0.1}, {"age": 0}, {"age": "hot"}, {"age": float("inf")}])
@@ -174,9 +177,9 @@ def test_calibration_tells_what_it_gained_by_labels_it_has_not_seen(again, proto
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("id,height\na,tall", "none of them an attribute"),
+    ("id,height\na,tall", "the prototypes have no such attribute"),
     ("id,tone\nnobody,light\nno one,dark", "none of its ids"),
-    ("id,tone\n{0},blue\n{1},light", "is no concept of 'tone'"),
+    ("id,tone\n{0},blue\n{1},light", "is not a concept of 'tone'"),
     ("id,tone\n{0},dark\n{1},light", "tone=light has 1 labels"),
 ])  # fmt: skip
 def test_labels_that_do_not_fit_the_run_are_one_line(again, prototypes, scheduler, tmp_path, text, words):
@@ -190,7 +193,7 @@ def test_labels_that_do_not_fit_the_run_are_one_line(again, prototypes, schedule
 
 
 def test_what_a_later_run_takes_over_has_the_calibrated_temperatures(finished, tmp_path):
-    known = Prototypes.of(prototype_vectors()).at({"age": 0.2})
+    known = Prototypes.of(prototype_vectors()).with_temperatures({"age": 0.2})
     write_prototypes(tmp_path / "p.parquet", known)
     for read in (read_prototypes(tmp_path / "p.parquet"), read_vectors(tmp_path / "p.parquet", RunDirectory(finished))):
         assert {a.name: a.temperature for a in read.attributes} == {"tone": None, "age": 0.2}

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fairdedup import deduplicate
 from fairdedup.core.decision_columns import COLUMNS, DECIDED, DECISION_COLUMNS, EARLIER, RECORD
-from fairdedup.storage.schemas import DECISIONS_SCHEMA
+from fairdedup.stages.results import DECISIONS_SCHEMA
 
 IN_FILES = {"<i8": pa.int64(), "<f8": pa.float64(), "?": pa.bool_(), "str": pa.string()}
 

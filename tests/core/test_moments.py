@@ -39,7 +39,7 @@ def exactly_standardised(values: list[float]) -> list[Fraction]:
 @pytest.mark.parametrize("spread", [0.3, 0.03, 1e-4, 1e-7, 1e-9])
 def test_values_are_standardised_as_in_exact_arithmetic(spread: float) -> None:
     values = 0.25 + spread * np.random.default_rng(0).uniform(-1, 1, size=(700, 3))
-    found = Moments.of(values).standardised(values)
+    found = Moments.of(values).standardise(values)
     for c in range(3):
         exact = np.array(exactly_standardised(values[:, c].tolist()), float)
         assert np.abs(found[:, c] - exact).max() < 1e-8
@@ -50,7 +50,7 @@ def test_only_equal_values_have_no_spread() -> None:
     values[7, 1] = np.nextafter(0.1, 1)
     values[:, 2] = 0.0
     values[:, 3] = -1 / 3
-    found = Moments.of(values).standardised(values)
+    found = Moments.of(values).standardise(values)
     assert not found[:, [0, 2, 3]].any()
     assert found[7, 1] == pytest.approx(math.sqrt(499))
 
@@ -76,7 +76,7 @@ def test_zscores_are_the_oracles_even_of_a_tiny_spread() -> None:
     for spread in (0.1, 0.03, 1e-3, 1e-6, 1e-8):
         similarity = 0.25 + spread * rng.normal(size=(400, 2))
         similarity[:, 1] = 0.5
-        found = oracles.quantised(Moments.of(similarity).standardised(similarity))
+        found = oracles.quantised(Moments.of(similarity).standardise(similarity))
         assert np.array_equal(found, oracles.zscores(similarity))
 
 
@@ -105,7 +105,7 @@ def test_the_spread_of_a_price_is_exact(rows: list[list[int]], weights: list[Fra
     assert (term.std == 0) == (variance == 0)
     assert term.std == pytest.approx(math.sqrt(variance), rel=1e-12)
     standard = [(float(p - exact) / math.sqrt(variance)) if variance else 0.0 for p in prices]
-    assert term.standardised(np.array(rows)) == pytest.approx(standard, rel=1e-9, abs=1e-9)
+    assert term.standardise(np.array(rows)) == pytest.approx(standard, rel=1e-9, abs=1e-9)
 
 
 def test_a_price_is_the_oracles_however_little_the_memberships_differ() -> None:
@@ -120,7 +120,7 @@ def test_a_price_is_the_oracles_however_little_the_memberships_differ() -> None:
         alike = np.repeat(q[:, :1], 3, axis=1)  # no spread in exact arithmetic, whatever the target
         term = MembershipMoments.of(alike).term(mo.weights(target, alike.sum(axis=0).tolist()))
         assert term.std == 0
-        assert not term.standardised(alike).any()
+        assert not term.standardise(alike).any()
 
 
 def test_a_million_memberships_add_up_exactly() -> None:

@@ -44,7 +44,9 @@ def test_measures_are_those_of_masks_over_the_rows(given_rows):
     rows, groups = given_rows
     n = [sum(1 for r in rows if r[1] == g) for g in range(groups)]
     k = [sum(1 for r in rows if r[1] == g and r[2]) for g in range(groups)]
-    found = rp.measures(np.array(n, float), np.array(k, float), np.ones(groups, bool), np.full(groups, 1 / groups))
+    found = rp.compute_measures(
+        np.array(n, float), np.array(k, float), np.ones(groups, bool), np.full(groups, 1 / groups)
+    )
     rates = [a / b for a, b in zip(k, n, strict=True)]
     assert found.rate.tolist() == pytest.approx(rates)
     majority = n.index(max(n))
@@ -65,7 +67,7 @@ def test_measures_are_those_of_masks_over_the_rows(given_rows):
 
 
 def test_measures_by_hand():
-    found = rp.measures(
+    found = rp.compute_measures(
         np.array([60.0, 40.0]), np.array([30.0, 10.0]), np.array([True, True]), np.array([0.5, 0.5])
     )  # fmt: skip
     assert found.rate.tolist() == [0.5, 0.25]
@@ -77,17 +79,17 @@ def test_measures_by_hand():
 
 
 def test_the_skew_of_a_group_that_is_gone_is_minus_infinity_and_not_0():
-    found = rp.measures(np.array([5.0, 5.0]), np.array([5.0, 0.0]), np.ones(2, bool), np.full(2, 0.5))
+    found = rp.compute_measures(np.array([5.0, 5.0]), np.array([5.0, 0.0]), np.ones(2, bool), np.full(2, 0.5))
     assert found.skew.tolist() == [math.log(2), -math.inf]
     assert found.ratio == 0.0
 
 
 def test_an_insufficient_group_is_compared_with_nobody():
-    found = rp.measures(
+    found = rp.compute_measures(
         np.array([50.0, 50.0, 2.0]), np.array([40.0, 36.0, 0.0]), np.array([True, True, False]), np.full(3, 1 / 3)
     )
     assert found.ratio == pytest.approx(0.9) and math.isnan(found.to_best[2])
-    alone = rp.measures(np.array([50.0, 2.0]), np.array([40.0, 0.0]), np.array([True, False]), np.full(2, 0.5))
+    alone = rp.compute_measures(np.array([50.0, 2.0]), np.array([40.0, 0.0]), np.array([True, False]), np.full(2, 0.5))
     assert math.isnan(alone.ratio) and np.isnan(alone.to_best).all()
 
 
@@ -190,38 +192,38 @@ def test_holm_by_hand():
 
 def test_resampling_takes_whole_clusters_and_is_seeded():
     before, after = np.array([[1.0, 0], [0, 100]]), np.array([[1.0, 0], [0, 40]])
-    n, k = rp.resampled(before, after, 2000, 3)
+    n, k = rp.resample_clusters(before, after, 2000, 3)
     # Two clusters drawn with replacement: twice the first, one of each, twice the second.
     assert {tuple(line) for line in np.concatenate((n, k), axis=1).tolist()} == {
         (2, 0, 2, 0), (1, 100, 1, 40), (0, 200, 0, 80)
     }  # fmt: skip
     assert abs((n[:, 0] == 1).mean() - 0.5) < 0.05
-    again = rp.resampled(before, after, 2000, 3)
-    assert np.array_equal(n, again[0]) and not np.array_equal(n, rp.resampled(before, after, 2000, 4)[0])
+    again = rp.resample_clusters(before, after, 2000, 3)
+    assert np.array_equal(n, again[0]) and not np.array_equal(n, rp.resample_clusters(before, after, 2000, 4)[0])
 
 
 def test_resampling_is_the_same_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     before = rng.integers(0, 9, (7, 3)).astype(float)
-    whole = rp.resampled(before, before / 2, 50, 1)
+    whole = rp.resample_clusters(before, before / 2, 50, 1)
     monkeypatch.setattr(rp, "_BLOCK", 20)
-    parts = rp.resampled(before, before / 2, 50, 1)
+    parts = rp.resample_clusters(before, before / 2, 50, 1)
     assert np.array_equal(whole[0], parts[0]) and np.array_equal(whole[1], parts[1])
 
 
 def test_an_interval_covers_95_of_100_draws():
     after = np.arange(1.0, 1001)[:, None] * [1, 1]
-    found = rp.intervals(np.full((1000, 2), 1000.0), after, np.ones(2, bool))
+    found = rp.compute_intervals(np.full((1000, 2), 1000.0), after, np.ones(2, bool))
     assert found["rate"].tolist() == [[0.025, 0.976]] * 2  # the 25th and the 976th of 1,000
     assert found["ratio"].tolist() == [[1.0, 1.0]] and found["shift"].tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_group_that_many_draws_lack_has_no_interval():
     before = np.array([[5.0, 1.0]] * 94 + [[5.0, 0.0]] * 6)
-    found = rp.intervals(before, before / 2, np.ones(2, bool))
+    found = rp.compute_intervals(before, before / 2, np.ones(2, bool))
     assert np.isnan(found["rate"][1]).all() and np.isnan(found["shift"][1]).all()
     assert found["rate"][0].tolist() == [0.5, 0.5]
-    kept = rp.intervals(before[:94], np.stack((before[:94, 0], np.zeros(94)), axis=1), np.ones(2, bool))
+    kept = rp.compute_intervals(before[:94], np.stack((before[:94, 0], np.zeros(94)), axis=1), np.ones(2, bool))
     assert kept["skew"][1].tolist() == [-math.inf, -math.inf]
 
 
@@ -232,8 +234,8 @@ def test_wide_intervals_hold_the_truth_about_as_often_as_they_say():
     for _ in range(120):
         size = rng.integers(2, 12, (60, 2)).astype(float)
         stays = (rng.random(60) < 0.5)[:, None]
-        n, k = rp.resampled(size, size * stays, 200, 0)
-        low, high = rp.intervals(n, k, np.ones(2, bool))["rate"][0]
+        n, k = rp.resample_clusters(size, size * stays, 200, 0)
+        low, high = rp.compute_intervals(n, k, np.ones(2, bool))["rate"][0]
         covered.append(low <= 0.5 <= high)
     assert 0.88 <= np.mean(covered) <= 1.0
 

@@ -1,4 +1,4 @@
-"""Unit float16 vectors, exact cosines and thresholds agree with the oracle, at all boundaries and for hostile values."""
+"""Unit float16 vectors, exact cosines and thresholds agree with the oracle, at boundaries and for hostile values."""
 
 from __future__ import annotations
 

@@ -16,11 +16,14 @@ from inputs import (
     downloaded,
     write,
 )
+from rich.console import Console
 from runs import command, picture
 
 import fairdedup
-from fairdedup import cli
+from fairdedup.cli.entry import print_error
+from fairdedup.cli.run_summary import print_summary
 from fairdedup.errors import UserError
+from fairdedup.storage.manifest import RunManifest
 
 
 def test_nothing_of_the_data_reaches_a_terminal_unescaped(
@@ -31,13 +34,14 @@ def test_nothing_of_the_data_reaches_a_terminal_unescaped(
         files |= {f"{name}.png": picture(10 * k), f"{name}.txt": HOSTILE}
         files[f"{name}.json"] = json.dumps({HOSTILE: HOSTILE})
     source = write(tmp_path / "hostile", {**files, f"bad{HOSTILE.replace('/', '')}.png": HTML})
-    cli._summary(run(source), Path(f"run{HOSTILE}"), quiet=False, log_json=False)
+    manifest = RunManifest.model_validate(run(source))
+    print_summary(manifest, Path(f"run{HOSTILE}"), Console(width=110, highlight=False))
     shutil.rmtree(tmp_path / "run")
     unknown = command("run", tmp_path / HOSTILE, "--keep", 1)
     downloads = downloaded(table={**STATUS, "error_message": [None, HOSTILE, None, HOSTILE]})
     with pytest.raises(UserError) as caught:  # the commonest reasons, which are the data's own words
         run(downloads(folder), max_rejected=0)
-    assert HOSTILE[:9] in str(caught.value) and cli._fail(str(caught.value), 2) == 2
+    assert HOSTILE[:9] in str(caught.value) and print_error(str(caught.value), 2) == 2
     assert (unknown.code, "\\x1b" in unknown.err) == (2, True)
     for text in (*capsys.readouterr(), unknown.err):
         assert text and all(c.isprintable() or c == "\n" for c in text), text

@@ -198,7 +198,7 @@ def test_a_cap_below_what_every_eps_leaves_names_the_smallest_that_works() -> No
     whole = Night(night.case, night.day, np.zeros_like(night.kept), night.protected)
     least, n = whole.twin("semdedup", False).least, int(whole.new.sum())
     assert least > 1
-    words = rf"no eps keeps fewer than {least} \(.* allow at least `at_most=0\."
+    words = rf"every eps keeps at least {least} \(.* give at least `at_most=0\."
     with pytest.raises(UserError, match=words) as refused:
         whole.decide("semdedup", False, at_most=(least - 0.6) / n)
     smallest = float(str(refused.value).rsplit("=", 1)[1].rstrip("`"))

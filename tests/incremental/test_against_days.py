@@ -126,7 +126,7 @@ def test_what_contradicts_the_earlier_runs_is_refused_in_one_line(days, line, tm
     assert "has 4 clusters, and new rows get the same ones: leave it out" in refused(*base, "--clusters", 9)
     assert "--start zero differs from that of" in refused(*base, "--start", "zero")
     (tmp_path / "p.npy").write_bytes(b"")
-    assert "is not what" in refused(*base, "--prototypes", tmp_path / "p.npy")
+    assert "is not the file that" in refused(*base, "--prototypes", tmp_path / "p.npy")
     nowhere = refused(days / "day1.npy", "--against", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert "holds no finished run" in nowhere
     itself = refused(days / "day1.npy", "--against", tmp_path / "run", "--out", tmp_path / "run")
@@ -161,7 +161,7 @@ def test_images_go_on_with_the_encoder_of_the_first_run(shards, weights, images_
     assert set(by) <= kept and {f"new-{k}" for k in range(6) if f"{k:04d}" in kept} <= set(by.index)
     np.save(tmp_path / "x.npy", unit_of(images_run))
     unnamed = refused(tmp_path / "x.npy", "--against", images_run, "--out", tmp_path / "x")
-    assert "nothing says which model made these embeddings" in unnamed
+    assert "the model of these embeddings is not known" in unnamed
     old = refused(tmp_path / "day2.tar", "--against", images_run, "--out", tmp_path / "y", "--model", "RN50",
                   "--pretrained", "openai")  # fmt: skip
     assert "the encoder is 'RN50' 'openai'" in old

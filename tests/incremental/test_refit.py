@@ -13,7 +13,7 @@ from runs import (
     product,
 )
 
-from fairdedup.storage.run_files import seal
+from fairdedup.storage.seals import seal
 
 
 def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line, tmp_path, scheduler, prototypes):
@@ -55,4 +55,4 @@ def test_refitting_names_a_run_that_is_not_where_it_was_made(line, tmp_path):
     known["files"]["state/state.json"] = seal(state)
     (tmp_path / "a1" / "run.json").write_text(json.dumps(known))
     shown = command("refit", tmp_path / "a1", "--keep", 0.5, "--out", tmp_path / "new", "--quiet")
-    assert shown.code == 2 and "bring that run back" in shown.err
+    assert shown.code == 2 and "restore the folder of that run" in shown.err

@@ -36,11 +36,11 @@ def test_every_key_of_a_configuration_is_documented(kind):
         ("slurm", {"workers": 0}, "workers in {file} must be at least 1; got 0."),
         ("slurm", {"worker": 2, "workers": 2}, "worker in {file} is not an option. Did you mean workers?"),
         ("slurm", {"workers": 2, "cheese": 1}, "cheese in {file} is not an option. See docs/clusters.md."),
-        ("slurm", {"workers": 2, "memory": 4}, "memory in {file} must be an amount of memory, as 4GiB; got 4."),
+        ("slurm", {"workers": 2, "memory": 4}, "memory in {file} must be an amount of memory, such as 4GiB; got 4."),
         (
             "slurm",
             {"workers": 2, "walltime": 36000},
-            'walltime in {file} 36000 is read as a number by YAML. Write it in quotes, as "10:00:00".',
+            'walltime in {file} 36000 is read as a number by YAML. Write it in quotes, such as "10:00:00".',
         ),
         ("slurm", {"workers": 2, "start_with": 3}, "start_with must be at most the number of workers, 2; got 3."),
         (
@@ -63,7 +63,7 @@ def test_every_key_of_a_configuration_is_documented(kind):
         (
             "cuda",
             {"memory": "much"},
-            "memory in {file} must be an amount of memory, as 4GiB, or auto; got 'much'.",
+            "memory in {file} must be an amount of memory, such as 4GiB, or auto; got 'much'.",
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_wrong_configuration_is_one_line_with_a_remedy(kind, keys, message, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"there is no command to run\. After --, give one of run, refit, .*, as -- run INPUT --keep 0\.5\."),
+        ([], r"there is no command to run\. After --, give one of run, refit, .*, such as -- run INPUT --keep 0\.5\."),
         (["sample", "x"], r"'sample' needs no workers\. After --, give one of run, .*"),
         (["run", "x", "--kep", "0.5"], r"No such option '--kep'.* See fairdedup run --help\."),
         (["run", "x", "--workers", "2"], r"--workers 2 is set by the cluster\. Leave it out\."),

@@ -1,4 +1,4 @@
-"""Curation of a run: conditions on metadata, takedowns, protected rows, a preferred column; no trace of an earlier one."""
+"""Curation of a run by conditions, takedowns, protected rows and a preferred column leaves nothing of an earlier one."""
 
 from __future__ import annotations
 

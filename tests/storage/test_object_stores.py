@@ -28,7 +28,8 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage import remote_path
 from fairdedup.storage.object_stores import RemotePath, as_path, check_url
 from fairdedup.storage.remote_array import RemoteArray
-from fairdedup.storage.run_files import is_sealed, read_array, seal, write_array
+from fairdedup.storage.run_files import read_array, write_array
+from fairdedup.storage.seals import is_sealed, seal
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_an_object_that_is_no_array_is_an_error_of_one_line(bucket: Store, data:
     path = as_path(f"{BUCKET}/wrong.npy")
     assert isinstance(path, RemotePath)
     path.fs.pipe_file(str(path), data)
-    with pytest.raises(FairdedupError, match=r"^s3://bucket/wrong\.npy is no \.npy file"):
+    with pytest.raises(FairdedupError, match=r"^s3://bucket/wrong\.npy is not an \.npy file"):
         RemoteArray(path)
 
 

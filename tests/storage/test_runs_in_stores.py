@@ -37,10 +37,10 @@ from stores import (
     write_shards,
 )
 
-from fairdedup.storage import layout as run_storage
+from fairdedup.storage import shard_groups
 from fairdedup.storage.object_stores import RemotePath, as_path
 from fairdedup.storage.remote_array import HEAD
-from fairdedup.storage.run_files import BLOCK
+from fairdedup.storage.seals import REMOTE_BLOCK
 
 
 def test_a_job_from_and_to_a_store_gives_the_local_run_s_bytes(store: Store, job: Job, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_listings_do_not_grow_with_samples_or_shards(store: Store, job: Job, tmp
 def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_storage, "GROUP_ROWS", 1500)  # a sorted file for each shard
+    monkeypatch.setattr(shard_groups, "GROUP_ROWS", 1500)  # a sorted file for each shard
     source = write_shards(tmp_path / "in", 4500, 3)
     asked = ("--rule", "semdedup", "--eps", 0.2)
     for given, out in ((store.put(source, "long"), f"{BUCKET}/ranges"), (str(source), str(tmp_path / "run"))):
@@ -93,8 +93,8 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         assert of_tasks
         assert {a for a, _ in of_tasks} | {b for _, b in of_tasks} <= set(first.tolist())
         assert max(b - a for a, b in of_tasks) < 32 * offsets[-1] / 2
-        assert own.count(f"bytes=0-{BLOCK - 1}") == 1
-        assert {b + 1 for a, b in ranges if a == 0} == {HEAD, BLOCK}
+        assert own.count(f"bytes=0-{REMOTE_BLOCK - 1}") == 1
+        assert {b + 1 for a, b in ranges if a == 0} == {HEAD, REMOTE_BLOCK}
 
 
 def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
@@ -204,7 +204,7 @@ def test_another_input_in_the_same_run_is_refused_and_restart_clears_only_the_ru
     store.done("run", first, *asked)
     assert "finished already" in done("run", first, *asked, "--scheduler", store.scheduler).err
     finished = store.command("run", second, *asked)
-    assert finished.code == 2 and "another configuration" in finished.err
+    assert finished.code == 2 and "made with other options" in finished.err
     store.done("run", second, *asked, "--restart")
     assert beside.read_bytes() == b"theirs"
     assert store.command("run", job.url, *asked[:-1], f"{BUCKET}/twice").code == 2  # holds other files

@@ -1,1 +1,1 @@
-"""The rules: one file each, listed in `registry`. A new rule is one class in one file, and its test."""
+"""The rules, one file each; `registry` lists them. A new rule is one class in one file, and a test."""

@@ -1,7 +1,7 @@
 """`balanced`: the member that is rare in the whole data set, yet like its neighbourhood, is kept. Ours.
 
-The rule keeps no state inside a cluster: what it needs of the data set is surveyed before. Part of the kept count is
-reserved for rare rows that were removed everywhere (`core/seats.py`).
+The rule has no state inside a cluster: what it needs to know about the data set is surveyed first. Part of the kept
+count is reserved for rare rows that were removed (`core/seats.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fairdedup.core.arranged import ArrangedCluster
     from fairdedup.core.model import Plan
 
-LIKENESS_WEIGHT = 60  # of h, the likeness to the mean of a neighbourhood, against the price
+LIKENESS_WEIGHT = 60  # weight of h, the likeness to the mean of a neighbourhood, relative to the price
 
 
 class Balanced(Rule):
@@ -32,5 +32,5 @@ class Balanced(Rule):
     reserves_seats = True
 
     def preference(self, cluster: ArrangedCluster, plan: Plan) -> Preference:
-        """Prefer by price and by likeness to the members' mean."""
+        """Prefer rows with a high price that are like the members' mean."""
         return Preference.by_price(cluster.price(plan), LIKENESS_WEIGHT)

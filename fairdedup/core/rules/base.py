@@ -1,8 +1,8 @@
 """What a rule is: a stateless object that says what it needs and which member of a neighbourhood it prefers.
 
-A rule states a preference over the rows of one cluster, and one compiled loop (`core/choice.py`) turns preferences
-into choices, so that no rule sweeps differently. What computes is imported inside methods, numpy included: the command
-line lists the rules, and needs none of it.
+A rule states a preference over the rows of one cluster. One compiled loop (`core/choice.py`) turns preferences into
+choices, so a rule never sweeps by itself. Libraries, numpy included, are imported inside methods: the command line
+lists the rules without them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Preference(NamedTuple):
     """What a rule prefers among the n rows of one cluster, in visiting order.
 
-    Of a neighbourhood, the member with the largest
-    ``price + likeness_weight * h + similarity[:, argmin(sums)]`` is kept, ties to the lowest row.
+    In each neighbourhood, the member with the largest
+    ``price + likeness_weight * h + similarity[:, argmin(sums)]`` is kept; ties go to the lowest row.
 
     Attributes
     ----------
@@ -42,7 +42,15 @@ class Preference(NamedTuple):
 
     @classmethod
     def by_price(cls, price: NDArray[np.int64], likeness_weight: int = 0) -> Preference:
-        """Return the preference of a rule without concepts for the rows with the highest price (n,)."""
+        """Return the preference for the rows with the highest price, without concepts.
+
+        Parameters
+        ----------
+        price : ndarray of shape (n,), int64
+            Price of each row.
+        likeness_weight : int
+            Weight of the likeness to the mean of a neighbourhood.
+        """
         import numpy as np
 
         return cls(price, likeness_weight, np.zeros((len(price), 0), np.int64), np.zeros(0, np.int64))
@@ -56,7 +64,7 @@ class Preference(NamedTuple):
         similarity : ndarray of shape (n, c), int64
             Quantised similarity of the cluster's rows, in visiting order, to each concept.
         start : {"cluster", "zero"}
-            Start each concept's sum from the cluster's mean similarity, or from zero.
+            Whether each concept's sum starts from the cluster's mean similarity, or from zero.
         """
         import numpy as np
 
@@ -69,15 +77,15 @@ class Preference(NamedTuple):
 
 
 class Representatives(NamedTuple):
-    """Who stands for each of the n rows of a cluster, as places in the visiting order.
+    """Leader and representative of each of the n rows of a cluster, as places in the visiting order.
 
     Attributes
     ----------
     leader : ndarray of shape (n,), int64
-        The row that began the step which visited each row.
+        Leader of the step that visited each row.
     keeper : ndarray of shape (n,), int64
-        The representative of each row: itself where it is kept, -1 where it has none, n + j for the j-th sample that
-        earlier runs kept of the cluster.
+        Representative of each row: itself if it is kept, -1 if it has none, n + j for the j-th sample of the cluster
+        that earlier runs kept.
     """
 
     leader: NDArray[np.int64]
@@ -85,34 +93,34 @@ class Representatives(NamedTuple):
 
 
 class Rule:
-    """Decides which rows are kept. A subclass sets the attributes and overrides `preference`.
+    """A rule, which decides which rows are kept. Subclasses set the attributes and override `preference`.
 
-    An instance has no state: two of one class are equal, and a worker process gets it by importing its class.
+    Rules have no state: two instances of a class are equal, and a worker process imports the class.
 
     Attributes
     ----------
     name : str
-        Name by which users choose the rule.
+        Name by which the user chooses the rule.
     summary : str
         One line that completes "of a neighbourhood, it keeps ...", in Markdown, for the help and the documentation.
     source : str
-        Publication that the rule is from, or "ours", or "baseline".
+        Publication that defines the rule, or "ours", or "baseline".
     reads : tuple of str
-        Names of the options that this rule reads and some other rules do not.
+        Names of the options that this rule reads, of those that not all rules read.
     sweeps : bool
-        Whether neighbourhoods come from the sweep; then `cover` and earlier runs go with the rule.
+        Whether neighbourhoods come from the sweep. Only then can the rule be combined with `cover` and earlier runs.
     has_eps : bool
-        Whether rows are compared at some eps. A rule without one overrides `rank_rows`.
+        Whether rows are duplicates at some eps. A rule without eps overrides `rank_rows`.
     needs_prototypes : bool
-        Whether the preference is about concepts.
+        Whether the preference depends on concepts.
     needs_memberships : bool
         Whether memberships in the concepts are surveyed over the whole data set first.
     needs_column : bool
-        Whether the preference is about a column of numbers, the option `prefer`.
+        Whether the preference depends on a column of numbers, the option `prefer`.
     accepts_pinned_rows : bool
         Whether some rows can be kept before the rule decides.
     reserves_seats : bool
-        Whether part of the kept count is reserved, and given to removed rows of all clusters at the end.
+        Whether part of the kept count is reserved for removed rows of all clusters, which are re-admitted at the end.
     promises_without_cover : bool
         Whether both guarantees hold without `cover` too; with it they hold for every rule that sweeps.
     """
@@ -140,7 +148,7 @@ class Rule:
         return f"<rule {self.name!r}>"
 
     def guarantees(self, *, cover: bool) -> bool:
-        """Tell whether both guarantees are promised of every result."""
+        """Tell whether the rule promises both guarantees for every result, with `cover` or without it."""
         return self.sweeps and (cover or self.promises_without_cover)
 
     def needs_moments(self, options: Options) -> bool:
@@ -155,18 +163,55 @@ class Rule:
         cluster : ArrangedCluster
             The rows in visiting order, with their `values`, `concept_similarity` and `price`.
         plan : Plan
-            What is known of the whole data set.
+            What is known about the whole data set.
+
+        Returns
+        -------
+        Preference
+
+        Raises
+        ------
+        NotImplementedError
+            If the rule states no preference.
         """
         raise NotImplementedError(f"rule {self.name!r} has no preference")
 
     def count_kept(self, part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
-        """Return how many rows of a part are kept at each of some ascending eps, in ten-thousandths."""
+        """Return how many rows of a part are kept at each eps.
+
+        Parameters
+        ----------
+        part : Part
+            At least one cluster.
+        eps : list of 1 to 64 int, ascending
+            Ten-thousandths.
+        plan : Plan
+            What is known about the whole data set.
+
+        Returns
+        -------
+        ndarray of shape (len(eps),), int64
+        """
         from fairdedup.core.swept import count_swept
 
         return count_swept(part, eps, plan)
 
     def represent(self, cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
-        """Return who stands for each row of a cluster at an eps, in ten-thousandths."""
+        """Return the leader and the representative of each row of a cluster at one eps.
+
+        Parameters
+        ----------
+        cluster : ArrangedCluster
+            The n rows in visiting order.
+        eps : int
+            Ten-thousandths; a rule without eps ignores it.
+        plan : Plan
+            What is known about the whole data set.
+
+        Returns
+        -------
+        Representatives of n rows
+        """
         if not self.has_eps:
             from fairdedup.core.drawn import represent_drawn
 
@@ -176,5 +221,22 @@ class Rule:
         return represent_swept(cluster, eps, plan)
 
     def rank_rows(self, rows: NDArray[np.int64], options: Options) -> NDArray[np.int64]:
-        """Return the rank of each row (n,), for a rule without eps: the lowest ranks of the data set are kept."""
+        """Return the rank of each row, for a rule without eps: the rows with the lowest ranks are kept.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n,), int64
+            Positions in the input.
+        options : Options
+            Options of the decision.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+
+        Raises
+        ------
+        NotImplementedError
+            If the rule has an eps.
+        """
         raise NotImplementedError(f"rule {self.name!r} has an eps")

@@ -24,9 +24,9 @@ class FairDeDup(Rule):
     needs_prototypes = True
 
     def needs_moments(self, options: Options) -> bool:
-        """Tell whether similarities are standardised over the data set."""
+        """Tell whether similarities are standardised over the data set first."""
         return options.calibrate == "zscore"
 
     def preference(self, cluster: ArrangedCluster, plan: Plan) -> Preference:
-        """Prefer by the similarity to the concept that has the lowest sum at that step."""
+        """Prefer the rows most similar to the concept that has the lowest sum at that step."""
         return Preference.by_least_represented(cluster.concept_similarity(plan), start=plan.options.start)

@@ -20,7 +20,7 @@ class RandomNeighbour(Rule):
     reads = ("cover", "seed")
 
     def preference(self, cluster: ArrangedCluster, plan: Plan) -> Preference:
-        """Prefer by a hash of seed and row, which no partition of the data changes."""
+        """Prefer the row with the largest hash of seed and row, which does not depend on how the data is divided."""
         from fairdedup.core.row_hash import row_hash
 
         return Preference.by_price(row_hash(cluster.rows, plan.options.seed))

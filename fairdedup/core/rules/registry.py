@@ -1,4 +1,4 @@
-"""The rules by name: the one place that knows them all. It loads no library, so that the help is printed at once."""
+"""The rules by name: the only module that knows all of them. It loads no library, so `--help` is printed at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,19 @@ _RULES: dict[str, Rule] = {}
 
 
 def register(rule_class: type[Rule]) -> type[Rule]:
-    """Add a rule under its name, in place of any rule of that name; also a class decorator.
+    """Register a rule under its name, replacing a rule of that name; also a class decorator.
 
-    Register where the class is defined, so that a worker process which imports its module knows the rule too.
+    Do this in the module that defines the rule, so that a worker process which imports the module knows it too.
+
+    Parameters
+    ----------
+    rule_class : type
+        Subclass of `Rule`.
+
+    Returns
+    -------
+    type
+        The class itself.
     """
     _RULES[rule_class.name] = rule_class()
     return rule_class
@@ -33,10 +43,15 @@ def unregister(name: str) -> None:
 def find_rule(name: str) -> Rule:
     """Return the rule of this name.
 
+    Parameters
+    ----------
+    name : str
+        Name of the rule.
+
     Raises
     ------
     UserError
-        If there is none; the message lists the names.
+        If there is no such rule. The message lists the names.
     """
     if name not in _RULES:
         raise UserError(f"`rule={name}` is unknown: choose one of {', '.join(_RULES)}")
@@ -49,12 +64,12 @@ def rule_names() -> tuple[str, ...]:
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Return all rules, in the order of their names."""
+    """Return all rules, in the order of `rule_names`."""
     return tuple(_RULES.values())
 
 
 def sweeping_names() -> list[str]:
-    """Return the names of the rules that sweep: those that go with `cover` and with earlier runs."""
+    """Return the names of the rules that sweep: those that can be combined with `cover` and earlier runs."""
     return [each.name for each in all_rules() if each.sweeps]
 
 
@@ -64,7 +79,7 @@ def rule_for_column() -> Rule:
 
 
 def simplest_rule() -> Rule:
-    """Return the first rule that sweeps and needs nothing but the vectors: what a message can recommend."""
+    """Return the first rule that sweeps and needs only the vectors, for messages to recommend."""
     return next(each for each in all_rules() if each.sweeps and not (each.needs_prototypes or each.needs_column))
 
 

@@ -1,6 +1,6 @@
 """The rules as Markdown tables: README.md and docs/rules.md contain exactly what this module renders.
 
-python -m fairdedup.core.rules.rule_tables
+To print them: python -m fairdedup.core.rules.rule_tables
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _OWN = ("start", "calibrate", "target", "temperature", "reserve")
 
 
 def render_rules() -> str:
-    """Return a table of the rules: name, which member of a neighbourhood is kept, source."""
+    """Return the table of the rules: name, which member of a neighbourhood is kept, source."""
     lines = [
         (f"`{each.name}`" + (" (default)" if each.name == DEFAULT else ""), each.summary, each.source)
         for each in all_rules()
@@ -25,7 +25,7 @@ def render_rules() -> str:
 
 
 def render_options() -> str:
-    """Return a table of the options that only some rules read, and of the rules that read them."""
+    """Return the table of the options that only some rules read, with the rules that read them."""
     lines = [
         ("`--cover`", _names(partial(_reads, "cover")) + REFUSED),
         ("`--prefer`", _names(lambda rule: rule.needs_column) + ", which it implies" + REFUSED),

@@ -20,5 +20,5 @@ class SemDeDup(Rule):
     promises_without_cover = True
 
     def preference(self, cluster: ArrangedCluster, plan: Plan) -> Preference:
-        """Prefer the first in the visiting order."""
+        """Prefer the first row in visiting order."""
         return Preference.by_price(-cluster.places)

@@ -31,7 +31,7 @@ class SemDeDupChain(Rule):
         return count_chain(part, eps)
 
     def represent(self, cluster: ArrangedCluster, eps: int, plan: Plan) -> Representatives:
-        """Return the first row of each row's chain, and its most similar earlier row (itself where it is kept)."""
+        """Return the first row of each row's chain, and its most similar earlier row (itself if it is kept)."""
         from fairdedup.core.chain import represent_chain
 
         return represent_chain(cluster, eps)

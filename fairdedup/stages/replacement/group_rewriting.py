@@ -14,8 +14,9 @@ from fairdedup.core.similarity import Vectors, cosine_of_pairs, cosines, most_si
 from fairdedup.storage.id_lists import find_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import read_shard_metadata
-from fairdedup.storage.run_files import open_table_writer, read_array, read_table, seal, write_table
+from fairdedup.storage.run_files import open_table_writer, read_array, read_table, write_table
 from fairdedup.storage.schemas import conform
+from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.vectors import read_vectors_of_rows
 
