@@ -1,4 +1,4 @@
-"""Curation of a run by conditions, takedowns, protected rows and a preferred column leaves nothing of an earlier one."""
+"""Curation of a run: conditions, takedowns, protected rows, a preferred column. No earlier curation leaves traces."""
 
 from __future__ import annotations
 
