@@ -161,7 +161,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_in_one_line_with_its_value_place_and_mend(name: str) -> None:
+def test_a_mistake_is_one_line_with_its_value_place_and_a_remedy(name: str) -> None:
     changes, says = MISTAKES[name]
     with pytest.raises(UserError) as caught:
         decide(**changes)
@@ -194,7 +194,7 @@ TARGETS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_that_fits_no_prototypes_is_told_in_one_line(name: str) -> None:
+def test_a_target_that_fits_no_prototypes_is_an_error_of_one_line(name: str) -> None:
     target, says = TARGETS[name]
     with pytest.raises(UserError) as caught:
         decide(rule="balanced", prototypes=PEOPLE, target=target)

@@ -140,9 +140,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     assert len(result.kept) == 100
 
 
-def test_the_join_of_the_documentation_finds_who_stands_for_whom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_join_of_the_documentation_finds_representatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.repeat(np.random.default_rng(0).standard_normal((20, 8)), 2, axis=0)
     result = deduplicate(x, keep=0.5, rule="semdedup", ids=[f"picture-{k}" for k in range(40)])
     folder = tmp_path / "fairdedup-run" / "decisions"

@@ -110,7 +110,7 @@ def test_a_slow_rate_is_not_nothing(clock, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "embed: 1/4 shards, 0.013 shards/s, ETA 240 s"
 
 
-def test_rows_of_a_shard_that_is_not_done_are_told(clock, capsys):
+def test_rows_of_an_unfinished_shard_are_shown(clock, capsys):
     with StageProgress() as shown, shown.stage("embed", 2, "shards") as stage:
         clock.now += 8
         stage.report(64)
@@ -150,7 +150,7 @@ def test_what_is_not_a_terminal_gets_no_orders(capsys, monkeypatch):
     assert printed.err.endswith("a line with [red]brackets[/] and 123\n")
 
 
-def test_quiet_says_nothing(capsys, monkeypatch):
+def test_quiet_prints_nothing(capsys, monkeypatch):
     with StageProgress(quiet=True) as shown, shown.stage("embed", 10) as stage:
         stage.advance(5)
         shown.say("a line")
@@ -241,7 +241,7 @@ def assert_tame(text: str) -> None:
     assert "[bold]x[/bold]" in text, "somebody read orders in it"
 
 
-def test_what_is_said_is_tame(capsys):
+def test_messages_contain_no_control_characters(capsys):
     with StageProgress() as shown:
         shown.say(HOSTILE)
     printed = capsys.readouterr().err

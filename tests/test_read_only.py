@@ -146,7 +146,9 @@ def test_code_that_another_user_may_have_put_there_is_not_loaded(made, python, t
     *((name, "run EMBEDDINGS --eps 0.1 --rule semdedup --out RUN --restart") for name in ("", "report", "state")),
     ("report", "embed EMBEDDINGS --out RUN"), ("state", "cluster RUN"),
 ])  # fmt: skip
-def test_a_run_that_this_user_may_not_change_is_told_in_one_line_and_stays(name, words, again, embeddings, tmp_path):
+def test_a_run_that_this_user_may_not_change_is_an_error_of_one_line_and_stays(
+    name, words, again, embeddings, tmp_path
+):
     (again / "report").mkdir(exist_ok=True)
     (again / "report" / "audit.json").write_text("{}")
     before = files(again)

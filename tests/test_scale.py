@@ -115,7 +115,7 @@ def test_of_rows_with_the_same_hash_the_lower_is_chosen_wherever_shards_end(numb
     assert chosen == sorted(sorted(hashes, key=lambda row: (hashes[row], row))[:wanted])
 
 
-def test_training_holds_its_sample_and_little_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_keeps_its_sample_and_little_else_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards, rows, width, clusters = 100, 20_000, 8, 100
     run, records = RunDirectory(tmp_path), []
     for k in range(shards):

@@ -206,7 +206,7 @@ def test_a_limit_on_the_size_of_files_is_one_line_and_nothing_half_written_count
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_or_a_locked_one_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, embeddings, scheduler):
+def test_a_full_or_locked_disk_is_one_line_and_the_run_resumes_with_more_room(tmp_path, embeddings, scheduler):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk], capture_output=True).returncode:
@@ -262,7 +262,7 @@ def test_a_command_that_is_refused_leaves_no_folder_behind(tmp_path, embeddings)
 
 
 @pytest.mark.parametrize(("limit", "enough"), [("-Hn 100", False), ("-Sn 64", True)])
-def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_path, embeddings):
+def test_a_limit_on_open_files_is_raised_or_reported_in_one_line(limit, enough, tmp_path, embeddings):
     asked = f"run {embeddings} --keep 0.5 --rule semdedup --out run --workers 1 --quiet"
     ended = subprocess.run(
         ["bash", "-c", f"ulimit {limit.replace('-Hn', '-n')}; exec {sys.executable} -m fairdedup {asked}"],

@@ -240,7 +240,7 @@ def dying() -> Callable[..., Any]:
     return die_once
 
 
-def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
+def test_a_task_that_fails_for_good_names_its_shard_and_the_run_resumes(
     tmp_path, finished, embeddings, prototypes, scheduler
 ):
     class Failing(Workers):
@@ -303,7 +303,7 @@ def alive(group: int) -> list[str]:
 
 
 @pytest.mark.parametrize("whom", ["the terminal's group", "the command alone"])
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, prototypes, tmp_path):
+def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(whom, embeddings, finished, prototypes, tmp_path):
     asked = ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", "run",
              "--workers", 2)  # fmt: skip
     process = started(tmp_path, *asked)
@@ -327,7 +327,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, 
     assert product(tmp_path / "run") == product(finished)
 
 
-def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp_path, finished, prototypes):
+def test_a_lost_scheduler_is_one_line_and_another_one_resumes(processes, tmp_path, finished, prototypes):
     class Cut(Workers):
         def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
             if stage == "decide":

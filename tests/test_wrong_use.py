@@ -451,7 +451,7 @@ def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wron
     assert os.listdir(workplace / "empty") == []
 
 
-def test_a_run_directory_lies_where_its_place_can_be_stored(tmp_path, monkeypatch, finished):
+def test_a_run_directory_must_have_a_path_that_can_be_stored(tmp_path, monkeypatch, finished):
     here = tmp_path / "w\udcff"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -86,7 +86,7 @@ def test_faces_come_with_their_labels(official):
     assert found["7.jpg"].digest == hashlib.sha256((official / "val" / "7.jpg").read_bytes()).hexdigest()
 
 
-def test_a_skewed_draw_has_the_shares_that_it_says():
+def test_a_skewed_draw_has_the_documented_shares():
     rng = np.random.default_rng(0)
     lines = [{a: v[int(rng.integers(len(v)))] for a, v in ff.VALUES.items()} for _ in range(40_000)]
     labels = ff.make_label_table(lines)
@@ -170,7 +170,7 @@ def test_fairface_itself_is_read():
     assert set(some.labels) == set(ff.VALUES)
 
 
-def test_the_page_says_what_the_committed_results_say():
+def test_the_page_has_the_committed_results():
     from tables import PAGE, PLACE, fill_tables
 
     page = PAGE.read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ def test_every_command_shows_examples_of_itself(name):
     assert shown.err == ""
 
 
-def test_the_help_of_an_audit_says_what_its_seed_is_of():
+def test_the_help_of_an_audit_explains_its_seed():
     assert re.search(r"--seed INTEGER +Seed of the resampling\.  \[default: 0\]\n", done("audit", "--help").out)
 
 

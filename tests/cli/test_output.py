@@ -56,7 +56,7 @@ def labels(again, tmp_path):
     return tmp_path / "labels.csv"
 
 
-def test_quiet_leaves_only_what_a_command_was_asked_to_print(again, prototypes, scheduler, labels, tmp_path):
+def test_quiet_leaves_only_the_results_of_a_command(again, prototypes, scheduler, labels, tmp_path):
     (tmp_path / "gone.txt").write_text("k1\n")
     dask = ("--scheduler", scheduler, "--quiet")
     for words in (

@@ -27,7 +27,7 @@ def test_hostile_names_stay_tame(again, tmp_path):
     assert set(pq.read_table(again / "report" / "audit.parquet").column("group").to_pylist()) == set(names)
 
 
-def test_the_table_is_no_wider_than_110(again, labelled):
+def test_the_table_is_at_most_110_wide(again, labelled):
     shown = done("audit", again, "--labels", labelled[1], "--attributes", "tone,age")
     assert max(map(len, shown.out.splitlines()[:-2])) <= 110
 

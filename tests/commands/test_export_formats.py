@@ -199,7 +199,7 @@ def test_odd_tars_become_shards_of_the_same_files(packed, tmp_path, run_of, expo
         assert [found["__key__"] for found in read] == [keys.get(id_, id_) for id_ in ids(run, what == "kept")]
 
 
-def test_keys_of_two_shards_are_told_apart_by_the_shard(tmp_path, run_of, export):
+def test_keys_of_two_shards_differ_by_the_shard(tmp_path, run_of, export):
     for shard in ("a.v1", "b"):
         write_tar(tmp_path / "in" / f"{shard}.tar", {n: d for k in range(6) for n, d in sample(f"{k}", 10 * k).items()})
     run = run_of(tmp_path / "in", "--id", "shard/key")

@@ -62,7 +62,7 @@ def test_the_group_that_was_kept_least_closes_the_gate(again, rates):
     assert both.index("rejected 0.0125 is over") < both.index("; retention of 'dark'")
 
 
-def test_groups_that_are_all_too_small_are_told_and_pass(again, rates, tmp_path):
+def test_groups_that_are_all_too_small_are_reported_and_pass(again, rates, tmp_path):
     done("audit", again, "--labels", tmp_path / "labels.csv", "--min-count", 1000, "--quiet")
     shown = done("gate", again, "--min-retention", 1)
     assert shown.out == "retention by tone: no group is large enough, or no sample was kept\n"

@@ -194,7 +194,7 @@ def test_cover_and_semdedup_keep_their_promises(seed: int, how: tuple[str, bool]
 
 @settings(max_examples=15)
 @given(seed=seeds, how=st.sampled_from([(r, c) for r, c in PROTECTING if c or r == "semdedup"]))
-def test_cover_and_semdedup_keep_their_promises_beside_protected_rows(seed: int, how: tuple[str, bool]) -> None:
+def test_cover_and_semdedup_keep_their_guarantees_with_protected_rows(seed: int, how: tuple[str, bool]) -> None:
     case = protect(random_case(seed), seed)
     for amount in ({"eps": case.eps / 1e4}, {"keep": case.keep}, {"at_most": case.keep}):
         result = run(case, *how, **amount)

@@ -78,13 +78,13 @@ def test_measures_by_hand():
     assert found.distance == pytest.approx((0.1, 0.25))
 
 
-def test_the_skew_of_a_group_that_is_gone_is_minus_infinity_and_not_0():
+def test_the_skew_of_a_lost_group_is_minus_infinity_and_not_0():
     found = rp.compute_measures(np.array([5.0, 5.0]), np.array([5.0, 0.0]), np.ones(2, bool), np.full(2, 0.5))
     assert found.skew.tolist() == [math.log(2), -math.inf]
     assert found.ratio == 0.0
 
 
-def test_an_insufficient_group_is_compared_with_nobody():
+def test_an_insufficient_group_is_compared_with_no_other():
     found = rp.compute_measures(
         np.array([50.0, 50.0, 2.0]), np.array([40.0, 36.0, 0.0]), np.array([True, True, False]), np.full(3, 1 / 3)
     )
@@ -129,7 +129,7 @@ def test_the_two_parts_of_a_loss_add_up_to_the_whole(given_rows):
     )  # a cluster's choice takes from one, gives another
 
 
-def test_a_loss_between_clusters_and_a_loss_within_are_told_apart():
+def test_a_loss_between_clusters_differs_from_a_loss_within():
     # Cluster 0 holds 10 men and is kept whole; cluster 1 holds 10 women and is kept by half: blind in both.
     between, within = rp.decompose(np.array([[10.0, 0], [0, 10]]), np.array([[10.0, 0], [0, 5]]))
     assert between[:, 1].tolist() == [0, 2.5] and within.tolist() == [[0, 0], [0, 0]]

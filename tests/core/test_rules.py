@@ -60,7 +60,7 @@ def test_an_unknown_rule_is_refused_with_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_rule_says_of_itself_fits_together(name: str) -> None:
+def test_the_attributes_of_a_rule_are_consistent(name: str) -> None:
     rule = find_rule(name)
     assert ("cover" in rule.reads) == rule.sweeps
     assert ("prototypes" in rule.reads) == rule.needs_prototypes

@@ -183,7 +183,7 @@ def check_nights(seeds: range, rule: str, cover: bool) -> None:
 
 
 @pytest.mark.parametrize(("rule", "cover"), SWEEPING)
-def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
+def test_new_rows_are_decided_against_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
     check_nights(range(30), rule, cover)
 
 

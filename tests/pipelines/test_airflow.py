@@ -138,7 +138,7 @@ print("found", json.dumps([bag.import_errors, dags]))
 """
 
 
-def test_the_dags_have_no_import_errors_and_the_tasks_stand_in_order(deploy):
+def test_the_dags_have_no_import_errors_and_the_tasks_are_in_order(deploy):
     made = deploy()
     shown = made.call("python", "-c", IMPORTED, made.home / "dags")
     errors, dags = json.loads(shown.partition("\nfound ")[2].splitlines()[0])
@@ -259,7 +259,7 @@ def test_logs_show_the_commands_and_what_they_say(line):
 
 
 @soak
-def test_a_published_day_is_left_alone(line):
+def test_a_published_day_is_not_run_again(line):
     made, _ = line
     before = contents(made.published), contents(made.runs / DAYS[1])
     log = made.day(DAYS[1], keep=0.2)
@@ -296,7 +296,7 @@ def test_a_closed_gate_publishes_nothing_and_the_day_can_be_let_pass(line):
 
 
 @soak
-def test_a_day_of_another_kind_drifts_and_goes_on_from_the_refitted_line(line):
+def test_a_day_of_another_kind_drifts_and_continues_from_the_refitted_runs(line):
     made, _ = line
     members: dict[str, bytes] = {}
     for k in range(80):

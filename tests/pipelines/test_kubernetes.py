@@ -74,7 +74,7 @@ def test_the_manifest_fits_the_schema_of_the_operator(keys, schema, tmp_path, ca
         worker["image"] = "i"
 
 
-def test_the_pods_have_the_image_the_volume_and_the_sizes_that_were_asked_for():
+def test_the_pods_have_the_image_the_volume_and_the_sizes_of_the_configuration():
     made = on_kubernetes.manifest(config("kubernetes", image="r/fairdedup:1", **FULL), adapt=None)
     assert made["metadata"] == {"name": "night"} and made["spec"]["worker"]["replicas"] == 3
     pod, scheduler = made["spec"]["worker"]["spec"], made["spec"]["scheduler"]["spec"]

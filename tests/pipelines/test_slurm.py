@@ -45,13 +45,13 @@ def test_a_job_for_a_gpu_asks_for_it():
     assert "#SBATCH --gres=gpu:a100:1" in on_slurm.job_script(config("slurm", gres="gpu:a100:1")).splitlines()
 
 
-def test_without_slurm_a_start_says_so(tmp_path, capsys):
+def test_a_start_without_slurm_is_an_error(tmp_path, capsys):
     assert shutil.which("sbatch") is None
     assert call("slurm", "--config", slurm_config(tmp_path), "--", "run", "x", "--keep", "0.5") == 2
     assert "there is no `sbatch` here. Start this on a node that submits to Slurm." in capsys.readouterr().err
 
 
-def test_a_job_that_slurm_refuses_is_told_and_nothing_is_submitted(slurm, tmp_path, capsys):
+def test_a_job_that_slurm_refuses_is_an_error_and_nothing_is_submitted(slurm, tmp_path, capsys):
     file = slurm_config(tmp_path, partition="nosuch")
     assert call("slurm", "--config", file, "--", "run", "x", "--keep", "0.5") == 2
     assert capsys.readouterr().err == (

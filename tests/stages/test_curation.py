@@ -246,7 +246,7 @@ def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, column
         "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL", "#1 = 1",
     ],
 )  # fmt: skip
-def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
+def test_an_invalid_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refused:
         known = check_condition(text, ROWS.schema)
@@ -324,7 +324,7 @@ def test_a_condition_answers_alike_in_every_time_zone_and_locale():
     assert said == ["12 24 24\n"] * 2
 
 
-def test_what_is_no_condition_is_refused_before_the_columns_are_known():
+def test_an_invalid_condition_is_refused_before_the_columns_are_known():
     with pytest.raises(UserError, match="uses more than its own row"):
         parse_condition("EXISTS (SELECT * FROM nowhere)")
     parse_condition("unknown > 1")

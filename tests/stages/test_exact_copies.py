@@ -43,7 +43,7 @@ def asked(copied: Path, weights: Path, scheduler: str) -> tuple[object, ...]:
             "--max-rejected", 0.2, "--batch-size", 2, "--scheduler", scheduler)  # fmt: skip
 
 
-def test_the_saving_is_told(run):
+def test_the_saving_is_reported(run):
     # 10 and 50 occur twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
     told = re.search(r"^(\d+) exact copies; each is embedded once$", run[1], re.M)
     assert told and int(told[1]) == 7
@@ -86,7 +86,7 @@ def test_no_copies_no_line(weights, scheduler, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_who_lends_to_whom_is_what_loops_say(seed, tmp_path):
+def test_shared_vectors_are_those_that_loops_find(seed, tmp_path):
     rng = np.random.default_rng(seed)
     files = [rng.integers(-1, rng.integers(2, 12), rng.integers(0, 9)).tolist() for _ in range(rng.integers(1, 6))]
     run = RunDirectory(tmp_path)

@@ -111,7 +111,7 @@ def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     }
 
 
-def test_one_after_the_other_is_a_line_each_and_what_has_gone_is_gone_once(again, take_out):
+def test_each_replacement_is_a_line_and_each_lost_sample_counts_once(again, take_out):
     first = Decided(again).decisions
     kept = first["id"][first["kept"]].tolist()
     take_out(kept[:2])
@@ -169,9 +169,7 @@ def test_killed_at_any_moment_it_has_changed_nothing_or_the_next_command_finishe
     assert set(after) == set(whole)
 
 
-def test_who_has_gone_by_a_replacement_that_was_stopped_does_not_come_back(
-    again, scheduler, tmp_path, monkeypatch, prototypes
-):
+def test_samples_lost_in_a_stopped_replacement_do_not_come_back(again, scheduler, tmp_path, monkeypatch, prototypes):
     (tmp_path / "gone.txt").write_text("\n".join(Decided(again).decisions["id"][:50]))
     asked = ("--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
     shutil.copytree(again, tmp_path / "whole")
@@ -225,7 +223,7 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
     assert shown.code == 2 and "gone_1.parquet is damaged, and with it who has gone" in shown.err
 
 
-def test_refitting_wants_who_has_gone_named(again, take_out, scheduler, tmp_path):
+def test_a_refit_requires_the_lost_samples_to_be_named(again, take_out, scheduler, tmp_path):
     ids = Decided(again).decisions["id"][:7].tolist()
     take_out(ids)
     asked = ("refit", again, "--keep", 0.5, "--rule", "semdedup", "--clusters", 5, "--out", tmp_path / "refit",

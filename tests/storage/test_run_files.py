@@ -222,7 +222,7 @@ def test_a_damaged_record_vouches_for_nothing(tmp_path, change):
     assert read_shard_record(run, 0) is None
 
 
-def test_records_name_the_shard_that_is_missing_and_the_mend(tmp_path):
+def test_an_error_of_records_names_the_missing_shard_and_a_remedy(tmp_path):
     run = RunDirectory(tmp_path)
     with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
         load_embedded(run)

@@ -97,7 +97,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         assert {b + 1 for a, b in ranges if a == 0} == {HEAD, REMOTE_BLOCK}
 
 
-def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
+def test_prune_again_sweep_replace_audit_and_new_rows_against_a_run_in_a_store(
     store: Store, job: Job, tmp_path: Path
 ) -> None:
     source = write_shards(tmp_path / "new", 600, 2, seed=5, prefix="n")
@@ -132,7 +132,7 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
     assert contents(tmp_path / "got")[name] == contents(tmp_path / "run")[name]
 
 
-def test_a_killed_run_goes_on_and_embeds_nothing_again(store: Store, job: Job, plain: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_embeds_nothing_again(store: Store, job: Job, plain: Path, tmp_path: Path) -> None:
     asked = ("run", job.url, *PLAIN, "--out", f"{BUCKET}/killed")
     killed = threading.Event()
     process = started(tmp_path, *asked, "--scheduler", store.scheduler, "--quiet")
@@ -170,7 +170,7 @@ def test_dropped_connections_and_throttling_on_the_way_change_no_byte(
     same_product(store, f"{BUCKET}/shaken", plain, tmp_path / "got")
 
 
-def test_what_stays_forbidden_is_one_line_that_names_the_object_and_the_run_goes_on_later(
+def test_a_permanent_refusal_is_one_line_that_names_the_object_and_the_run_resumes_later(
     store: Store, job: Job, plain: Path, tmp_path: Path
 ) -> None:
     asked = ("prune", store.copy(job.remote, f"{BUCKET}/forbidden"), *PLAIN[:2], *PLAIN[-2:])
