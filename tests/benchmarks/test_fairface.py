@@ -62,7 +62,7 @@ def test_ages_that_a_spreadsheet_took_for_dates_are_repaired(written):
 
 @pytest.mark.parametrize("written", ["01-Feb", "", "20-30", "nan"])
 def test_any_other_unknown_label_is_refused(written):
-    with pytest.raises(UserError, match="is no label of FairFace"):
+    with pytest.raises(UserError, match="is not a label of FairFace"):
         ff.check_labels({"race": "White", "gender": "Male", "age": written}, "x")
 
 
