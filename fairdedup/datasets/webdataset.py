@@ -148,7 +148,7 @@ class TarShard:
                 position += 1
 
     def _read_tar(self) -> Iterator[Sample]:
-        """Yield every sample in the order of the tar. A damaged tar ends with a rejected sample that names the damage."""
+        """Yield every sample in the order of the tar. A damaged tar ends with a rejected sample that says so."""
         position = 0
         group: _KeyMembers | None = None
         damage: str | None = None
