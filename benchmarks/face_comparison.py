@@ -179,7 +179,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that all benchmarks on faces share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="*", help="folder of the official layout, or tar shards with labels")
-    parser.add_argument("--labels", type=Path, help="fairface_label_*.csv  [default: the one beside the folder]")
+    parser.add_argument("--labels", type=Path, help="fairface_label_*.csv  [default: the one next to the folder]")
     parser.add_argument("--encoder", help="MODEL:WEIGHTS as open_clip names them, local-dir:FOLDER or hf-hub:NAME")
     parser.add_argument("--embeddings", type=Path, help="folder of ready embeddings, in place of SOURCE")
     parser.add_argument("--save-embeddings", type=Path, help="folder to write the embeddings to, for --embeddings")

@@ -68,7 +68,9 @@ def check_labels(labels: dict[str, str], place: str) -> dict[str, str]:
         value = str(labels.get(attribute))
         value = SPREADSHEET.get(value, value) if attribute == "age" else value
         if value not in values:
-            raise UserError(f"{place}: {attribute} {value!r} is no label of FairFace: write one of {', '.join(values)}")
+            raise UserError(
+                f"{place}: {attribute} {value!r} is not a label of FairFace: write one of {', '.join(values)}"
+            )
         out[attribute] = value
     return out
 
@@ -100,7 +102,7 @@ def read_faces(source: str, labels: Path | None = None) -> Iterator[Face]:
     source : str
         The folder ``val`` or ``train`` of the official layout, or tar shards (braces and globs too).
     labels : Path, optional
-        Label file of a folder  [default: ``fairface_label_<folder>.csv`` beside it]. Faces without a line are left out.
+        Label file of a folder  [default: ``fairface_label_<folder>.csv`` next to it]. Faces without labels are skipped.
     """
     dataset = open_input(source)
     known: pd.DataFrame | None = None

@@ -2,7 +2,7 @@
 
     python benchmarks/fairface.py fairface/val --encoder fairdedup-small:face-encoder.safetensors --skew
 
-SOURCE is the official layout (`val/` with `fairface_label_val.csv` beside it) or tar shards with the labels as
+SOURCE is the official layout (`val/` with `fairface_label_val.csv` next to it) or tar shards with the labels as
 metadata. Figures are paired with those of `semdedup` on the same draw.
 """
 

@@ -66,7 +66,7 @@ PARAMS = {
 }
 DAILY = {
     "inbox": Param(f"{HOME}/inbox", "Where shards arrive, in one folder YYYY-MM-DD per day.", type="string"),
-    "marker": Param("_SUCCESS", "File in that folder which says that all shards are there.", type="string"),
+    "marker": Param("_SUCCESS", "File in that folder that marks its shards as complete.", type="string"),
     "at_most": Param(None, "Largest fraction that a later day keeps.", **FRACTION | {"type": ["null", "number"]}),
     "labels": Param(None, "File of labels in the day's folder, for the audit.", type=["null", "string"]),
 }

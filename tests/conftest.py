@@ -1,11 +1,11 @@
-"""What all tests share: reproducible Hypothesis runs, and a way to decide on one thread."""
+"""Shared by all tests: reproducible Hypothesis runs, and a fixture that makes `deduplicate` use one thread."""
 
 from __future__ import annotations
 
 import os
 
-# Before numpy and torch are loaded: two processes run the tests on what may be two cores, and the threads of their
-# libraries would spend half of the time waiting for each other. What rests on threads asks for them.
+# Set before numpy and torch are loaded: two processes run the tests, maybe on two cores, and the threads of their
+# libraries would wait for each other half of the time. Tests of threads set their own number.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
@@ -42,5 +42,5 @@ settings.load_profile("fairdedup")
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `deduplicate` work on one thread: hundreds of tiny problems spend their time starting threads."""
+    """Make `deduplicate` use one thread: with hundreds of tiny problems, starting threads takes most of the time."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)

@@ -1,4 +1,4 @@
-"""Every stage in this process, with an encoder that only averages colours."""
+"""Runs every stage in this process, with an encoder that only averages colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Colours:
 
 
 class Here:
-    """What runs tasks, in this process."""
+    """Runner of tasks in this process."""
 
     progress = StageProgress(quiet=True)
 

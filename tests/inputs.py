@@ -1,4 +1,4 @@
-"""Makers of hostile and odd inputs: each writes one into a folder and returns what to give as INPUT."""
+"""Functions that write hostile and odd inputs: each writes one into a folder and returns the value of INPUT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def plain(mode: str = "RGB", size: tuple[int, int] = (12, 9)) -> Image.Image:
-    """Return a small picture with a gradient in it, of a mode of Pillow's."""
+    """Return a small picture with a gradient, in one of Pillow's modes."""
     ramp = np.add.outer(np.arange(size[1]), np.arange(size[0])) * 7 % 256
     grey = Image.fromarray(ramp.astype(np.uint8))
     if mode in ("I;16", "F"):
@@ -65,7 +65,7 @@ def write(folder: Path, files: dict[str, bytes | str]) -> Path:
 
 
 def image(data: bytes, name: str = "odd.png") -> Maker:
-    """Make a folder of a good picture and an odd one."""
+    """Make a folder with a good picture and an odd one."""
     return lambda folder: write(folder, {"good.png": GOOD, name: data})
 
 
@@ -113,7 +113,7 @@ def parquet(
     columns: dict[str, Any], beside: dict[str, bytes | str] | None = None, change: Callable[[bytes], bytes] = bytes,
     **options: Any,
 ) -> Maker:  # fmt: skip
-    """Make one Parquet file, with other files beside it."""
+    """Make one Parquet file, with other files next to it."""
 
     def make(folder: Path) -> Path:
         write(folder, beside or {})
@@ -146,7 +146,7 @@ def vectors(n: int, d: int = 4, seed: int = 0) -> list[list[float]]:
 
 
 def broken_text(*values: bytes) -> pa.Array:
-    """Return a text column whose bytes are no UTF-8, as only a hostile or broken writer makes it."""
+    """Return a text column whose bytes are not UTF-8, which only a hostile or broken writer makes."""
     return pa.array(list(values), pa.binary()).view(pa.string())
 
 
@@ -187,7 +187,7 @@ STATUS = {
 def downloaded(
     keys: tuple[str, ...] = ("000", "002"), table: dict[str, Any] | bytes = STATUS, form: str = "tar"
 ) -> Maker:
-    """Make what img2dataset writes: tars, files or Parquet, with a table of every download."""
+    """Make the output of img2dataset: tars, files or Parquet, with a table of all downloads."""
 
     def make(folder: Path) -> Path:
         members: dict[str, bytes] = {}

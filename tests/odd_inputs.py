@@ -1,4 +1,4 @@
-"""The table of hostile and odd inputs, with what must come out of each."""
+"""The table of hostile and odd inputs, each with its expected result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from inputs import (
 
 @dataclass(frozen=True)
 class Case:
-    """An input and what must come out: valid rows and reasons of the rejected, or an error that says all of this."""
+    """An input and its expected result: valid rows and reasons for rejections, or the words of an error."""
 
     make: Maker
     valid: int = 0
@@ -65,7 +65,7 @@ DRIFT = (
 )  # fmt: skip
 
 TABLE: dict[str, Case] = {
-    # Images, each in a folder beside a good one
+    # Images, each in a folder with a good one
     "jpg": Case(image(encoded(plain(), "JPEG"), "odd.jpg"), 2),
     "png": Case(image(encoded(plain(), "PNG")), 2),
     "webp": Case(image(encoded(plain(), "WEBP"), "odd.webp"), 2),

@@ -1,8 +1,8 @@
 """Seeded problems for the tests of the core, and the comparison of a result with the slow twin (oracles/).
 
-A problem is a clustered data set with prototypes, an eps and a keep fraction. Random ones mix near duplicates at
-every distance, copies, integers, a common offset (as real CLIP has) and uneven lengths; most values of eps lie on the
-distance of a pair of the data or next to it. Nothing here looks inside the package.
+A problem is a clustered data set with prototypes, an eps and a keep fraction. Random problems mix near duplicates at
+every distance, copies, integers, a common offset (as in real CLIP vectors) and uneven lengths. Most values of eps are
+the distance of a pair in the data, or next to it. Nothing here uses the internals of the package.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ RULES_AND_COVER = [
 ]  # fmt: skip
 COMPARED = ("cluster", "neighbourhood", "kept", "representative", "similarity", "centroid_similarity", "readmitted")
 LARGEST_EPS = 20_001
-NUMBERS = [0, 1, 2, 3, 17, 1000, 2**31, 2**40, 2**62, 2**63 - 1]  # of clusters: labels need not follow each other
+NUMBERS = [0, 1, 2, 3, 17, 1000, 2**31, 2**40, 2**62, 2**63 - 1]  # numbers of clusters: labels need not be consecutive
 
 
 @dataclass(frozen=True)
 class Case:
-    """A data set with given labels, and what is asked of it.
+    """A data set with given labels, and the options of its decisions.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Case:
     options : dict
         Those of `fairdedup` (start, calibrate) and of `balanced` (target, temperature, reserve).
     values : ndarray of shape (n,), optional
-        What `prefer` goes by; without it, small numbers with many ties.
+        Values for `prefer`; by default small numbers with many ties.
     protected : ndarray of shape (n,), bool, optional
     """
 
@@ -69,7 +69,7 @@ class Case:
 
 
 def random_vectors(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    """Return n vectors around a few bases, near and far, with copies, in one of several manners."""
+    """Return n vectors around a few bases, near and far, with copies, of one of several kinds."""
     bases = rng.normal(size=(int(rng.integers(1, n + 1)), d))
     x = bases[rng.integers(len(bases), size=n)] + rng.normal(size=(n, d)) * 10 ** rng.uniform(-4, 0.3)
     manner = rng.integers(6)
@@ -87,7 +87,7 @@ def random_vectors(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
 
 
 def random_prototypes(rng: np.random.Generator, x: NDArray[Any]) -> dict[str, dict[str, Any]]:
-    """Return one to three attributes whose concepts lie among the data, some with absent prototypes."""
+    """Return one to three attributes with concepts near the data, some with absent prototypes."""
     directions = oracles.unit16(x).astype(np.float64)
     found: dict[str, dict[str, Any]] = {}
     for a in range(int(rng.integers(1, 4))):
@@ -122,7 +122,7 @@ def random_options(rng: np.random.Generator, prototypes: dict[str, dict[str, Any
 
 
 def random_values(rng: np.random.Generator, n: int) -> NDArray[Any]:
-    """Return numbers to prefer by: floats, some of them missing or endless, integers with ties or at the ends."""
+    """Return values for `prefer`: floats, some missing or infinite, or integers, with ties or extreme."""
     floats = np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n) * 10.0 ** rng.integers(-300, 300, size=n))
     odd = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1.0], size=n)
     ends = rng.choice(np.array([-(2**63) + 1, -1, 0, 2**53, 2**53 + 1, 2**63 - 1]), size=n)
@@ -130,7 +130,7 @@ def random_values(rng: np.random.Generator, n: int) -> NDArray[Any]:
 
 
 def protect(case: Case, seed: int) -> Case:
-    """Return the case with some rows protected: a few, many, a whole cluster or all, and a fraction that fits."""
+    """Return the case with protected rows (few, many, a whole cluster or all), and a keep fraction that allows them."""
     rng = np.random.default_rng([seed, 77])
     n = len(case.x)
     protected = rng.random(n) < rng.choice([1.5 / n, 0.1, 0.5, 1.0], p=[0.35, 0.4, 0.2, 0.05])
@@ -142,7 +142,7 @@ def protect(case: Case, seed: int) -> Case:
 
 
 def eps_of_pair(x: NDArray[Any]) -> int:
-    """Return the least eps at which the two vectors of x are duplicates, in ten-thousandths."""
+    """Return the smallest eps, in ten-thousandths, at which the two vectors of x are duplicates."""
     unit = oracles.unit16(x)
     cosine = oracles.cosine_matrix(unit[:1], unit[1:])[0, 0]
     return next(
@@ -151,7 +151,7 @@ def eps_of_pair(x: NDArray[Any]) -> int:
 
 
 def random_eps(rng: np.random.Generator, x: NDArray[Any]) -> int:
-    """Return an eps at, just under or just above the distance of a pair, or anywhere, or at an end."""
+    """Return an eps: the distance of a pair or just under or above it, or a random or an extreme value."""
     draw = rng.random()
     if draw < 0.05:
         return int(rng.choice([0, 1, 10_000, 10_001, 19_999, 20_000, LARGEST_EPS]))
@@ -175,7 +175,7 @@ def random_case(seed: int) -> Case:
 
 
 def run(case: Case, rule: str, cover: bool = False, **changes: Any) -> Result:
-    """Decide a case; `changes` replace what is passed to `deduplicate`, one of keep, at_most and eps among them."""
+    """Decide a case; `changes` override the arguments of `deduplicate`, and include keep, at_most or eps."""
     arguments = {
         "rule": rule, "cover": cover, "clusters": case.labels, "prototypes": case.prototypes, **case.options,
         "prefer": case.quality if rule == "prefer" else None, "always_keep": case.protected,
@@ -184,7 +184,7 @@ def run(case: Case, rule: str, cover: bool = False, **changes: Any) -> Result:
 
 
 def twin(case: Case, rule: str, cover: bool = False, result: Result | None = None) -> oracles.Problem:
-    """Return the slow twin's problem; `random-neighbour` replays the choices of the result."""
+    """Return the slow twin's problem; for `random-neighbour` it replays the choices in the result."""
     options = case.options if rule in ("fairdedup", "balanced") else {}
     chosen = None if result is None or rule != "random-neighbour" else result.decisions["representative"]
     return oracles.Problem(
@@ -201,12 +201,12 @@ def units(eps: float | None) -> int:
 
 
 def columns(result: Result) -> oracles.Decision:
-    """Return the decisions of a result as the oracle writes them."""
+    """Return the decisions of a result in the form of the oracle's."""
     return {name: result.decisions[name].to_numpy() for name in COMPARED}
 
 
 def assert_same(found: oracles.Decision, expected: oracles.Decision) -> None:
-    """Compare every column that both have, floats to the last bit."""
+    """Compare all columns that both have, floats to the last bit."""
     for name in COMPARED:
         if name in expected:
             wrong = np.flatnonzero(found[name] != expected[name])
@@ -216,9 +216,9 @@ def assert_same(found: oracles.Decision, expected: oracles.Decision) -> None:
 
 
 def assert_promises(result: Result, case: Case, e: int, *, chain: bool = False) -> None:
-    """Compare the recorded guarantees with the oracle's count of what breaks them, readmitted rows aside.
+    """Compare the recorded guarantees with the oracle's count of violations, apart from readmitted rows.
 
-    A chain's representative may be readmitted; the record may then say less than is true, never more.
+    A chain's representative may be readmitted; the record may then guarantee less than is true, but never more.
     """
     pairs, orphans = oracles.guarantees(oracles.unit16(case.x), columns(result), e, case.protected)
     distinct, represented = result.guarantees.values()
@@ -231,7 +231,7 @@ def assert_promises(result: Result, case: Case, e: int, *, chain: bool = False) 
 
 
 def check_eps(case: Case, rule: str, cover: bool = False, eps: int | None = None) -> Result:
-    """Decide a case at an eps (its own by default) and compare all of it with the twin."""
+    """Decide a case at an eps (its own by default) and compare the whole decision with the twin's."""
     e = case.eps if eps is None else eps
     result = run(case, rule, cover, eps=e / 10_000)
     assert units(result.eps) == e
@@ -243,7 +243,7 @@ def check_eps(case: Case, rule: str, cover: bool = False, eps: int | None = None
 def check_keep(
     case: Case, rule: str, cover: bool = False, keep: float | None = None, *, at_most: bool = False
 ) -> Result:
-    """Decide a case at a fraction (its own by default): the count, the bracket, the twin's decision at that eps."""
+    """Decide a case at a fraction (its own by default), and check the count, the bracket, and the twin's decision."""
     fraction = case.keep if keep is None else keep
     result = run(case, rule, cover, **{"at_most" if at_most else "keep": fraction})
     e = units(result.eps)
@@ -259,7 +259,7 @@ def check_keep(
 
 @contextmanager
 def naming(what: object) -> Iterator[None]:
-    """Name the case in whatever goes wrong inside."""
+    """Add the name of the case to any error inside the block."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Helpers for the tests of single formats: small files, and what a reader returns or says of them."""
+"""Helpers for the tests of single formats: small files, and what a reader returns or reports for them."""
 
 from __future__ import annotations
 

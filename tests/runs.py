@@ -1,6 +1,6 @@
-"""What the tests of the pipeline share: little data sets, a Dask cluster of real processes, finished runs.
+"""Shared by the tests of the pipeline: small data sets, a Dask cluster of real processes, finished runs.
 
-The cluster runs in a folder of its own, so that whatever rests on the current folder of a worker shows.
+The cluster runs in a separate folder, so that any dependence on the current folder of a worker makes a test fail.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNUSABLE = {7: "nan", 101: "zero", 233: "inf"}  # rows of the embeddings that ca
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left: its exit code and what it printed."""
+    """The exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -61,7 +61,7 @@ def done(*arguments: object) -> Finished:
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Return the bytes and the time of change of every file under a folder."""
+    """Return the bytes and the modification time of every file under a folder."""
     return {
         str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns)
         for p in sorted(folder.rglob("*"))
@@ -75,12 +75,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def product(run: Path) -> dict[str, dict[str, bytes]]:
-    """Return the bytes of what a run is made for."""
+    """Return the bytes of the results of a run."""
     return {folder: contents(run / folder) for folder in PRODUCT}
 
 
 def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start a command in a folder as a process group of its own, with Dask workers of its own."""
+    """Start a command in a folder, as a new process group with its own Dask workers."""
     return subprocess.Popen(
         [sys.executable, "-m", "fairdedup", *map(str, arguments)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -100,7 +100,7 @@ def manifest(run: Path) -> dict[str, Any]:
 
 
 def picture(seed: int, side: int = 24) -> bytes:
-    """Return a PNG of two colours and some noise; pictures of the same tens are near duplicates."""
+    """Return a PNG of two colours and some noise; seeds with equal tens (seed // 10) give near duplicates."""
     shape, noise = np.random.default_rng(seed // 10), np.random.default_rng(seed)
     pixels = np.empty((side, side, 3))
     pixels[:] = shape.integers(0, 256, 3)
@@ -133,7 +133,7 @@ def sample(key: str, seed: int, **columns: Any) -> dict[str, bytes]:
 
 
 def raw_vectors(n: int = 240, seed: int = 0) -> NDArray[np.float32]:
-    """Return vectors around a few bases, at all distances; copies among them, and no row that cannot be used."""
+    """Return vectors around a few bases, at all distances, with copies and without unusable rows."""
     rng = np.random.default_rng(seed)
     bases = rng.normal(size=(n // 6, DIMENSION)) + 1.5 * rng.normal(size=DIMENSION)
     x = bases[rng.integers(len(bases), size=n)] + rng.normal(size=(n, DIMENSION)) * 10 ** rng.uniform(-2, 0, (n, 1))
@@ -165,7 +165,7 @@ def write_embeddings(folder: Path) -> NDArray[np.float32]:
 
 
 def prototype_vectors(seed: int = 1) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return two attributes of prototypes among the vectors, one with captions of absence."""
+    """Return prototypes of two attributes near the vectors, one with absent prototypes."""
     rng = np.random.default_rng(seed)
     centre = raw_vectors().astype(np.float64)
     centre = (centre / np.linalg.norm(centre, axis=1, keepdims=True)).mean(axis=0)
@@ -188,7 +188,7 @@ def write_prototypes(file: Path) -> Path:
 
 @dataclass(frozen=True)
 class Decided:
-    """A finished run, with what the slow twin needs of it."""
+    """A finished run, with the values that the slow twin needs."""
 
     run: Path
 
@@ -201,7 +201,7 @@ class Decided:
 
     @property
     def unit(self) -> NDArray[np.float16]:
-        """RUN/embeddings: the valid rows, in order."""
+        """Valid rows of RUN/embeddings, in order."""
         numbers = range(len(list((self.run / "embeddings" / "img_emb").glob("*.npy"))))
         return np.concatenate([np.load(self.run / "embeddings" / "img_emb" / f"img_emb_{k}.npy") for k in numbers])
 
@@ -210,7 +210,7 @@ class Decided:
         return oracles.unit16(np.load(self.run / "clusters" / "centroids.npy"))
 
     def problem(self, rule: str, cover: bool = False, **options: Any) -> oracles.Problem:
-        """Return the slow twin's problem: the run's vectors and clusters, nothing else of it."""
+        """Return the slow twin's problem, made only from the run's vectors and clusters."""
         labels = oracles.assign(self.unit, self.centroids)
         if rule == "random-neighbour":
             rows = self.decisions["row"].to_numpy()
@@ -222,7 +222,7 @@ class Decided:
 
 @contextlib.contextmanager
 def cluster(folder: Path, **environment: str) -> Iterator[str]:
-    """Give the address of a Dask scheduler with two workers: processes of their own, in a folder of their own."""
+    """Yield the address of a Dask scheduler with two workers, as separate processes in a separate folder."""
     address = folder / "scheduler.json"
     asked = [["scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]] + 2 * [
         [
@@ -254,7 +254,7 @@ def cluster(folder: Path, **environment: str) -> Iterator[str]:
             time.sleep(0.1)
         yield json.loads(address.read_text())["address"]
     finally:
-        for process in processes:  # a worker that is asked to end waits for its scheduler
+        for process in processes:  # killed, since after SIGTERM a worker waits for its scheduler
             process.kill()
             process.wait()
 
@@ -298,7 +298,7 @@ def again(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prune(again: Path, scheduler: str, prototypes: Path) -> Callable[..., Decided]:
-    """Decide the copy anew with these flags, and return it."""
+    """Prune the copy again with some flags, and return it."""
 
     def decide(*flags: object) -> Decided:
         done("prune", again, *flags, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
@@ -310,7 +310,7 @@ def prune(again: Path, scheduler: str, prototypes: Path) -> Callable[..., Decide
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
-    """Return a file of random weights of the built-in model, made on a worker: this process imports no torch."""
+    """Return a file of random weights for the built-in model, made on a worker: this process must not import torch."""
     from distributed import Client
 
     file = tmp_path_factory.mktemp("weights") / "small.safetensors"
@@ -328,7 +328,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
         torch.manual_seed(0)
         model, _, transform = open_clip.create_model_and_transforms(BUILTIN_MODEL)
         with torch.inference_mode():
-            # Untrained, every picture gets nearly the same vector; what they share is taken out.
+            # An untrained model gives all pictures nearly the same vector, so their common part is subtracted.
             batch = torch.stack([transform(decode(data)) for data in pixels])
             model.eval().visual.attnpool.c_proj.bias -= model.encode_image(batch).mean(dim=0)
         save_file(model.state_dict(), file)

@@ -33,7 +33,7 @@ sys.stdin.read()
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of a server."""
+    """A request to a server."""
 
     method: str
     path: str
@@ -42,13 +42,13 @@ class Request:
 
     @property
     def lists(self) -> bool:
-        """Whether it is a listing."""
+        """Whether the request is a listing."""
         query = urlsplit(self.path).query
         return self.method == "GET" and ("list-type" in parse_qs(query) or "prefix" in parse_qs(query))
 
     @property
     def key(self) -> str:
-        """Bucket and key of the object."""
+        """Bucket and key of the requested object."""
         return unquote(urlsplit(self.path).path).lstrip("/")
 
 
@@ -57,17 +57,17 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that leave are part of the tests."""
+        """Print nothing: clients that disconnect are part of the tests."""
 
 
 class Served:
-    """A server in threads of this process.
+    """A server that runs in threads of this process.
 
     Attributes
     ----------
     requests : list of Request
     fault : callable
-        What is to go wrong with a request, if anything.
+        Returns what must go wrong with a request, if anything.
     """
 
     def __init__(self, handler: type[http.server.BaseHTTPRequestHandler], **more: Any) -> None:
@@ -88,7 +88,7 @@ class Served:
 
     @contextlib.contextmanager
     def failing(self, fault: Callable[[Request], Fault]) -> Iterator[None]:
-        """Let requests fail while the block runs."""
+        """Make requests fail while the block runs."""
         self.fault = fault
         try:
             yield
@@ -97,7 +97,7 @@ class Served:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[Request]]:
-        """Give the requests that are made while the block runs."""
+        """Yield the list of requests that are made while the block runs."""
         found: list[Request] = []
         before = len(self.requests)
         yield found
@@ -158,7 +158,7 @@ class _Proxy(_Handler):
 
 
 class _Files(_Handler):
-    """A folder, with ranges or without, and with pages that list what is in it."""
+    """A server of the files in a folder, with or without ranges, and with pages that list the folder."""
 
     folder: Path
     ranges: bool
@@ -183,7 +183,7 @@ class _Files(_Handler):
 
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[Served]:
-    """Give a proxy before moto's server."""
+    """Yield a proxy in front of moto's server."""
     with open(folder / "moto.log", "wb") as log, subprocess.Popen(
         [sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
     ) as moto:  # fmt: skip
@@ -206,7 +206,7 @@ def files_over_http(folder: Path, ranges: bool = True) -> Served:
 
 
 def once_each(*kinds: Fault, of: Callable[[Request], bool] = lambda request: True) -> Callable[[Request], Fault]:
-    """Return a fault that the first request of each object and method has, by turns; the next one of it succeeds."""
+    """Return a fault for the first request of each object and method, of alternating kinds; the second one succeeds."""
     seen: set[tuple[str, str]] = set()
     lock = threading.Lock()
 

@@ -28,7 +28,7 @@ def units(run: Path) -> int:
 
 
 def assert_same(decided: Decided, expected: oracles.Decision) -> None:
-    """Compare every column of decisions/ with the twin's, whose rows are places among the valid ones."""
+    """Compare every column of decisions/ with the twin's, whose rows are positions among the valid rows."""
     found = decided.decisions
     rows = found["row"].to_numpy()
     for name, values in expected.items():

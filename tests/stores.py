@@ -1,4 +1,4 @@
-"""Helpers for the tests of object stores: a bucket behind a proxy that fails on purpose, and inputs to put into it."""
+"""Helpers for the tests of object stores: a bucket behind a proxy that fails on purpose, and inputs for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS, SHARDS = 1500, 3
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket, the proxy before it, and Dask workers that know both."""
+    """A bucket, the proxy in front of it, and Dask workers that use both."""
 
     proxy: Served
     scheduler: str
@@ -42,7 +42,7 @@ class Store:
         return f"{BUCKET}/{name}"
 
     def get(self, url: str, folder: Path) -> Path:
-        """Copy what is below a URL into a local folder, and return it."""
+        """Copy everything below a URL into a local folder, and return the folder."""
         place = as_path(url)
         assert isinstance(place, RemotePath)
         for name in place.fs.find(url):
@@ -52,7 +52,7 @@ class Store:
         return folder
 
     def copy(self, url: str, other: str) -> str:
-        """Copy what is below a URL to another, and return that."""
+        """Copy everything below a URL to another URL, and return that one."""
         place, target = as_path(url), as_path(other)
         assert isinstance(place, RemotePath)
         for name in place.fs.find(url):
@@ -86,7 +86,7 @@ PLAIN = (*CLUSTERED, "--rule", "semdedup")
 
 @dataclass(frozen=True)
 class Job:
-    """The same job done on the disk and in the store."""
+    """The same job, done on the local disk and in the store."""
 
     source: Path
     local: Path
@@ -107,7 +107,7 @@ def lists(requests: list[Request]) -> int:
 
 
 def everything(dataset: Dataset) -> list[Any]:
-    """Return what a data set holds: its samples, or its vectors and tables."""
+    """Return the content of a data set: its samples, or its vectors and tables."""
     if dataset.kind == "images":
         return [sample for shard in dataset.shards for sample in shard.read()]  # type: ignore[union-attr]
     return [

@@ -1,4 +1,4 @@
-"""deduplicate(): what it takes and what it gives back. Its refusals are in test_api_mistakes.py."""
+"""deduplicate() accepts many types, and its result is complete. test_api_mistakes.py has the errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_vectors_give_the_same_result_however_they_are_held(name: str) -> None:
+def test_the_same_vectors_give_the_same_result_in_every_type(name: str) -> None:
     held = SAME[name](X)
     assert np.array_equal(as_matrix(held), X)
     for options in ({}, {"rule": "balanced", "prototypes": PEOPLE, "keep": 0.4, "eps": None, "cover": True}):
@@ -79,7 +79,7 @@ def test_whole_numbers_and_narrow_floats_are_vectors_too() -> None:
         assert decide(torch.tensor(whole).to(dtype)).decisions.equals(expected)
 
 
-def test_what_is_given_stays_as_it_was() -> None:
+def test_arguments_are_not_changed() -> None:
     x, labels, ids = X.astype(np.float64), LABELS.copy(), [f"id {i}" for i in range(90)]
     people = {"gender": {name: vector.copy() for name, vector in PEOPLE["gender"].items()}}
     decide(x, clusters=labels, ids=ids, rule="fairdedup", prototypes=people)
@@ -92,7 +92,7 @@ def test_what_is_given_stays_as_it_was() -> None:
 # The result.
 
 
-def test_the_result_says_everything_of_every_row() -> None:
+def test_the_result_has_every_column_for_every_row() -> None:
     result = decide(keep=0.5, eps=None)
     table = result.decisions
     assert tuple(table.columns) == DECISION_COLUMNS == (
@@ -266,7 +266,7 @@ def test_automatic_clusters_are_one_for_about_a_thousand_rows() -> None:
     assert found == [1, 1, 1, 1, 50, 1000, 3162, 31_622]
 
 
-def test_a_seed_says_which_result() -> None:
+def test_a_seed_determines_the_result() -> None:
     first, again, other = (decide(clusters=5, rule="random-neighbour", seed=s) for s in (1, 1, 2))
     assert first.decisions.equals(again.decisions)
     assert not first.decisions.equals(other.decisions)

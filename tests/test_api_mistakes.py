@@ -1,6 +1,6 @@
-"""What `deduplicate` says to every mistake: one line that names the value, the place and a remedy.
+"""Every mistake in a call of `deduplicate` gives one line that names the value, the place and a remedy.
 
-A parameter is written in backquotes, as `keep=0.5`; the command line prints it as a flag.
+Parameters are in backquotes, such as `keep=0.5`; the command line prints them as flags.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_in_one_line_with_its_value_place_and_mend(name: str) -> None:
+def test_a_mistake_is_one_line_with_its_value_place_and_a_remedy(name: str) -> None:
     changes, says = MISTAKES[name]
     with pytest.raises(UserError) as caught:
         decide(**changes)
@@ -194,7 +194,7 @@ TARGETS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_that_fits_no_prototypes_is_told_in_one_line(name: str) -> None:
+def test_a_target_that_fits_no_prototypes_is_an_error_of_one_line(name: str) -> None:
     target, says = TARGETS[name]
     with pytest.raises(UserError) as caught:
         decide(rule="balanced", prototypes=PEOPLE, target=target)

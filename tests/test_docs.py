@@ -1,6 +1,6 @@
-"""What README and docs promise exists: commands, options, columns, links; and the examples run.
+"""Everything that README and docs mention exists: commands, options, columns, links. The examples run.
 
-No registry host and no path of a machine may stand in a tracked file.
+No tracked file may contain a registry host or a path of a machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def block(text: str, language: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """Return what stands under a heading, up to the next of its level or above."""
+    """Return the text under a heading, up to the next heading of its level or above."""
     level = heading.partition(" ")[0]
     rest = text.split(f"\n{heading}\n", 1)[1]
     return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
@@ -60,7 +60,7 @@ def first_cells(table: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of a page's headings, as code hosts make them."""
+    """Return the anchors that code hosts make for a page's headings."""
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -141,9 +141,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     assert len(result.kept) == 100
 
 
-def test_the_join_of_the_documentation_finds_who_stands_for_whom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_join_of_the_documentation_finds_representatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.repeat(np.random.default_rng(0).standard_normal((20, 8)), 2, axis=0)
     result = deduplicate(x, keep=0.5, rule="semdedup", ids=[f"picture-{k}" for k in range(40)])
     folder = tmp_path / "fairdedup-run" / "decisions"

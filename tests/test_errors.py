@@ -1,4 +1,4 @@
-"""Messages: parameters of Python become flags, and any text becomes one visible line."""
+"""In messages, parameters of Python become flags, and any text becomes one line without control characters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = {"keep", "at_most", "cover", "target", "rule", "always_keep"}
             "--keep 0.5 of 10 rows is 5: give at least --keep 0.6",
         ),
         ("`rule=semdedup-chain` and `always_keep`", "--rule semdedup-chain and --always-keep"),
-        # Text in backquotes that is no option stays as it is.
+        # Text in backquotes that is not an option stays unchanged.
         ("`ids` must be unique", "`ids` must be unique"),
         ("write lines such as `keep: 0.5`", "write lines such as `keep: 0.5`"),
         ("run `fairdedup prune RUN --keep 0.5`", "run `fairdedup prune RUN --keep 0.5`"),

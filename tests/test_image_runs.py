@@ -130,7 +130,7 @@ def test_weights_of_another_content_are_another_encoder(tmp_path, weights, sched
 # IDs and rejected rows
 
 
-def test_an_id_that_stands_twice_is_named_with_its_places_and_the_mend(tmp_path, weights, scheduler):
+def test_a_duplicate_id_is_named_with_its_places_and_a_remedy(tmp_path, weights, scheduler):
     name = "same\x1b[31m"
     for shard in "ab":
         write_tar(tmp_path / f"{shard}.tar", sample(name, ord(shard)) | sample(f"own-{shard}", ord(shard) + 20))

@@ -1,4 +1,4 @@
-"""Imports point down only, as the design says, and nothing heavy loads before it is needed."""
+"""Imports point down only, as docs/design.md requires, and heavy libraries load only when they are needed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import fairdedup
 PACKAGE = Path(fairdedup.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Folders and modules directly in the package, from the bottom to the top. Each may import what its line names, and
-# itself; only the modules above `commands` know it.
+# Folders and modules directly in the package, from the bottom to the top. Each may import itself and what its line
+# names. Only `cli` may import `commands`.
 STAGES_USE = {"core", "encoders", "datasets", "storage", "prototype_files", "tasks", "errors"}
 PREPARATION_USES = STAGES_USE | {"config", "incremental", "progress", "sample", "stages", "workers"}
 MAY_IMPORT = {
@@ -98,9 +98,9 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+def test_a_module_imports_only_what_is_below_it(path: Path) -> None:
     here, used = of(path), {room(module) for module in ours(path)}
-    assert here in MAY_IMPORT, f"{here} is new: say in MAY_IMPORT what it may use"
+    assert here in MAY_IMPORT, f"{here} is new: list in MAY_IMPORT what it may import"
     allowed = MAY_IMPORT[here]
     assert used <= allowed | {here}, f"{name(path)} imports {sorted(used - allowed - {here})}"
 
@@ -160,7 +160,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def loaded_after(code: str) -> set[str]:
-    """Return which heavy libraries a fresh process has loaded after running this code."""
+    """Return the heavy libraries that a new process has loaded after running some code."""
     tail = f"\nimport sys\nprint(*[m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
     return set(done.stderr.split())

@@ -153,7 +153,7 @@ def test_a_chain_removes_what_is_near_a_removed_row() -> None:
     assert oracles.chain(PATH, [0, 1, 2, 3], 1500) == [None, 0, 1, 2]
     assert oracles.chain(PATH, [1, 2, 0, 3], 1500) == [1, None, 1, 2]
     assert oracles.chain(PATH, [0, 1, 2, 3], 0) == [None] * 4
-    # 0 is as near to 2, visited first, as to 1: the lowest row stands for it
+    # 0 is as near to 2, visited first, as to 1: the lowest row represents it
     assert oracles.chain(STAR, [2, 1, 0], 1500) == [1, None, None]
 
 
@@ -228,7 +228,7 @@ def test_the_price_rises_with_what_the_data_lack() -> None:
     assert sharp(rows, prototypes=twice).price == [-1154701, -1154701, 3464102, -1154701]
     assert sharp(rows, target="data").price == [0, 0, 0, 0]
     assert sharp(rows, target={"a": {"one": 0.75, "two": 0.25}}).price == [0, 0, 0, 0]
-    # three fifths of the data: 3/5 is no float64, and yet there is nothing to mend
+    # three fifths of the data: 3/5 is not a float64, and yet the price is exactly 0
     assert sharp([E1, E2, E1, E2, E1], target={"a": {"one": 0.6, "two": 0.4}}).price == [0, 0, 0, 0, 0]
     assert sharp(rows, target={"a": {"one": 1, "two": 0}}).price == [577350, 577350, -1732051, 577350]
 
@@ -236,9 +236,9 @@ def test_the_price_rises_with_what_the_data_lack() -> None:
 def test_absent_prototypes_weigh_in_the_softmax_and_are_then_dropped() -> None:
     prototypes = {"a": {"one": E1, "absent": E2, "two": HALF}}
     problem = sharp([E1, E2, HALF], prototypes=prototypes)
-    assert problem.q["a"].tolist() == [[1000000000, 0], [0, 0], [0, 1000000000]]  # row 1 is nobody's
-    assert sharp([E2], prototypes=prototypes).price == [0]  # nobody's data: no shares, no price
-    # shares (2/3, 1/3, 0), uniform 1/3: u is -1/3, -1/3, 0 and, for nobody, 0; mean and deviation 1/6
+    assert problem.q["a"].tolist() == [[1000000000, 0], [0, 0], [0, 1000000000]]  # row 1 belongs to no concept
+    assert sharp([E2], prototypes=prototypes).price == [0]  # no row has a membership: no shares, no price
+    # shares (2/3, 1/3, 0), uniform 1/3: u is -1/3, -1/3, 0 and, without memberships, 0; mean and deviation 1/6
     three = {"a": {"one": E1, "two": E2, "three": E3, "absent": E4}}
     assert sharp([E1, E1, E2, E4], prototypes=three).price == [-1000000, -1000000, 1000000, 1000000]
     # similarities (1, 0.5, 0), (0, 0.5, 1), (0.5, 1, 0.5): gaps 0.5, 0.5, 1/3; 0.5 / 3 = 0.16667
@@ -379,7 +379,7 @@ def test_an_attribute_with_no_spread_has_no_say_in_the_seats() -> None:
 
 
 def test_a_decision_from_raw_vectors() -> None:
-    # centroid E1: visiting order -E1 (row 3), HALF (row 2), then the two E1; at 5001 HALF stands for both
+    # centroid E1: visiting order -E1 (row 3), HALF (row 2), then the two E1; at 5001 HALF represents both
     x = [5 * E1, 7 * E1, HALF, -E1]
     decision = oracles.decide(x, [0, 0, 0, 0], "semdedup", e=5001, centroids=[2 * E1])
     assert {name: column.tolist() for name, column in decision.items()} == {

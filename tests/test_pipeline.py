@@ -1,4 +1,4 @@
-"""The pipeline over files: what the slow twin says of a run, and what survives to kept/."""
+"""A run over files decides as the slow twin does, and kept/ has all metadata of the input."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_embeddings_are_the_unit_vectors_of_the_input(finished):
 
 
 @pytest.mark.parametrize("rule", ["fairdedup", "balanced", "semdedup"])
-def test_a_run_is_what_deduplicate_says_in_memory(prune, embeddings, rule):
+def test_a_run_decides_as_deduplicate_does_in_memory(prune, embeddings, rule):
     x = np.concatenate([np.load(embeddings / "img_emb" / f"img_emb_{k}.npy") for k in range(3)])
     ids = [f"k{row}" for row in range(len(x))]
     result = deduplicate(
@@ -148,7 +148,7 @@ def test_every_metadata_column_survives_to_kept(finished, embeddings):
         pd.testing.assert_series_equal(kept[name], expected[name])
 
 
-def test_run_json_says_how_the_run_was_made(finished, embeddings, prototypes):
+def test_run_json_records_how_the_run_was_made(finished, embeddings, prototypes):
     known = manifest(finished)
     assert known["config"]["embed"]["input"] == str(embeddings)
     assert known["config"]["prune"]["keep"] == 0.5 and known["config"]["prune"]["prototypes"] == str(prototypes)
@@ -183,7 +183,7 @@ def test_the_embeddings_of_a_run_can_be_the_input_of_another(finished, tmp_path,
     assert table(tmp_path / "second" / "kept")["caption"].notna().sum() > 50
 
 
-def test_one_npy_with_ids_beside_it(tmp_path, scheduler):
+def test_one_npy_with_ids_next_to_it(tmp_path, scheduler):
     np.save(tmp_path / "x.npy", raw_vectors(60))
     (tmp_path / "x.ids.txt").write_text("".join(f"name {k}\n" for k in range(60)))
     done("run", tmp_path / "x.npy", "--keep", 0.5, "--rule", "semdedup", "--out", tmp_path / "run",

@@ -1,4 +1,4 @@
-"""What a person sees while it works: bars on a terminal, else plain lines, nothing when quiet, no hostile bytes."""
+"""Progress shows bars on a terminal, else plain lines, nothing with --quiet, and never hostile bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fairdedup.storage.manifest import RunManifest
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Make stderr a terminal of 80 columns; the value tells what has been written to it, once it is closed."""
+    """Make stderr a terminal of 80 columns; the returned function closes it and returns what was written to it."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -79,7 +79,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
 
 
 def plain(text: str) -> str:
-    """Take the terminal's orders out."""
+    """Remove the control sequences of the terminal."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
@@ -110,7 +110,7 @@ def test_a_slow_rate_is_not_nothing(clock, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "embed: 1/4 shards, 0.013 shards/s, ETA 240 s"
 
 
-def test_rows_of_a_shard_that_is_not_done_are_told(clock, capsys):
+def test_rows_of_an_unfinished_shard_are_shown(clock, capsys):
     with StageProgress() as shown, shown.stage("embed", 2, "shards") as stage:
         clock.now += 8
         stage.report(64)
@@ -150,7 +150,7 @@ def test_what_is_not_a_terminal_gets_no_orders(capsys, monkeypatch):
     assert printed.err.endswith("a line with [red]brackets[/] and 123\n")
 
 
-def test_quiet_says_nothing(capsys, monkeypatch):
+def test_quiet_prints_nothing(capsys, monkeypatch):
     with StageProgress(quiet=True) as shown, shown.stage("embed", 10) as stage:
         stage.advance(5)
         shown.say("a line")
@@ -162,7 +162,7 @@ def test_quiet_says_nothing(capsys, monkeypatch):
         assert seen() == ""
 
 
-# What is remembered for run.json
+# What is recorded for run.json
 
 
 def test_seconds_add_up_over_the_passes_of_a_stage_and_rows_do_not(clock):
@@ -241,7 +241,7 @@ def assert_tame(text: str) -> None:
     assert "[bold]x[/bold]" in text, "somebody read orders in it"
 
 
-def test_what_is_said_is_tame(capsys):
+def test_messages_contain_no_control_characters(capsys):
     with StageProgress() as shown:
         shown.say(HOSTILE)
     printed = capsys.readouterr().err

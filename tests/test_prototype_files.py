@@ -1,4 +1,4 @@
-"""From a prototypes file to vectors: captions through a text tower that can be reckoned by hand, vectors, exemplars."""
+"""Prototypes files become vectors: from captions (by a text tower that one can compute by hand), vectors, exemplars."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Counting:
-    """An encoder whose vector of a text is how often each letter stands in it, times the text's length."""
+    """An encoder whose vector of a text is the count of each letter, times the text's length."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -313,7 +313,7 @@ def test_a_wrong_file_of_vectors_is_found_before_anything_is_embedded(tmp_path, 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """Return a run of two embedding shards, ids k0 to k7, one row of it rejected."""
+    """Return a run of two embedding shards, ids k0 to k7, with one rejected row."""
     run = RunDirectory(tmp_path / "run")
     x = oracles.unit16(np.random.default_rng(0).normal(size=(8, 4)))
     for number, rows in enumerate(([0, 1, 2], [3, 4, 5, 6, 7])):
@@ -348,7 +348,7 @@ def test_a_concept_is_the_mean_of_the_unit_embeddings_of_its_exemplars(tmp_path,
 
 def test_exemplars_that_the_run_does_not_have_are_named(tmp_path, run):
     file = parquet(tmp_path / "e.parquet", id=["k6", "bad", "other"], attribute=["a"] * 3, concept=["x", "y", "y"])
-    check_vectors(file)  # nobody knows yet
+    check_vectors(file)  # the ids are not known yet
     assert mistake(read_vectors, file, load_embedded(run)) == (
         f"prototypes {str(file)!r} names id 'bad', which is not in the run (2 such ids): remove these rows"
     )

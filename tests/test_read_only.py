@@ -1,4 +1,4 @@
-"""Where this user may write to neither the package nor the home, as in a container; and to no finished run."""
+"""Commands work if the package and the home are read-only, as in a container, and on a read-only finished run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fairdedup
 
 PACKAGE = Path(fairdedup.__file__).parent
 CONFIGS = PACKAGE.parent / "configs"
-# Root may write anywhere, until it has given up what makes it root.
+# Root may write anywhere until it gives up its capabilities.
 POWERLESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 
@@ -30,7 +30,7 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def locked(folder: Path) -> None:
-    """Let nobody write to a folder and what lies in it."""
+    """Make a folder and its content read-only."""
     for place in (*folder.rglob("*"), folder):
         place.chmod(place.stat().st_mode & 0o555)
 
@@ -42,7 +42,7 @@ def unlocked(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a folder with a copy of the package and a home, none of which can be written."""
+    """Return a folder with a copy of the package and a home, both read-only."""
     root = tmp_path_factory.mktemp("read-only")
     shutil.copytree(PACKAGE, root / "fairdedup", ignore=shutil.ignore_patterns("__pycache__"))
     if CONFIGS.is_dir():
@@ -146,7 +146,9 @@ def test_code_that_another_user_may_have_put_there_is_not_loaded(made, python, t
     *((name, "run EMBEDDINGS --eps 0.1 --rule semdedup --out RUN --restart") for name in ("", "report", "state")),
     ("report", "embed EMBEDDINGS --out RUN"), ("state", "cluster RUN"),
 ])  # fmt: skip
-def test_a_run_that_this_user_may_not_change_is_told_in_one_line_and_stays(name, words, again, embeddings, tmp_path):
+def test_a_run_that_this_user_may_not_change_is_an_error_of_one_line_and_stays(
+    name, words, again, embeddings, tmp_path
+):
     (again / "report").mkdir(exist_ok=True)
     (again / "report" / "audit.json").write_text("{}")
     before = files(again)

@@ -1,4 +1,4 @@
-"""What a command does again and what it does not: finished stages, stopped runs, mistakes, changed inputs."""
+"""A command repeats only what is not done or has changed: finished stages, stopped runs, mistakes, changed inputs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_second_prune_embeds_and_clusters_nothing(prune, again):
 @pytest.mark.parametrize(
     ("rule", "cover"), [("fairdedup", False), ("balanced", False), ("balanced", True), ("semdedup-chain", False)]
 )
-def test_sweep_says_what_prune_would_do_and_writes_nothing(prune, again, scheduler, prototypes, rule, cover):
+def test_sweep_predicts_prune_and_writes_nothing(prune, again, scheduler, prototypes, rule, cover):
     before = files(again)
     fractions = [0.1, 0.8]
     config = RunConfig(out=again, rule=rule, cover=cover, prototypes=prototypes, scheduler=scheduler)
@@ -114,7 +114,7 @@ def test_the_stages_one_by_one_give_the_same_bytes(finished, tmp_path, embedding
         assert contents(run / folder) == contents(finished / folder)
 
 
-def test_a_stage_says_which_one_comes_before_it(tmp_path, finished):
+def test_a_stage_names_the_one_that_must_run_first(tmp_path, finished):
     shutil.copytree(finished / "embeddings", tmp_path / "run" / "embeddings")
     assert "holds no finished embeddings: run `fairdedup embed" in command("cluster", tmp_path / "run").err
     shutil.copy(finished / "config.json", tmp_path / "run")
@@ -146,7 +146,7 @@ def test_a_shard_whose_file_was_lost_or_cut_is_made_again_alone(again, embedding
 
 
 @pytest.mark.parametrize("stage", ["embed", "cluster", "decide", "write_results"])
-def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
+def test_a_stopped_run_resumes_and_ends_with_the_same_bytes(
     stage, finished, tmp_path, monkeypatch, embeddings, prototypes, scheduler
 ):
     asked = ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS,
@@ -204,7 +204,7 @@ def test_a_mistake_costs_nothing_that_was_done(again, prototypes, scheduler, tmp
         assert files(again) == before, mistake
 
 
-def test_after_a_mistake_the_corrected_command_goes_on(tmp_path, embeddings, scheduler):
+def test_after_a_mistake_the_corrected_command_continues(tmp_path, embeddings, scheduler):
     asked = ("run", embeddings, "--rule", "semdedup", "--out", tmp_path / "run", "--scheduler", scheduler, "--quiet")
     assert command(*asked, "--keep", 0.5, "--clusters", 100_000).code == 2
     assert command(*asked, "--keep", 0.01, "--clusters", CLUSTERS).code == 2

@@ -1,4 +1,4 @@
-"""The sample data set: same seed same bytes, truthful tables, a skew worth noticing, broken files."""
+"""The sample data set has the same bytes for the same seed, true tables, a visible skew, and broken files."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_truth_names_originals_of_all_kinds(sample: SampleSummary, labels: pd.Da
     assert same.all(axis=None)
 
 
-def test_copies_are_what_their_kind_says(members: dict[str, dict[str, bytes]], truth: pd.DataFrame) -> None:
+def test_copies_are_of_their_kind(members: dict[str, dict[str, bytes]], truth: pd.DataFrame) -> None:
     for row in truth.itertuples():
         copy, original = members[str(row.id)], members[str(row.copy_of)]
         if row.kind in ("exact", "recaption"):

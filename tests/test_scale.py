@@ -1,4 +1,4 @@
-"""What the tasks of a large run are handed, and what they hold: their own rows, and no more of the data set."""
+"""The tasks of a large run receive and keep only their own rows, never the whole data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fairdedup.tasks import Task
 
 
 class Here:
-    """Stands for Dask: tasks run in this process, and what arrays each of a step was handed is noted."""
+    """Replaces Dask: tasks run in this process, and the arrays that each task of a step receives are recorded."""
 
     def __init__(self) -> None:
         self.progress = StageProgress(quiet=True)
@@ -73,7 +73,7 @@ def test_random_keeps_protected_rows_and_then_those_of_the_least_hashes(prune, t
         assert rows[decisions["kept"]].tolist() == sorted(order[:seats])
 
 
-# The rows that k-means trains on
+# The rows that k-means is trained on
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def changed(**values: Any) -> Iterator[None]:
 
 
 def cut(rows: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
-    """Cut rows into shards of these sizes, and the rest."""
+    """Cut rows into shards of the given sizes, and one with the rest."""
     return np.split(rows, np.cumsum(sizes))
 
 
@@ -115,7 +115,7 @@ def test_of_rows_with_the_same_hash_the_lower_is_chosen_wherever_shards_end(numb
     assert chosen == sorted(sorted(hashes, key=lambda row: (hashes[row], row))[:wanted])
 
 
-def test_training_holds_its_sample_and_little_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_keeps_its_sample_and_little_else_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards, rows, width, clusters = 100, 20_000, 8, 100
     run, records = RunDirectory(tmp_path), []
     for k in range(shards):

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or left early: the work is done, and the exit code says so."""
+"""If a standard stream is closed, full or left early, the work is still done; the exit code tells what was lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOST = (
 
 
 def in_shell(words: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash in which "$@" is the command."""
+    """Run a line of bash with "$@" as the command."""
     command = [sys.executable, "-m", "fairdedup", *map(str, arguments)]
     return subprocess.run(
         ["bash", "-c", words, "bash", *command], capture_output=True, text=True, env=os.environ | environment
@@ -27,7 +27,7 @@ def in_shell(words: str, *arguments: object, **environment: str) -> subprocess.C
 
 @pytest.fixture
 def same(finished: Path, embeddings: Path, prototypes: Path) -> tuple[object, ...]:
-    """Return the command that has made the finished run."""
+    """Return the command that made the finished run."""
     return ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", finished)
 
 
@@ -43,25 +43,25 @@ def test_a_stream_that_is_closed_and_progress_that_is_lost_are_no_error(words, s
     assert ended.returncode == 0 and "error" not in ended.stderr
 
 
-def test_output_that_is_lost_is_told_in_one_line(same):
+def test_lost_output_is_reported_in_one_line(same):
     ended = in_shell('"$@" >/dev/full', *same)
     assert ended.returncode == 1 and ended.stderr.splitlines(keepends=True)[1:] == [LOST]
     assert in_shell('"$@" >/dev/full', "--help").stderr == LOST
     assert in_shell('"$@" --quiet >/dev/full', *same).returncode == 0, "nothing was lost"
 
 
-def test_a_mistake_stays_a_mistake_where_it_cannot_be_told():
+def test_a_mistake_stays_a_mistake_if_it_cannot_be_reported():
     assert in_shell('"$@" >/dev/full 2>/dev/full', "run", "nowhere", "--keep", 7).returncode == 2
 
 
 @pytest.mark.parametrize("words", ['"$@" | head -0', '"$@" 2>&1 | head -0'])
-def test_a_reader_that_leaves_early_is_no_error(words, same):
+def test_a_reader_that_leaves_early_is_not_an_error(words, same):
     ended = in_shell(f"set -o pipefail; {words}", *same)
     assert ended.returncode == 0 and "rror" not in ended.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
-def test_what_the_encoding_has_no_letter_for_is_spelt_out(encoding, again, same, tmp_path):
+def test_characters_missing_from_the_encoding_are_escaped(encoding, again, same, tmp_path):
     run = tmp_path / "\u0394-\U0001f600-run"
     shutil.move(again, run)
     ended = in_shell('"$@"', *same[:-1], run, PYTHONIOENCODING=encoding)

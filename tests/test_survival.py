@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the same bytes; what is damaged is found and made again, never read as data."""
+"""A killed run resumes and ends with the same bytes; damaged files are detected and made again, never read as data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ KILLS = int(os.environ.get("KILLS", "50"))  # in `make soak`
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a command and all that it started, at once."""
+    """Kill a command and all processes that it started, at once."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def at_work_on(run: Path) -> str:
-    """Return the stage that a killed run was in, by what it has left."""
+    """Return the stage in which a run was killed, from the files that it left."""
     if (run / "run.json").is_file():
         return "finished"
     state = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {"done": {}}
@@ -61,7 +61,7 @@ def asked_of_images(shards: Path, weights: Path) -> tuple[object, ...]:
 
 
 def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, int]:
-    """Return a run that nothing disturbed, and how many stages it went through."""
+    """Return an undisturbed run, and the number of its stages."""
     process = started(folder, *asked, "--out", "run", "--log-json")
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -69,7 +69,7 @@ def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, int]:
 
 
 def wait_for_stages(process: subprocess.Popen[str], number: int) -> None:
-    """Wait until a command's workers have started and so many stages have ended, or all have."""
+    """Wait until a command's workers have started and a number of stages have ended, or all have."""
     assert process.stderr is not None
     ended = -1
     for line in process.stderr:
@@ -79,7 +79,7 @@ def wait_for_stages(process: subprocess.Popen[str], number: int) -> None:
 
 
 def kill_at(moments: list[tuple[float, float]], asked: tuple[object, ...], folder: Path) -> dict[str, int]:
-    """Kill a run at each moment, go on, and demand the same bytes; return how often each stage was hit.
+    """Kill a run at each moment, resume it, and require the same bytes; return how often each stage was hit.
 
     A moment is the share of the stages that have ended, and the seconds that have passed since.
     """
@@ -124,7 +124,7 @@ def test_a_run_over_images_that_was_killed_ends_with_the_same_bytes(asked_of_ima
 
 
 def flip(path: Path) -> None:
-    """Alter one bit in the middle of a file, leaving its size and time as they were."""
+    """Flip one bit in the middle of a file, without changing its size and time."""
     stat = path.stat()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -182,7 +182,7 @@ def test_a_prune_of_damaged_files_names_them_and_decides_nothing(file, again, sc
         assert not (again / "run.json").exists(), "nothing half-written counts as a result"
 
 
-# A disk that will not have it
+# A disk that refuses to write
 
 
 def test_a_limit_on_the_size_of_files_is_one_line_and_nothing_half_written_counts(tmp_path, embeddings):
@@ -206,7 +206,7 @@ def test_a_limit_on_the_size_of_files_is_one_line_and_nothing_half_written_count
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_or_a_locked_one_is_one_line_and_the_run_goes_on_with_more_room(tmp_path, embeddings, scheduler):
+def test_a_full_or_locked_disk_is_one_line_and_the_run_resumes_with_more_room(tmp_path, embeddings, scheduler):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", disk], capture_output=True).returncode:
@@ -262,7 +262,7 @@ def test_a_command_that_is_refused_leaves_no_folder_behind(tmp_path, embeddings)
 
 
 @pytest.mark.parametrize(("limit", "enough"), [("-Hn 100", False), ("-Sn 64", True)])
-def test_a_limit_on_open_files_is_raised_or_told_in_one_line(limit, enough, tmp_path, embeddings):
+def test_a_limit_on_open_files_is_raised_or_reported_in_one_line(limit, enough, tmp_path, embeddings):
     asked = f"run {embeddings} --keep 0.5 --rule semdedup --out run --workers 1 --quiet"
     ended = subprocess.run(
         ["bash", "-c", f"ulimit {limit.replace('-Hn', '-n')}; exec {sys.executable} -m fairdedup {asked}"],

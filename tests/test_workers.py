@@ -1,4 +1,4 @@
-"""On any Dask: the same bytes whatever the workers, a lost worker costs its own task, a failure is told and mended."""
+"""On any Dask: the same bytes for any workers, a lost worker costs only its task, failures are reported and resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fairdedup.workers import Workers
 
 @dataclass
 class Processes:
-    """A scheduler and workers, each a process of its own."""
+    """A scheduler and workers, each in a separate process."""
 
     folder: Path
     address: Path = field(init=False)
@@ -79,7 +79,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def decide(finished: Path, out: Path, prototypes: Path, scheduler: str, *more: object) -> dict[str, dict[str, bytes]]:
-    """Decide a copy of a finished run anew, from its embeddings and centroids."""
+    """Prune a copy of a finished run again, from its embeddings and centroids."""
     shutil.copytree(finished, out)
     done("prune", out, "--keep", 0.5, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet", *more)
     return product(out)
@@ -185,7 +185,7 @@ def test_groups_of_shards_change_the_parts_and_nothing_else(tmp_path, finished, 
         assert table(config.out / folder).equals(table(finished / folder))
 
 
-# Workers that go, tasks that fail
+# Workers that die, tasks that fail
 
 
 def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
@@ -196,7 +196,7 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
     done_again: dict[str, int] = {}
 
     class Deadly(Workers):
-        """Kills a worker at its first task of every stage; another takes its place."""
+        """Kills a worker at its first task of every stage; another replaces it."""
 
         def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
             if stage in done_again or not tasks:
@@ -226,7 +226,7 @@ def test_a_worker_killed_in_every_stage_costs_its_tasks_and_no_byte(
 
 
 def dying() -> Callable[..., Any]:
-    """Return what does a task, but dies in the middle of a mortal one, once; workers cannot import this module."""
+    """Return a function that runs a task, but dies once inside a mortal one; workers cannot import this module."""
 
     def die_once(log: str, mortal: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         with open(log, "a") as file:
@@ -240,7 +240,7 @@ def dying() -> Callable[..., Any]:
     return die_once
 
 
-def test_a_task_that_fails_for_good_names_its_shard_and_the_run_goes_on(
+def test_a_task_that_fails_for_good_names_its_shard_and_the_run_resumes(
     tmp_path, finished, embeddings, prototypes, scheduler
 ):
     class Failing(Workers):
@@ -297,13 +297,13 @@ def test_a_local_cluster_tells_its_dashboard_and_keeps_to_its_memory(embeddings,
 
 
 def alive(group: int) -> list[str]:
-    """Return the processes of a group that still run."""
+    """Return the processes of a group that are still running."""
     listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if line.split()[0] == str(group) and line.split()[1][0] != "Z"]
 
 
 @pytest.mark.parametrize("whom", ["the terminal's group", "the command alone"])
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, prototypes, tmp_path):
+def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(whom, embeddings, finished, prototypes, tmp_path):
     asked = ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", "run",
              "--workers", 2)  # fmt: skip
     process = started(tmp_path, *asked)
@@ -327,7 +327,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(whom, embeddings, finished, 
     assert product(tmp_path / "run") == product(finished)
 
 
-def test_a_scheduler_that_is_lost_is_one_line_and_another_goes_on(processes, tmp_path, finished, prototypes):
+def test_a_lost_scheduler_is_one_line_and_another_one_resumes(processes, tmp_path, finished, prototypes):
     class Cut(Workers):
         def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
             if stage == "decide":

@@ -1,4 +1,4 @@
-"""What people get wrong: each ends with exit code 2 and one line that names the value, the place and the mend."""
+"""Every mistake of a user ends with exit code 2 and one line that names the value, the place and a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runs import Finished, command, files, picture, raw_vectors, sample, write_t
 
 from fairdedup import workers
 
-# Where a case has no --scheduler it must be refused before any worker is needed: `no_workers` sees to that.
+# A case without --scheduler must be refused before workers start: the fixture `no_workers` checks that.
 TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # The command itself
     "unknown command": ("fly", ("No such command 'fly'", "fairdedup --help")),
@@ -282,7 +282,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "sample of nothing": ("sample new --rows 5", ("'--rows'", "5 is not in the range x>=200")),
     "sample with a negative seed": ("sample new --seed -1", ("seed", "must be 0 or more; got -1")),
     "sample without a folder": ("sample", ("Missing argument 'DIR'",)),
-    # Names of nothing
+    # Names that do not exist
     "an empty --out": ("run x.npy --keep 0.5 --rule semdedup --out ''",
                        ("--out is empty. Give a name or leave it out.",)),
     "an empty RUN": ("prune '' --keep 0.5", ("[RUN] is empty",)),
@@ -291,7 +291,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                           ("--out '$HERE/nowhere.link' is a broken link", "fix it, or choose another")),
     "a folder behind a link to nowhere": ("embed x.npy --out nowhere.link/run",
                                           ("--out '$HERE/nowhere.link' is a broken link",)),
-    # Names that are no text
+    # Names that are not valid text
     "takedowns whose name is no text": ("prune $RUN --eps 0.05 --rule semdedup --drop d\udcff.txt",
                                         ("the argument 'd\\udcff.txt' has bytes that are not UTF-8", "Rename it.")),
     "vanished ones in a file whose name is no text": ("replace $RUN --gone=d\udcff.txt",
@@ -352,7 +352,7 @@ LABELS = {
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with everything that can be got wrong."""
+    """Return a folder with the files for all cases."""
     here = tmp_path_factory.mktemp("workplace")
     for folder in ("empty", "texts", "images", "hollow/img_emb"):
         (here / folder).mkdir(parents=True)
@@ -397,7 +397,7 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wrong(request, workplace, tmp_path, monkeypatch, scheduler, finished):
-    """Run a case of the table in the workplace, which it must leave as it was."""
+    """Run a case of the table in the workplace, which must stay unchanged."""
 
     def run(words: str) -> Finished:
         monkeypatch.chdir(workplace)
@@ -443,7 +443,7 @@ def test_the_table_is_long_enough():
 
 
 def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wrong, tmp_path, workplace):
-    """After a mistake in what comes late the corrected command goes on in the same folder."""
+    """After a mistake in a late stage, the corrected command continues in the same folder."""
     assert wrong("run x.npy --keep 0.5 --clusters 1000 --rule semdedup $DASK").code == 2
     assert wrong("run x.npy --keep 0.01 --clusters 9 --rule semdedup $DASK").code == 2
     assert wrong("run x.npy --keep 0.5 --clusters 9 --rule semdedup $DASK").code == 0
@@ -451,7 +451,7 @@ def test_the_table_never_leaves_a_run_behind_that_refuses_the_right_command(wron
     assert os.listdir(workplace / "empty") == []
 
 
-def test_a_run_directory_lies_where_its_place_can_be_stored(tmp_path, monkeypatch, finished):
+def test_a_run_directory_must_have_a_path_that_can_be_stored(tmp_path, monkeypatch, finished):
     here = tmp_path / "w\udcff"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -1,4 +1,4 @@
-"""A rule of a user's own, as docs/rules.md shows it: nothing else of the package changes for it."""
+"""A user's own rule, as in docs/rules.md: it needs no other change of the package."""
 
 from __future__ import annotations
 

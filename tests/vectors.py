@@ -1,4 +1,4 @@
-"""A small clustered data set that the tests of `deduplicate` share."""
+"""A small clustered data set for the tests of `deduplicate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairdedup import deduplicate
 from fairdedup.api import Result
 
 RNG = np.random.default_rng(0)
-# Of float16 values, so that every type holds the same numbers; near copies of 12 directions.
+# Values are exact in float16, so that every type has the same numbers; the rows are near copies of 12 directions.
 X = (RNG.normal(size=(12, 6))[RNG.integers(12, size=90)] + 0.1 * RNG.normal(size=(90, 6))).astype(np.float16)
 LABELS = np.arange(90) % 3
 PEOPLE = {"gender": {"woman": X[0] + 0.5, "man": X[1] - 0.5}}

@@ -60,7 +60,7 @@ class RemovedSample(_Model):
     id : str
         Id of the sample.
     representative : str or None
-        Id of the kept sample that stands for it; None for a rule without representatives.
+        Id of the kept sample that represents it; None for a rule without representatives.
     similarity : float or None
         Cosine of the two.
     membership : float

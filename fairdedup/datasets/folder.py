@@ -94,8 +94,8 @@ class FolderShard:
                     image = read_file(self.fs, posixpath.join(self.path, listed.path), MAX_IMAGE_BYTES)
                 except Unreadable as fault:
                     error = str(fault)
-            text = self._read_beside(listed.text, "caption_error", notes)
-            json = self._read_beside(listed.json, "json_error", notes)
+            text = self._read_companion(listed.text, "caption_error", notes)
+            json = self._read_companion(listed.json, "json_error", notes)
             caption, metadata = combine_sidecars(text, parse_columns(json) if json is not None else {})
             caption, own = _apply_columns(caption, listed.columns or {})
             path = to_valid_text(listed.path)
@@ -109,7 +109,7 @@ class FolderShard:
                 error=error,
             )
 
-    def _read_beside(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
+    def _read_companion(self, name: str | None, note: str, notes: dict[str, str]) -> bytes | None:
         if name is None:
             return None
         try:
@@ -231,7 +231,7 @@ def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
         for name in names:
             if get_extension(name) in IMAGE_EXTENSIONS:
                 stem = posixpath.splitext(name)[0]
-                text, json = (beside.get(stem) for beside in (texts, jsons))
+                text, json = (names_of_kind.get(stem) for names_of_kind in (texts, jsons))
                 path = posixpath.join(folder, name)
                 found.images[path] = Listed(
                     path, text and posixpath.join(folder, text), json and posixpath.join(folder, json)

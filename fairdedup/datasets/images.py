@@ -53,7 +53,7 @@ def decode(data: bytes) -> Image.Image:
     Parameters
     ----------
     data : bytes
-        A complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file, whatever its name says.
+        A complete JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file, regardless of its name.
 
     Returns
     -------

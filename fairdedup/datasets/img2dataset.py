@@ -1,4 +1,4 @@
-"""Reads the Parquet files that img2dataset writes beside its images, with the status of every download.
+"""Reads the Parquet files that img2dataset writes next to its images, with the status of every download.
 
 Rows that failed have no image; they are rejected with the reason that the file gives.
 """

@@ -15,7 +15,7 @@ _PLAIN = re.compile(r"(?:[^\x00-\x1f\x7f-\x9f\\%/]+/)*[^\x00-\x1f\x7f-\x9f\\%/.]
 def make_key(id_: str) -> str:
     """Return an id as a WebDataset key: unchanged if it can be one, else with ``%2E`` for a dot and so on.
 
-    Different ids have different keys. `urllib.parse.unquote` recovers the id; only the key of a very long id is a hash.
+    Different ids have different keys. `urllib.parse.unquote` recovers the id; the key of a long id is a hash.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ class Npy(InputFormat):
         """
         fs, path = source.fs, source.paths[0]
         count, _ = read_shape(fs, path)
-        beside = _look_beside(fs, path, count)
+        companions = _find_companions(fs, path, count)
         stem = path[: -len(".npy")]
         prefix = f"{posixpath.basename(stem)}/" if options.id_from == "shard/key" else ""
         starts = range(0, max(1, count), SHARD_ROWS)
@@ -152,18 +152,18 @@ class Npy(InputFormat):
                 start=start,
                 stop=min(start + SHARD_ROWS, count),
                 prefix=prefix,
-                ids=beside.ids,
+                ids=companions.ids,
                 ids_offset=offset,
-                table=beside.table,
-                id_column=beside.id_column,
+                table=companions.table,
+                id_column=companions.id_column,
             )
-            for start, offset in zip(starts, beside.offsets or [0] * len(starts), strict=True)
+            for start, offset in zip(starts, companions.offsets or [0] * len(starts), strict=True)
         )
         return Dataset(kind="embeddings", format=self.name, source=source.text, shards=shards)
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _Companions:
     """The companion files of an .npy file.
 
     Attributes
@@ -184,7 +184,7 @@ class _Beside:
     id_column: str | None
 
 
-def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
+def _find_companions(fs: AbstractFileSystem, path: str, count: int) -> _Companions:
     """Return the companion files of an .npy file; each must have its number of rows, `count`."""
     stem = path[: -len(".npy")]
     ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
@@ -192,21 +192,21 @@ def _look_beside(fs: AbstractFileSystem, path: str, count: int) -> _Beside:
     offsets: list[int] = []
     id_column = None
     if ids is not None and ids.endswith(".npy"):
-        _expect_rows(count, path, found=_count_ids(fs, ids), beside=ids)
+        _expect_rows(count, path, found=_count_ids(fs, ids), companion=ids)
     elif ids is not None:
         with open_file(fs, ids) as file:
             listed, offsets = _line_starts(file, ids)
-        _expect_rows(count, path, found=listed, beside=ids)
+        _expect_rows(count, path, found=listed, companion=ids)
     if table is not None:
         rows, id_column = describe_table(fs, table)
-        _expect_rows(count, path, found=rows, beside=table)
-    return _Beside(ids, offsets, table, id_column)
+        _expect_rows(count, path, found=rows, companion=table)
+    return _Companions(ids, offsets, table, id_column)
 
 
-def _expect_rows(count: int, path: str, *, found: int, beside: str) -> None:
+def _expect_rows(count: int, path: str, *, found: int, companion: str) -> None:
     if found != count:
         raise UserError(
-            f"{path!r} has {count:,} rows but {beside!r} has {found:,}: they must be rows of the same samples"
+            f"{path!r} has {count:,} rows but {companion!r} has {found:,}: they must be rows of the same samples"
         )
 
 

@@ -221,11 +221,11 @@ def _read_folder(shard: FolderShard, wanted: list[int], clashing: frozenset[str]
         ending = get_extension(listed.path)
         ending = listed.path[-len(ending) :] if ending in IMAGE_EXTENSIONS else detect_extension(image)
         yield Member(position, sample.id, key, ending, image)
-        text = _read_beside(shard, listed.text) if listed.text else (sample.caption or "").encode()
+        text = _read_companion(shard, listed.text) if listed.text else (sample.caption or "").encode()
         if text or listed.text:
             yield Member(position, sample.id, key, "txt", text)
         if listed.json and not listed.columns:
-            yield Member(position, sample.id, key, "json", _read_beside(shard, listed.json))
+            yield Member(position, sample.id, key, "json", _read_companion(shard, listed.json))
         elif listed.columns:
             yield Member(position, sample.id, key, "json", _to_json(sample.metadata))
 
@@ -236,7 +236,7 @@ def _expect_image(sample: Sample) -> bytes:
     return sample.image
 
 
-def _read_beside(shard: FolderShard, name: str) -> bytes:
+def _read_companion(shard: FolderShard, name: str) -> bytes:
     try:
         return read_file(shard.fs, posixpath.join(shard.path, name), MAX_TEXT_BYTES)
     except Unreadable as fault:

@@ -61,7 +61,7 @@ class ParquetRows:
 
     @property
     def rows(self) -> int:
-        """Number of rows, as the footer says."""
+        """Number of rows, from the footer."""
         return self.stop - self.start
 
     def fingerprint(self) -> str:

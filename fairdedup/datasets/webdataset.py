@@ -71,7 +71,7 @@ class _KeyMembers:
     def add(self, name: str, suffix: str, data: bytes | None) -> None:
         """Store what the sample needs from a member; data are None if it is too large, or cut off."""
         suffix = suffix.lower()
-        if suffix in self.suffixes:  # WebDataset refuses such a shard, since one of the two would be lost
+        if suffix in self.suffixes:  # WebDataset refuses this, since it would lose one of the two
             self.repeated = name
         self.suffixes.add(suffix)
         if suffix == "txt":
@@ -148,7 +148,7 @@ class TarShard:
                 position += 1
 
     def _read_tar(self) -> Iterator[Sample]:
-        """Yield every sample in the order of the tar; if it is damaged, the last one is rejected and says so."""
+        """Yield every sample in the order of the tar. A damaged tar ends with a rejected sample that says so."""
         position = 0
         group: _KeyMembers | None = None
         damage: str | None = None
@@ -256,11 +256,11 @@ class WebDataset(ShardFormat):
         fs = source.fs
         common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
         names = {path: posixpath.relpath(path, common) if common else path for path in paths}
-        beside = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _list_tables(fs, folder)}
+        tables = {entry.path for folder in set(map(posixpath.dirname, paths)) for entry in _list_tables(fs, folder)}
         shards = []
         for path in sorted(names, key=lambda path: natural_key(names[path])):
             table = f"{strip_tar_extension(path)}.parquet"
-            shards.append(TarShard(fs, path, names[path], options.id_from, table if table in beside else None))
+            shards.append(TarShard(fs, path, names[path], options.id_from, table if table in tables else None))
         return Dataset(kind="images", format=self.name, source=source.text, shards=tuple(shards))
 
 

@@ -1,4 +1,4 @@
-"""What the sample's people wear: clothes and headgear for each occupation."""
+"""Draw what the sample's people wear: clothes and headgear for each occupation."""
 
 from __future__ import annotations
 

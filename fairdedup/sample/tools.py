@@ -1,4 +1,4 @@
-"""What the sample's people hold: an arm, and a tool of the occupation in its hand."""
+"""Draw what the sample's people carry: an arm, with a tool of the occupation in its hand."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_ages_that_a_spreadsheet_took_for_dates_are_repaired(written):
 
 @pytest.mark.parametrize("written", ["01-Feb", "", "20-30", "nan"])
 def test_any_other_unknown_label_is_refused(written):
-    with pytest.raises(UserError, match="is no label of FairFace"):
+    with pytest.raises(UserError, match="is not a label of FairFace"):
         ff.check_labels({"race": "White", "gender": "Male", "age": written}, "x")
 
 
@@ -86,7 +86,7 @@ def test_faces_come_with_their_labels(official):
     assert found["7.jpg"].digest == hashlib.sha256((official / "val" / "7.jpg").read_bytes()).hexdigest()
 
 
-def test_a_skewed_draw_has_the_shares_that_it_says():
+def test_a_skewed_draw_has_the_documented_shares():
     rng = np.random.default_rng(0)
     lines = [{a: v[int(rng.integers(len(v)))] for a, v in ff.VALUES.items()} for _ in range(40_000)]
     labels = ff.make_label_table(lines)
@@ -121,7 +121,7 @@ def test_a_paired_difference_is_that_of_a_t_test_by_hand():
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return the benchmark without a process of its own, which would spend its time on loading torch."""
+    """Return the benchmark, loaded in this process: a separate one would spend its time on loading torch."""
 
     def run(*words: object) -> None:
         monkeypatch.setattr(sys, "argv", ["fairface.py", *map(str, words)])
@@ -170,7 +170,7 @@ def test_fairface_itself_is_read():
     assert set(some.labels) == set(ff.VALUES)
 
 
-def test_the_page_says_what_the_committed_results_say():
+def test_the_page_has_the_committed_results():
     from tables import PAGE, PLACE, fill_tables
 
     page = PAGE.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Result files say what was measured, where and how, and name no folder of the machine."""
+"""Result files record what was measured, where and how, and contain no folder of the machine."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_ready_embeddings_need_no_torch_and_one_local_worker_gives_the_same_byte
     assert "torch" in (tmp_path / "probe").read_text(), "the watch sees nothing"
 
 
-def test_what_is_nobodys_mistake_ends_with_1_and_one_line(here, monkeypatch):
+def test_a_failure_without_a_mistake_of_the_user_ends_with_1_and_one_line(here, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError("first line\nsecond \x1b[31mline")
 

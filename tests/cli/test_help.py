@@ -32,7 +32,7 @@ NEEDS_A_HUB = "--pretrained openai"
 
 
 def examples_of(text: str) -> list[str]:
-    """Return the lines that stand under Examples in a help text."""
+    """Return the lines under Examples in a help text."""
     return [line.strip() for line in text.partition("Examples:\n")[2].splitlines() if line.strip()]
 
 
@@ -61,7 +61,7 @@ def test_every_command_shows_examples_of_itself(name):
     assert shown.err == ""
 
 
-def test_the_help_of_an_audit_says_what_its_seed_is_of():
+def test_the_help_of_an_audit_explains_its_seed():
     assert re.search(r"--seed INTEGER +Seed of the resampling\.  \[default: 0\]\n", done("audit", "--help").out)
 
 
@@ -94,7 +94,7 @@ def test_every_example_is_well_formed(example, here):
 
 
 def test_every_example_runs_in_this_order(here, weights, scheduler):
-    """All but those that fetch a model; what the built-in encoder would do, the local weights do."""
+    """All examples run except those that download a model; local weights replace the built-in encoder."""
     DEFAULT_FILE.write_text(yaml.safe_dump({
         "scheduler": scheduler, "model": "fairdedup-small", "pretrained": str(weights)
     }))  # fmt: skip

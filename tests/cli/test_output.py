@@ -49,14 +49,14 @@ def test_quiet_prints_nothing_at_all(again, prototypes, scheduler, embeddings):
 
 @pytest.fixture
 def labels(again, tmp_path):
-    """Return a file with the tone of every sample that the copy decided."""
+    """Return a file with the tone of every valid sample of the copy."""
     ids = table(again / "decisions")["id"]
     lines = [f"{name},{('light', 'dark')[k % 2]}" for k, name in enumerate(ids)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,tone", *lines]))
     return tmp_path / "labels.csv"
 
 
-def test_quiet_leaves_only_what_a_command_was_asked_to_print(again, prototypes, scheduler, labels, tmp_path):
+def test_quiet_leaves_only_the_results_of_a_command(again, prototypes, scheduler, labels, tmp_path):
     (tmp_path / "gone.txt").write_text("k1\n")
     dask = ("--scheduler", scheduler, "--quiet")
     for words in (
@@ -117,7 +117,7 @@ def test_sweep_prints_a_line_for_each_fraction(finished, prototypes, scheduler):
 
 
 def on_a_terminal(*words: object, **options: Any) -> tuple[int, str]:
-    """Run a command with a terminal of 100 columns for all it prints; return its exit code and what was seen."""
+    """Run a command in a terminal of 100 columns; return its exit code and everything that it printed."""
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
     master, slave = pty.openpty()
     process = subprocess.Popen(

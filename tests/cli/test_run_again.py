@@ -1,4 +1,4 @@
-"""A run that is started again: finished, with another configuration, or cleared by --restart."""
+"""Starting a run again: after it finished, with another configuration, or with --restart."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from runs import (
 
 @pytest.fixture
 def asked(embeddings: Path, prototypes: Path, scheduler: str) -> list[object]:
-    """Return the command of the finished run, but for --out."""
+    """Return the command of the finished run, without --out."""
     return ["run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS,
             "--scheduler", scheduler]  # fmt: skip
 
 
-def test_a_finished_run_says_so_and_starts_nothing(again, asked, monkeypatch):
+def test_a_finished_run_is_reported_and_starts_nothing(again, asked, monkeypatch):
     before = files(again)
     monkeypatch.setattr("fairdedup.workers.Workers._start", lambda self: pytest.fail("workers were started"))
     shown = done(*asked, "--out", again)
@@ -77,7 +77,7 @@ def test_deciding_again_goes_by_the_seed_of_the_run(embeddings, tmp_path, schedu
     assert contents(out / "kept") != kept
 
 
-def test_a_flag_beats_the_file_also_where_it_says_no(here, again, scheduler):
+def test_a_negative_flag_overrides_the_file_too(here, again, scheduler):
     (here / "fairdedup.yaml").write_text("cover: true\nrule: semdedup\n")
     for flags, expected in (((), True), (("--no-cover",), False)):
         done("prune", again, "--keep", 0.5, *flags, "--scheduler", scheduler, "--quiet")
@@ -104,7 +104,7 @@ def test_restart_clears_the_run_and_only_the_run(again, asked):
     assert (again / "mine.txt").read_text() == "mine" and not (again / "embeddings" / "stale").exists()
 
 
-def test_restart_clears_no_folder_that_is_no_run(here, asked):
+def test_restart_clears_no_folder_that_is_not_a_run(here, asked):
     for folder in ("embeddings", "kept", "report", "sample"):
         (here / "mine" / folder).mkdir(parents=True)
         (here / "mine" / folder / "x").write_text("mine")

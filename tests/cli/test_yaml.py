@@ -57,7 +57,7 @@ def test_a_yaml_file_can_say_it_all_and_a_flag_beats_it(here, embeddings, protot
     assert (asked["keep"], asked["eps"], asked["rule"], asked["cover"]) == (None, 0.02, "fairdedup", True)
 
 
-def test_a_file_named_fairdedup_yaml_is_read_where_it_lies(here, embeddings, scheduler):
+def test_fairdedup_yaml_in_the_current_folder_is_read(here, embeddings, scheduler):
     write_config(here / "fairdedup.yaml", **{"at-most": 0.5, "rule": "semdedup", "scheduler": scheduler})
     done("run", embeddings, "--quiet")
     assert manifest(here / "fairdedup-run")["config"]["prune"]["at_most"] == 0.5

@@ -1,4 +1,4 @@
-"""What tests of the audit share: files of labels to write, and reports to read."""
+"""Shared by the tests of the audit: functions that write files of labels and read reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT = ("report/audit.json", "report/audit.parquet")
 
 
 def strict(text: str) -> dict:
-    """Read JSON that must hold no NaN and no Infinity."""
+    """Read JSON that must not contain NaN or Infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 

@@ -22,7 +22,7 @@ def no_workers(monkeypatch):
 
 @pytest.fixture
 def labelled(again, tmp_path):
-    """Return the decisions of the copy with a tone and an age for each row, and a file of these."""
+    """Return the decisions of the copy with a tone and an age for each row, and a file of these labels."""
     decisions = table(again / "decisions")
     rng = np.random.default_rng(4)
     decisions["tone"] = rng.choice(["light", "dark"], len(decisions), p=[0.7, 0.3])
@@ -46,7 +46,7 @@ def run_of(tmp_path: Path, scheduler: str, weights: Path) -> Callable[..., Path]
 
 @pytest.fixture
 def export(tmp_path: Path, scheduler: str) -> Exported:
-    """Return a function that exports a run and gives what was written."""
+    """Return a function that exports a run and returns what was written."""
 
     def write(run: Path, form: str, *flags: object, what: str = "kept", name: str = "out") -> Path:
         done("export", run, "--to", form, "--what", what, "--dest", tmp_path / name, "--scheduler", scheduler,

@@ -1,4 +1,4 @@
-"""What tests of the export share: shards to read back, by tarfile and by the webdataset package."""
+"""Shared by the tests of the export: readers of shards, by tarfile and by the webdataset package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Exported = Callable[..., Path]
 
 
 def members(path: Path) -> dict[str, bytes]:
-    """Return the members of a tar, which must have every name once."""
+    """Return the members of a tar, whose names must be unique."""
     with tarfile.open(path) as archive:
         headers = archive.getmembers()
         found = {h.name: archive.extractfile(h).read() for h in headers}  # type: ignore[union-attr]
@@ -32,7 +32,7 @@ def shards_of(folder: Path) -> list[Path]:
 
 
 def all_members(folder: Path) -> dict[str, bytes]:
-    """Return the members of all shards of a folder, in order; no name may be in two."""
+    """Return the members of all shards of a folder, in order; their names must be unique."""
     found: dict[str, bytes] = {}
     for path in shards_of(folder):
         own = members(path)
@@ -53,12 +53,12 @@ def by_webdataset(folder: Path) -> list[dict[str, str]]:
     """Return the samples as the webdataset package reads them: the key, and the SHA-256 of each file by its suffix."""
     done = subprocess.run(
         [sys.executable, "-c", READ, *map(str, shards_of(folder))], check=True, capture_output=True, text=True
-    )  # in a process of its own: it leaves files open
+    )  # in a separate process, since the package leaves files open
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def hashed(members: dict[str, bytes]) -> list[dict[str, str]]:
-    """Return members as `by_webdataset` does, by WebDataset's own rule for names."""
+    """Return members in the form of `by_webdataset`, by WebDataset's rule for names."""
     found: dict[str, dict[str, str]] = {}
     for name, data in members.items():
         key, suffix = re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", name).groups()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""`fairdedup audit --labels` over real runs: what it counts is what the decisions say, few rows prove nothing."""
+"""`fairdedup audit --labels` on real runs: its counts are those of the decisions, and few rows prove nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_both_parts_of_a_loss_are_those_of_loops_over_clusters(again, labelled):
 
 
 def plant(run: Path, kept: list[bool], cluster: list[int]) -> None:
-    """Give the decisions of a run other outcomes, as a prune that decided so would have left them."""
+    """Change the outcomes in the decisions of a run, as if a prune had decided them."""
     from fairdedup.storage.seals import seal
 
     part = run / "decisions" / "part-00000.parquet"
@@ -94,7 +94,7 @@ def plant(run: Path, kept: list[bool], cluster: list[int]) -> None:
 
 
 @pytest.mark.parametrize("where", ["between", "within"])
-def test_women_lost_only_between_clusters_or_only_within_are_told_apart(again, tmp_path, where):
+def test_women_lost_between_clusters_and_women_lost_within_are_distinguished(again, tmp_path, where):
     ids = table(again / "decisions")["id"].tolist()
     number = len(ids)
     if where == "between":  # clusters of men are kept whole, clusters of women by a third
@@ -117,7 +117,7 @@ def test_women_lost_only_between_clusters_or_only_within_are_told_apart(again, t
         assert loss["clusters_within"] == [] == loss["neighbourhoods"]
 
 
-def test_a_group_of_which_nobody_is_kept_has_a_skew_of_minus_infinity(again, tmp_path):
+def test_a_group_without_kept_samples_has_a_skew_of_minus_infinity(again, tmp_path):
     decisions = table(again / "decisions")
     removed = decisions.loc[~decisions["kept"], "id"].tolist()[:40]
     gender = ["woman" if name in removed else "man" for name in decisions["id"]]
@@ -147,7 +147,7 @@ def test_a_group_under_the_minimum_count_is_insufficient_and_nothing_is_claimed_
     assert group(read_report(again), "g", "few")["rate"] is not None
 
 
-def test_missing_unknown_and_absent_ids_are_counted_and_told(again, tmp_path):
+def test_missing_unknown_and_absent_ids_are_counted_and_reported(again, tmp_path):
     decisions = table(again / "decisions")
     ids = decisions["id"].tolist()
     tone = ["light", "dark", "", " ", *["light"] * 196]
@@ -238,4 +238,4 @@ def test_the_audit_of_the_planted_pairs_of_attributes_has_every_pair(again, tmp_
     assert crossed == list(combinations("abc", 2))
     done("audit", again, "--labels", file, "--quiet", "--intersections", "a,b,c")
     assert read_report(again)["attributes"][-1]["groups"][0]["group"] == "a0 × b0 × c0"
-    assert len(read_report(again)["attributes"][-1]["groups"]) == 2  # groups of nobody are not listed
+    assert len(read_report(again)["attributes"][-1]["groups"]) == 2  # groups without rows are not listed

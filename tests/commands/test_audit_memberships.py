@@ -1,4 +1,4 @@
-"""`fairdedup audit` by soft membership: counts of the slow twin, suggestions for labels, and the warning of a run."""
+"""`fairdedup audit` by soft membership: the slow twin's counts, suggestions for labels, and the warning of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audits import attribute, group, oracle_memberships, read_report, suggested,
 from runs import CLUSTERS, Decided, done, manifest, prototype_vectors, raw_vectors, table
 
 
-def test_without_labels_memberships_count_and_it_says_so(again, scheduler, prototypes):
+def test_without_labels_memberships_count_and_the_report_says_so(again, scheduler, prototypes):
     shown = done("audit", again, "--prototypes", prototypes, "--scheduler", scheduler)
     assert "by soft membership, not by labels" in shown.out
     found = read_report(again)
@@ -32,7 +32,7 @@ def test_without_labels_memberships_count_and_it_says_so(again, scheduler, proto
     assert "no exact test" in line["test"] and line["unlabelled"] is None
     crossed = attribute(found, "tone × age")["groups"]
     light = sum(g["before"] for g in crossed if g["group"].startswith("light"))
-    assert 0 < light < group(found, "tone", "light")["before"]  # who is of no age is in no intersection
+    assert 0 < light < group(found, "tone", "light")["before"]  # a row without an age is in no intersection
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_who_has_a_label_is_not_suggested(again, scheduler, prototypes, tmp_path
 
 
 @pytest.mark.parametrize("flags", [(), ("--suggest-labels", 5)])
-def test_a_run_of_which_nobody_is_left_is_audited_without_a_warning(again, scheduler, prototypes, tmp_path, flags):
+def test_a_run_without_samples_left_is_audited_without_a_warning(again, scheduler, prototypes, tmp_path, flags):
     (tmp_path / "gone.txt").write_text("".join(f"{name}\n" for name in table(again / "decisions")["id"]))
     done("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
     shown = done("audit", again, "--prototypes", prototypes, *flags, "--scheduler", scheduler, "--quiet")

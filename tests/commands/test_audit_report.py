@@ -1,4 +1,4 @@
-"""The report of an audit: its files and tables, and that they never outlive the decisions that they are about."""
+"""The report of an audit has files and tables, which are removed together with the decisions that they describe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_hostile_names_stay_tame(again, tmp_path):
     assert set(pq.read_table(again / "report" / "audit.parquet").column("group").to_pylist()) == set(names)
 
 
-def test_the_table_is_no_wider_than_110(again, labelled):
+def test_the_table_is_at_most_110_wide(again, labelled):
     shown = done("audit", again, "--labels", labelled[1], "--attributes", "tone,age")
     assert max(map(len, shown.out.splitlines()[:-2])) <= 110
 
@@ -64,7 +64,7 @@ def test_deciding_again_removes_the_audit_of_the_old_decisions(again, labelled, 
          "--suggest-labels", 3)  # fmt: skip
     (again / "report" / "index.html").write_text("other")
     assert all((again / "report" / name).is_file() for name in AUDIT_FILES)
-    work = (again / "report" / "suggested-labels.csv").read_bytes()  # somebody may have filled it in
+    work = (again / "report" / "suggested-labels.csv").read_bytes()  # a user may have filled it in
     prune("--keep", 0.3)
     assert not any((again / "report" / name).exists() for name in AUDIT_FILES)
     assert (again / "report" / "index.html").exists()

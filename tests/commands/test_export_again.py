@@ -1,4 +1,4 @@
-"""An export that was stopped, repeated or called with other options; mistakes write nothing."""
+"""Exports that are stopped, repeated or called with other options; a mistake writes nothing."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_input_that_has_moved_is_named_and_one_that_has_changed_is_refused(
 
 
 def test_a_sample_that_is_another_one_now_is_named(shards, images_run, tmp_path, scheduler):
-    """Names, sizes and times are those of before, and the keys are not."""
+    """Names, sizes and times are unchanged, and the keys are not."""
     moved = tmp_path / "moved"
     shutil.copytree(shards, moved)
     tar = moved / "data-00000.tar"

@@ -1,4 +1,4 @@
-"""Exported shards hold the files of the kept samples byte for byte, whatever format the input has."""
+"""Exported shards have the files of the kept samples byte for byte, for every input format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_rows_that_take_no_part_are_neither_kept_nor_removed(shards, images_run,
 
 
 def lay_folder(folder: Path) -> dict[str, bytes]:
-    """Write a folder of pictures with and without texts; return what is to be in the shards, were all kept."""
+    """Write a folder of pictures with and without texts; return the shards' expected content if all are kept."""
     made: dict[str, bytes] = {}
 
     def put(path: str, data: bytes, name: str | None = None) -> None:
@@ -67,7 +67,7 @@ def lay_folder(folder: Path) -> dict[str, bytes]:
 
     for k in range(12):
         put(f"cats/{k:02d}.png", picture(10 * k))
-        put(f"cats/{k:02d}.txt", f"  a cat, \xe9 {k}\r\n".encode("latin-1"))  # no byte of it is mended
+        put(f"cats/{k:02d}.txt", f"  a cat, \xe9 {k}\r\n".encode("latin-1"))  # its bytes must stay as they are
     put("cats/01.json", b'{"b":1,  "a": 2}')
     for k in range(12, 18):  # two pictures of one stem are two samples
         put(f"twins/{k}.png", picture(10 * k), f"twins/{k}%2Epng.png")
@@ -199,7 +199,7 @@ def test_odd_tars_become_shards_of_the_same_files(packed, tmp_path, run_of, expo
         assert [found["__key__"] for found in read] == [keys.get(id_, id_) for id_ in ids(run, what == "kept")]
 
 
-def test_keys_of_two_shards_are_told_apart_by_the_shard(tmp_path, run_of, export):
+def test_keys_of_two_shards_differ_by_the_shard(tmp_path, run_of, export):
     for shard in ("a.v1", "b"):
         write_tar(tmp_path / "in" / f"{shard}.tar", {n: d for k in range(6) for n, d in sample(f"{k}", 10 * k).items()})
     run = run_of(tmp_path / "in", "--id", "shard/key")

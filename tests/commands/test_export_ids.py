@@ -52,7 +52,7 @@ def test_uids_are_the_sorted_pairs_that_datacomp_reads(what, uids, export):
 
 
 @pytest.mark.parametrize(("what", "gone"), [("removed", False), ("kept", True)])
-def test_uids_of_nobody_are_an_empty_array(what, gone, uids, export, scheduler, tmp_path):
+def test_no_uids_are_an_empty_array(what, gone, uids, export, scheduler, tmp_path):
     run = shutil.copytree(uids, tmp_path / "run")
     done("prune", run, "--keep", 1, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
     if gone:
@@ -63,7 +63,7 @@ def test_uids_of_nobody_are_an_empty_array(what, gone, uids, export, scheduler, 
     assert export(run, "txt", what=what, name="u.txt").read_bytes() == b""
 
 
-def test_the_first_id_that_is_no_uid_is_named(finished, export, scheduler, tmp_path):
+def test_the_first_id_that_is_not_a_uid_is_named(finished, export, scheduler, tmp_path):
     first = ids(finished, True)[0]
     shown = command("export", finished, "--to", "uids", "--dest", tmp_path / "u.npy", "--scheduler", scheduler)
     assert shown.code == 2 and f"id {first!r} is not of 32 hex digits" in shown.err
@@ -99,7 +99,7 @@ def test_ids_that_no_line_holds_are_refused_and_all_others_read_back(tmp_path, s
         assert not (tmp_path / "bad.txt").exists()
 
 
-def test_without_a_place_it_is_written_beside_the_run(again, scheduler):
+def test_without_dest_the_export_is_written_next_to_the_run(again, scheduler):
     shown = done("export", again, "--to", "txt")
     place = again.with_name("run-kept.txt")
     assert f"kept samples: {len(ids(again, True))}, in {place}" in shown.out

@@ -73,7 +73,7 @@ def test_a_shard_is_the_file_that_tarfile_makes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "gif", "webp", "bmp", "tif", "avif"])
-def test_the_kind_of_an_image_is_told_by_its_bytes(kind):
+def test_the_kind_of_an_image_is_detected_from_its_bytes(kind):
     buffer = io.BytesIO()
     Image.open(io.BytesIO(picture(0))).save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind))
     assert detect_extension(buffer.getvalue()) == kind

@@ -1,4 +1,4 @@
-"""`fairdedup gate` beside real runs: it closes just past what counting by hand gives, and says which value it was."""
+"""`fairdedup gate` on real runs: it fails just past the values that counting by hand gives, and names the value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REJECTED = len(UNUSABLE) / ROWS
 
 @pytest.fixture
 def rates(again: Path, tmp_path: Path) -> dict[str, float]:
-    """Audit the copy by labels that the decisions favour, and return each group's keep rate."""
+    """Audit the copy with labels that depend on the decisions, and return each group's keep rate."""
     decisions = table(again / "decisions")
     kept = decisions["kept"].to_numpy()
     tone = np.where(kept & (decisions["row"] % 3 > 0), "light", "dark")
@@ -28,7 +28,7 @@ def rates(again: Path, tmp_path: Path) -> dict[str, float]:
 
 
 def closed(finished: Finished) -> str:
-    """Return the one line of a gate that did not open."""
+    """Return the single line of a gate that failed."""
     assert finished.code == 1 and finished.out == "" and finished.err.count("\n") == 1, finished
     return finished.err
 
@@ -62,7 +62,7 @@ def test_the_group_that_was_kept_least_closes_the_gate(again, rates):
     assert both.index("rejected 0.0125 is over") < both.index("; retention of 'dark'")
 
 
-def test_groups_that_are_all_too_small_are_told_and_pass(again, rates, tmp_path):
+def test_groups_that_are_all_too_small_are_reported_and_pass(again, rates, tmp_path):
     done("audit", again, "--labels", tmp_path / "labels.csv", "--min-count", 1000, "--quiet")
     shown = done("gate", again, "--min-retention", 1)
     assert shown.out == "retention by tone: no group is large enough, or no sample was kept\n"

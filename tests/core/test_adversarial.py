@@ -1,6 +1,6 @@
-"""Problems that are made to be difficult are decided as by the slow float64 twin, at their own eps and next to it.
+"""Problems that are made difficult on purpose are decided as by the slow float64 twin, at their own eps and next to it.
 
-Then every option of `fairdedup` and of `balanced`.
+Every option of `fairdedup` and of `balanced` is compared as well.
 """
 
 from __future__ import annotations
@@ -122,19 +122,19 @@ def grain_of_float16() -> Case:
 
 
 def subnormal_differences() -> Case:
-    """Rows that differ by subnormal halves only: cosines of 1 and just under, no spread worth the name."""
+    """Rows that differ only by subnormal float16 values: cosines of 1 and just under, almost no spread."""
     moves = np.random.default_rng(10).integers(-4, 5, size=(50, 2)) * 2.0**-24
     return Case(np.concatenate([np.ones((50, 1)), moves], axis=1), np.arange(50) % 2, axes(3), 1, 0.2)
 
 
 def right_angles() -> Case:
-    """Cosines of exactly 0, 1/2 and 1 against thresholds of exactly that."""
+    """Cosines of exactly 0, 1/2 and 1 against thresholds of the same values."""
     half = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], float)
     return Case(np.concatenate([np.eye(4), half, np.eye(4), -half]), np.zeros(16, np.int64), axes(4), 5000, 0.5)
 
 
 def like_clip() -> Case:
-    """Stand close together in a narrow cone, far from every concept, as CLIP's vectors do."""
+    """Rows are close together in a narrow cone, far from every concept, as CLIP's vectors are."""
     rng = np.random.default_rng(11)
     centre = rng.normal(size=24)
     x = centre + 0.5 * (rng.normal(size=(12, 24))[rng.integers(12, size=100)] + 0.4 * rng.normal(size=(100, 24)))
@@ -144,7 +144,7 @@ def like_clip() -> Case:
 
 
 def equal_concepts() -> Case:
-    """Concepts that cannot be told apart: the first listed is served; their price has no spread."""
+    """Concepts are identical: the one listed first is served; their price has no spread."""
     rng = np.random.default_rng(12)
     vector = rng.normal(size=6)
     return Case(
@@ -229,7 +229,7 @@ def test_every_option_of_balanced_is_decided_as_by_the_oracle(target: str, reser
 
 
 def test_a_concept_with_hardly_any_spread_is_standardised_exactly() -> None:
-    # Similarities to the concept lie some 1e-11 apart, far below the rounding of their squares.
+    # Similarities to the concept differ by some 1e-11, far below the rounding of their squares.
     x = np.stack([np.ones(4), np.arange(4) * 2.0**-24], axis=1)
     case = Case(x, np.zeros(4, np.int64), {"a": {"p": np.array([1, 2.0**-10])}}, 1, 0.5, {"calibrate": "zscore"})
     assert check_eps(case, "fairdedup").kept.tolist() == [3]

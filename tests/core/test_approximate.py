@@ -1,4 +1,4 @@
-"""Products of low precision: their bound holds, and no result depends on which precision found the candidates."""
+"""The bound of low-precision products holds, and no result depends on the precision that found the candidates."""
 
 from __future__ import annotations
 

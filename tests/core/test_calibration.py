@@ -25,7 +25,7 @@ def unit(x):
 
 
 def labelled(seed=0, n=600, temperature=0.05, concepts=3, d=8):
-    """Return unit vectors, labels drawn from a softmax over true prototypes, those, and captions beside them."""
+    """Return unit vectors, labels drawn from a softmax over true prototypes, the prototypes, and captions near them."""
     rng = np.random.default_rng(seed)
     true = unit(rng.normal(size=(concepts, d)) + 2)
     x = unit(rng.normal(size=(n, d)) + 2)
@@ -57,7 +57,7 @@ def test_calibration_predicts_labels_that_it_has_not_seen_better_than_the_captio
     np.testing.assert_allclose(np.linalg.norm(fit.vectors, axis=1), 1)
 
 
-def test_the_fit_is_a_minimum_of_what_it_says_it_minimises():
+def test_the_fit_is_a_minimum_of_the_documented_loss():
     x, labels, _, captions = labelled(n=120)
     fit = calibrate(x, labels, captions)
     rng = np.random.default_rng(1)
@@ -74,7 +74,7 @@ def test_probabilities_are_a_softmax_by_hand():
     assert p == pytest.approx([1 / (1 + np.exp(0.4)), 1 / (1 + np.exp(-0.4))])
 
 
-def test_a_held_out_label_is_not_fitted_to():
+def test_a_held_out_label_does_not_influence_the_fit():
     rng = np.random.default_rng(0)
     x, labels = unit(rng.normal(size=(60, 40))), rng.integers(0, 2, 60)  # nothing to learn
     captions = unit(rng.normal(size=(2, 40)))
@@ -92,7 +92,7 @@ def test_labels_that_cannot_be_fitted_to_are_refused(labels, concepts, words):
         calibrate(x, np.array(labels), x[:concepts])
 
 
-def test_temperatures_are_those_asked_for_else_an_attribute_s_own_else_automatic():
+def test_temperatures_are_the_given_ones_else_an_attribute_s_own_else_automatic():
     known = Prototypes.of(prototype_vectors()).with_temperatures({"age": 0.2})
     gaps = [np.array([0.3, 0.6, 0.9]), np.array([9.0])]
     assert choose_temperatures(known, "auto", lambda: gaps) == (0.2, 0.2)

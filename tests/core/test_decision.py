@@ -1,6 +1,6 @@
 """The core decides as the slow float64 twin of the rules does: kept rows, representatives, to the last bit.
 
-Random problems by the hundred, then properties that need no twin. Adversarial problems are in test_adversarial.py.
+First hundreds of random problems, then properties that need no twin. Adversarial problems are in test_adversarial.py.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_permuting_the_rows_changes_nothing_but_their_order(seed: int, how: tupl
     if rule == "random-neighbour":  # draws by the row
         rule = "semdedup"
     rng = np.random.default_rng(seed)
-    # Rows break ties, so there must be none: dense vectors of 24 values, no two alike.
+    # Row numbers break ties, so there must be no ties: dense vectors of 24 values, all different.
     x = rng.normal(size=(60, 24)) + 2 * rng.normal(size=24)
     case = replace(random_case(seed), x=x, labels=np.arange(60) % 3, keep=0.6, options={})
     case = replace(case, prototypes={"a": dict(zip("pqr", rng.normal(size=(3, 24)), strict=True))})
@@ -194,7 +194,7 @@ def test_cover_and_semdedup_keep_their_promises(seed: int, how: tuple[str, bool]
 
 @settings(max_examples=15)
 @given(seed=seeds, how=st.sampled_from([(r, c) for r, c in PROTECTING if c or r == "semdedup"]))
-def test_cover_and_semdedup_keep_their_promises_beside_protected_rows(seed: int, how: tuple[str, bool]) -> None:
+def test_cover_and_semdedup_keep_their_guarantees_with_protected_rows(seed: int, how: tuple[str, bool]) -> None:
     case = protect(random_case(seed), seed)
     for amount in ({"eps": case.eps / 1e4}, {"keep": case.keep}, {"at_most": case.keep}):
         result = run(case, *how, **amount)

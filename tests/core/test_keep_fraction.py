@@ -1,4 +1,4 @@
-"""From a fraction to eps and an exact count: the search's bracket, the rows re-admitted, the seats held back."""
+"""A fraction becomes an eps and an exact count: the bracket of the search, readmitted rows, reserved seats."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_hundredth_from_none_to_all_keeps_exactly_its_share() -> None:
 
 
 @pytest.mark.parametrize(("rule", "cover"), RULES_AND_COVER)
-def test_at_most_readmits_nobody(rule: str, cover: bool) -> None:
+def test_at_most_readmits_no_row(rule: str, cover: bool) -> None:
     case = hundreds()
     for most in (0.01, 0.37, 0.9, 1.0):
         result = check_keep(case, rule, cover, most, at_most=True)
@@ -101,11 +101,11 @@ def test_a_search_bracketed_on_a_sample_ends_at_an_eps_that_qualifies(
     assert any(guess is not None for guess in guesses)
 
 
-# The search alone, on counts made up.
+# The search alone, on made-up counts.
 
 
 class Counts:
-    """Counts by eps, 0 to 20001, that note what they were asked for."""
+    """Counts for each eps from 0 to 20001; it records the requested ones."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts, self.passes = counts, 0
@@ -165,7 +165,7 @@ def test_a_float32_fraction_counts_as_precisely_as_its_value() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.0000001, 2, math.inf, -math.inf, math.nan])
-def test_what_is_no_fraction_is_refused(fraction: float) -> None:
+def test_an_invalid_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match=r"`keep` must be in \(0, 1\]; got "):
         kept_target(fraction, 10)
     for how in ("keep", "at_most"):
@@ -219,7 +219,7 @@ def test_eps_is_a_whole_number_of_ten_thousandths(eps: float, whole: int) -> Non
         (0.123456, "is not a whole number of ten-thousandths: give `eps=0.1235`"),
     ],
 )
-def test_what_is_no_eps_is_refused(eps: float, mend: str) -> None:
+def test_an_invalid_eps_is_refused(eps: float, mend: str) -> None:
     with pytest.raises(UserError, match=mend) as caught:
         deduplicate(np.eye(2), eps=eps, rule="semdedup")
     assert f"{eps:g}" in str(caught.value)
@@ -260,7 +260,7 @@ def test_many_readmitted_copies_are_a_warning_with_a_fraction_that_needs_none() 
 
 
 @pytest.mark.parametrize(("readmitted", "warned"), [(1, False), (2, True)])
-def test_a_shortfall_of_up_to_one_percent_is_no_warning(readmitted: int, warned: bool) -> None:
+def test_a_shortfall_of_up_to_one_percent_gives_no_warning(readmitted: int, warned: bool) -> None:
     x = np.random.default_rng(3).normal(size=(100, 30))
     x = np.concatenate([x, x[:1], x[:1], x[:1]])  # 100 are kept at any small eps
     seats = 100 + readmitted

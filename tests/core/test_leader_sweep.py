@@ -292,7 +292,7 @@ def test_the_most_similar_earlier_row_is_exact_over_many_tiles(
         assert earlier[i] == tied[rows[tied].argmin()]
 
 
-# What it costs.
+# Memory and time.
 
 MEASURE = """
 import re, sys

@@ -1,4 +1,4 @@
-"""Sums, spreads and the softmax: exact where they say so, whatever the order, the parts and the machine."""
+"""Sums, deviations and the softmax: exact as documented, for any order, any parts and any machine."""
 
 from __future__ import annotations
 

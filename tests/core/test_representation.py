@@ -1,4 +1,4 @@
-"""The audit's measures against slow twins: a list of rows, a mask for each group, loops; and arithmetic by hand."""
+"""The audit's measures agree with slow twins (lists of rows, a mask per group, loops) and with arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_measures_by_hand():
     assert found.distance == pytest.approx((0.1, 0.25))
 
 
-def test_the_skew_of_a_group_that_is_gone_is_minus_infinity_and_not_0():
+def test_the_skew_of_a_lost_group_is_minus_infinity_and_not_0():
     found = rp.compute_measures(np.array([5.0, 5.0]), np.array([5.0, 0.0]), np.ones(2, bool), np.full(2, 0.5))
     assert found.skew.tolist() == [math.log(2), -math.inf]
     assert found.ratio == 0.0
 
 
-def test_an_insufficient_group_is_compared_with_nobody():
+def test_an_insufficient_group_is_compared_with_no_other():
     found = rp.compute_measures(
         np.array([50.0, 50.0, 2.0]), np.array([40.0, 36.0, 0.0]), np.array([True, True, False]), np.full(3, 1 / 3)
     )
@@ -129,7 +129,7 @@ def test_the_two_parts_of_a_loss_add_up_to_the_whole(given_rows):
     )  # a cluster's choice takes from one, gives another
 
 
-def test_a_loss_between_clusters_and_a_loss_within_are_told_apart():
+def test_a_loss_between_clusters_differs_from_a_loss_within():
     # Cluster 0 holds 10 men and is kept whole; cluster 1 holds 10 women and is kept by half: blind in both.
     between, within = rp.decompose(np.array([[10.0, 0], [0, 10]]), np.array([[10.0, 0], [0, 5]]))
     assert between[:, 1].tolist() == [0, 2.5] and within.tolist() == [[0, 0], [0, 0]]
@@ -254,7 +254,7 @@ def test_memberships_say_nothing_where_the_largest_is_hardly_above_chance():
 
 def test_what_is_absent_does_not_count_as_uninformative():
     assert not is_uninformative(moments([[0.95, 0.05], [0.001, 0.0], [0.0, 0.001]]))
-    assert is_uninformative(moments([[0.0, 0.0]]))  # nobody there at all
+    assert is_uninformative(moments([[0.0, 0.0]]))  # no row belongs to any group
 
 
 def test_being_uninformative_combines_over_parts():
@@ -277,7 +277,7 @@ def test_uncertainty_by_hand():
 def test_seats_are_spread_by_mass_and_no_cluster_gives_more_than_it_has():
     assert apportion(np.array([60, 30, 10]), np.array([9, 9, 9]), 10).tolist() == [6, 3, 1]
     assert apportion(np.array([60, 30, 10]), np.array([2, 9, 9]), 10).tolist() == [2, 6, 2]
-    assert apportion(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no more to ask about
+    assert apportion(np.array([5, 0, 5]), np.array([1, 9, 1]), 10).tolist() == [1, 0, 1]  # no other rows to suggest
     assert apportion(np.array([1, 1, 1]), np.array([9, 9, 9]), 2).tolist() == [1, 1, 0]  # ties: the lower cluster
 
 

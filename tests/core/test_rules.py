@@ -61,7 +61,7 @@ def test_an_unknown_rule_is_refused_with_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_rule_says_of_itself_fits_together(name: str) -> None:
+def test_the_attributes_of_a_rule_are_consistent(name: str) -> None:
     rule = find_rule(name)
     assert ("cover" in rule.reads) == rule.sweeps
     assert ("prototypes" in rule.reads) == rule.needs_prototypes
@@ -118,7 +118,7 @@ def test_the_table_of_options_in_the_documentation_is_the_registrys() -> None:
     assert f"\n\n{render_options()}\n" in (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), RENDER
 
 
-# A rule of a user's own
+# A user's own rule
 
 
 def test_the_documentation_shows_the_toy_rule() -> None:
@@ -136,7 +136,7 @@ def crowd() -> np.ndarray:
 
 
 def expected(x: np.ndarray, labels: np.ndarray, eps: int) -> np.ndarray:
-    """Return who is kept by the toy rule, from its words alone."""
+    """Return the rows that the toy rule keeps, computed only from its description."""
     x16, kept = oracles.unit16(x), np.zeros(len(x), bool)
     for label, centroid in oracles.centroids_of_labels(x16, labels).items():
         own = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""Unit float16 vectors, exact cosines and thresholds: against the oracle, at every boundary and for hostile values."""
+"""Unit float16 vectors, exact cosines and thresholds agree with the oracle, at boundaries and for hostile values."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_unit_vectors_of_the_ends_of_float64() -> None:
 
 
 def test_halves_are_rounded_once_and_to_even() -> None:
-    # Of length 4096 with an odd first value: its unit lies exactly between two halves.
+    # Of length 4096 with an odd first value: its unit is exactly between two float16 values.
     exact = []
     for a in range(2049, 3800, 50):
         rest = 4096**2 - a * a
@@ -87,7 +87,7 @@ def test_halves_are_rounded_once_and_to_even() -> None:
     assert_unit(x)
     first = unit_float16(x)[0][:, 0].astype(np.float64) * 4096
     assert (first % 4 == 0).all()  # even in units of 2
-    # Whatever the sum of squares loses must not decide: the same vectors, of lengths that are no whole numbers.
+    # The rounding of the sum of squares must not decide: the same vectors, of lengths that are not integers.
     rng = np.random.default_rng(0)
     scaled = np.repeat(x, 40, axis=0) * rng.uniform(0.1, 10, (40 * len(x), 1))
     assert_unit(scaled)
@@ -151,7 +151,7 @@ def test_margin_bounds_the_error_of_float32_products() -> None:
 
 
 def adversarial(d: int) -> dict[str, np.ndarray]:
-    """Vectors whose 8-bit rounding errs by nearly all that the bound allows, and ones with nothing to round."""
+    """Vectors whose 8-bit rounding error is nearly the bound, and vectors without any."""
     rng = np.random.default_rng(d)
     signs = rng.choice([-1.0, 1.0], (64, d))
     spikes = 1e-3 * rng.normal(size=(64, d))
@@ -198,7 +198,7 @@ def test_eps_needed_is_the_least_eps_at_which_a_pair_are_duplicates() -> None:
 
     for e in range(0, 20_001):
         threshold = 1.0 - e / 10_000
-        assert eps_needed(threshold) == e + 1  # strict: at the threshold itself it is no duplicate
+        assert eps_needed(threshold) == e + 1  # strict: at the threshold itself it is not a duplicate
         for value in (np.nextafter(threshold, 2), np.nextafter(threshold, -2)):
             if -1 <= value <= 1:
                 assert eps_needed(value) == by_definition(value, e)
@@ -236,7 +236,7 @@ def test_assignment_is_exact_and_ties_go_to_the_lower_number(d: int) -> None:
 
 
 def test_assignment_settles_what_float32_cannot_tell_apart() -> None:
-    # Centroids that differ in the last bit of one value out of 2,000: float32 sums see less than nothing of it.
+    # Centroids that differ in the last bit of one value out of 2,000, which float32 sums cannot resolve.
     rng = np.random.default_rng(3)
     base = oracles.unit16(rng.normal(size=2000))
     centroids = np.repeat(base[None], 64, axis=0)

@@ -1,4 +1,4 @@
-"""What the tests of inputs share: a folder for the input, and every stage over it in this process."""
+"""Shared by the tests of inputs: a folder for the input, and a run of every stage over it in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ready embeddings in clip-retrieval's layout: order, ids, and files that do not fit each other."""
+"""Ready embeddings in clip-retrieval's layout: order, ids, and files that do not belong together."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_folder_is_cut_into_shards_of_a_thousand_files(tmp_path):
     assert [s.position for s in shards[2].read()] == [0]
 
 
-def test_folder_without_images_says_what_it_holds(tmp_path):
+def test_the_error_for_a_folder_without_images_lists_its_files(tmp_path):
     assert "holds no files: give a folder" in mistake(tmp_path)
     for name in ("a.pdf", "b.pdf", "c.CSV", "d/README"):
         touch(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The registry of formats: a new one is a class, and the messages and the docs are made from what is registered."""
+"""A new format is one class, and the messages and the docs are made from the registered formats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOCS = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encod
 
 
 class ImageList(ShardFormat):
-    """Text files that name images, one a line."""
+    """Text files that name images, one per line."""
 
     name = "image-list"
     file_title = "a .list of images"
@@ -57,7 +57,7 @@ def image_list() -> Iterator[None]:
 
 @pytest.fixture
 def lists(folder: Path, image_list: None) -> Path:
-    """Return a folder of two lists; the images that they name are further down."""
+    """Return a folder of two lists; the images that they name are in a sub-folder."""
     write(folder, {"a.list": "in/1.png\nin/2.png\n", "b.list": "in/bad.png\nin/none.png\n"})
     return write(folder, {"in/1.png": GOOD, "in/2.png": OTHER, "in/bad.png": HTML})
 

@@ -1,6 +1,6 @@
-"""Every reader on damaged files: whatever the bytes, a rejected row or an error of one line, soon and in little memory.
+"""Every reader survives damaged files: any bytes give rejected rows or an error of one line, fast and in little memory.
 
-`make soak` goes on for an hour; FUZZ_SECONDS changes that.
+`make soak` runs for an hour; FUZZ_SECONDS changes that.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ Change = tuple[str, int, int, bytes]
 
 
 def changed(data: bytes, changes: list[Change]) -> bytes:
-    """Return bytes after some accidents; places count from the end as often as from the front, where headers are."""
+    """Return bytes with random damage, at positions counted from the front, where headers are, or from the end."""
     work = bytearray(data)
     for kind, place, length, new in changes:
         at = place // 2 % (len(work) + 1)
@@ -112,7 +112,7 @@ def changed(data: bytes, changes: list[Change]) -> bytes:
 
 
 class Bench:
-    """A valid input on disk, and what happens when one of its files is changed."""
+    """A valid input on disk, and the outcomes of changes to one of its files."""
 
     def __init__(self, maker: Maker, place: Path) -> None:
         self.place, self.run = place, place / "run"
@@ -122,7 +122,7 @@ class Bench:
         self.whole = [p.read_bytes() for p in self.files]
 
     def try_with(self, which: int, changes: list[Change]) -> str:
-        """Change one file, read everything, and put the file back; return how it ended."""
+        """Change one file, read everything, and restore the file; return the outcome."""
         path, data = self.files[which % len(self.files)], self.whole[which % len(self.files)]
         path.write_bytes(changed(data, changes))
         started = time.process_time()
@@ -162,7 +162,7 @@ class Bench:
 
 
 def survives(bench: Bench, examples: int, **options: Any) -> Counter[str]:
-    """Let Hypothesis look for changes that a reader does not survive, and return how many inputs ended how."""
+    """Let Hypothesis search for changes that a reader does not survive, and return the number of each outcome."""
     ends: Counter[str] = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
@@ -175,7 +175,7 @@ def survives(bench: Bench, examples: int, **options: Any) -> Counter[str]:
 
 
 def decodes(examples: int, **options: Any) -> None:
-    """Let Hypothesis look for image files that end in anything but a picture or a BadImage."""
+    """Let Hypothesis search for image files that give anything but a picture or a BadImage."""
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), **options)
     @given(st.sampled_from(sorted(IMAGES)), CHANGES)

@@ -43,7 +43,7 @@ def test_lossy_formats_give_nearly_their_colours(kind):
     assert np.abs(np.subtract(found, BLUE)).max() <= 6
 
 
-def test_transparency_lies_on_white():
+def test_transparency_becomes_white():
     assert colour_at(encoded(picture((255, 0, 0, 0)))) == WHITE
     half = colour_at(encoded(picture((0, 0, 0, 128))))
     assert half == (127, 127, 127)
@@ -169,7 +169,7 @@ def test_formats_that_decode_at_once_are_damaged_when_cut(kind):
     }
 
 
-def test_what_is_no_image_is_named():
+def test_files_that_are_not_images_are_named():
     assert reason(b"") == "empty file"
     assert reason(b"<!DOCTYPE html><title>secret</title>") == "HTML, XML or SVG, not an image"
     assert reason("\ufeff\n  <svg xmlns='x'/>".encode()) == "HTML, XML or SVG, not an image"

@@ -39,7 +39,7 @@ def test_captions_and_columns_of_an_image_folder(folder: Path) -> None:
     assert second.metadata == {"path": "in/b.png", "text": "listed", "input_id": 5, "input_path": "x"}
 
 
-def test_what_metadata_says_changes_the_fingerprint(folder: Path) -> None:
+def test_changed_metadata_change_the_fingerprint(folder: Path) -> None:
     write(folder, {"a.png": GOOD, "metadata.csv": "file_name,n\na.png,1\n"})
     before = open_input(str(folder)).shards[0].fingerprint()
     write(folder, {"metadata.csv": "file_name,n\na.png,2\n"})

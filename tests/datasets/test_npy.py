@@ -1,4 +1,4 @@
-"""Ready embeddings in one .npy file: shards, ids beside it, and files that do not fit."""
+"""Ready embeddings in one .npy file: shards, ids in files next to it, and files that do not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_npy_is_cut_into_shards_with_row_numbers_as_ids(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(dataset.shards[2])).vectors().tolist() == vectors[8:].tolist()
 
 
-def test_npy_ids_from_the_files_beside_it(tmp_path, monkeypatch):
+def test_npy_ids_come_from_the_files_next_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(npy, "SHARD_ROWS", 2)
     path = tmp_path / "e.npy"
     np.save(path, np.ones((5, 2), np.float16))

@@ -1,6 +1,6 @@
-"""Each odd or hostile input comes out as kept, removed and rejected rows, or as an error of one line.
+"""Each odd or hostile input gives kept, removed and rejected rows, or an error of one line.
 
-All go through every stage in this process, with an encoder that only averages colours.
+All of them pass through every stage in this process, with an encoder that only averages colours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opening an input: what is no input, natural order, and every format on other file systems than the local one."""
+"""Opening an input: what cannot be an input, natural order, and every format on file systems that are not local."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fairdedup.datasets import open_input
 from fairdedup.datasets.filesystem import natural_key, to_valid_text
 
 
-def test_mistakes_name_the_value_and_the_mend(tmp_path):
+def test_mistakes_name_the_value_and_a_remedy(tmp_path):
     assert mistake(tmp_path / "nowhere") == f"no such file or folder: '{tmp_path}/nowhere'; check the path"
     assert "id_from must be 'key' or 'shard/key'; got 'row'" in mistake(tmp_path, id_from="row")
     assert "input is ''" in mistake("")

@@ -1,4 +1,4 @@
-"""The files of samples of a format that has none of its own: image, caption and columns."""
+"""Samples of a format without files become files: image, caption and columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JPEG = encoded(plain(), "JPEG")
 
 
 class MadeUp:
-    """A shard of a format that nothing else knows."""
+    """A shard of a format that the package does not know."""
 
     name = path = "made-up"
     fs = MemoryFileSystem()

@@ -30,7 +30,7 @@ def read(source: Path | str, **options: Any) -> list[Any]:
     return [sample for shard in open_input(str(source), **options).shards for sample in shard.read()]  # type: ignore
 
 
-def test_what_stands_beside_an_image_in_parquet_survives_with_its_type(run: Any, folder: Path) -> None:
+def test_other_columns_of_images_in_parquet_keep_their_types(run: Any, folder: Path) -> None:
     columns = {
         "uid": uuids(3), "id": [7, 8, 9], "text": [" a caption ", "", None], "image": hugging_face(GOOD, OTHER, GOOD),
         "small": pa.array([1, None, 3], pa.int8()), "never": pa.array([None] * 3, pa.float32()),
@@ -100,7 +100,7 @@ def test_columns_of_views_survive_as_plain_ones(form: str, run: Any, folder: Pat
         assert kept.column(name).type.equals(kind), name
 
 
-def test_broken_text_in_a_view_is_spelt_out(folder: Path) -> None:
+def test_broken_text_in_a_view_is_escaped(folder: Path) -> None:
     broken = pa.array([b"\xff", b"ok"], pa.binary_view())
     text = pa.Array.from_buffers(TEXT_VIEW, 2, broken.buffers())
     shard = open_input(str(parquet({"emb": vectors(2), "s": text})(folder))).shards[0]

@@ -156,7 +156,7 @@ def test_hostile_member_names_are_only_text(tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tar])
 
 
-def test_json_beside_an_image_never_costs_the_image(tmp_path):
+def test_bad_json_never_rejects_its_image(tmp_path):
     wide = 2**64
     bad = {
         "list": b"[1, 2]",
@@ -281,7 +281,7 @@ def test_joined_tars_are_not_read_by_half_in_silence(tmp_path):
     assert "data after the end-of-archive marker, not read" in str(read[-1].error)
 
 
-def test_what_is_no_tar_is_one_rejected_sample(tmp_path):
+def test_a_file_that_is_not_a_tar_is_one_rejected_sample(tmp_path):
     for number, data in enumerate((b"<html>not found</html>" * 100, b"", b"\x1f\x8b\x08" + b"junk" * 400)):
         read = samples_of(touch(tmp_path / f"{number}.tar", data))
         assert [(s.id, s.image, s.source) for s in read] == [(f"{number}.tar", None, f"{number}.tar")]

@@ -1,4 +1,4 @@
-"""The built-in encoder: small, safetensors, loaded by open_clip alone, sees who is drawn, and finds planted copies."""
+"""The built-in encoder is small, loads with open_clip alone, recognises the drawn people, and finds planted copies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LABEL_OF = {
 
 
 class Encoder:
-    """The built-in model as `--model NAME --pretrained PATH` loads it."""
+    """Return the built-in model, loaded as `--model NAME --pretrained PATH` loads it."""
 
     def __init__(self) -> None:
         open_clip.add_model_config(BUILTIN)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of `--against`: four days of vectors, and a line of three runs."""
+"""Fixtures of the tests of `--against`: four days of vectors, and a sequence of three runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def line(days: Path, tmp_path_factory: pytest.TempPathFactory, scheduler: str, prototypes: Path) -> list[Path]:
-    """Return three days with cover, each against the one before; copy them before you change them."""
+    """Return runs of three days with cover, each against the one before; copy them before you change them."""
     out = tmp_path_factory.mktemp("line")
     runs = [
         night(days, 0, out / "day0", scheduler, "--keep", 0.5, "--cover", "--prototypes", prototypes, "--clusters", 4)

@@ -1,4 +1,4 @@
-"""What tests of `--against` share: runs of one day, what they decided, and the comparison with the slow twin."""
+"""Shared by the tests of `--against`: runs of one day, their decisions, and the comparison with the slow twin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runs import table as run_table
 
 
 def promises(problem: oracles.Problem, decision: oracles.Decision, e: int) -> tuple[bool, bool]:
-    """Judge both guarantees by all pairs, those with what earlier runs kept among them."""
+    """Check both guarantees with all pairs, including pairs with samples that earlier runs kept."""
     distinct = represented = True
     for k, rows in problem.clusters.items():
         old = problem.all16[(problem.all_labels == k) & problem.all_kept]
@@ -64,7 +64,7 @@ def decisions_of(run: Path) -> pd.DataFrame:
 
 
 def assert_decided_as_by_the_oracle(runs: list[Path], rule: str, **options: Any) -> None:
-    """Compare the last run of a line with the twin, which sees the vectors and whom the runs before kept."""
+    """Compare the last of several runs with the twin, which sees the vectors and the kept rows of the earlier runs."""
     centroids = oracles.unit16(np.load(runs[0] / "clusters" / "centroids.npy"))
     labels = [oracles.assign(unit_of(run), centroids) for run in runs]
     before = [

@@ -1,4 +1,4 @@
-"""New rows beside what earlier runs kept: the core decides as the slow twin."""
+"""The core decides new rows against the kept rows of earlier runs as the slow twin does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Night:
-    """A problem whose rows came over several days; the last day's are to be decided."""
+    """A problem whose rows arrived over several days; those of the last day are to be decided."""
 
     case: Case
     day: NDArray[np.int64]
@@ -73,7 +73,7 @@ class Night:
         )  # fmt: skip
 
     def decide(self, rule: str, cover: bool, at_most: float | None = None) -> Decision:
-        """Decide the new rows by the core, given what the twin has of the earlier days' sums."""
+        """Decide the new rows with the core, from the twin's sums over the earlier days."""
         case, problem = self.case, self.twin(rule, cover)
         unit, centroids = oracles.unit16(case.x), oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
         before = np.flatnonzero(~self.new)
@@ -119,7 +119,7 @@ def _similarities(unit: NDArray[np.float16], case: Case) -> dict[str, tuple[list
 
 
 def random_night(seed: int) -> Night:
-    """Return a random problem over two or three days; copies across days are common, all of a cluster may be new."""
+    """Return a random problem over two or three days: many copies across days, and maybe clusters of new rows only."""
     case = random_case(seed)
     rng = np.random.default_rng([seed, 5])
     n, days = len(case.x), int(rng.integers(2, 4))
@@ -129,7 +129,7 @@ def random_night(seed: int) -> Night:
         case.x[rng.integers(n, size=n // 3)] = case.x[rng.integers(n, size=n // 3)]
     day = rng.integers(days, size=n)
     day[rng.permutation(n)[:days]] = np.arange(days)
-    if rng.random() < 0.3:  # a cluster that earlier runs knew nothing of
+    if rng.random() < 0.3:  # a cluster without rows in earlier runs
         day[(case.labels == case.labels[0]) & (day > 0)] = days - 1
     kept = (rng.random(n) < rng.choice([0.2, 0.6, 1.0])) & (day < days - 1)
     protected = (rng.random(n) < rng.choice([0.0, 0.2])) & (day == days - 1)
@@ -143,7 +143,7 @@ def table(decision: Decision) -> oracles.Decision:
 
 
 def check(night: Night, rule: str, cover: bool, at_most: float | None = None) -> oracles.Decision:
-    """Decide the last day and compare all of it with the twin, the promises among it."""
+    """Decide the last day and compare the whole decision with the twin, including the guarantees."""
     decision = night.decide(rule, cover, at_most)
     found = table(decision)
     problem = night.twin(rule, cover, found["representative"] if rule == "random-neighbour" else None)
@@ -166,7 +166,7 @@ def check(night: Night, rule: str, cover: bool, at_most: float | None = None) ->
 
 
 def check_nights(seeds: range, rule: str, cover: bool) -> None:
-    """Check random nights against the oracle, a third of them with a cap too."""
+    """Check random nights against the oracle, a third of them also with a limit."""
     taken = capped = 0
     for seed in seeds:
         night = random_night(seed)
@@ -183,7 +183,7 @@ def check_nights(seeds: range, rule: str, cover: bool) -> None:
 
 
 @pytest.mark.parametrize(("rule", "cover"), SWEEPING)
-def test_new_rows_are_decided_beside_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
+def test_new_rows_are_decided_against_earlier_ones_as_by_the_oracle(rule: str, cover: bool) -> None:
     check_nights(range(30), rule, cover)
 
 

@@ -1,4 +1,4 @@
-"""Days follow days on real workers, and each is decided as by the slow twin."""
+"""Several days are run one after the other on real workers, and each is decided as by the slow twin."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_two_kept_of_any_days_are_duplicates_in_a_cluster(line):
         ("semdedup", ()),
     ],
 )
-def test_every_rule_goes_on_from_what_the_first_run_left(days, tmp_path, scheduler, prototypes, rule, words):
+def test_every_rule_continues_from_the_first_run(days, tmp_path, scheduler, prototypes, rule, words):
     runs = [night(days, 0, tmp_path / "0", scheduler, "--keep", 0.4, "--rule", rule, *words, "--prototypes", prototypes,
                   "--clusters", 4)]  # fmt: skip
     for k in (1, 2):
@@ -83,7 +83,7 @@ def test_runs_of_one_line_count_once_and_branches_are_put_together(days, line, t
     assert_decided_as_by_the_oracle([line[0], line[1], branch, last], "fairdedup", cover=True)
 
 
-def test_nothing_but_copies_keeps_nothing_and_the_next_night_goes_on(days, line, tmp_path, scheduler):
+def test_a_night_of_copies_keeps_nothing_and_the_next_night_continues(days, line, tmp_path, scheduler):
     again = tmp_path / "again"
     again.mkdir()
     kept = decisions_of(line[0])["kept"].to_numpy()
@@ -178,7 +178,7 @@ def test_stages_one_by_one_and_one_worker_give_the_same(days, line, tmp_path, sc
     assert product(tmp_path / "one") == product(line[1])
 
 
-def test_a_night_that_was_killed_goes_on_to_the_same_bytes(days, line, tmp_path, scheduler):
+def test_a_killed_night_resumes_and_ends_with_the_same_bytes(days, line, tmp_path, scheduler):
     words = ("run", days / "day1.npy", "--against", line[0], "--out", tmp_path / "day1", "--scheduler", scheduler)
     for what in ("clusters/sizes.json", "state/earlier.json", "decisions/part-00000.parquet", "state/run-0001"):
         process = started(tmp_path, *words, "--quiet")

@@ -1,4 +1,4 @@
-"""The state that a run leaves for later ones: complete in itself, renewed by a replacement, never read if damaged."""
+"""The state that a run leaves for later runs is self-contained, renewed by a replacement, and never read if damaged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_after_a_replacement_the_state_is_of_who_is_kept_now(days, line, tmp_pat
 
 @pytest.mark.parametrize("killed_at", ["state.json", "run.json"])
 @pytest.mark.parametrize("mend", ["run", "replace", "audit"])
-def test_what_is_said_of_a_replacement_that_was_stopped_finishes_it(
+def test_the_message_for_a_stopped_replacement_names_the_command_that_finishes_it(
     days, line, tmp_path, scheduler, prototypes, monkeypatch, mend, killed_at
 ):
     run, file = tmp_path / "day0", tmp_path / "gone.txt"

@@ -1,4 +1,4 @@
-"""How far new rows have drifted: the stability index, and the warning that clustering anew is due."""
+"""The drift of new rows: the stability index, and the warning to cluster again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_rows_of_the_same_kind_do_not_drift_and_others_do():
         assert psi - chance > 0.25
 
 
-def test_a_night_of_another_kind_says_that_refitting_is_due(days, line, tmp_path, scheduler):
+def test_a_night_of_another_kind_warns_that_a_refit_is_due(days, line, tmp_path, scheduler):
     np.save(tmp_path / "strange.npy", -np.load(days / "day0.npy"))
     words = (tmp_path / "strange.npy", "--against", line[0], "--out", tmp_path / "run", "--scheduler", scheduler)
     shown = done("run", *words)

@@ -65,7 +65,7 @@ def test_a_night_is_cleaned_of_an_evaluation_set_at_its_own_eps(days, line, tmp_
     assert "nothing to do" in done(*again, "--scheduler", scheduler).err
 
 
-def test_evaluation_samples_that_cannot_be_used_are_told_and_cost_no_run(line, tmp_path, scheduler):
+def test_unusable_evaluation_samples_are_reported_and_stop_no_run(line, tmp_path, scheduler):
     held_out = unit_of(line[0])[:40].astype(np.float32)
     held_out[:30] = 0
     np.save(tmp_path / "eval.npy", held_out)

@@ -1,4 +1,4 @@
-"""`fairdedup refit`: all days of a line are clustered and decided as one run."""
+"""`fairdedup refit`: all days of a sequence of runs are clustered and decided as one run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line,
 
 
 def test_refitting_takes_over_the_options_and_minds_no_file_of_daily_runs(days, line, tmp_path, scheduler, monkeypatch):
-    """A line that was begun by `balanced` goes on by it; `against` and `column` in fairdedup.yaml are of daily runs."""
+    """Runs that began with `balanced` continue with it; `against` and `column` in fairdedup.yaml are for daily runs."""
     first = night(days, 0, tmp_path / "first", scheduler, "--keep", 0.5, "--rule", "balanced", "--reserve", 0.3,
                   "--prototypes", line[0] / "state" / "prototypes.parquet", "--clusters", 4)  # fmt: skip
     (tmp_path / "fairdedup.yaml").write_text(f"against: [{first}]\ncolumn: embedding\n")

@@ -1,6 +1,6 @@
-"""What the tests of the starters share: configurations, calls, and a stand-in for Slurm.
+"""Shared by the tests of the starters: configurations, calls, and a substitute for Slurm.
 
-There is no Slurm here. A `sbatch` that starts its script as a process takes its place.
+The tests need no Slurm: a `sbatch` that starts its script as a process replaces it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KINDS = {"slurm": on_slurm.SlurmConfig, "kubernetes": on_kubernetes.KubernetesCo
 
 @pytest.fixture(autouse=True)
 def same_limit() -> Iterator[None]:
-    """Leave the number of files that this process may open as it was."""
+    """Restore the limit on open files of this process."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -50,13 +50,13 @@ def written(folder: Path, **keys: Any) -> Path:
 
 
 def slurm_config(folder: Path, **keys: Any) -> Path:
-    """Write one for jobs on this machine."""
+    """Write the YAML file of a cluster whose jobs run on this machine."""
     here = {"workers": 2, "memory": "1GiB", "interface": "lo", "log_directory": str(folder / "logs"), "patience": 60}
     return written(folder, **here | keys)
 
 
 def config(kind: str, **keys: Any) -> Any:
-    """Return a configuration of a kind, with no file."""
+    """Return a configuration of a kind, without a file."""
     needed: dict[str, Any] = {"slurm": {"workers": 2}, "kubernetes": {"workers": 2, "image": "i"}, "cuda": {}}[kind]
     return KINDS[kind](**needed | keys)
 
@@ -67,7 +67,7 @@ def call(kind: str, *arguments: object) -> int:
 
 
 def launched(kind: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start a starter as its users do."""
+    """Start a starter as users do."""
     return subprocess.Popen(
         [sys.executable, str(PIPELINES / f"on_{kind}.py"), *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env,
@@ -76,16 +76,16 @@ def launched(kind: str, *arguments: object, env: dict[str, str] | None = None) -
 
 @dataclass
 class Slurm:
-    """Stands for the batch system: `sbatch` starts the script as a process of its own, `scancel` ends it."""
+    """Replaces the batch system: `sbatch` starts the script as a separate process, `scancel` ends it."""
 
     jobs: Path
 
     def asked(self) -> list[Path]:
-        """Return the scripts that were submitted."""
+        """Return the submitted scripts."""
         return sorted(self.jobs.glob("*.sh"))
 
     def alive(self) -> list[int]:
-        """Return the jobs that still run."""
+        """Return the jobs that are still running."""
         found = []
         for file in self.jobs.glob("*.pid"):
             with suppress(ProcessLookupError):

@@ -1,6 +1,6 @@
-"""pipelines/airflow_dag.py in Airflow itself, in its own virtual environment: days come, fail, drift, are published.
+"""pipelines/airflow_dag.py runs in a real Airflow, in a separate environment: days arrive, fail, drift, are published.
 
-What takes long is marked soak; `make test` looks for import errors and publishes one run.
+Slow tests are marked soak; `make test` checks for import errors and publishes one run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ soak = pytest.mark.soak
 
 @pytest.fixture(scope="session")
 def airflow() -> Path:
-    """Return the folder of Airflow's programs, installed anew where the pins have changed."""
+    """Return the folder of Airflow's programs, installed again if the pins have changed."""
     folder = ROOT / ".airflow-venv"
     stamp = folder / "installed"
     if not stamp.is_file() or stamp.read_bytes() != PINS.read_bytes():
@@ -55,7 +55,7 @@ def airflow() -> Path:
 
 @dataclass
 class Deployment:
-    """An Airflow with a database and folders of its own."""
+    """An Airflow with its own database and folders."""
 
     programs: Path
     home: Path
@@ -138,7 +138,7 @@ print("found", json.dumps([bag.import_errors, dags]))
 """
 
 
-def test_the_dags_have_no_import_errors_and_the_tasks_stand_in_order(deploy):
+def test_the_dags_have_no_import_errors_and_the_tasks_are_in_order(deploy):
     made = deploy()
     shown = made.call("python", "-c", IMPORTED, made.home / "dags")
     errors, dags = json.loads(shown.partition("\nfound ")[2].splitlines()[0])
@@ -223,7 +223,7 @@ def begun(deploy, arrived, scheduler) -> Callable[..., Deployment]:
 
 @pytest.fixture(scope="module")
 def line(begun) -> tuple[Deployment, list[str]]:
-    """Return an Airflow that has had three days, and the log of each."""
+    """Return an Airflow after three days, and the log of each day."""
     made = begun()
     return made, [made.day(day) for day in DAYS]
 
@@ -259,7 +259,7 @@ def test_logs_show_the_commands_and_what_they_say(line):
 
 
 @soak
-def test_a_published_day_is_left_alone(line):
+def test_a_published_day_is_not_run_again(line):
     made, _ = line
     before = contents(made.published), contents(made.runs / DAYS[1])
     log = made.day(DAYS[1], keep=0.2)
@@ -296,7 +296,7 @@ def test_a_closed_gate_publishes_nothing_and_the_day_can_be_let_pass(line):
 
 
 @soak
-def test_a_day_of_another_kind_drifts_and_goes_on_from_the_refitted_line(line):
+def test_a_day_of_another_kind_drifts_and_continues_from_the_refitted_runs(line):
     made, _ = line
     members: dict[str, bytes] = {}
     for k in range(80):
@@ -375,7 +375,7 @@ os.execv(sys.executable, [sys.executable, "-m", "fairdedup", *words])
 
 @pytest.fixture
 def running(begun, arrived, tmp_path) -> Iterator[tuple[Deployment, str]]:
-    """Start scheduler, DAG processor and API server; yesterday's shards lie there, without their marker."""
+    """Start scheduler, DAG processor and API server; yesterday's shards are in the inbox, without their marker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -413,7 +413,7 @@ def wait_for(what: Callable[[], bool], made: Deployment, seconds: int = 600) -> 
 
 @soak
 def test_the_scheduler_runs_a_day_once_its_shards_are_there_then_the_consumer(running, arrived, scheduler, tmp_path):
-    """The process of the task `embed` is killed, and its command goes on alone while the next try begins."""
+    """The process of the task `embed` is killed, and its command continues alone while the next try begins."""
     made, yesterday = running
     wait_for(lambda: made.states().get("wait", ("", 0))[0] == "up_for_reschedule", made)
     assert not made.runs.exists()

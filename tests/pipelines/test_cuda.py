@@ -1,4 +1,4 @@
-"""What starts Dask on the GPUs of a machine, tried without any, by the switches that dask-cuda has for that."""
+"""The starter for GPUs, tested without any GPU, with the switches that dask-cuda has for that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HAS_CUDA = importlib.util.find_spec("dask_cuda") is not None
 
 @pytest.mark.skipif(not HAS_CUDA, reason="dask-cuda wants a Dask of its own: docs/clusters.md says how this was run")
 def test_a_worker_for_each_gpu_carries_out_a_run(tmp_path, finished, embeddings, prototypes, monkeypatch):
-    monkeypatch.setenv("DASK_CUDA_TEST_SINGLE_GPU", "1")  # dask-cuda's own way to be tried without so many GPUs
+    monkeypatch.setenv("DASK_CUDA_TEST_SINGLE_GPU", "1")  # dask-cuda's switch for tests on fewer GPUs
     monkeypatch.setenv("DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC", "1")
     file = written(tmp_path, gpus=[0, 1], memory="1GiB")
     process = launched("cuda", "--config", file, "--dry-run")

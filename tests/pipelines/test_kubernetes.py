@@ -1,7 +1,7 @@
-"""What starts Dask on Kubernetes: manifests, and a run by the command of a pod.
+"""The starter for Kubernetes: manifests, and a run with the command of a pod.
 
-There is no Kubernetes here. Manifests are checked against the schema that dask-kubernetes ships, and the pods that its
-operator makes of them are run as processes.
+The tests need no Kubernetes. Manifests are checked against the schema that dask-kubernetes ships, and the pods that its
+operator would create run as processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fairdedup.workers import LEAST_FILES
 
 
 def strict(schema: Any) -> Any:
-    """Return a schema that refuses fields it does not name: Kubernetes drops them without a word."""
+    """Return a schema that refuses unknown fields, which Kubernetes drops silently."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -44,7 +44,7 @@ def strict(schema: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    """Check by the schema of a DaskCluster's spec, as dask-kubernetes installs it in Kubernetes."""
+    """Check a manifest against the schema of a DaskCluster that dask-kubernetes installs in Kubernetes."""
     folder = importlib.resources.files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds"
     definition = yaml.load((folder / "daskcluster.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
     (version,) = definition["spec"]["versions"]
@@ -74,7 +74,7 @@ def test_the_manifest_fits_the_schema_of_the_operator(keys, schema, tmp_path, ca
         worker["image"] = "i"
 
 
-def test_the_pods_have_the_image_the_volume_and_the_sizes_that_were_asked_for():
+def test_the_pods_have_the_image_the_volume_and_the_sizes_of_the_configuration():
     made = on_kubernetes.manifest(config("kubernetes", image="r/fairdedup:1", **FULL), adapt=None)
     assert made["metadata"] == {"name": "night"} and made["spec"]["worker"]["replicas"] == 3
     pod, scheduler = made["spec"]["worker"]["spec"], made["spec"]["scheduler"]["spec"]
@@ -141,7 +141,7 @@ def test_the_scheduler_s_pod_starts_by_a_command_of_this_dask():
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """Stands for a Kubernetes that has no Dask operator."""
+    """Replaces a Kubernetes without the Dask operator."""
 
     answers: ClassVar[dict[str, Any]] = {
         "/version": {"gitVersion": "v1.33.0"},

@@ -1,4 +1,4 @@
-"""What starts Dask on Slurm: the job script, and a run on jobs of a stand-in for Slurm."""
+"""The starter for Slurm: the job script, and a run on the jobs of a substitute for Slurm."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_a_job_for_a_gpu_asks_for_it():
     assert "#SBATCH --gres=gpu:a100:1" in on_slurm.job_script(config("slurm", gres="gpu:a100:1")).splitlines()
 
 
-def test_without_slurm_a_start_says_so(tmp_path, capsys):
+def test_a_start_without_slurm_is_an_error(tmp_path, capsys):
     assert shutil.which("sbatch") is None
     assert call("slurm", "--config", slurm_config(tmp_path), "--", "run", "x", "--keep", "0.5") == 2
     assert "there is no `sbatch` here. Start this on a node that submits to Slurm." in capsys.readouterr().err
 
 
-def test_a_job_that_slurm_refuses_is_told_and_nothing_is_submitted(slurm, tmp_path, capsys):
+def test_a_job_that_slurm_refuses_is_an_error_and_nothing_is_submitted(slurm, tmp_path, capsys):
     file = slurm_config(tmp_path, partition="nosuch")
     assert call("slurm", "--config", file, "--", "run", "x", "--keep", "0.5") == 2
     assert capsys.readouterr().err == (
@@ -73,7 +73,7 @@ def test_jobs_that_bring_no_worker_are_cancelled(slurm, tmp_path, capsys):
 
 
 def ended(slurm: Slurm) -> bool:
-    """Whether all jobs are gone, or soon will be."""
+    """Tell whether all jobs have ended, or end soon."""
     for _ in range(100):
         if not slurm.alive():
             return True
@@ -113,7 +113,7 @@ def test_a_run_on_jobs_survives_a_request_to_end_and_a_lost_job_and_has_the_byte
 
 
 def begun(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has come to this folder."""
+    """Wait until a run has created a folder."""
     for _ in range(1200):
         if folder.exists():
             return

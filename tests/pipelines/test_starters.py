@@ -1,4 +1,4 @@
-"""What the starters of Slurm, Kubernetes and GPUs share: their YAML files, and mistakes that start nothing."""
+"""The starters of Slurm, Kubernetes and GPUs read YAML files, and a mistake starts nothing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_wrong_configuration_is_one_line_with_a_remedy(kind, keys, message, tm
         (["run", "x", "--memory-limit", "2GiB"], r"--memory-limit 2GiB is set by the cluster\. Leave it out\."),
     ],
 )
-def test_a_mistake_in_the_command_is_told_before_anything_is_submitted(
+def test_a_mistake_in_the_command_is_reported_before_anything_is_submitted(
     arguments, message, slurm, tmp_path, capsys
 ):  # fmt: skip
     assert call("slurm", "--config", slurm_config(tmp_path), "--", *arguments) == 2
@@ -92,7 +92,7 @@ def test_a_mistake_in_the_command_is_told_before_anything_is_submitted(
     assert not slurm.asked()
 
 
-def test_least_and_most_in_the_wrong_order_are_told(tmp_path, capsys):
+def test_least_and_most_in_the_wrong_order_are_an_error(tmp_path, capsys):
     assert call("slurm", "--config", slurm_config(tmp_path), "--adapt", 3, 1, "--", "run", "x") == 2
     assert "--adapt needs the smaller number first; got 3 1." in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Curation of a run: conditions on metadata, takedowns, rows always kept, a column to prefer; nothing stays behind."""
+"""Curation of a run: conditions, takedowns, protected rows, a preferred column. No earlier curation leaves traces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def iterate_ids(*rows: int) -> str:
 
 
 def expected(decided: Decided, rule: str, keep: float, **options: object) -> tuple[oracles.Problem, oracles.Decision]:
-    """Return the twin's problem over the rows that were decided, and its decision at the eps that was found."""
+    """Return the twin's problem over the rows of the decisions, and its decision at the run's eps."""
     every = np.delete(np.arange(240), list(UNUSABLE))
     places = np.searchsorted(every, decided.decisions["row"].to_numpy())
     labels = oracles.assign(decided.unit, decided.centroids)
@@ -246,7 +246,7 @@ def test_a_condition_holds_where_it_is_true_and_null_is_not(text, wanted, column
         "query('SELECT 1') IS NULL", "width > 1, true", "COLUMNS(*) IS NULL", "#1 = 1",
     ],
 )  # fmt: skip
-def test_what_is_no_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
+def test_an_invalid_condition_on_a_row_is_refused_in_one_line(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refused:
         known = check_condition(text, ROWS.schema)
@@ -324,7 +324,7 @@ def test_a_condition_answers_alike_in_every_time_zone_and_locale():
     assert said == ["12 24 24\n"] * 2
 
 
-def test_what_is_no_condition_is_refused_before_the_columns_are_known():
+def test_an_invalid_condition_is_refused_before_the_columns_are_known():
     with pytest.raises(UserError, match="uses more than its own row"):
         parse_condition("EXISTS (SELECT * FROM nowhere)")
     parse_condition("unknown > 1")

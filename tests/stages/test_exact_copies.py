@@ -1,4 +1,4 @@
-"""Exact copies of image files share one forward pass, in a shard and across; a resumed run has the same bytes."""
+"""Exact copies of image files share one forward pass, within and across shards; a resumed run has the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairdedup.stages.exact_copies import find_copies
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import write_array
 
-# shard -> seeds of its pictures; a seed that stands twice is the same file. -1 cannot be decoded.
+# shard -> seeds of its pictures; equal seeds give equal files. -1 cannot be decoded.
 PICTURES = [[0, 10, 20, 10, -1], [30, 0, 40, 0, -1], [40, 50, 20, 60, 50]]
 
 
@@ -32,7 +32,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(copied: Path, weights: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return a run over the pictures, and what it said."""
+    """Return a run over the pictures, and what it printed."""
     out = tmp_path_factory.mktemp("run") / "run"
     ended = done(*asked(copied, weights, scheduler), "--out", out)
     return out, ended.err
@@ -43,8 +43,8 @@ def asked(copied: Path, weights: Path, scheduler: str) -> tuple[object, ...]:
             "--max-rejected", 0.2, "--batch-size", 2, "--scheduler", scheduler)  # fmt: skip
 
 
-def test_the_saving_is_told(run):
-    # 10 and 50 stand twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
+def test_the_saving_is_reported(run):
+    # 10 and 50 occur twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
     told = re.search(r"^(\d+) exact copies; each is embedded once$", run[1], re.M)
     assert told and int(told[1]) == 7
 
@@ -86,7 +86,7 @@ def test_no_copies_no_line(weights, scheduler, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_who_lends_to_whom_is_what_loops_say(seed, tmp_path):
+def test_shared_vectors_are_those_that_loops_find(seed, tmp_path):
     rng = np.random.default_rng(seed)
     files = [rng.integers(-1, rng.integers(2, 12), rng.integers(0, 9)).tolist() for _ in range(rng.integers(1, 6))]
     run = RunDirectory(tmp_path)

@@ -1,4 +1,4 @@
-"""`fairdedup replace`: who takes the place of a sample that has vanished, and what an interrupted one leaves."""
+"""`fairdedup replace`: the samples that replace lost ones, and what an interrupted replacement leaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RULES = [
 
 @pytest.fixture
 def take_out(again, scheduler, tmp_path):
-    """Take ids out of the copy."""
+    """Replace samples of the copy by their ids."""
 
     def replace(ids: list[str], *flags: object) -> None:
         (tmp_path / "gone.txt").write_text("\n".join(ids))
@@ -33,7 +33,7 @@ def take_out(again, scheduler, tmp_path):
 
 
 def by_hand(decided: Decided, before: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """Return the decisions that must be left, by loops over rows."""
+    """Return the expected decisions after a replacement, by loops over rows."""
     place = {row: k for k, row in enumerate(before["row"])}
     lines = {line.row: line._asdict() for line in before.itertuples()}
     gone = {row for row, line in lines.items() if line["id"] in ids}
@@ -74,7 +74,7 @@ def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     before, rejected = decided.decisions, table(again / "rejected")
     rng = np.random.default_rng(3)
     ids = [i for i in before["id"] if rng.random() < share]
-    if share == 0.3:  # a kept one with all for whom it stands
+    if share == 0.3:  # a kept row with all rows that it represents
         ids += before["id"][before["representative"] == before.loc[before["kept"], "row"].iloc[0]].tolist()
     take_out([*ids, "k7"])
     expected = by_hand(decided, before, ids)
@@ -111,7 +111,7 @@ def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     }
 
 
-def test_one_after_the_other_is_a_line_each_and_what_has_gone_is_gone_once(again, take_out):
+def test_each_replacement_is_a_line_and_each_lost_sample_counts_once(again, take_out):
     first = Decided(again).decisions
     kept = first["id"][first["kept"]].tolist()
     take_out(kept[:2])
@@ -169,9 +169,7 @@ def test_killed_at_any_moment_it_has_changed_nothing_or_the_next_command_finishe
     assert set(after) == set(whole)
 
 
-def test_who_has_gone_by_a_replacement_that_was_stopped_does_not_come_back(
-    again, scheduler, tmp_path, monkeypatch, prototypes
-):
+def test_samples_lost_in_a_stopped_replacement_do_not_come_back(again, scheduler, tmp_path, monkeypatch, prototypes):
     (tmp_path / "gone.txt").write_text("\n".join(Decided(again).decisions["id"][:50]))
     asked = ("--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
     shutil.copytree(again, tmp_path / "whole")
@@ -197,7 +195,7 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
              "--scheduler", scheduler, "--quiet")  # fmt: skip
     first = Decided(again).decisions
     take_out(first["id"][first["kept"]].tolist()[:6])
-    second = Decided(again).decisions  # some of those that were promoted vanish as well
+    second = Decided(again).decisions  # some of the promoted samples are lost as well
     take_out(second["id"][second["kept"]].tolist()[:6])
     expected, known = product(again), manifest(again)
     assert [line["gone"] for line in known["replaced"]] == [6, 6]
@@ -225,7 +223,7 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
     assert shown.code == 2 and "gone_1.parquet is damaged, and with it who has gone" in shown.err
 
 
-def test_refitting_wants_who_has_gone_named(again, take_out, scheduler, tmp_path):
+def test_a_refit_requires_the_lost_samples_to_be_named(again, take_out, scheduler, tmp_path):
     ids = Decided(again).decisions["id"][:7].tolist()
     take_out(ids)
     asked = ("refit", again, "--keep", 0.5, "--rule", "semdedup", "--clusters", 5, "--out", tmp_path / "refit",

@@ -1,4 +1,4 @@
-"""A bucket of moto's S3, and the same job done on the disk and in the bucket."""
+"""Fixtures: a bucket of moto's S3, and the same job done on the local disk and in the bucket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fairdedup.storage.remote_path import RemotePath, file_system
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Return a bucket that nothing but this process knows of."""
+    """Return a bucket that only this process uses."""
     folder = tmp_path_factory.mktemp("store")
     with s3(folder) as proxy, pytest.MonkeyPatch.context() as patch:
         for name, value in {
@@ -52,7 +52,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def store(bucket: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Return the bucket, and the address of Dask workers that know it."""
+    """Return the bucket, and the address of Dask workers that use it."""
     with cluster(tmp_path_factory.mktemp("dask")) as address:
         yield Store(bucket.proxy, address)
 
@@ -71,6 +71,6 @@ def job(tmp_path_factory: pytest.TempPathFactory, store: Store, prototypes: Path
 
 @pytest.fixture(scope="module")
 def plain(job: Job, store: Store) -> Path:
-    """Return a run on the disk that was decided without prototypes."""
+    """Return a run on the local disk that was pruned without prototypes."""
     store.done("run", job.source, *PLAIN, "--out", job.local.with_name("plain"))
     return job.local.with_name("plain")

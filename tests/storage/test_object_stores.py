@@ -128,7 +128,7 @@ def test_an_array_in_a_store_is_read_by_ranges(bucket: Store) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"not an array", b"\x93NUMPY\x01\x00"])
-def test_an_object_that_is_no_array_is_an_error_of_one_line(bucket: Store, data: bytes) -> None:
+def test_an_object_that_is_not_an_array_is_an_error_of_one_line(bucket: Store, data: bytes) -> None:
     path = as_path(f"{BUCKET}/wrong.npy")
     assert isinstance(path, RemotePath)
     path.fs.pipe_file(str(path), data)

@@ -1,4 +1,4 @@
-"""An input in an object store or on a web server is the local one, also where connections drop."""
+"""An input in an object store or on a web server gives the same results as a local one, even if connections drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a run are whole or not there; a record vouches for its shard, and a damaged one for nothing."""
+"""Files of a run are complete or absent; a record certifies the files of its shard, unless it is damaged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-# Whole or not there
+# Complete or absent
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
@@ -222,7 +222,7 @@ def test_a_damaged_record_vouches_for_nothing(tmp_path, change):
     assert read_shard_record(run, 0) is None
 
 
-def test_records_name_the_shard_that_is_missing_and_the_mend(tmp_path):
+def test_an_error_of_records_names_the_missing_shard_and_a_remedy(tmp_path):
     run = RunDirectory(tmp_path)
     with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
         load_embedded(run)

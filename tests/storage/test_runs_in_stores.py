@@ -1,4 +1,4 @@
-"""A run from and to an object store is the local run, whatever the network does, and writes no credentials."""
+"""A run from and to an object store gives the bytes of a local run, whatever the network does, and no credentials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from fairdedup.storage.seals import REMOTE_BLOCK
 def test_a_job_from_and_to_a_store_gives_the_local_run_s_bytes(store: Store, job: Job, tmp_path: Path) -> None:
     same_product(store, job.remote, job.local, tmp_path / "got")
     got, local = manifest(tmp_path / "got"), manifest(job.local)
-    # The state holds the name of its own run's folder.
+    # The state contains the name of its run's folder.
     own = {name: sealed for name, sealed in local["files"].items() if name != "state/state.json"}
     assert {name: got["files"][name] for name in own} == own
     assert {name: got[name] for name in ("counts", "eps", "guarantees", "clusters", "shares")} == {
@@ -87,7 +87,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         offsets = np.load(tmp_path / "run" / "clusters" / f"offsets_{number}.npy")
         first = 128 + 32 * offsets  # the bytes of each cluster: a header of 128, rows of 16 numbers of 2
         own = [r.range for r in requests[:decided] if r.key == f"bucket/ranges/clusters/vectors_{number}.npy"]
-        # The check of what is there goes through the file; tasks read headers, and ranges of clusters.
+        # The check of existing files reads the whole file; tasks read headers, and ranges of clusters.
         ranges = [tuple(map(int, found.groups())) for r in own if (found := re.fullmatch(r"bytes=(\d+)-(\d+)", r))]
         of_tasks = [(a, b + 1) for a, b in ranges if a >= 128]
         assert of_tasks
@@ -97,7 +97,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         assert {b + 1 for a, b in ranges if a == 0} == {HEAD, REMOTE_BLOCK}
 
 
-def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
+def test_prune_again_sweep_replace_audit_and_new_rows_against_a_run_in_a_store(
     store: Store, job: Job, tmp_path: Path
 ) -> None:
     source = write_shards(tmp_path / "new", 600, 2, seed=5, prefix="n")
@@ -132,7 +132,7 @@ def test_prune_again_sweep_replace_audit_and_new_rows_beside_a_run_in_a_store(
     assert contents(tmp_path / "got")[name] == contents(tmp_path / "run")[name]
 
 
-def test_a_killed_run_goes_on_and_embeds_nothing_again(store: Store, job: Job, plain: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_embeds_nothing_again(store: Store, job: Job, plain: Path, tmp_path: Path) -> None:
     asked = ("run", job.url, *PLAIN, "--out", f"{BUCKET}/killed")
     killed = threading.Event()
     process = started(tmp_path, *asked, "--scheduler", store.scheduler, "--quiet")
@@ -170,7 +170,7 @@ def test_dropped_connections_and_throttling_on_the_way_change_no_byte(
     same_product(store, f"{BUCKET}/shaken", plain, tmp_path / "got")
 
 
-def test_what_stays_forbidden_is_one_line_that_names_the_object_and_the_run_goes_on_later(
+def test_a_permanent_refusal_is_one_line_that_names_the_object_and_the_run_resumes_later(
     store: Store, job: Job, plain: Path, tmp_path: Path
 ) -> None:
     asked = ("prune", store.copy(job.remote, f"{BUCKET}/forbidden"), *PLAIN[:2], *PLAIN[-2:])

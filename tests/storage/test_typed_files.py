@@ -1,4 +1,4 @@
-"""The JSON files of a run: what an earlier version wrote is read, what a newer one wrote is refused in one line."""
+"""JSON files of a run from an earlier version are read, those from a newer version are refused in one line."""
 
 from __future__ import annotations
 
