@@ -356,7 +356,8 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
         (("--where", "caption::INT > 1"), "use TRY_CAST"),
         (
             ("--prefer", "tags"),
-            "--prefer 'tags' must be a column of numbers, and is list<element: string>: the columns of numbers are width",
+            "--prefer 'tags' must be a column of numbers, and is list<element: string>: "
+            "the columns of numbers are width",
         ),
         (("--prefer", "nosuch"), "has no such column; give one of id, key"),
         (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
