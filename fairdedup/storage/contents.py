@@ -141,5 +141,5 @@ def check_sorted(group: Group, directory: RunDirectory) -> None:
     if read_sorted_record(directory, group.number) is None:
         path = directory.sorted("vectors", group.number)
         raise UserError(
-            f"{path} or a file with the same number is missing or damaged: run `fairdedup cluster {directory.root}`"
+            f"{path} or another file of its group is missing or damaged: run `fairdedup cluster {directory.root}`"
         )

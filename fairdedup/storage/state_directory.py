@@ -44,7 +44,7 @@ class Segment:
 
     @property
     def checksums(self) -> Path:
-        """Path of the XXH3 checksum of each cluster's vectors: uint64 (k,); readers check the clusters that they read."""
+        """Path of the XXH3 checksum of each cluster's vectors: uint64 (k,); readers check what they read."""
         return self.folder / f"checksums_{self.number}.npy"
 
     @property

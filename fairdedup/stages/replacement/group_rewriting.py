@@ -259,7 +259,7 @@ def _count(table: pa.Table) -> dict[str, int]:
 
 
 def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors) -> float:
-    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without such a pair.
+    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without a pair.
 
     Re-admitted rows and the cosine of a row with itself are not counted.
 
