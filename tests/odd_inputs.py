@@ -130,7 +130,7 @@ TABLE: dict[str, Case] = {
     ),
     "device nodes": Case(tar(("a.png", GOOD), special("z.png", tarfile.CHRTYPE), special("p", tarfile.FIFOTYPE)), 1),
     "a member twice": Case(tar(("a.png", GOOD), ("a.png", OTHER), ("b.png", OTHER)), 1, {"two members named a.png": 1}),
-    "a key again later": fails(tar(("a.png", GOOD), ("b.png", OTHER), ("a.png", GOOD)), "id 'a' stands twice"),
+    "a key again later": fails(tar(("a.png", GOOD), ("b.png", OTHER), ("a.png", GOOD)), "duplicate id 'a' in "),
     "no image member": Case(tar(("a.png", GOOD), ("b.txt", b"alone")), 1, {"no image member for key b": 1}),
     "a key of 4 KiB": Case(tar((f"{'k' * 4096}.png", GOOD), ("b.png", OTHER)), 2),
     "a hostile key and caption": Case(
@@ -146,7 +146,7 @@ TABLE: dict[str, Case] = {
         tar(("a.png", GOOD), change=lambda b: b + b), 1, {"data after the end-of-archive marker": 1}
     ),
     "a tar that is none": fails(tar(change=lambda _: HTML), "all 1 samples are rejected", "not a tar"),
-    "a tar of no members": fails(tar(), "holds no samples"),
+    "a tar of no members": fails(tar(), "the input has no samples"),
     "JSON that is nested too deep": Case(tar(("a.png", GOOD), ("a.json", b'{"a":' * 50_000), ("b.png", OTHER)), 2),
     "columns that disagree": Case(
         tar(("a.png", GOOD), ("a.json", b'{"n": 1}'), ("b.png", OTHER), ("b.json", b'{"n": "x"}')), 2
@@ -227,7 +227,7 @@ TABLE: dict[str, Case] = {
     "IDs that are missing": Case(
         parquet({"id": ["a", None, ""], "image": [GOOD, OTHER, OTHER]}), 1, {"no id in column 'id'": 2}
     ),
-    "one ID twice": fails(parquet({"id": ["a", "a"], "image": BOTH}), "id 'a' stands twice", "--id shard/key"),
+    "one ID twice": fails(parquet({"id": ["a", "a"], "image": BOTH}), "duplicate id 'a' in ", "--id shard/key"),
     "one ID in two files": fails(
         parquets({"id": ["a"], "jpg": [GOOD]}, {"id": ["a"], "jpg": [OTHER]}), "0.parquet and 1.parquet"
     ),

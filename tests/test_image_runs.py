@@ -138,7 +138,7 @@ def test_a_duplicate_id_is_named_with_its_places_and_a_remedy(tmp_path, weights,
              "--scheduler", scheduler, "--quiet")  # fmt: skip
     failed = command(*asked, "--out", tmp_path / "one")
     assert failed.code == 2 and failed.err.count("\n") == 1 and "\x1b" not in failed.err
-    assert "id 'same\\x1b[31m' stands twice, in a.tar and b.tar: make ids unique, or add --id shard/key" in failed.err
+    assert "duplicate id 'same\\x1b[31m' in a.tar and b.tar: make ids unique, or add --id shard/key" in failed.err
     assert not (tmp_path / "one" / "kept").exists()
     done(*asked, "--out", tmp_path / "two", "--id", "shard/key")
     assert table(tmp_path / "two" / "kept")["id"].tolist() == [f"a/{name}", "a/own-a", f"b/{name}", "b/own-b"]
@@ -154,7 +154,7 @@ def test_too_much_rejected_stops_with_the_commonest_reasons_and_costs_nothing(tm
     assert failed.code == 2
     assert failed.err == (
         "fairdedup: error: 4 of 40 samples are rejected, more than --max-rejected 0.05 (3 x vector is zero; 1 x vector "
-        "has a value that is not finite): mend the input or raise --max-rejected\n"
+        "has a value that is not finite): fix the input or raise --max-rejected\n"
     )
     before = files(tmp_path / "run" / "embeddings")
     done(*asked, "--max-rejected", 0.1)

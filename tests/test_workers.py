@@ -394,7 +394,7 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 
 
 def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finished, monkeypatch):
-    from fairdedup.stages import pruning as prune
+    from fairdedup.stages.pruning import cluster_ranges as prune
     from fairdedup.storage.contents import load_clustered, load_embedded
     from fairdedup.storage.marks import Marks
 
@@ -402,7 +402,7 @@ def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finish
     sizes = np.r_[np.random.default_rng(0).integers(1, 500, 3000), 4000]
     (tmp_path / "run" / "clusters" / "sizes.json").write_text(json.dumps(sizes.tolist()))
     clustered = load_clustered(load_embedded(RunDirectory(tmp_path / "run")))
-    parts, filled = prune.cluster_ranges(clustered, Marks())
+    parts, filled = prune.split_clusters(clustered, Marks())
     assert filled == 3001 and sum(p.rows for p in parts) == sizes.sum() and len(parts) <= prune.TASKS
     work = sorted(p.work for p in parts)
     share = (sizes.astype(float) ** 2).sum() / prune.TASKS

@@ -42,7 +42,7 @@ def lay_out_attributes(known: Sequence[NamedGroups], options: AuditOptions) -> t
         if name not in names:
             raise UserError(f"no attribute {name!r}: there are {', '.join(names)}")
     if options.suggestions is not None and not options.suggest:
-        notes.append("--out names where --suggest-labels N would write; none was asked for")
+        notes.append("--out is the file of --suggest-labels N, which was not given: nothing is written there")
     crossed = combinations(chosen, 2) if options.intersections is None else options.intersections
     attributes: list[AuditedAttribute] = []
     start = 0

@@ -178,4 +178,4 @@ def _add_suggestions(
         map_decisions=map_decisions,
     )
     if report.suggested.rows < options.suggest:
-        report.notes.append(f"only {report.suggested.rows:,} samples are left whose label would say anything")
+        report.notes.append(f"only {report.suggested.rows:,} samples are left whose label would be informative")

@@ -162,7 +162,7 @@ def measure_attribute(
         groups=[],
     )
     if not len(present):
-        report.why = "nobody has a label of it"
+        report.why = "no sample has a label for it"
         return report, loss
     n, k = before.sum(axis=0), after.sum(axis=0)
     shares, target = _target_shares(attribute, present, n, settings.target)
@@ -171,7 +171,7 @@ def measure_attribute(
     report.keep_rate, report.target = float(k.sum() / n.sum()), target
     report.test = NO_TEST if settings.labelled_from is None else EXACT_TEST
     if not k.sum():
-        report.why = "nobody with a label of it is kept: there are no shares after"
+        report.why = "no sample with a label for it is kept: there are no shares after"
     report.groups = [_report_group(loss, findings, g, n, k, settings) for g in range(len(present))]
     return report, loss
 
@@ -240,7 +240,7 @@ def _reason(report: GroupReport, clusters: int, own: int) -> str | None:
     if report.rate_interval is None:
         return f"no interval: the group is in {own} of {clusters} clusters, too few to resample"
     if report.kept == 0:
-        return "nobody of the group is kept: the skew is -inf"
+        return "no sample of the group is kept: the skew is -inf"
     return None
 
 

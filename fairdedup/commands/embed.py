@@ -12,7 +12,7 @@ from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, start_stage
-from fairdedup.stages.embedding import embed_input, find_finished_shards, fingerprints
+from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
 from fairdedup.stages.exact_copies import share_copies
 from fairdedup.storage.config_record import (
     EncoderRecord,
@@ -78,17 +78,21 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     start_stage(directory, "embed", request.options["embed"])
     if read_input_fingerprints(directory) is None:
         write_input_fingerprints(directory, dataset.fingerprints)
-    prints = fingerprints(dataset, encoder)
+    prints = fingerprint_shards(dataset, encoder)
     finished = find_finished_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in finished]
     copies: list[Copies] = []
     if encoder and todo:
-        copies, saved = share_copies(dataset, directory, encoder, prints, todo, workers.submit)
+        copies, saved = share_copies(dataset, directory, encoder, workers.submit, fingerprints=prints, todo=todo)
         if saved:
             workers.progress.say(f"{saved:,} exact copies; each is embedded once")
-    empty = bool(config.against)
     embedded = embed_input(
-        dataset, directory, encoder, prints, finished, copies, config.max_rejected, workers.submit, empty
+        dataset,
+        directory,
+        EmbeddingPlan(encoder, prints, finished, copies),
+        workers.submit,
+        max_rejected=config.max_rejected,
+        may_be_empty=bool(config.against),
     )
     workers.progress.rows["embed"] = embedded.input  # the number of samples in a tar is known only now
     finish_stage(

@@ -20,7 +20,7 @@ from fairdedup.preparation.prototype_choice import choose_prototypes
 from fairdedup.preparation.request import Request, list_recorded_runs, read_clustered_request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.stages.curation import check_curation_options, mark_rows
-from fairdedup.stages.pruning import cluster_ranges, make_map_parts
+from fairdedup.stages.pruning import make_map_parts, split_clusters
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
@@ -88,7 +88,7 @@ def _sweep(
     request: Request, clustered: Clustered, marks: Marks, fractions: Sequence[float], workers: Workers
 ) -> list[SweptFraction]:
     options = build_options(request.config)
-    parts, clusters = cluster_ranges(clustered, marks)
+    parts, clusters = split_clusters(clustered, marks)
     valid = sum(part.rows for part in parts)
     map_parts = make_map_parts(workers.submit)
     plan = Plan(options)

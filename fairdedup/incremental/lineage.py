@@ -19,7 +19,7 @@ from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.incremental.earlier_runs import STATE_FILE, EarlierRuns, identify_encoder, similarity_moments
 from fairdedup.prototype_files import read_prototypes, write_prototypes
-from fairdedup.stages.record_state import write_segments
+from fairdedup.stages.record_state import StateInputs, write_segments
 from fairdedup.storage.config_record import EncoderRecord, NamedModel
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
@@ -169,7 +169,9 @@ def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, s
         prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
     number = len(lineage.runs)
     remove_folder(target.run_folder(number))  # written by an earlier decision of this run
-    own = write_segments(embedded, number, len(centroids), outcome.prototypes, outcome.moments, submit)
+    own = write_segments(
+        embedded, StateInputs(len(centroids), outcome.prototypes, outcome.moments), submit, number=number
+    )
     remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
     state = RunState(
@@ -242,7 +244,7 @@ def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -
     *runs, own = state.runs
     prototypes = read_prototypes(target.prototypes) if state.prototypes else None
     moments = similarity_moments(state.moments)
-    again = write_segments(embedded, len(runs), state.clusters, prototypes, moments, submit)
+    again = write_segments(embedded, StateInputs(state.clusters, prototypes, moments), submit, number=len(runs))
     again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
     state = state.model_copy(update={"runs": [*runs, again]})
     state.write(target.file)

@@ -1,7 +1,7 @@
 """The second stage: train spherical k-means on a seeded sample, assign every row exactly, sort by cluster.
 
-Consecutive shards share a sorted file of up to about GROUP_ROWS rows, so that a prune task reads its range of clusters
-as one slice of a few files, however many and tiny the shards are.
+Consecutive shards share a sorted file of up to about GROUP_ROWS rows, so a prune task reads its range of clusters as
+slices of a few files, even if there are many tiny shards.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_groups import Group, first_rows
 from fairdedup.tasks import Submit, Task, map_groups
 
-BLOCK = 1 << 16  # rows that are widened for their assignment at a time
+BLOCK = 1 << 16  # rows that are assigned at a time, since assignment widens them
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """How to cluster.
+    """Options of clustering.
 
     Attributes
     ----------
     clusters : int or "auto"
+        Number of clusters.
     seed : int
     threads : int
-        Of FAISS while it trains.
+        Number of threads of FAISS while it trains.
     """
 
     clusters: int | str = "auto"
@@ -69,7 +70,9 @@ def train_centroids(root: Path, records: Sequence[ShardRecord], clusters: int, o
     starts = first_rows(records)
     shards = (shard_rows(r, int(s)) for r, s in zip(records, starts, strict=False))
     chosen = kmeans.training_rows(shards, clusters, options.seed)
-    sample = np.empty((len(chosen), _dimension(run, records)), np.float32)  # what FAISS takes: no second copy of it
+    sample = np.empty(
+        (len(chosen), _dimension(run, records)), np.float32
+    )  # the type that FAISS takes, so it makes no copy
     for record, start in zip(records, starts, strict=False):
         low, high = np.searchsorted(chosen, [start, start + record.input])
         if high > low:
@@ -107,7 +110,7 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
     Returns
     -------
     counts : ndarray of shape (k,), int64
-        How many rows fell into each cluster.
+        Number of rows in each cluster.
     """
     run, number = RunDirectory(root), group.number
     made_of = hash_of([r.content() for r in group.records], group.first, centroids)
@@ -131,7 +134,7 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
 
 
 def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
-    """Return the vectors of consecutive shards (n, d); a shard without any has no dimension either."""
+    """Return the vectors of consecutive shards (n, d); an array without rows has d = 0."""
     filled = [r for r in group.records if r.valid]
     if not filled:
         return np.zeros((0, 0), np.float16)
@@ -144,19 +147,19 @@ def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
 
 
 def _dimension(run: RunDirectory, records: Sequence[ShardRecord]) -> int:
-    """Return how many values a vector has; one of the shards has a vector."""
+    """Return the length of a vector; at least one of the shards must have one."""
     return int(read_array(run.vectors(next(r.number for r in records if r.valid))).shape[1])
 
 
 def hash_of(*known: Any) -> str:
-    """Return what a result was made of, as a hash of its JSON."""
+    """Return a hash of what a result is made of, through its JSON."""
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def cluster_embeddings(
     embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Path | None = None
 ) -> Clustered:
-    """Cluster the embeddings of a run; what is done and undamaged is not done again.
+    """Cluster the embeddings of a run; files that are complete and undamaged are used again.
 
     Parameters
     ----------
@@ -164,7 +167,7 @@ def cluster_embeddings(
     options : ClusterOptions
     submit : Submit
     frozen : Path, optional
-        Centroids of an earlier run: nothing is trained then, and there may be no row at all.
+        Centroids of an earlier run. With them nothing is trained, and the run may have no rows.
 
     Returns
     -------
@@ -173,13 +176,13 @@ def cluster_embeddings(
     Raises
     ------
     UserError
-        If there is no vector, or fewer of them than clusters.
+        If there are no vectors, or fewer vectors than clusters.
     """
     run, records, valid = embedded.directory, embedded.records, embedded.valid
     if frozen is not None:
         centroids = take_centroids(run, frozen)
     elif not valid:
-        raise UserError(f"{run.root} holds no valid embedding: see {run.root / 'rejected'} for the reasons")
+        raise UserError(f"{run.root} has no valid embeddings: see {run.root / 'rejected'} for the reasons")
     else:
         number = kmeans.check_clusters(options.clusters, valid)
         trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)

@@ -1,14 +1,14 @@
 """The stage before embedding: exact copies of image files, found by a checksum of their bytes, share a forward pass.
 
-A copy's vector is that of the first image with its bytes. An image that a later shard holds too is *lent*: embedded
-once, ahead of the shards, into a file from which its own shard and the others take it.
+A copy takes the vector of the first image with its bytes. The vector of an image that has copies in later shards is
+*shared*: it is computed once, before the shards, and written to a file that its own shard and the others read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -23,7 +23,7 @@ from fairdedup.tasks import Submit, Task
 
 
 def hash_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
-    """Write the checksum (XXH3, 128 bits) of each image file of a shard, unless that is done; 0 where there is none."""
+    """Write the checksum (XXH3, 128 bits) of each image file of a shard, 0 where there is none; skip it if done."""
     path = RunDirectory(root).image_hashes(number)
     if is_up_to_date(path, fingerprint):
         return
@@ -34,46 +34,69 @@ def hash_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
     mark_up_to_date(path, fingerprint)
 
 
-def find_copies(run: RunDirectory, shards: int) -> tuple[list[Copies], int]:
-    """Return what each shard shares, and how many forward passes that saves over all of them."""
-    hashes = [read_array(run.image_hashes(k)) for k in range(shards)]
+class FoundCopies(NamedTuple):
+    """Exact copies among the images of an input.
+
+    Attributes
+    ----------
+    by_shard : list of Copies
+        Copies of each shard.
+    saved : int
+        Number of forward passes that the copies do not need.
+    """
+
+    by_shard: list[Copies]
+    saved: int
+
+
+def find_copies(run: RunDirectory, shards: int) -> FoundCopies:
+    """Find the exact copies among the images of all shards, by their checksums.
+
+    Parameters
+    ----------
+    run : RunDirectory
+        Run whose shards `hash_shard` has hashed.
+    shards : int
+        Number of shards.
+    """
+    hashes = [read_array(run.image_hashes(k)) for k in range(shards)]  # each (n, 2) uint64
     starts = np.cumsum([0] + [len(h) for h in hashes])
     every = np.concatenate(hashes)
     order = np.lexsort((np.arange(len(every)), every[:, 1], every[:, 0]))
     same = (every[order][1:] == every[order][:-1]).all(axis=1) & (every[order][1:] != 0).any(axis=1)
-    # The first of each run of equal checksums is the lowest row: the sort is by row last.
+    # The sort is by row last, so the first of equal checksums is the lowest row: it owns the vector.
     first = order[np.maximum.accumulate(np.where(np.r_[False, same], 0, np.arange(len(order))))]
-    copies = np.flatnonzero(np.r_[False, same])
-    own, owner = order[copies], first[copies]
-    own_shard = np.searchsorted(starts, own, side="right") - 1
-    owner_shard = np.searchsorted(starts, owner, side="right") - 1
-    cross_shard = own_shard != owner_shard
-    lent_rows = np.unique(owner[cross_shard])
-    lent_shard = np.searchsorted(starts, lent_rows, side="right") - 1
-    lent = {k: lent_rows[lent_shard == k] for k in np.unique(lent_shard).tolist()}
-    found = [Copies(lent=tuple((lent.get(k, lent_rows[:0]) - starts[k]).tolist())) for k in range(shards)]
-    for k, rows in lent.items():
+    places = np.flatnonzero(np.r_[False, same])
+    copies, owners = order[places], first[places]  # (m,) rows
+    copy_shards = np.searchsorted(starts, copies, side="right") - 1
+    owner_shards = np.searchsorted(starts, owners, side="right") - 1
+    shared_rows = np.unique(owners[copy_shards != owner_shards])
+    shared_by_shard = np.searchsorted(starts, shared_rows, side="right") - 1
+    shared = {k: shared_rows[shared_by_shard == k] for k in np.unique(shared_by_shard).tolist()}
+    none = shared_rows[:0]
+    found = [Copies(shared=tuple((shared.get(k, none) - starts[k]).tolist())) for k in range(shards)]
+    for k, rows in shared.items():
         found[k].elsewhere.update({int(row - starts[k]): (k, place) for place, row in enumerate(rows)})
-    for row, home, first_row, first_home in zip(own, own_shard, owner, owner_shard, strict=True):
-        position = int(row - starts[home])
-        place = np.searchsorted(lent.get(int(first_home), lent_rows[:0]), first_row)
-        if first_home in lent and place < len(lent[int(first_home)]) and lent[int(first_home)][place] == first_row:
-            found[home].elsewhere[position] = (int(first_home), int(place))
+    for copy, home, owner, owner_home in zip(copies, copy_shards, owners, owner_shards, strict=True):
+        position, rows = int(copy - starts[home]), shared.get(int(owner_home), none)
+        place = int(np.searchsorted(rows, owner))
+        if place < len(rows) and rows[place] == owner:
+            found[home].elsewhere[position] = (int(owner_home), place)
         else:
-            found[home].here[position] = int(first_row - starts[home])
-    return found, len(copies)
+            found[home].here[position] = int(owner - starts[home])
+    return FoundCopies(found, len(copies))
 
 
 def embed_shared(
     number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str, copies: Copies
 ) -> None:
-    """Embed the images that a shard lends, unless that is done; one that cannot be used is a zero vector."""
+    """Write the shared vectors of a shard, unless that is done; an image that cannot be used has a zero vector."""
     from fairdedup.datasets.images import BadImage, decode
 
-    path = RunDirectory(root).lent(number)
+    path = RunDirectory(root).shared_vectors(number)
     if is_up_to_date(path, fingerprint):
         return
-    forward, wanted = BatchEncoder(spec), set(copies.lent)
+    forward, wanted = BatchEncoder(spec), set(copies.shared)
     places: list[int] = []
     for sample in shard.read():
         if sample.position in wanted:
@@ -91,37 +114,38 @@ def embed_shared(
 
 
 def share_copies(
-    dataset: Dataset, run: RunDirectory, spec: EncoderSpec, prints: Sequence[str], todo: Sequence[int],
+    dataset: Dataset,
+    run: RunDirectory,
+    spec: EncoderSpec,
     submit: Submit,
-) -> tuple[list[Copies], int]:  # fmt: skip
-    """Find the exact copies among all images of an input, and embed those that shards to be done take from others.
+    *,
+    fingerprints: Sequence[str],
+    todo: Sequence[int],
+) -> FoundCopies:
+    """Find the exact copies among all images of an input, and embed the images that the shards to embed share.
 
     Parameters
     ----------
-    prints : sequence of str
+    dataset : Dataset
+    run : RunDirectory
+    spec : EncoderSpec
+    submit : Submit
+    fingerprints : sequence of str
         Fingerprint of each shard.
     todo : sequence of int
-        Numbers of the shards that are to be embedded.
-
-    Returns
-    -------
-    copies : list of Copies
-        Of each shard.
-    saved : int
-        Forward passes that the copies do not need.
+        Numbers of the shards that are not embedded yet.
     """
-
-    def over(stage: str, function: Callable[..., Any], numbers: list[int], more: list[tuple[Any, ...]]) -> None:
-        shards = [dataset.shards[k] for k in numbers]
-        tasks = [
-            Task((k, shard, run.root, *own), shard.rows, shard.name)
-            for k, shard, own in zip(numbers, shards, more, strict=True)
-        ]
-        submit(stage, function, tasks)
-
-    every = list(range(len(dataset.shards)))
-    over("find copies", hash_shard, every, [(prints[k],) for k in every])
-    copies, saved = find_copies(run, len(every))
-    lenders = sorted(set().union(*(copies[k].lenders() for k in todo)))
-    over("embed copies", embed_shared, lenders, [(spec, prints[k], copies[k]) for k in lenders])
-    return copies, saved
+    shards = dataset.shards
+    hashing = [
+        Task((k, shard, run.root, fingerprint), shard.rows, shard.name)
+        for k, (shard, fingerprint) in enumerate(zip(shards, fingerprints, strict=True))
+    ]
+    submit("find copies", hash_shard, hashing)
+    found = find_copies(run, len(shards))
+    owners = sorted(set().union(*(found.by_shard[k].owners() for k in todo)))
+    embedding = [
+        Task((k, shards[k], run.root, spec, fingerprints[k], found.by_shard[k]), shards[k].rows, shards[k].name)
+        for k in owners
+    ]
+    submit("embed copies", embed_shared, embedding)
+    return found

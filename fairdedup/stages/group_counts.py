@@ -85,7 +85,7 @@ class DecisionPart:
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """Name in error messages."""
         return self.group.name
 
     @property
@@ -114,17 +114,17 @@ class DecisionPart:
 
 
 class GroupSource(Protocol):
-    """Says who belongs to which group.
+    """A source of group membership: how much of each row belongs to each group.
 
     Attributes
     ----------
     unit : int
-        What counts as one row.
+        Weight of one whole row.
     """
 
     @property
     def unit(self) -> int:
-        """What counts as one row."""
+        """Weight of one whole row."""
         ...
 
     def weights(self, part: DecisionPart, table: pa.Table) -> Weights:
@@ -134,13 +134,13 @@ class GroupSource(Protocol):
 
 @dataclass(frozen=True)
 class LabelledGroups:
-    """Groups by a file of labels."""
+    """Groups from a file of labels."""
 
     labels: Labels
 
     @property
     def unit(self) -> int:
-        """One: a row is in one group of an attribute, or in none."""
+        """Weight of one whole row: 1, since a row is in one group of an attribute or in none."""
         return 1
 
     def find_lines(self, ids: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -163,7 +163,7 @@ class PerceivedGroups:
 
     @property
     def unit(self) -> int:
-        """Memberships are integers in units of 1e-9."""
+        """Weight of one whole row: memberships are integers in units of 1e-9."""
         return MEMBERSHIP_UNIT
 
     def weights(self, part: DecisionPart, table: pa.Table) -> Weights:
@@ -212,7 +212,7 @@ def count_groups(part: DecisionPart, source: GroupSource, cells: Sequence[GroupC
 
 
 def read_clusters(part: DecisionPart, source: GroupSource, clusters: NDArray[np.int64]) -> tuple[pa.Table, Weights]:
-    """Return the decisions of the rows that lie in some clusters, and their weights."""
+    """Return the decisions of the rows of some clusters, and their weights."""
     table = part.read(["row", "id", "cluster", "neighbourhood", "kept", "representative", "similarity"])
     table = table.filter(pc.is_in(table.column("cluster"), value_set=pa.array(clusters)))
     return table, source.weights(part, table)

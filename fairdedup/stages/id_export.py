@@ -1,6 +1,6 @@
-"""Kept (or removed) ids as files that other tools read: a line an id, or DataComp's array of pairs of numbers.
+"""Writes kept (or removed) ids as files for other tools: one id per line, or DataComp's array of pairs of integers.
 
-Ids are read a part of decisions/ at a time, and never changed: what a format cannot hold is refused by name.
+Ids are read one part of decisions/ at a time and never changed; an id that a format cannot represent is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fairdedup.storage.run_files import read_table, write_array
 
 UID = np.dtype("u8,u8")
 _HEX = "^[0-9a-fA-F]{32}$"
-_ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # what reads the file takes the mark for its encoding
+_ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # readers take a byte order mark for the encoding
 
 
 def iterate_ids(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
@@ -33,12 +33,12 @@ def iterate_ids(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator
 
 
 def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
-    """Write a line an id, as UTF-8, and return how many.
+    """Write one id per line, as UTF-8, and return their number.
 
     Raises
     ------
     UserError
-        If an id would not be read back as it is.
+        If an id would not be read back unchanged.
     """
     count = 0
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -54,12 +54,12 @@ def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
 
 
 def write_uids(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
-    """Write ids of 32 hex digits as DataComp's subsets: an .npy of dtype ``u8,u8``, sorted; return how many.
+    """Write ids of 32 hex digits as DataComp's subsets, a sorted .npy of dtype ``u8,u8``; return their number.
 
     Raises
     ------
     UserError
-        Naming the first id that is something else.
+        Naming the first id that does not have 32 hex digits.
     """
     halves = [_halves(column) for column in ids]
     pairs = np.concatenate(halves) if halves else np.zeros((0, 2), np.uint64)
@@ -71,7 +71,7 @@ def write_uids(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
 def _halves(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return ids as pairs of numbers (n, 2)."""
     fit = pc.match_substring_regex(column, _HEX)
-    if not pc.all(fit, min_count=0).as_py():  # of no ids, all
+    if not pc.all(fit, min_count=0).as_py():  # true for no ids
         wrong = column[pc.index(fit, False).as_py()].as_py()
         raise UserError(f"id {wrong!r} is not of 32 hex digits, as DataComp's are: write --to txt")
     digits = "".join(column.to_pylist())

@@ -1,10 +1,11 @@
-"""After the decision: what a later run goes on from, written to state/ by a task for each group of shards.
+"""The stage after the results: writes to state/ what a later run starts from, a task for each group of shards.
 
-The task reads the group's decisions and its sorted vectors, so the state can be made from a finished run alone.
+A task reads the group's decisions and its sorted vectors, so a finished run is enough to make the state.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,40 @@ from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
 from fairdedup.tasks import Submit, map_groups
 
-BLOCK = 1 << 14  # rows whose similarities are held at a time
+BLOCK = 1 << 14  # rows whose similarities are in memory at a time
 
 
-def write_group_state(
-    group: Group, root: Path, folder: Path, clusters: int, prototypes: Prototypes | None, moments: Moments | None
-) -> dict[str, str]:
-    """Write the segment of consecutive shards, and beside it its sums over each cluster; return the segment's seals."""
+@dataclass(frozen=True)
+class StateInputs:
+    """What the state of a run is computed from, besides its decisions.
+
+    Attributes
+    ----------
+    clusters : int
+        Number of clusters.
+    prototypes : Prototypes or None
+    moments : Moments or None
+        Moments that standardise similarities to the prototypes; None leaves them as they are.
+    """
+
+    clusters: int
+    prototypes: Prototypes | None
+    moments: Moments | None
+
+
+def write_group_state(group: Group, root: Path, folder: Path, inputs: StateInputs) -> dict[str, str]:
+    """Write the segment of consecutive shards and its sums over each cluster; return the seals of the segment.
+
+    Parameters
+    ----------
+    group : Group
+    root : Path
+        Run directory.
+    folder : Path
+        Folder of the run in state/.
+    inputs : StateInputs
+    """
+    clusters, prototypes, moments = inputs.clusters, inputs.prototypes, inputs.moments
     run = RunDirectory(root)
     columns = ["row", "id", "cluster", "kept", "centroid_similarity"]
     table = read_table(run.part("decisions", group.number), columns)
@@ -46,7 +74,7 @@ def write_group_state(
     sizes = np.zeros((clusters, 2), np.int64)
     np.add.at(sizes, (cluster, 0), 1)
     np.add.at(sizes, (cluster, 1), quantised(table.column("centroid_similarity").to_numpy()))
-    write_array(_sums(folder, "sizes", group.number), sizes)
+    write_array(_sums_path(folder, "sizes", group.number), sizes)
     concepts = np.zeros((clusters, 2, 0 if prototypes is None else len(prototypes.concepts)), np.int64)
     valid = np.flatnonzero(np.isin(rows, decided)) if prototypes is not None else np.zeros(0, np.int64)
     for start in range(0, len(valid), BLOCK):
@@ -57,42 +85,47 @@ def write_group_state(
         at = np.searchsorted(decided, rows[own])
         np.add.at(concepts, (cluster[at], 0), p)
         np.add.at(concepts, (cluster[at][kept[at]], 1), p[kept[at]])
-    write_array(_sums(folder, "concepts", group.number), concepts)
+    write_array(_sums_path(folder, "concepts", group.number), concepts)
     return seals
 
 
-def _sums(folder: Path, what: str, number: int) -> Path:
+def _sums_path(folder: Path, what: str, number: int) -> Path:
     return folder / f".{what}_{number}.npy"
 
 
-def write_segments(
-    embedded: Embedded, number: int, clusters: int, prototypes: Prototypes | None, moments: Moments | None,
-    submit: Submit,
-) -> KeptRun:  # fmt: skip
-    """Write the folder of this run in its own state, the last of the line, and return what state.json says of it.
+def write_segments(embedded: Embedded, inputs: StateInputs, submit: Submit, *, number: int) -> KeptRun:
+    """Write the folder of this run in its own state, and return its entry for state.json.
 
-    Its sums, over the rows that were decided: ``sizes.npy`` int64 (k, 2), rows and their quantised centroid
-    similarity; ``concepts.npy`` int64 (k, 2, c), p of `fairdedup` over all and over the kept ones.
+    The folder has sums over the decided rows: ``sizes.npy`` int64 (k, 2), the number of rows and their quantised
+    centroid similarity; ``concepts.npy`` int64 (k, 2, c), p of `fairdedup` over all rows and over the kept rows.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    inputs : StateInputs
+    submit : Submit
+    number : int
+        Place of this run in the line, which is the last.
     """
     root, parts = embedded.directory.root, embedded.groups
     folder = StateDirectory(root).run_folder(number)
     files: dict[str, str] = {}
-    for seals in map_groups(submit, "state", write_group_state, parts, root, folder, clusters, prototypes, moments):
+    for seals in map_groups(submit, "state", write_group_state, parts, root, folder, inputs):
         files |= seals
-    for what in ("sizes", "concepts"):  # one after the other: all of them at once may be large
+    for what in ("sizes", "concepts"):  # one group at a time: all of them together may be large
         total = np.sum([0])
         for group in parts:
-            total = total + np.asarray(read_array(_sums(folder, what, group.number)))
-            _sums(folder, what, group.number).unlink()
+            total = total + np.asarray(read_array(_sums_path(folder, what, group.number)))
+            _sums_path(folder, what, group.number).unlink()
         write_array(folder / f"{what}.npy", total)
         files[f"{what}.npy"] = seal(folder / f"{what}.npy")
     return KeptRun(run=str(root), identity=identify_run(files), segments=len(parts), files=files)
 
 
 def read_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float, ...]:
-    """Return the temperature of each attribute that a run's memberships had; () if it was decided by other prototypes.
+    """Return the temperature of each attribute of a run; empty if the run was decided by other prototypes.
 
-    A run --against others has those of the first run, not what `auto` would make of its own rows.
+    A run with ``--against`` has the temperatures of the first run, not those that `auto` would find for its own rows.
     """
     state = read_run_state(run.root)
     if state is None or state.prototypes is None:

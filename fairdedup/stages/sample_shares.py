@@ -1,4 +1,4 @@
-"""Shares of the groups of the built-in sample, before and after: their true labels are known, as they were drawn."""
+"""Shares of the groups of the built-in sample before and after a decision, by the labels that it was drawn with."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Kept (or removed) samples copied out of the input into new WebDataset shards, byte for byte (`fairdedup export`).
 
-Not the stage that writes kept/: that is `export`. A task writes one whole shard, reading only what it needs of the
-input; the record of a shard, written after it, lets the same command skip it.
+The stage named `export`, which writes kept/, is in `results`. A task writes one shard and reads only the samples that
+it needs. The record of a shard is written after it; with it, the same command skips the shard.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
 from fairdedup.tasks import Submit, Task
 
-OWN = ".fairdedup"  # folder of records in what is written
+OWN = ".fairdedup"  # folder of the records, in the output folder
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all tasks share.
+    """What all tasks of an export share.
 
     Attributes
     ----------
     root : Path
-        Of the run.
+        Run directory.
     folder : Path
         Where shards are written.
     kept : bool
-        Whether the kept samples, or the removed ones.
+        Whether to export the kept or the removed samples.
     made_of : str
-        What the shards depend on, as a hash.
+        Hash of what the shards depend on.
     clashing : frozenset of str
         See `read_originals`.
     """
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class NewShard:
-    """One shard to be written.
+    """A shard to write.
 
     Attributes
     ----------
@@ -67,9 +67,9 @@ class NewShard:
         Rows of its first and last sample.
     samples : int
     parts : tuple of int
-        Of decisions/, in which they stand.
+        Numbers of the parts of decisions/ that have its samples.
     sources : tuple of (int, ImageShard)
-        The input shards in which they lie, and the row at which each begins.
+        Input shards that have its samples, each with its first row.
     """
 
     name: str
@@ -82,12 +82,12 @@ class NewShard:
 
 @dataclass(frozen=True)
 class Written:
-    """What is known of a shard that was written.
+    """A shard that was written.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file.
     samples, members : int
     seal : str
     """
@@ -114,12 +114,12 @@ def plan_shards(
     ----------
     run : RunDirectory
     parts : sequence of Group
-        Of all embedding shards.
+        Groups of all embedding shards.
     shards : sequence of ImageShard
-        Of the input.
+        Input shards.
     kept : bool
     sizes : iterator of int
-        How many samples the next shard is to have; the last may have fewer.
+        Number of samples of each new shard; the last shard may have fewer.
     """
     ends: list[tuple[int, int, int, list[int]]] = []  # first row, last row, samples, parts
     wanted = 0
@@ -145,12 +145,12 @@ def plan_shards(
 
 
 def write_shard(plan: Plan, new: NewShard) -> Written:
-    """Write one shard, unless it is there undamaged.
+    """Write one shard, unless an undamaged one exists.
 
     Raises
     ------
     UserError
-        If a sample is not where the run has found it, or cannot be copied.
+        If the input has changed since the run, or a sample cannot be copied.
     """
     path = plan.folder / new.name
     known = _known(plan, new.name)
@@ -170,12 +170,12 @@ def _known(plan: Plan, name: str) -> Written | None:
     try:
         known = read_json(plan.record(name))
         return Written(**known) if known.pop("made of") == plan.made_of else None
-    except (FairdedupError, TypeError, AttributeError, KeyError):  # damaged, or none: written again
+    except (FairdedupError, TypeError, AttributeError, KeyError):  # missing or damaged: the shard is written again
         return None
 
 
 def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np.int64], list[str], int]]:
-    """Yield each input shard with the rows and the ids of the samples that are wanted of it."""
+    """Yield each input shard with the rows and ids of its samples to export, and its first row."""
     run = RunDirectory(plan.root)
     table = pa.concat_tables([rows_of(run, part, plan.kept, ["id"]) for part in new.parts])
     rows = table.column("row").to_numpy()
@@ -194,7 +194,7 @@ def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np
 def _copy(
     source: ImageShard, positions: NDArray[np.int64], ids: list[str], clashing: frozenset[str], shard: ShardWriter
 ) -> None:
-    """Copy samples, each of which must be there under the id that the run has for it."""
+    """Copy samples, each of which must have the id that the run recorded."""
     expected, left = dict(zip(positions.tolist(), ids, strict=True)), set(positions.tolist())
     for member in read_originals(source, positions.tolist(), clashing):
         if member.id != expected[member.position]:
@@ -216,7 +216,7 @@ def _write(member: Member, shard: ShardWriter) -> None:
 
 
 def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
-    """Return the bytes that each sample of a shard takes in a tar."""
+    """Return the number of bytes that each sample of a shard takes in a tar: (n,)."""
     sizes: list[int] = []
     for source, rows, _, first in _sources(plan, new):
         wanted = (rows - first).tolist()
@@ -229,13 +229,13 @@ def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
 
 
 def measure_samples(plan: Plan, shards: list[NewShard], submit: Submit) -> NDArray[np.int64]:
-    """Return the bytes of each sample, in order."""
+    """Return the number of bytes of each sample in a tar, in order: (n,)."""
     own = submit("measure", sizes_of, [_task(plan, new) for new in shards])
     return np.concatenate([*own, np.zeros(0, np.int64)])
 
 
 def write_shards(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Written]:
-    """Write every shard that is not there yet, and return what is known of each, in order."""
+    """Write every shard that does not exist yet, and return all of them in order."""
     return submit("reshard", write_shard, [_task(plan, new) for new in shards])
 
 

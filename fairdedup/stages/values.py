@@ -14,7 +14,7 @@ from fairdedup.storage.manifest import Counts, GroupShare
 
 
 class DecidedTask(NamedTuple):
-    """Decisions that a prune task has left on disk.
+    """Decisions that a prune task has written to disk.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class DecidedTask(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruned:
-    """A decision over a clustered run; nothing of its result is written yet.
+    """A decision over a clustered run whose results are not written yet.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Written:
-    """The product of a run on disk.
+    """The results of a run on disk.
 
     Attributes
     ----------

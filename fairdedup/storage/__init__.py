@@ -1,1 +1,1 @@
-"""Files of a run directory: where each lies, how it is written so that a half-written one is never read."""
+"""Files of a run directory: where each is, and how it is written so that no incomplete file is ever read."""

@@ -72,7 +72,7 @@ class StageTime(StoredModel):
 
 
 class FinishedStages(StoredModel):
-    """What the finished stages have made.
+    """Results of the finished stages.
 
     Attributes
     ----------
@@ -162,7 +162,7 @@ def write_input_fingerprints(directory: RunDirectory, fingerprints: dict[str, st
 
 
 def describe_input_changes(directory: RunDirectory, fingerprints: dict[str, str]) -> list[str]:
-    """Return in words how an input differs from the one that the run was started with; nothing where it does not."""
+    """Return in words how an input differs from the one that the run was started with; an empty list if it does not."""
     known = read_input_fingerprints(directory)
     if known is None:
         return []

@@ -1,4 +1,4 @@
-"""What the finished stages of a run have left, as values: read once, then passed from stage to stage."""
+"""Results of the finished stages of a run, as values that are read once and passed from stage to stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fairdedup.tasks import Submit, map_groups
 
 @dataclass(frozen=True)
 class Embedded:
-    """A run directory whose embeddings are complete. It does not travel to workers; its groups do.
+    """A run directory whose embeddings are complete. Tasks get its groups, never the value itself.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Embedded:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the vectors were made of: what clusters depend on."""
+        """Hash of what the vectors were made of, which the clusters depend on."""
         return hashlib.sha256("\n".join(record.fingerprint for record in self.records).encode()).hexdigest()
 
 
@@ -113,7 +113,7 @@ def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustere
     ----------
     embedded : Embedded
     submit : Submit, optional
-        Runs the tasks that verify the checksums of the sorted files; None verifies nothing.
+        Runs the tasks that verify the checksums of the sorted files; with None they are not verified.
 
     Raises
     ------
@@ -140,4 +140,6 @@ def check_sorted(group: Group, directory: RunDirectory) -> None:
     """
     if read_sorted_record(directory, group.number) is None:
         path = directory.sorted("vectors", group.number)
-        raise UserError(f"{path} or a file beside it is missing or damaged: run `fairdedup cluster {directory.root}`")
+        raise UserError(
+            f"{path} or another file of its group is missing or damaged: run `fairdedup cluster {directory.root}`"
+        )

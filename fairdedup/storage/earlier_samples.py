@@ -16,7 +16,7 @@ from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
 from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
 
-PLACE_BITS = 32  # of a name: the place in a segment; above them the segment's number
+PLACE_BITS = 32  # lower bits of a name: place in a segment; the upper bits are the number of the segment
 
 
 def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) -> list[KeptRun]:
@@ -26,7 +26,7 @@ def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) 
     ----------
     target : StateDirectory
     sources : sequence of (Path, RunState)
-        Run directories and their states; ties go to the first.
+        Run directories and their states. A run that several of them have is linked from the first.
     """
     runs: list[KeptRun] = []
     for root, state in sources:
@@ -48,12 +48,20 @@ def _link(source: Path, target: Path, sealed: str) -> None:
 
 
 class EarlierSamples:
-    """Samples that earlier runs kept, read a cluster at a time from the files that `link_runs` has linked."""
+    """Samples that earlier runs kept, read a cluster at a time from the files that `link_runs` linked.
+
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    first, last : int
+        Range of clusters that are read, from `first` to before `last`.
+    """
 
     def __init__(self, root: Path, first: int, last: int) -> None:
         self.state, self.first = StateDirectory(root), first
         segments = list_segments(root)
-        self._segments = [_Open(segment, first, last, len(segments)) for segment in segments]
+        self._segments = [_OpenSegment(segment, first, last, len(segments)) for segment in segments]
         self._sums = np.asarray(read_array(self.state.sums)[first:last])
         self._begun = np.asarray(read_array(self.state.begun)[first:last])
 
@@ -63,7 +71,7 @@ class EarlierSamples:
         Raises
         ------
         UserError
-            If they are damaged.
+            If the vectors are damaged.
         """
         found = [part for k, s in enumerate(self._segments) for part in s.cluster(number, k)]
         units = [unit for unit, _ in found] or [np.zeros((0, dimension), np.float16)]
@@ -73,7 +81,9 @@ class EarlierSamples:
         return np.concatenate(units), np.concatenate(names), sums
 
 
-class _Open:
+class _OpenSegment:
+    """A segment whose arrays are open for reading a range of clusters."""
+
     def __init__(self, segment: Segment, first: int, last: int, share: int) -> None:
         self.segment, self.first = segment, first
         self.offsets = np.asarray(read_array(segment.offsets)[first : last + 1])
@@ -115,7 +125,15 @@ def count_kept_by_cluster(root: Path, clusters: int) -> NDArray[np.int64]:
 
 
 def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None], list[str | None]]:
-    """Return the run and the id of each sample of earlier runs; None where a name is -1."""
+    """Return the run and the id of each sample of earlier runs.
+
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    names : ndarray of shape (n,), int64
+        Names, as `EarlierSamples.cluster` returns them; -1 gives None.
+    """
     runs: list[str | None] = [None] * len(names)
     ids: list[str | None] = [None] * len(names)
     if not (names >= 0).any():
@@ -136,7 +154,17 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
 def write_earlier(
     target: StateDirectory, runs: Sequence[KeptRun], sums: NDArray[np.int64], begun: NDArray[np.bool_]
 ) -> None:
-    """Write what the decision of a run reads of earlier runs."""
+    """Write the values from earlier runs that the decision of a run reads.
+
+    Parameters
+    ----------
+    target : StateDirectory
+    runs : sequence of KeptRun
+    sums : ndarray of shape (k, c), int64
+        Sum of each concept in each cluster.
+    begun : ndarray of shape (k,), bool
+        Whether each cluster has a row of an earlier run.
+    """
     write_array(target.sums, sums)
     write_array(target.begun, begun)
     record = EarlierRecord(runs=[run.run for run in runs], segments=[run.segments for run in runs])

@@ -8,23 +8,29 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where everything of a run lies."""
+    """Paths of the files of a run.
+
+    Attributes
+    ----------
+    root : Path
+        Run directory.
+    """
 
     root: Path
 
     @property
     def manifest(self) -> Path:
-        """run.json: written last, the proof that a run is finished."""
+        """Path of run.json, which is written last and proves that the run is finished."""
         return self.root / "run.json"
 
     @property
     def config(self) -> Path:
-        """What each stage was asked to do; decides whether a stage's files can be used again."""
+        """Path of config.json: options of each stage, which decide whether its files can be used again."""
         return self.root / "config.json"
 
     @property
     def input(self) -> Path:
-        """Name and fingerprint of every shard of the input that the run was begun with."""
+        """Path of the name and fingerprint of every shard of the input that the run was started with."""
         return self.root / "embeddings" / "records" / "input.json"
 
     def vectors(self, number: int) -> Path:
@@ -43,26 +49,34 @@ class RunDirectory:
         """Return the path of the checksums of an input shard's image files: uint64 (n, 2)."""
         return self.root / "embeddings" / "copies" / f"hashes_{number}.npy"
 
-    def lent(self, number: int) -> Path:
-        """Return the path of the vectors that a shard lends to its copies in others: float16 (m, d)."""
+    def shared_vectors(self, number: int) -> Path:
+        """Return the path of the vectors of a shard's images that have copies in other shards: float16 (m, d)."""
         return self.root / "embeddings" / "copies" / f"lent_{number}.npy"
 
-    def all_lent(self) -> list[Path]:
-        """Return what is there of lent vectors, and their notes."""
+    def list_shared_vectors(self) -> list[Path]:
+        """Return the files of shared vectors that exist, and the JSON files that record what they were made of."""
         return sorted((self.root / "embeddings" / "copies").glob("lent_*"))
 
     @property
     def centroids(self) -> Path:
-        """float32 (k, d)."""
+        """Path of the centroids: float32 (k, d)."""
         return self.root / "clusters" / "centroids.npy"
 
     @property
     def sizes(self) -> Path:
-        """Rows of each cluster; written once all groups are sorted."""
+        """Path of the number of rows of each cluster; written once all groups are sorted."""
         return self.root / "clusters" / "sizes.json"
 
     def sorted(self, what: str, number: int) -> Path:
-        """Return a file of a group sorted by cluster: `vectors`, `rows`, or `offsets` of the clusters."""
+        """Return the path of a file of a group sorted by cluster.
+
+        Parameters
+        ----------
+        what : str
+            "vectors", "rows", or "offsets" (where each cluster begins).
+        number : int
+            Number of the group.
+        """
         return self.root / "clusters" / f"{what}_{number}.npy"
 
     def sorted_record(self, number: int) -> Path:
@@ -71,21 +85,21 @@ class RunDirectory:
 
     @property
     def curated(self) -> Path:
-        """What a command marks before it decides; removed when it ends."""
+        """Folder of the marks of rows; a command removes its own when it ends."""
         return self.root / "curated"
 
     @property
     def replaced(self) -> Path:
-        """New parts of a replacement, until they are in their places."""
+        """Folder of the new parts of a replacement, until they are moved to their places."""
         return self.root / "replaced"
 
     @property
     def new_manifest(self) -> Path:
-        """Manifest of a replacement whose parts are complete, but not all in their places."""
+        """Path of the manifest of a replacement whose parts are complete but not all moved to their places."""
         return self.replaced / "run.json"
 
     def gone(self, number: int) -> Path:
-        """Return the path of a list of ids that a replacement took out, in the order in which they went."""
+        """Return the path of the list of ids that a replacement removed; replacements are numbered in their order."""
         return self.root / "gone" / f"gone_{number}.parquet"
 
     def report(self, name: str) -> Path:
@@ -93,11 +107,14 @@ class RunDirectory:
         return self.root / "report" / name
 
     def decided(self, number: int) -> Path:
-        """Return the decisions of one prune task, by row; readers of `decisions` skip names that begin with _."""
+        """Return the path of the decisions of a prune task, by row.
+
+        Readers of decisions/ skip the folder, since its name begins with an underscore.
+        """
         return self.root / "decisions" / "_tasks" / f"decided_{number}.npy"
 
     def part(self, folder: str, number: int) -> Path:
-        """Return a part of `decisions`, `kept` or `rejected`: one for each group of shards."""
+        """Return the path of a part of `decisions`, `kept` or `rejected`: one for each group of shards."""
         return self.root / folder / f"part-{number:05d}.parquet"
 
     def shard_files(self, number: int) -> dict[str, Path]:

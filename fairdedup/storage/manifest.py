@@ -19,12 +19,12 @@ class Counts(StoredModel):
     ----------
     input : int
     valid : int
-        Samples that were decided: kept or removed.
+        Samples that the run decided: kept or removed.
     kept, removed, rejected : int
     readmitted : int
-        Kept samples that only make up the fraction, or fill a seat of `balanced`.
+        Kept samples that were re-admitted to reach the fraction or to fill a reserved seat of `balanced`.
     excluded : int
-        Rejected samples that the user left out.
+        Rejected samples that the user's options excluded.
     """
 
     input: int
@@ -49,7 +49,7 @@ NO_COUNTS = Counts(**dict.fromkeys(Counts.model_fields, 0))
 
 
 class Guarantees(StoredModel):
-    """What was checked of the decisions; re-admitted samples are left aside."""
+    """Properties of the decisions that were checked; re-admitted samples are not counted."""
 
     no_two_kept_are_duplicates: bool
     every_removed_has_a_kept_representative: bool
@@ -74,7 +74,7 @@ class Drift(StoredModel):
     mean_similarity, mean_similarity_before : float
         Mean centroid similarity of the new rows and of the rows before them.
     refit : bool
-        Whether clustering anew is due.
+        Whether new clusters are recommended.
     """
 
     psi: float
@@ -133,7 +133,7 @@ class RunManifest(StoredFile):
 
 
 def read_manifest(directory: RunDirectory) -> RunManifest | None:
-    """Return run.json of a finished run, else None; a damaged one proves nothing.
+    """Return run.json of a finished run; None if it is missing or damaged.
 
     Raises
     ------

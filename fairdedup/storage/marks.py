@@ -27,7 +27,7 @@ class Marks:
     excluded, protected : ndarray of shape (k,), int64, or 0
         Number of excluded and of protected rows in each cluster.
     reasons : tuple of str
-        Reasons for exclusion; marks hold their numbers.
+        Texts of the reasons for exclusion; marks refer to them by number.
     warnings : list of str
     """
 
@@ -54,7 +54,7 @@ class Marks:
         return self.folder / "evaluation.parquet"
 
     def texts(self, excluded: NDArray[Any]) -> list[str]:
-        """Return the reason of each of some excluded rows, as text."""
+        """Return the reason of each excluded row, as text; `excluded` is an array of `EXCLUDED`."""
         if not (excluded["near"] >= 0).any():
             return [self.reasons[why] for why in excluded["reason"].tolist()]
         ids = read_table(self.evaluation, ["id"]).column("id")

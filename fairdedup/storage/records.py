@@ -1,4 +1,4 @@
-"""Records of embedding shards and of sorted groups: each is written after the files that it vouches for."""
+"""Records of embedding shards and of sorted groups: written after their files, which they prove complete."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Rejection(NamedTuple):
 
 
 class Record(StoredFile):
-    """A record vouches for files, so unknown keys make it damaged: its files are made again."""
+    """A record of files. One with unknown keys counts as damaged, and its files are made again."""
 
     model_config = ConfigDict(extra="forbid")
 
     def content(self) -> dict[str, Any]:
-        """Return everything but the version of the format: what hashes of a record are made of."""
+        """Return the record without the version of the format, for hashes."""
         return self.model_dump(mode="json", exclude={"version"})
 
 
 class ShardRecord(Record):
-    """What an embedding shard holds.
+    """Contents of an embedding shard.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class ShardRecord(Record):
 
 
 class SortedRecord(Record):
-    """What the files of a sorted group hold: the vectors of consecutive embedding shards, by cluster.
+    """Contents of a sorted group: the vectors of consecutive embedding shards, by cluster.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ def read_shard_metadata(directory: RunDirectory, record: ShardRecord, columns: l
 
 
 def remove_shards_from(directory: RunDirectory, number: int) -> None:
-    """Remove the embedding shards from this number on, which an earlier and longer input left behind."""
+    """Remove the embedding shards from this number on, which are left from a longer input."""
     for stale in sorted(known for known in list_recorded_shards(directory) if known >= number):
         directory.record(stale).unlink()
         for path in directory.shard_files(stale).values():
@@ -186,7 +186,7 @@ def remove_shards_from(directory: RunDirectory, number: int) -> None:
 
 
 def remove_sorted_from(directory: RunDirectory, number: int) -> None:
-    """Remove the sorted groups from this number on, which an earlier clustering left behind."""
+    """Remove the sorted groups from this number on, which are left from an earlier clustering."""
     while (record := directory.sorted_record(number)).is_file():
         record.unlink()
         for path in directory.sorted_files(number).values():

@@ -1,4 +1,4 @@
-"""state/state.json: what a later run starts from, besides the vectors of the samples that were kept."""
+"""state/state.json: what a later run needs of a run, apart from the vectors of the samples that it kept."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class SimilaritySums(StoredModel):
 
 
 class KeptRun(StoredModel):
-    """One run of a line, and the files of what it kept.
+    """One run of a line, and the files of the samples that it kept.
 
     Attributes
     ----------
     run : str
         Run directory, where it was when the run was made.
     identity : str
-        Hash of the files' seals, which tells the run from any other.
+        Hash of the seals of the files, which identifies the run.
     segments : int
     files : dict of str to str
         Seal of each file of the run's folder in state/.
@@ -97,13 +97,13 @@ class RunState(StoredFile):
     named : NamedModel or None
         The same encoder as it was named.
     spec : EncoderRecord or None
-        What embedded images.
+        Encoder that embedded the images, with its settings.
     prototypes : StatePrototypes or None
     options : DecisionOptions
     temperatures : list of float
         Temperature of each attribute.
     moments : SimilaritySums or None
-        With ``calibrate: zscore``.
+        Set with ``calibrate: zscore`` only.
     files : dict of str to str
         Seal of each file directly in state/.
     runs : list of KeptRun
@@ -176,7 +176,7 @@ def require_run_state(root: Path, sealed: str | None) -> RunState:
     Raises
     ------
     UserError
-        If it is missing or damaged, or the size of a file beside it is not what it was.
+        If it is missing or damaged, or another file of the state is missing or has a different size.
     """
     directory = StateDirectory(root)
     remedy = f"run `fairdedup prune {root}` with its own options again"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairdedup.storage.records import ShardRecord
 
-GROUP_ROWS = 1 << 18  # rows of a group, so that many tiny shards become few files
+GROUP_ROWS = 1 << 18  # most rows of a group of several shards
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,26 @@ class Group:
         return np.concatenate([first + record.positions() for record, first in self.shards()])
 
     def sources(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the place of each of some rows, for people: shard and position."""
+        """Return the place of each row, for people: shard and position."""
         starts = np.array([first for _, first in self.shards()])
-        homes = np.searchsorted(starts, rows, side="right") - 1  # of empty shards the last: none of the rows is theirs
+        homes = np.searchsorted(starts, rows, side="right") - 1  # of shards with equal starts, only the last has rows
         return [f"{self.records[h].name}[{row - starts[h]}]" for h, row in zip(homes, rows, strict=True)]
 
 
 def group_shards(records: Sequence[ShardRecord]) -> list[Group]:
     """Split records into groups of up to `GROUP_ROWS` rows, so that many tiny shards become few files."""
     out: list[Group] = []
-    held: list[ShardRecord] = []
+    current: list[ShardRecord] = []
     first = rows = 0
     for record in records:
-        if held and rows + record.input > GROUP_ROWS:
-            out.append(Group(len(out), tuple(held), first))
-            held, first, rows = [], first + rows, 0
-        held.append(record)
+        if current and rows + record.input > GROUP_ROWS:
+            out.append(Group(len(out), tuple(current), first))
+            current, first, rows = [], first + rows, 0
+        current.append(record)
         rows += record.input
-    return [*out, Group(len(out), tuple(held), first)] if held else out
+    return [*out, Group(len(out), tuple(current), first)] if current else out
 
 
 def first_rows(records: Sequence[ShardRecord]) -> NDArray[np.int64]:
-    """Return the first row of each shard, and behind them the number of input rows: (s + 1,)."""
+    """Return the first row of each shard, and at the end the number of input rows: (s + 1,)."""
     return np.cumsum([0] + [r.input for r in records]).astype(np.int64)

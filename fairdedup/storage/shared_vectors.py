@@ -23,22 +23,22 @@ class Copies:
     elsewhere : dict of int to tuple of int
         Position of each image whose vector is in a file of shared vectors, and where it is there: number of the shard,
         place in its file. The shard's own shared images are among them.
-    lent : tuple of int
+    shared : tuple of int
         Positions of the shard's own images whose vectors other shards use.
     """
 
     here: dict[int, int] = field(default_factory=dict)
     elsewhere: dict[int, tuple[int, int]] = field(default_factory=dict)
-    lent: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
 
-    def lenders(self) -> set[int]:
-        """Return the numbers of the shards whose shared vectors are needed."""
+    def owners(self) -> set[int]:
+        """Return the numbers of the shards whose shared vectors this shard needs."""
         return {owner for owner, _ in self.elsewhere.values()}
 
 
 def load_shared(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
-    """Return the shared vector (d,) of each position that has one; images that could not be used are left out."""
+    """Return the shared vector (d,) of each position that has one; images that cannot be used have none."""
     run = RunDirectory(root)
-    files = {owner: np.asarray(read_array(run.lent(owner))) for owner in copies.lenders()}
+    files = {owner: np.asarray(read_array(run.shared_vectors(owner))) for owner in copies.owners()}
     vectors = {position: files[owner][place] for position, (owner, place) in copies.elsewhere.items()}
     return {position: vector for position, vector in vectors.items() if vector.any()}

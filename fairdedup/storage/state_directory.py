@@ -1,6 +1,6 @@
 """RUN/state/: where its files are, and how the vectors that a run kept are written.
 
-There is a folder for each run of the line; those of earlier runs are hard links to their files.
+It has a folder for each run of the line; the folders of earlier runs hold hard links to their files.
 """
 
 from __future__ import annotations
@@ -19,39 +19,59 @@ from fairdedup.storage.seals import seal
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples that one run kept of a group of its shards, by cluster, then by row."""
+    """Samples that one run kept from a group of its shards, by cluster, then by row.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the run in state/.
+    number : int
+        Number of the group.
+    """
 
     folder: Path
     number: int
 
     @property
     def vectors(self) -> Path:
-        """float16 (m, d)."""
+        """Path of the vectors: float16 (m, d)."""
         return self.folder / f"vectors_{self.number}.npy"
 
     @property
     def offsets(self) -> Path:
-        """int64 (k + 1,): cluster c is the slice from offsets[c] to offsets[c + 1]."""
+        """Path of the offsets: int64 (k + 1,); cluster c is the slice from offsets[c] to offsets[c + 1]."""
         return self.folder / f"offsets_{self.number}.npy"
 
     @property
     def checksums(self) -> Path:
-        """uint64 (k,): XXH3 of each cluster's vectors, so that what a night reads is checked, and no more is read."""
+        """Path of the XXH3 checksum of each cluster's vectors: uint64 (k,); readers check what they read."""
         return self.folder / f"checksums_{self.number}.npy"
 
     @property
     def ids(self) -> Path:
-        """Arrow: row and id of each vector, read in place."""
+        """Path of the Arrow file with the row and id of each vector; it is memory-mapped."""
         return self.folder / f"ids_{self.number}.arrow"
 
     def files(self) -> list[Path]:
-        """Return its files."""
+        """Return the paths of the segment's files."""
         return [self.vectors, self.offsets, self.checksums, self.ids]
 
     def write(
         self, unit: NDArray[np.float16], offsets: NDArray[np.int64], rows: NDArray[np.int64], ids: pa.Array
     ) -> dict[str, str]:
-        """Write its files and return their seals, by name."""
+        """Write the segment's files and return their seals, by name.
+
+        Parameters
+        ----------
+        unit : ndarray of shape (m, d), float16
+            Vectors, by cluster, then by row.
+        offsets : ndarray of shape (k + 1,), int64
+            Where each cluster begins.
+        rows : ndarray of shape (m,), int64
+            Row of each vector.
+        ids : Array of m str
+            Id of each vector.
+        """
         write_array(self.vectors, unit)
         write_array(self.offsets, offsets)
         write_array(
@@ -71,48 +91,54 @@ def checksum(unit: NDArray[np.float16]) -> int:
 
 @dataclass(frozen=True)
 class StateDirectory:
-    """The folder state/ of a run."""
+    """The folder state/ of a run.
+
+    Attributes
+    ----------
+    root : Path
+        Run directory.
+    """
 
     root: Path
 
     @property
     def folder(self) -> Path:
-        """RUN/state."""
+        """Path of the folder."""
         return self.root / "state"
 
     @property
     def file(self) -> Path:
-        """What holds for all clusters, and the runs of the line; written last."""
+        """Path of state.json, which has the options and the runs of the line; it is written last."""
         return self.folder / "state.json"
 
     @property
     def stale(self) -> Path:
-        """The state of before a replacement, until it is made anew."""
+        """Path of state.json from before a replacement, until the state is written again."""
         return self.folder / "stale.json"
 
     @property
     def centroids(self) -> Path:
-        """float32 (k, d)."""
+        """Path of the centroids: float32 (k, d)."""
         return self.folder / "centroids.npy"
 
     @property
     def prototypes(self) -> Path:
-        """The prototypes' vectors as they are used."""
+        """Path of the prototypes, with their vectors as the decision uses them."""
         return self.folder / "prototypes.parquet"
 
     @property
     def earlier(self) -> Path:
-        """Which segments the decision of this run reads, in order; written before it."""
+        """Path of the list of segments that the decision of this run reads, in order; it is written before it."""
         return self.folder / "earlier.json"
 
     @property
     def sums(self) -> Path:
-        """int64 (k, c): where each concept's sum stood before this run."""
+        """Path of each concept's sums before this run: int64 (k, c)."""
         return self.folder / "sums.npy"
 
     @property
     def begun(self) -> Path:
-        """Bool (k,): which clusters had a row before this run."""
+        """Path of the flags of the clusters that had a row before this run: bool (k,)."""
         return self.folder / "begun.npy"
 
     def run_folder(self, number: int) -> Path:

@@ -81,9 +81,7 @@ class ShardWriter:
         while first or offset < end:
             data = os.pread(file, min(AT_ONCE, end - offset), offset)
             if not data and offset < end:
-                raise FairdedupError(
-                    f"{path} has become shorter while it was read: leave the input alone, and try again"
-                )
+                raise FairdedupError(f"{path} became shorter while it was read: do not change the input, and try again")
             offset += len(data)
             self._put(b"".join((first, data, bytes(-size % BLOCK) if offset == end else b"")))
             first = b""

@@ -135,7 +135,7 @@ def test_a_run_without_samples_left_is_audited_without_a_warning(again, schedule
     done("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler, "--quiet")
     shown = done("audit", again, "--prototypes", prototypes, *flags, "--scheduler", scheduler, "--quiet")
     assert shown.err == ""
-    assert [a["why"] for a in read_report(again)["attributes"]] == ["nobody has a label of it"] * 3
+    assert [a["why"] for a in read_report(again)["attributes"]] == ["no sample has a label for it"] * 3
 
 
 def test_a_run_by_concepts_warns_of_memberships_that_say_nothing(again, scheduler, tmp_path):

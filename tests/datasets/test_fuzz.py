@@ -28,7 +28,7 @@ from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.errors import UserError
-from fairdedup.stages import embedding as embed
+from fairdedup.stages.embedding.shard_embedding import Target, embed_images, import_vectors
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.schemas import merge_schemas
 from fairdedup.storage.shared_vectors import Copies
@@ -143,9 +143,9 @@ class Bench:
                     for position, sample in enumerate(shard.read()):
                         assert sample.position == position
                         assert (sample.image is None) == (sample.error is not None)
-                    records.append(embed.embed_images(number, shard, self.run, "", SPEC, Copies()))
+                    records.append(embed_images(Target(number, self.run, ""), shard, SPEC, Copies()))
                 else:
-                    records.append(embed.import_vectors(number, shard, self.run, ""))
+                    records.append(import_vectors(Target(number, self.run, ""), shard))
         except UserError as error:
             assert "\n" not in str(error) and len(str(error)) < 4_000
             return "error"

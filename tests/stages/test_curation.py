@@ -354,8 +354,12 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
         (("--where", "nosuch > 1"), "names column 'nosuch': the metadata has id, key, caption, width"),
         (("--where", "width > 1000"), "leave none of 237 rows"),
         (("--where", "caption::INT > 1"), "use TRY_CAST"),
-        (("--prefer", "tags"), "--prefer 'tags' is list<element: string>, no number: the columns of numbers are width"),
-        (("--prefer", "nosuch"), "has no such column, but id, key"),
+        (
+            ("--prefer", "tags"),
+            "--prefer 'tags' must be a column of numbers, and is list<element: string>: "
+            "the columns of numbers are width",
+        ),
+        (("--prefer", "nosuch"), "has no such column; give one of id, key"),
         (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
         (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: give at least --keep 0.83"),
     ):

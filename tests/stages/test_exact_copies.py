@@ -104,13 +104,13 @@ def test_shared_vectors_are_those_that_loops_find(seed, tmp_path):
     assert saved == sum(len([f for f in own if f >= 0]) for own in files) - len(first)
     for number, own in enumerate(files):
         shares = found[number]
-        assert shares.lent == tuple(
+        assert shares.shared == tuple(
             p for f, (n, p) in sorted(first.items(), key=lambda item: item[1]) if n == number and len(borrowers[f]) > 1
         )
         for position, file in enumerate(own):
             home, origin = first.get(file, (number, position))
             if file >= 0 and len(borrowers[file]) > 1:
-                assert shares.elsewhere[position] == (home, found[home].lent.index(origin))
+                assert shares.elsewhere[position] == (home, found[home].shared.index(origin))
                 assert position not in shares.here
             elif origin != position:
                 assert shares.here[position] == origin and position not in shares.elsewhere

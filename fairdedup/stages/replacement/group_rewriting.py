@@ -1,4 +1,4 @@
-"""The tasks of a replacement: each reads one group of shards, and writes its new parts beside the old ones."""
+"""The tasks of a replacement: each reads one group of shards, and writes its new parts to a folder of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DecidedGroup:
-    """A group of shards whose decisions are on disk: what each task reads.
+    """A group of shards whose decisions are on disk.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class DecidedGroup:
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """Name in error messages."""
         return self.group.name
 
     @property
@@ -67,7 +67,7 @@ class DecidedGroup:
 
 @dataclass(frozen=True)
 class GatheredVectors:
-    """Vectors from all groups, on disk, that the tasks compare their rows with.
+    """Vectors from all groups, in a file that tasks compare their rows with.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Orphans(NamedTuple):
     ----------
     rows : ndarray of shape (n,), int64, ascending
     back : ndarray of shape (n,), int64
-        What each goes back to, as `promotion.trace_back` gives it.
+        Row that each goes back to, as `promotion.trace_back` returns it.
     similarity : ndarray of shape (n,), float64
         Cosine with that row.
     kept : ndarray of shape (n,), bool
@@ -259,9 +259,9 @@ def _count(table: pa.Table) -> dict[str, int]:
 
 
 def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors) -> float:
-    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without such a pair.
+    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without a pair.
 
-    Re-admitted rows are left aside, and so is the cosine of a row with itself.
+    Re-admitted rows and the cosine of a row with itself are not counted.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Who takes the place of vanished samples: arrays in, arrays out. docs/run-directory.md has the rule."""
+"""Which rows take the place of vanished samples; it sees arrays only. docs/run-directory.md has the rule."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Promotion(NamedTuple):
 
 
 def trace_back(gone: Rows, kept: NDArray[np.bool_], representative: Rows) -> Rows:
-    """Return what the orphans of each gone row go back to: a row that stays, or a gone row that was kept.
+    """Return where the orphans of each vanished row go back to: a row that stays, or a vanished row that was kept.
 
-    In `semdedup-chain` a removed row can be a representative, so a gone row may lead to another gone row.
+    In `semdedup-chain` a removed row can be a representative, so a vanished row may lead to another vanished row.
 
     Parameters
     ----------
     gone : ndarray of shape (g,), int64, ascending
     kept : ndarray of shape (g,), bool
-        Whether each gone row was kept.
+        Whether each vanished row was kept.
     representative : ndarray of shape (g,), int64
-        Representative of each gone row.
+        Representative of each vanished row.
     """
     back = np.where(kept, gone, representative)
     while True:
@@ -57,7 +57,7 @@ def promote(
     rows : ndarray of shape (n,), int64
         Orphans: rows whose representative has vanished.
     back : ndarray of shape (n,), int64
-        What each goes back to: a row that stays, or one of `vanished`.
+        Row that each goes back to: a row that stays, or one of `vanished`.
     similarity : ndarray of shape (n,), float64
         Cosine of each orphan with that row.
     kept : ndarray of shape (n,), bool

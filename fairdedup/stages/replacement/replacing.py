@@ -1,8 +1,8 @@
 """The replacement stage: which rows leave a finished run, which are promoted, and when the new parts take effect.
 
-New parts are written to a folder of their own. Only when all are complete is run.json removed, and it is written again
-last: a command that was killed has either changed nothing, or the next one completes what it began. The lists of
-vanished samples stay in gone/, so that later decisions take them out again.
+New parts are written to a folder of their own. When all are complete, run.json is removed, the parts are moved, and
+run.json is written again last. So a command that was killed has changed nothing, or the next command completes it. The
+lists of vanished samples stay in gone/, so that later decisions remove these samples again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from fairdedup.tasks import Result, Submit, Task, map_groups
 
 
 def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: Submit) -> RunManifest:
-    """Take vanished samples out of a finished run and promote the rows that take their place.
+    """Remove vanished samples from a finished run and promote the rows that take their place.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
         path = run.gone(number)
         name = (read_json(path.with_suffix(".json")) or {}).get("made of")
         if not is_up_to_date(path, str(name)):
-            raise UserError(f"{path} is damaged, and with it who has gone from {run.root}: bring it back, or --restart")
+            raise UserError(f"{path}, the list of removed samples, is damaged: restore it, or --restart")
         ids = read_table(path).column("id").combine_chunks()
         manifest = _write_parts(embedded, manifest, ids, str(name), submit)
         _move_parts(run)
@@ -239,7 +239,7 @@ def _change_counts(counts: Counts, changes: dict[str, int]) -> Counts:
 
 
 def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, least: float) -> Guarantees:
-    """Return what still holds; a guarantee that did not hold before is not checked."""
+    """Return which guarantees still hold; one that did not hold before is not checked."""
     if manifest.eps is None:
         return manifest.guarantees
     bound = 1.0 - round(manifest.eps * EPS_UNIT) / EPS_UNIT
@@ -270,6 +270,6 @@ def _move_list(run: RunDirectory) -> None:
         (run.replaced / "gone.json", own.with_suffix(".json")),
         (run.replaced / "gone.parquet", own),
     ):
-        if source.is_file():  # else a command that was killed has moved it
+        if source.is_file():  # otherwise a command that was killed has moved it
             own.parent.mkdir(exist_ok=True)
             move_file(source, target)

@@ -1,0 +1,10 @@
+"""Curation before a decision: which rows are excluded, which are always kept, and the values that `prefer` compares.
+
+`row_marking` is the stage, `group_marks` has its tasks, `evaluation_samples` finds rows too near to evaluation samples.
+"""
+
+from fairdedup.stages.curation.curation_options import CurationOptions, check_curation_options
+from fairdedup.stages.curation.evaluation_samples import Evaluation
+from fairdedup.stages.curation.row_marking import mark_rows
+
+__all__ = ["CurationOptions", "Evaluation", "check_curation_options", "mark_rows"]

@@ -1,0 +1,156 @@
+"""The curation stage: marks the rows of a clustered run for one command, and removes the marks when it ends."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from fairdedup.datasets.ids import read_ids
+from fairdedup.errors import UserError, visible
+from fairdedup.stages.curation.curation_options import CurationOptions
+from fairdedup.stages.curation.evaluation_samples import Evaluation
+from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
+from fairdedup.storage.condition import check_condition
+from fairdedup.storage.contents import Embedded
+from fairdedup.storage.id_lists import unknown_ids, write_ids
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.marks import Marks
+from fairdedup.storage.records import read_shard_metadata
+from fairdedup.storage.run_files import remove_folder
+from fairdedup.tasks import Submit, map_groups
+
+STALE_AFTER = 24 * 3600  # seconds after which no command can still be using its marks
+
+
+@contextmanager
+def mark_rows(embedded: Embedded, options: CurationOptions, submit: Submit) -> Iterator[Marks]:
+    """Mark the rows of a clustered run for the block.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    options : CurationOptions
+    submit : Submit
+
+    Raises
+    ------
+    UserError
+        If a column or an id does not exist, or no row is left.
+    """
+    if not options.marks_rows:
+        yield Marks()
+        return
+    run = embedded.directory
+    _remove_stale(run)
+    folder = run.curated / secrets.token_hex(4)
+    try:
+        yield _mark(embedded, options, folder, submit)
+    finally:
+        remove_folder(folder)
+        with suppress(OSError):
+            run.curated.rmdir()  # fails while another command has marks there
+
+
+def _remove_stale(run: RunDirectory) -> None:
+    """Remove the marks of commands that were killed; newer marks may be in use."""
+    for left in run.curated.glob("*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_AFTER:
+                remove_folder(left)
+
+
+def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Submit) -> Marks:
+    criteria = _build_criteria(embedded, options, folder)
+    dropped = _write_list(options.drop, "--drop", criteria.drop)
+    kept = _write_list(options.always_keep, "--always-keep", criteria.always_keep)
+    found = map_groups(submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
+    excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
+    valid = embedded.valid
+    if np.sum(excluded) == valid and not options.may_leave_none:
+        near_option = ", --exclude-near" if options.evaluation else ""
+        raise UserError(f"--where{near_option} and --drop leave none of {valid} rows: exclude fewer")
+    warnings = []
+    if dropped is not None:
+        warnings += unknown_ids(dropped, [f.ids.dropped for f in found], f"--drop {options.drop}")
+    if kept is not None:
+        warnings += _check_kept(kept, found, f"--always-keep {options.always_keep}")
+    if options.evaluation is not None:
+        _write_evaluation_ids(options.evaluation, Marks(folder).evaluation)
+        warnings.append(_describe_near(options.evaluation, sum(f.near for f in found)))
+    reasons = (  # in the order of DROP, WHERE, NEAR
+        f"drop: {visible(options.drop.name) if options.drop else ''}",
+        f"where: {visible(options.where or '')}",
+        "too near evaluation sample",
+    )
+    return Marks(folder, excluded, protected, reasons, warnings)
+
+
+def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:
+    schema = embedded.schema
+    where = None if options.where is None else check_condition(options.where, schema)
+    if options.prefer is not None:
+        _check_number(options.prefer, schema)
+    columns = {"id", options.prefer, *(where.columns if where else ())}
+    return Criteria(
+        folder=folder,
+        where=where,
+        prefer=options.prefer,
+        schema=pa.schema([field for field in schema if field.name in columns]),
+        evaluation=None if options.evaluation is None else options.evaluation.vectors(),
+    )
+
+
+def _write_list(file: Path | None, option: str, target: Path) -> pa.Array | None:
+    """Write the ids of a user's file where every task can read them, and return them; None without a file."""
+    if file is None:
+        return None
+    ids = read_ids(file, option)
+    write_ids(target, ids)
+    return ids
+
+
+def _check_kept(ids: pa.Array, found: Sequence[GroupMarks], what: str) -> list[str]:
+    """Refuse ids to keep that the run does not have; return a warning if some are of rows that cannot be kept."""
+    missing = unknown_ids(ids, [f.ids.kept for f in found], what)
+    if missing:
+        raise UserError(f"{missing[0]}; remove the ids that are not in the run, or give another file")
+    lost = np.unique(np.concatenate([f.ids.lost for f in found]))
+    if not len(lost):
+        return []
+    first = ids[int(lost[0])].as_py()
+    return [f"{what}: {len(lost)} ids are of rejected rows and cannot be kept; the first is {first!r}"]
+
+
+def _write_evaluation_ids(evaluation: Evaluation, path: Path) -> None:
+    theirs = evaluation.embedded
+    ids = [read_shard_metadata(theirs.directory, record, ["id"]).column("id") for record in theirs.records]
+    write_ids(
+        path, pa.concat_arrays([pa.array([], pa.string()), *(chunk for column in ids for chunk in column.chunks)])
+    )
+
+
+def _describe_near(evaluation: Evaluation, near: int) -> str:
+    unusable = sum(len(record.rejected) for record in evaluation.embedded.records)
+    ignored = f"; {unusable:,} of its samples cannot be used and exclude nothing" if unusable else ""
+    return f"--exclude-near {evaluation.name}: {near:,} rows are too near and excluded{ignored}"
+
+
+def _check_number(name: str, schema: pa.Schema) -> None:
+    if name not in schema.names:
+        raise UserError(f"--prefer {name!r}: the metadata has no such column; give one of {', '.join(schema.names)}")
+    if not _is_number(schema.field(name).type):
+        numbers = ", ".join(field.name for field in schema if _is_number(field.type)) or "none"
+        raise UserError(
+            f"--prefer {name!r} must be a column of numbers, and is {schema.field(name).type}: the columns of numbers "
+            f"are {numbers}"
+        )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

@@ -1,0 +1,104 @@
+"""Checks of all embedding shards together: rejected rows, one dimension, unique ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairdedup.errors import UserError
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.records import ShardRecord
+from fairdedup.storage.run_files import read_array, read_table
+
+COMMON_REASONS = 3  # reasons that a message lists
+
+
+def check_rejected(records: Sequence[ShardRecord], max_rejected: float) -> None:
+    """Refuse an input of which nothing, or too little, can be used.
+
+    Parameters
+    ----------
+    records : sequence of ShardRecord
+    max_rejected : float
+        Largest fraction of the input that may be rejected, in [0, 1].
+
+    Raises
+    ------
+    UserError
+        If the input is empty, everything is rejected, or more than `max_rejected` is.
+    """
+    total, valid = sum(r.input for r in records), sum(r.valid for r in records)
+    reasons = pd.Series([x.reason for r in records for x in r.rejected], dtype=object).value_counts()
+    commonest = "; ".join(f"{count:,} x {why}" for why, count in reasons.head(COMMON_REASONS).items())
+    if not total:
+        raise UserError("the input has no samples: give one with at least one image or vector")
+    if not valid:
+        raise UserError(f"all {total:,} samples are rejected ({commonest}): fix the input")
+    if total - valid > max_rejected * total:
+        raise UserError(
+            f"{total - valid:,} of {total:,} samples are rejected, more than --max-rejected {max_rejected:g} "
+            f"({commonest}): fix the input or raise --max-rejected"
+        )
+
+
+def check_dimension(records: Sequence[ShardRecord], run: RunDirectory) -> None:
+    """Refuse shards whose vectors differ in length.
+
+    Raises
+    ------
+    UserError
+        Naming two shards that differ.
+    """
+    seen: dict[int, str] = {}
+    for record in records:
+        if record.valid:
+            seen.setdefault(read_array(run.vectors(record.number)).shape[1], record.name)
+    if len(seen) > 1:
+        (a, first), (b, second) = list(seen.items())[:2]
+        raise UserError(
+            f"{first} has vectors of {a} values and {second} of {b}: give an input whose vectors all come from one "
+            "model"
+        )
+
+
+def check_ids(records: Sequence[ShardRecord], run: RunDirectory) -> None:
+    """Refuse duplicate ids.
+
+    Hashes of 8 bytes a row find the candidates; their ids are then compared, so a clash of hashes refuses nothing.
+
+    Raises
+    ------
+    UserError
+        Naming the first duplicate id and its two shards.
+    """
+    hashes = [pd.util.hash_array(_read_ids(run, r.number).to_numpy().astype(object), categorize=False) for r in records]
+    suspects = _find_repeated(np.concatenate(hashes))
+    if not len(suspects):
+        return
+    seen: dict[str, str] = {}
+    for record, own in zip(records, hashes, strict=True):
+        for name in _select_ids(run, record, np.flatnonzero(np.isin(own, suspects))):
+            if name in seen:
+                raise UserError(
+                    f"duplicate id {name!r} in {seen[name]} and {record.name}: make ids unique, or add --id shard/key"
+                )
+            seen[name] = record.name
+
+
+def _find_repeated(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the hashes that occur more than once."""
+    ordered = np.sort(hashes)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _select_ids(run: RunDirectory, record: ShardRecord, places: NDArray[np.int64]) -> Iterator[str]:
+    if len(places):
+        ids = _read_ids(run, record.number)
+        yield from (ids.iloc[k] for k in places)
+
+
+def _read_ids(run: RunDirectory, number: int) -> pd.Series:
+    return read_table(run.metadata(number), ["id"]).column("id").to_pandas()

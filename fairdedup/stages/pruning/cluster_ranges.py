@@ -1,0 +1,183 @@
+"""Ranges of clusters of about equal cost: what a prune task reads of a run, a cluster at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core import kmeans
+from fairdedup.core.model import Cluster, EarlierKept, MapParts
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.marks import Marks
+from fairdedup.storage.run_files import read_array, release_pages
+from fairdedup.tasks import Result, Submit, Task
+
+TASKS = 64  # least number of tasks, if there are as many clusters
+LARGE = 1 << 25  # bytes of a cluster from which the pages that it was read from are released
+ROWS_A_TASK = 1 << 18  # mean number of rows of a task in a large data set
+
+
+@dataclass
+class ClusterRange:
+    """A range of clusters of a run: what one prune task reads, a cluster at a time.
+
+    Attributes
+    ----------
+    root : Path
+        Run directory.
+    number : int
+        Number of the task.
+    first, last : int
+        The range: clusters from `first` to before `last`.
+    files : int
+        Number of groups of shards, each with a sorted file.
+    rows : int
+        Number of rows that are not excluded.
+    work : float
+        Relative cost.
+    starts : ndarray of shape (g + 1,), int64
+        First row of each group of shards, and the number of input rows.
+    marks : Path or None
+        Folder of the marks; None if no row is marked.
+    against : bool
+        Whether the samples that earlier runs kept are read as well.
+    memo : dict
+        Results that core/ keeps between two passes over the range.
+    """
+
+    root: Path
+    number: int
+    first: int
+    last: int
+    files: int
+    rows: int
+    work: float
+    starts: NDArray[np.int64]
+    marks: Path | None = None
+    against: bool = False
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    def task(self, *arguments: Any) -> Task:
+        """Return the task that calls a function with this range and these further arguments."""
+        name = f"clusters {self.first} to {self.last - 1}"
+        return Task((self, *arguments), self.rows, name, self.work)
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield the clusters that have a row that is not excluded, each with its rows in ascending order."""
+        run = RunDirectory(self.root)
+        centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)[self.first : self.last]))
+        files = []
+        for k in range(self.files):
+            own = np.array(read_array(run.sorted("offsets", k))[self.first : self.last + 1])
+            vectors, rows = (read_array(run.sorted(what, k), int(own[-1]), self.files) for what in ("vectors", "rows"))
+            files.append((vectors, rows, own))
+        marks = []
+        if self.marks:
+            marks = [read_array(Marks(self.marks).path(k), int(o[-1]), self.files) for k, (_, _, o) in enumerate(files)]
+        earlier = EarlierSamples(self.root, self.first, self.last) if self.against else None
+        for number in range(self.first, self.last):
+            at = number - self.first
+            # Groups are in row order and each is sorted stably, so the rows of a cluster are ascending.
+            slices = [(v, r, slice(int(o[at]), int(o[at + 1]))) for v, r, o in files if o[at + 1] > o[at]]
+            if slices:
+                cluster = Cluster(
+                    number,
+                    np.concatenate([r[s] for _, r, s in slices]),
+                    np.concatenate([v[s] for v, _, s in slices]),
+                    centroids[number - self.first],
+                )
+                if cluster.unit.nbytes > LARGE:  # a copy: the pages behind it are no longer needed
+                    for vectors, _, _ in files:
+                        release_pages(vectors)
+                if marks:
+                    wanted = [m[int(o[at]) : int(o[at + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
+                    cluster = _apply_marks(cluster, np.concatenate(wanted))
+                if len(cluster.rows):
+                    if earlier is not None:
+                        cluster = replace(cluster, earlier=EarlierKept(*earlier.cluster(number, cluster.unit.shape[1])))
+                    yield cluster
+
+
+def _apply_marks(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
+    """Return a cluster without its excluded rows, with the marks of the others."""
+    stays = ~marks["excluded"]
+    return replace(
+        cluster,
+        rows=cluster.rows[stays],
+        unit=cluster.unit[stays],
+        protected=marks["protected"][stays],
+        values=marks["value"][stays],
+    )
+
+
+class SplitClusters(NamedTuple):
+    """The clusters of a run, split for tasks.
+
+    Attributes
+    ----------
+    ranges : list of ClusterRange
+        Ranges of about equal cost.
+    must_keep_one : int
+        Number of clusters of which a sweep always keeps a row: they have a row that is not excluded, no protected row,
+        and no sample that earlier runs kept.
+    """
+
+    ranges: list[ClusterRange]
+    must_keep_one: int
+
+
+def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False) -> SplitClusters:
+    """Split the clusters into ranges of about equal n^2, which is what a sweep costs.
+
+    Parameters
+    ----------
+    clustered : Clustered
+    marks : Marks
+    against : bool
+        Whether samples that earlier runs kept take part.
+    """
+    root, groups = clustered.directory.root, clustered.groups
+    starts = np.array([g.first for g in groups] + [groups[-1].first + groups[-1].input if groups else 0], np.int64)
+    sizes = clustered.sizes - marks.excluded
+    each = sizes.astype(np.float64) ** 2 + sizes
+    work = np.cumsum(each)
+    tasks = min(len(sizes), max(TASKS, int(sizes.sum()) // ROWS_A_TASK))
+    cuts = np.searchsorted(work, np.linspace(0, work[-1], tasks + 1)[1:-1], side="right")
+    bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
+    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
+    parts = [
+        ClusterRange(
+            root=root,
+            number=k,
+            first=a,
+            last=b,
+            files=len(groups),
+            rows=int(sizes[a:b].sum()),
+            work=float(each[a:b].sum()),
+            starts=starts,
+            marks=marks.folder,
+            against=against,
+        )
+        for k, (a, b) in enumerate(spans)
+    ]
+    always_kept = np.asarray(marks.protected) + (count_kept_by_cluster(root, len(sizes)) if against else 0)
+    return SplitClusters(parts, int(np.count_nonzero((sizes > 0) & (always_kept == 0))))
+
+
+def _map(
+    submit: Submit, step: str, function: Callable[..., Result], parts: Sequence[ClusterRange], *args: Any
+) -> list[Result]:
+    return submit(step, function, [part.task(*args) for part in parts])
+
+
+def make_map_parts(submit: Submit) -> MapParts:
+    """Return a function that maps the steps of core/ over cluster ranges."""
+    return partial(_map, submit)

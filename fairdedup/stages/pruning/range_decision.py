@@ -1,0 +1,113 @@
+"""The third stage: the decision of core/ over files, a task for each range of clusters.
+
+Each task writes its decisions to disk and returns small statistics and, for re-admission, its removed rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.decision import decide
+from fairdedup.core.decision_columns import RECORD
+from fairdedup.core.model import Inherited, Options, Plan
+from fairdedup.core.parts import Decided, decide_part
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
+from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
+from fairdedup.stages.values import DecidedTask, Pruned
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.marks import Marks
+from fairdedup.storage.run_files import write_array
+from fairdedup.tasks import Submit
+
+
+@dataclass
+class Stored(Decided):
+    """Statistics of decisions whose columns are on disk, in the order of the rows.
+
+    Attributes
+    ----------
+    bounds : ndarray of shape (g + 1,), int64
+        Where the rows of each group of shards begin among the decisions.
+    """
+
+    bounds: NDArray[np.int64]
+
+
+def decide_and_store(part: ClusterRange, eps: int, plan: Plan) -> Stored:
+    """Decide a range of clusters, write its decisions in the order of the rows, and return what re-admission needs.
+
+    Parameters
+    ----------
+    part : ClusterRange
+    eps : int
+        Ten-thousandths.
+    plan : Plan
+    """
+    decided = decide_part(part, eps, plan)
+    order = np.argsort(decided.columns["row"])
+    records = np.empty(len(order), RECORD)
+    for name in RECORD.names or ():
+        records[name] = decided.columns[name][order]
+    write_array(RunDirectory(part.root).decided(part.number), records)
+    return Stored(**{**vars(decided), "columns": {}}, bounds=np.searchsorted(records["row"], part.starts))
+
+
+def prune(
+    clustered: Clustered,
+    marks: Marks,
+    options: Options,
+    prototypes: Prototypes | None,
+    submit: Submit,
+    *,
+    keep: float | None = None,
+    at_most: float | None = None,
+    eps: int | None = None,
+    inherited: Inherited | None = None,
+) -> Pruned:
+    """Decide which rows of a clustered run are kept; each task writes its decisions to ``decisions/_tasks``.
+
+    Parameters
+    ----------
+    clustered : Clustered
+    marks : Marks
+        Which rows are excluded, and which are always kept.
+    options : Options
+    prototypes : Prototypes or None
+        Some rules need them. With prototypes, the shares of their concepts are measured too.
+    submit : Submit
+    keep, at_most : float, optional
+        Fraction of the valid rows to keep, exactly or at most.
+    eps : int, optional
+        Ten-thousandths. Give one of `keep`, `at_most` and `eps`, or none with `inherited`.
+    inherited : Inherited, optional
+        Values that earlier runs hand on; the samples that they kept are in state/.
+
+    Returns
+    -------
+    Pruned
+    """
+    parts, clusters = split_clusters(clustered, marks, against=inherited is not None)
+    decision = decide(
+        parts,
+        clusters,
+        options,
+        prototypes,
+        make_map_parts(submit),
+        keep=keep,
+        at_most=at_most,
+        eps=eps,
+        decide_step=decide_and_store,
+        protected=marks.always_kept,
+        inherited=inherited,
+    )
+    tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
+    if prototypes is None:
+        return Pruned(decision, tasks, [], (), (), decision.warnings)
+    found = measure_shares(parts, options, prototypes, decision, submit, inherited=inherited)
+    doubts = describe_vague_attributes(options, prototypes, found.moments)
+    return Pruned(decision, tasks, found.shares, found.temperatures, found.moments, [*decision.warnings, *doubts])
