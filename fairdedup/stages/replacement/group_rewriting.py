@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.core.similarity import Vectors, cosine_of_pairs, cosines, most_similar
+from fairdedup.core.similarity import Vectors, cosine_of_pairs
 from fairdedup.storage.id_lists import find_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import read_shard_metadata
@@ -150,18 +150,18 @@ def find_gone(group: DecidedGroup, ids: Path) -> GoneRows:
     gone, named = find_ids(ids, table.column("id"))
     rejected = read_table(group.run.part("rejected", group.number), ["id"])
     _, before = find_ids(ids, rejected.column("id"))
-    rows, kept, representative = (_column(table, name)[gone] for name in ("row", "kept", "representative"))
+    rows, kept, representative = (get_column(table, name)[gone] for name in ("row", "kept", "representative"))
     return GoneRows(rows, kept, representative, np.concatenate((named, before)))
 
 
 def find_orphans(group: DecidedGroup, gone: Rows, back_of_gone: Rows, gathered: GatheredVectors) -> Orphans:
     """Return the rows of a group whose representative has vanished."""
     table = group.read_decisions()
-    rows, representative = _column(table, "row"), _column(table, "representative")
+    rows, representative = get_column(table, "row"), get_column(table, "representative")
     own = np.isin(representative, gone) & ~np.isin(rows, gone)
     back = back_of_gone[np.searchsorted(gone, representative[own])]
     similarity = gathered.similarity(group.read_vectors(rows[own]), back)
-    return Orphans(rows[own], back, similarity, _column(table, "kept")[own])
+    return Orphans(rows[own], back, similarity, get_column(table, "kept")[own])
 
 
 def gather_vectors(group: DecidedGroup, rows: Rows) -> NDArray[np.float16]:
@@ -169,21 +169,26 @@ def gather_vectors(group: DecidedGroup, rows: Rows) -> NDArray[np.float16]:
     return group.read_vectors(rows[group.slice_of(rows)])
 
 
-def find_clusters(group: DecidedGroup, rows: Rows) -> Rows:
-    """Return the clusters of those of some ascending rows that are in a group, in order."""
-    table = group.read_decisions()
-    return _column(table, "cluster")[np.isin(_column(table, "row"), rows)]
+class GroupChange(NamedTuple):
+    """How a replacement changes a group.
+
+    Attributes
+    ----------
+    gone : ndarray of shape (g,), int64, ascending
+        Vanished rows of the group.
+    orphans : ndarray of shape (n,), int64, ascending
+        Orphans of the group.
+    representative : ndarray of shape (n,), int64
+        Their new representatives.
+    """
+
+    gone: Rows
+    orphans: Rows
+    representative: Rows
 
 
 def rewrite_group(
-    group: DecidedGroup,
-    aside: Path,
-    gone: Rows,
-    reason: str,
-    orphans: Rows,
-    representative: Rows,
-    gathered: GatheredVectors,
-    schema: pa.Schema,
+    group: DecidedGroup, aside: Path, change: GroupChange, reason: str, gathered: GatheredVectors, schema: pa.Schema
 ) -> RewrittenGroup:
     """Write the new parts of a group.
 
@@ -192,28 +197,24 @@ def rewrite_group(
     group : DecidedGroup
     aside : Path
         Folder of the new parts.
-    gone : ndarray of shape (g,), int64, ascending
-        Vanished rows of the group.
+    change : GroupChange
     reason : str
-        Why they are rejected.
-    orphans : ndarray of shape (n,), int64, ascending
-        Orphans of the group.
-    representative : ndarray of shape (n,), int64
-        Their new representatives.
+        Why the vanished rows are rejected.
     gathered : GatheredVectors
         Vectors of the representatives.
     schema : Schema
         Schema of kept/.
     """
+    gone, orphans, representative = change
     run, number, parts = group.run, group.number, RunDirectory(aside)
     before = group.read_decisions()
-    left = np.isin(_column(before, "row"), gone)
+    left = np.isin(get_column(before, "row"), gone)
     table = before.filter(pa.array(~left))
-    rows = _column(table, "row")
+    rows = get_column(table, "row")
     similarity = gathered.similarity(group.read_vectors(orphans), representative)
     table = _set_representatives(table, np.searchsorted(rows, orphans), orphans, representative, similarity)
     write_table(parts.part("decisions", number), table)
-    kept_rows = rows[_column(table, "kept")]
+    kept_rows = rows[get_column(table, "kept")]
     with open_table_writer(parts.part("kept", number), schema) as kept:
         for record, first in group.group.shards():
             stays = np.isin(first + record.positions(), kept_rows)
@@ -231,7 +232,7 @@ def _set_representatives(
     table: pa.Table, places: Rows, orphans: Rows, representative: Rows, similarity: NDArray[np.float64]
 ) -> pa.Table:
     """Return decisions in which the orphans, at these places, have new representatives."""
-    columns = {name: _column(table, name).copy() for name in ("kept", "representative", "similarity")}
+    columns = {name: get_column(table, name).copy() for name in ("kept", "representative", "similarity")}
     columns["kept"][places] |= representative == orphans
     columns["representative"][places] = representative
     columns["similarity"][places] = np.where(representative == orphans, 1.0, similarity)
@@ -244,57 +245,20 @@ def _set_representatives(
 def _reject(decisions: pa.Table, group: DecidedGroup, reason: str) -> pa.Table:
     """Return the lines of rejected/ for some decisions."""
     out = decisions.select(["row", "id"])
-    out = out.append_column("source", pa.array(group.group.sources(_column(out, "row")), pa.string()))
+    out = out.append_column("source", pa.array(group.group.sources(get_column(out, "row")), pa.string()))
     return out.append_column("reason", pa.array([reason] * len(out), pa.string()))
 
 
 def _count(table: pa.Table) -> dict[str, int]:
-    kept = _column(table, "kept")
+    kept = get_column(table, "kept")
     return {
         "valid": len(kept),
         "kept": int(kept.sum()),
         "removed": int((~kept).sum()),
-        "readmitted": int(_column(table, "readmitted").sum()),
+        "readmitted": int(get_column(table, "readmitted").sum()),
     }
 
 
-def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors) -> float:
-    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without a pair.
-
-    Re-admitted rows and the cosine of a row with itself are not counted.
-
-    Parameters
-    ----------
-    group : DecidedGroup
-    aside : Path
-        Folder of the new parts.
-    clusters : ndarray of shape (p,), int64
-        Clusters of the promoted rows.
-    promoted : GatheredVectors
-        Vectors of the promoted rows.
-    """
-    part = RunDirectory(aside).part("decisions", group.number)
-    table = read_table(part) if part.is_file() else group.read_decisions()
-    judged = _column(table, "kept") & ~_column(table, "readmitted") & np.isin(_column(table, "cluster"), clusters)
-    rows, cluster = _column(table, "row")[judged], _column(table, "cluster")[judged]
-    order, by_cluster = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
-    rows, cluster = rows[order], cluster[order]
-    unit, promoted_unit = group.read_vectors(rows), np.asarray(read_array(promoted.path))
-    largest = -2.0
-    for number in np.unique(cluster):
-        own = slice(*np.searchsorted(cluster, [number, number + 1]))
-        theirs = by_cluster[slice(*np.searchsorted(clusters[by_cluster], [number, number + 1]))]
-        same = np.isin(rows[own], promoted.rows[theirs])
-        others, themselves = Vectors.of(unit[own][~same]), Vectors.of(unit[own][same])
-        against = Vectors.of(promoted_unit[theirs])
-        if len(others):
-            largest = max(largest, float(most_similar(others, against)[1].max()))
-        if len(themselves):
-            pairs = cosines(themselves, against)
-            pairs[rows[own][same][:, None] == promoted.rows[theirs]] = -2.0
-            largest = max(largest, float(pairs.max()))
-    return largest
-
-
-def _column(table: pa.Table, name: str) -> NDArray[Any]:
+def get_column(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return a column of a table as an array."""
     return table.column(name).to_numpy()

@@ -24,15 +24,15 @@ from fairdedup.stages.replacement.group_rewriting import (
     DecidedGroup,
     GatheredVectors,
     GoneRows,
+    GroupChange,
     Orphans,
     RewrittenGroup,
-    find_clusters,
     find_gone,
-    find_largest_cosine,
     find_orphans,
     gather_vectors,
     rewrite_group,
 )
+from fairdedup.stages.replacement.guarantee_checks import find_clusters, find_largest_cosine
 from fairdedup.stages.replacement.promotion import Promotion, Rows, promote, trace_back
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import unknown_ids, write_ids
@@ -185,7 +185,8 @@ class _Groups:
         for group in self.groups:
             left, own = gone[group.slice_of(gone)], group.slice_of(orphans)
             if len(left) or len(orphans[own]):
-                arguments = (group, self.aside, left, reason, orphans[own], representative[own], gathered, schema)
+                change = GroupChange(left, orphans[own], representative[own])
+                arguments = (group, self.aside, change, reason, gathered, schema)
                 tasks.append(Task(arguments, group.input, group.name))
         return _sum_up(self.submit("replace", rewrite_group, tasks))
 
