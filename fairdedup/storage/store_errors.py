@@ -58,5 +58,5 @@ def explain_errors(path: object, action: str) -> Iterator[None]:
             raise
         remedy = "check the credentials and what they allow" if isinstance(error, PermissionError) else "try again"
         raise FairdedupError(
-            f"cannot {action} {path} ({describe_error(error)}): {remedy}; the same command goes on from here"
+            f"cannot {action} {path} ({describe_error(error)}): {remedy}; run the same command to resume"
         ) from error

@@ -179,7 +179,7 @@ def test_a_permanent_refusal_is_one_line_that_names_the_object_and_the_run_resum
     assert finished.code == 1
     assert finished.err.count("\n") == 1
     assert f"{BUCKET}/forbidden/kept/part-00000.parquet" in finished.err
-    assert "Access Denied" in finished.err and "goes on from here" in finished.err
+    assert "Access Denied" in finished.err and "run the same command to resume" in finished.err
     store.done(*asked)
     same_product(store, f"{BUCKET}/forbidden", plain, tmp_path / "got")
 
