@@ -27,6 +27,12 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                                                                   "--at-most 0.5")),
     "refit nothing": ("refit nowhere --keep 0.5 --out new", ("--against 'nowhere' holds no finished run",)),
     "near what, how near": ("run x.npy --keep 0.5 --rule semdedup --exclude-near x.npy", ("add --exclude-near-eps",)),
+    "too near out of range": ("run x.npy --keep 0.5 --rule semdedup --exclude-near x.npy --exclude-near-eps 3",
+                              ("--exclude-near-eps must be 0 (removes nothing) to 2; got 3.",
+                               "Try --exclude-near-eps 0.05")),
+    "too near too precisely": ("run x.npy --keep 0.5 --rule semdedup --exclude-near x.npy --exclude-near-eps 0.05001",
+                               ("--exclude-near-eps 0.05001 is not a whole number",
+                                "give --exclude-near-eps 0.05")),
     # How much
     "keep 0": ("run x.npy --keep 0", ("--keep must be in (0, 1]; got 0.", "Write a fraction, such as 0.5.")),
     "keep 1.5": ("run x.npy --keep 1.5", ("--keep must be in (0, 1]; got 1.5.", "For 1.5 %, write 0.015.")),

@@ -135,7 +135,8 @@ def _find_finished_run(request: Request, workers: Workers) -> RunManifest | None
     manifest, root, say = read_manifest(request.directory), request.directory.root, workers.progress.say
     if manifest is None:
         return None
-    damaged = next((name for name, sealed in manifest.files.items() if not is_sealed(root / name, sealed)), None)
+    files = manifest.files or {request.directory.manifest.name: ""}
+    damaged = next((name for name, sealed in files.items() if not is_sealed(root / name, sealed)), None)
     if damaged is None:
         say(f"{request.config.out} is finished already: nothing to do (--restart clears it)")
         return manifest

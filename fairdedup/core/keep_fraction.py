@@ -103,13 +103,15 @@ def check_target(fraction: float, valid: int, clusters: int, protected: int = 0,
     raise UserError(f"{what} none: {remedy}")
 
 
-def parse_eps(eps: float) -> int:
+def parse_eps(eps: float, parameter: str = "eps") -> int:
     """Return eps as an integer number of ten-thousandths.
 
     Parameters
     ----------
     eps : float
         0 to 2.0001; a whole number of ten-thousandths.
+    parameter : {"eps", "exclude_near_eps"}
+        Name of the eps, for the message.
 
     Raises
     ------
@@ -118,9 +120,11 @@ def parse_eps(eps: float) -> int:
     """
     units = round(eps * EPS_UNIT) if math.isfinite(eps) else -1
     if not 0 <= units <= MAX_EPS:
-        raise UserError(f"`eps` must be 0 (removes nothing) to 2; got {eps:g}. Try `eps=0.05`")
+        raise UserError(f"`{parameter}` must be 0 (removes nothing) to 2; got {eps:g}. Try `{parameter}=0.05`")
     if abs(units / EPS_UNIT - eps) > 1e-9:
-        raise UserError(f"`eps={eps:g}` is not a whole number of ten-thousandths: give `eps={units / EPS_UNIT:g}`")
+        raise UserError(
+            f"`{parameter}={eps:g}` is not a whole number of ten-thousandths: give `{parameter}={units / EPS_UNIT:g}`"
+        )
     return units
 
 

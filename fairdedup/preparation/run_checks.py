@@ -135,7 +135,7 @@ def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
         If neither an option nor an earlier run sets it.
     """
     if config.exclude_near_eps is not None:
-        return parse_eps(config.exclude_near_eps)
+        return parse_eps(config.exclude_near_eps, "exclude_near_eps")
     if config.eps is not None:
         return parse_eps(config.eps)
     if inherited is None:

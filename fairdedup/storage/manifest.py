@@ -126,7 +126,7 @@ class RunManifest(StoredFile):
     guarantees: Guarantees
     warnings: list[str]
     shares: list[GroupShare]
-    files: dict[str, str]
+    files: dict[str, str] = {}  # a manifest without it proves nothing about the files
     replaced: list[ReplacementRecord] = []
     against: list[str] | None = None
     drift: Drift | None = None

@@ -97,3 +97,14 @@ def test_what_was_not_set_is_not_written(tmp_path):
     run = RunDirectory(tmp_path)
     write_config_record(run, ConfigRecord(options={}, done=FinishedStages()))
     assert json.loads(run.config.read_text()) == {"version": 1, "asked": {}, "done": {}}
+
+
+def test_a_manifest_without_files_can_be_read_but_is_made_again(again, scheduler, prototypes):
+    run = RunDirectory(again)
+    change(run.manifest, files=None)
+    assert command("gate", again, "--max-rejected", 1).code == 0
+    config = read_config_record(run).options
+    words = ("--keep", config["prune"]["keep"], "--prototypes", config["prune"]["prototypes"] or prototypes)
+    shown = command("run", config["embed"]["input"], *words, "--clusters", config["cluster"]["clusters"],
+                    "--out", again, "--scheduler", scheduler)  # fmt: skip
+    assert not shown.code and "run.json is missing or damaged" in shown.err, shown.err
