@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_json, write_json, write_table
 
@@ -42,17 +42,13 @@ def read_audit_report(run: RunDirectory) -> AuditReport | None:
     Raises
     ------
     UserError
-        If the file was not written by `write_audit_report`.
-    FairdedupError
-        If the file is damaged.
+        If the file is damaged, or was not written by `write_audit_report`.
     """
     path = run.report("audit.json")
-    found = read_json(path)
-    if found is None:
-        return None
     try:
-        return AuditReport.model_validate(found)
-    except ValidationError:
+        found = read_json(path)
+        return None if found is None else AuditReport.model_validate(found)
+    except (ValidationError, FairdedupError):
         raise UserError(f"{path} is not the report of an audit: run `fairdedup audit {run.root}` again") from None
 
 

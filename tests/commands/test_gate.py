@@ -105,3 +105,14 @@ def test_the_run_is_that_of_the_yaml_as_with_every_command(again, tmp_path, monk
     assert "is within" in done("gate", "--config", "other.yaml", "--max-rejected", 1).out
     shown = command("gate", "--max-rejected", 1)
     assert shown.code == 2 and "fairdedup-run holds no finished run" in shown.err
+
+
+@pytest.mark.parametrize("damaged", ["{", "{}", '{"attributes": 3}'])
+def test_the_remedy_for_a_damaged_report_is_to_audit_again(again, scheduler, prototypes, damaged):
+    audit = ("audit", again, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+    done(*audit)
+    (again / "report" / "audit.json").write_text(damaged)
+    shown = command("gate", again, "--min-retention", 0)
+    assert shown.code == 2 and f"is not the report of an audit: run `fairdedup audit {again}` again" in shown.err
+    done(*audit)
+    done("gate", again, "--min-retention", 0)
