@@ -22,6 +22,7 @@ from fairdedup.core import kmeans
 from fairdedup.core.row_hash import row_hash
 from fairdedup.progress import StageProgress
 from fairdedup.stages.clustering import ClusterOptions, train_centroids
+from fairdedup.stages.results import GroupDecisions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord
 from fairdedup.storage.run_files import write_array
@@ -36,7 +37,9 @@ class Here:
         self.handed: dict[str, list[NDArray[Any]]] = {}
 
     def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
-        self.handed[stage] = [a for task in tasks for a in task.arguments if isinstance(a, np.ndarray)]
+        arguments = [argument for task in tasks for argument in task.arguments]
+        rows = [a.readmitted if isinstance(a, GroupDecisions) else a for a in arguments]
+        self.handed[stage] = [array for array in rows if isinstance(array, np.ndarray)]
         return [function(*task.arguments) for task in tasks]
 
 

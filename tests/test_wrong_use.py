@@ -107,7 +107,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "a Parquet file that is none": ("prune $RUN --keep 0.5 --rule semdedup --drop broken.parquet $DASK",
                                     ("'broken.parquet' cannot be read",)),
     "always keep nobody": ("prune $RUN --keep 0.5 --rule semdedup --always-keep texts/a.txt $DASK",
-                           ("1 of 1 ids are not in the run; the first is 'text'", "name another file")),
+                           ("1 of 1 ids are not in the run; the first is 'text'", "give another file")),
     "always keep in a chain": ("run x.npy --keep 0.5 --rule semdedup-chain --always-keep texts/a.txt",
                                ("--always-keep cannot be combined with --rule semdedup-chain",)),
     "replace without a file": ("replace images", ("Missing option '--gone'", "fairdedup replace --help")),

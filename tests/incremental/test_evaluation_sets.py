@@ -72,7 +72,7 @@ def test_unusable_evaluation_samples_are_reported_and_stop_no_run(line, tmp_path
     shutil.copytree(line[0], tmp_path / "run")
     done("prune", tmp_path / "run", "--keep", 0.5, "--rule", "semdedup", "--exclude-near", tmp_path / "eval.npy",
          "--exclude-near-eps", 0.0002, "--scheduler", scheduler, "--quiet")  # fmt: skip
-    assert "; 30 of its samples cannot be used and guard nothing" in manifest(tmp_path / "run")["warnings"][0]
+    assert "; 30 of its samples cannot be used and exclude nothing" in manifest(tmp_path / "run")["warnings"][0]
 
 
 def test_a_mistake_about_an_evaluation_set_is_one_line(days, line, tmp_path, scheduler):
@@ -85,7 +85,7 @@ def test_a_mistake_about_an_evaluation_set_is_one_line(days, line, tmp_path, sch
     assert "has 7 dimensions and the embeddings 16" in refused(*base, *near, tmp_path / "wide.npy")
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(picture(0))
-    assert "this run's embeddings were ready-made" in refused(*base, *near, tmp_path / "images")
+    assert "this run has ready-made embeddings" in refused(*base, *near, tmp_path / "images")
 
 
 def test_images_of_an_evaluation_set_are_embedded_as_the_run_was(shards, images_run, tmp_path, scheduler):

@@ -220,7 +220,10 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
     (again / "kept" / "part-00000.parquet").unlink()
     (again / "gone" / "gone_1.parquet").write_bytes(b"")
     shown = command(*asked)
-    assert shown.code == 2 and "gone_1.parquet is damaged, and with it who has gone" in shown.err
+    assert (
+        shown.code == 2
+        and "gone_1.parquet, the list of removed samples, is damaged: restore it, or --restart" in shown.err
+    )
 
 
 def test_a_refit_requires_the_lost_samples_to_be_named(again, take_out, scheduler, tmp_path):
