@@ -59,7 +59,7 @@ def cluster(request: Request, embedded: Embedded, workers: Workers) -> Clustered
     else:
         check_cluster_count(config, earlier)
         check_dimension(embedded.dimension, earlier)
-    start_stage(embedded.directory, "cluster", request.options["cluster"])
+    start_stage(embedded.directory, "cluster", request.options_of("cluster"))
     options = ClusterOptions(config.clusters, config.seed, config.threads)
     clustered = cluster_embeddings(embedded, options, workers.submit, None if earlier is None else earlier.centroids)
     finish_stage(embedded.directory, "cluster", embedded.fingerprint, workers.progress)

@@ -46,7 +46,7 @@ def embed_run(config: RunConfig, workers: Workers) -> Embedded:
     record = read_config_record(request.directory)
     options = {stage: record.options_of(stage) for stage in STAGE_KEYS}
     if options["embed"]:
-        options["embed"] = request.options["embed"]
+        options["embed"] = request.options_of("embed")
     check_directory(request.directory, options)
     dataset = open_run_input(request.config, request.directory, workers.progress)
     request.check_encoder(dataset.kind)
@@ -75,7 +75,7 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     config, directory = request.config, request.directory
     encoder = choose_image_encoder(config, directory, workers) if dataset.kind == "images" else None
     check_input(directory, dataset)
-    start_stage(directory, "embed", request.options["embed"])
+    start_stage(directory, "embed", request.options_of("embed"))
     if read_input_fingerprints(directory) is None:
         write_input_fingerprints(directory, dataset.fingerprints)
     prints = fingerprint_shards(dataset, encoder)

@@ -108,7 +108,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
             inherited=lineage.inherited,
         )
         start_stage(
-            request.directory, "prune", request.options["prune"]
+            request.directory, "prune", request.options_of("prune")
         )  # not earlier: a mistake before here keeps the old results
         written = write_results(
             embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, against=earlier is not None

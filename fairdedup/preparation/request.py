@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.errors import UserError
@@ -36,11 +35,24 @@ class Request:
     directory: RunDirectory
     earlier: EarlierRuns | None = None
     model_named: bool = False
+    _options: dict[str, StageOptions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def options(self) -> dict[str, StageOptions]:
-        """Options of each stage as config.json records them, with hashes of the files that they name."""
-        return {stage: collect_stage_options(self.config, stage) for stage in STAGE_KEYS}
+        """Options of each stage, as `options_of` returns them."""
+        return {stage: self.options_of(stage) for stage in STAGE_KEYS}
+
+    def options_of(self, stage: str) -> StageOptions:
+        """Return the options of a stage as config.json records them. The files that they name are hashed once.
+
+        Parameters
+        ----------
+        stage : str
+            A key of `STAGE_KEYS`. Options of other stages are not looked at: they may name missing files.
+        """
+        if stage not in self._options:
+            self._options[stage] = collect_stage_options(self.config, stage)
+        return self._options[stage]
 
     def check_encoder(self, kind: str) -> None:
         """Refuse an input whose vectors would come from another encoder than those of the earlier runs.

@@ -92,3 +92,11 @@ def test_shares_to_aim_at_come_from_the_yaml(here, again, prototypes, scheduler)
     dark = {line["group"]: line["kept"] for line in manifest(again)["shares"]}["dark"]
     done("prune", again, "--quiet", "--target", "uniform")
     assert {line["group"]: line["kept"] for line in manifest(again)["shares"]}["dark"] < dark
+
+
+def test_a_stage_does_not_look_at_the_options_of_later_stages(here, embeddings, scheduler):
+    file = write_config(here / "mine.yaml", exclude_near="missing.npy", exclude_near_eps=0.1, scheduler=scheduler)
+    done("embed", embeddings, "--out", "run", "--config", file)
+    done("cluster", "run", "--clusters", CLUSTERS, "--config", file)
+    refused = command("prune", "run", "--keep", 0.5, "--rule", "semdedup", "--config", file)
+    assert refused.code == 2 and "missing.npy" in refused.err
