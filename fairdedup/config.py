@@ -51,6 +51,7 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: Whole = Field(1, ge=1)
+    skip_damaged: bool = False
     max_rejected: Number = Field(0.05, ge=0, le=1)
     clusters: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
     seed: Whole = Field(0, ge=0)

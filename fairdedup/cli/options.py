@@ -41,6 +41,11 @@ OPTIONS: dict[str, Decorator] = {
     ),
     "id": _place("--id", type=click.Choice(("key", "shard/key")), help="What the id of a sample is made of."),
     "column": _place("--column", help="Parquet: column of images, paths or vectors, if several are possible."),
+    "skip_damaged": _place(
+        "--skip-damaged/--no-skip-damaged",
+        default=None,
+        help="Go on without what cannot be read of a damaged shard, with a warning.  [default: stop]",
+    ),
     "max_rejected": _place(
         "--max-rejected", type=float, help="Stop if a larger share of the rows is rejected.  [default: 0.05]"
     ),
@@ -126,7 +131,10 @@ OPTIONS: dict[str, Decorator] = {
 AMOUNT = ("keep", "at_most", "eps")
 CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
 DECISION = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *CURATION)
-EMBEDDING = ("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads", "max_rejected")
+EMBEDDING = (
+    *("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads"),
+    *("skip_damaged", "max_rejected"),
+)
 CLUSTERING = ("clusters", "seed", "against")
 MESSAGES = ("config", "log_json", "quiet")
 MACHINE = ("scheduler", "workers", "memory_limit", *MESSAGES)

@@ -72,6 +72,8 @@ def _count_rows(manifest: RunManifest, out: Path) -> Iterator[tuple[str, str, st
     readmitted = f", {counts.readmitted:,} of them re-admitted" if counts.readmitted else ""
     share = counts.kept / max(counts.valid, 1)
     yield "input", f"{counts.input:,}", f"{manifest.clusters:,} clusters"
+    if manifest.input.column is not None:
+        yield "column", plain(manifest.input.column), f"chosen in the {manifest.input.format} input"
     yield "kept", f"{counts.kept:,}", f"{share:.1%} of the valid rows{readmitted}"
     yield "removed", f"{counts.removed:,}", ""
     near = manifest.config["prune"].get("exclude_near")

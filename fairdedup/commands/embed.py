@@ -13,6 +13,7 @@ from fairdedup.preparation.run_checks import check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, start_stage
 from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
+from fairdedup.stages.embedding.embedding_findings import add_unused, describe_damage, list_warnings
 from fairdedup.stages.exact_copies import share_copies
 from fairdedup.storage.config_record import (
     EncoderRecord,
@@ -78,6 +79,8 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     start_stage(directory, "embed", request.options_of("embed"))
     if read_input_fingerprints(directory) is None:
         write_input_fingerprints(directory, dataset.fingerprints)
+    for warning in list_warnings(dataset.unused, (), dataset.remarks):
+        workers.progress.say(f"{dataset.source}: {warning}")
     prints = fingerprint_shards(dataset, encoder)
     finished = find_finished_shards(directory, prints, workers.submit)
     todo = [k for k in range(len(prints)) if k not in finished]
@@ -101,7 +104,14 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
         len(embedded.records),
         workers.progress,
         input=InputRecord(
-            source=dataset.source, format=dataset.format, kind=dataset.kind, fingerprint=fingerprint_dataset(dataset)
+            source=dataset.source,
+            format=dataset.format,
+            kind=dataset.kind,
+            fingerprint=fingerprint_dataset(dataset),
+            column=dataset.column,
+            unused=add_unused(embedded.records, dataset.unused),
+            damaged=describe_damage(embedded.records),
+            remarks=list(dataset.remarks),
         ),
         encoder=EncoderRecord(**asdict(encoder)) if encoder else None,
         named_model=NamedModel(model=config.model, pretrained=config.pretrained) if config.model else None,

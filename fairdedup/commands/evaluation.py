@@ -58,7 +58,7 @@ def read_evaluation(request: Request, embedded: Embedded, workers: Workers) -> E
 def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
     directory = RunDirectory(request.directory.root / "evaluation")
     encoder = find_recorded_encoder(read_config_record(request.directory))
-    dataset = open_input(source, id_from=request.config.id)
+    dataset = open_input(source, id_from=request.config.id, skip_damaged=request.config.skip_damaged)
     if dataset.kind == "images" and encoder is None:
         raise UserError(
             f"--exclude-near {source!r} holds images, but this run has ready-made embeddings: give embeddings of the "

@@ -191,7 +191,7 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     drawn = manifest.input.format == "sample"
     source: str = str(directory.root / "sample") if drawn else options.source or config["input"]
     try:
-        dataset = open_input(source, id_from=config["id"], column=config["column"])
+        dataset = open_input(source, id_from=config["id"], column=config["column"], skip_damaged=True)
     except UserError as error:
         raise UserError(
             f"the input of {options.run} cannot be opened ({error}); name its new place with --input"

@@ -17,6 +17,7 @@ from fairdedup.preparation.prototype_choice import hash_prototypes
 from fairdedup.preparation.provenance import list_versions
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.stage_records import merge_stage_times
+from fairdedup.stages.embedding.embedding_findings import list_warnings
 from fairdedup.stages.replacement import replace_again
 from fairdedup.stages.sample_shares import measure_sample_shares
 from fairdedup.stages.values import Pruned, Written
@@ -105,7 +106,11 @@ def _build_manifest(request: Request, decided: DecidedRun, written: Written, rec
         counts=written.counts,
         eps=None if decision.eps is None else decision.eps / EPS_UNIT,
         guarantees=Guarantees(**decision.guarantees),
-        warnings=[*decided.marks.warnings, *decided.pruned.warnings],
+        warnings=[
+            *list_warnings(record.input.unused, record.input.damaged, record.input.remarks),
+            *decided.marks.warnings,
+            *decided.pruned.warnings,
+        ],
         shares=decided.pruned.shares,
         files=written.seals,
     )

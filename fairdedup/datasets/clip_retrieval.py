@@ -12,6 +12,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, list_entries
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
 from fairdedup.datasets.npy_arrays import load_rows, read_shape
@@ -75,6 +76,10 @@ class ClipRetrievalShard:
     def faults(self) -> dict[int, str]:
         """Return an empty dict: a vector that cannot be used is recognised by its values."""
         return {}
+
+    def findings(self) -> Findings:
+        """Return no damage: a file that is cut off is refused before it is read."""
+        return Findings()
 
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""

@@ -5,7 +5,7 @@ Shards are small picklable values that name bytes; they open nothing until a wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
+from fairdedup.datasets.findings import Findings
 from fairdedup.storage.object_stores import any_in
 
 Metadata = dict[str, Any]
@@ -78,8 +79,20 @@ class Shard(Protocol):
 class ImageShard(Shard, Protocol):
     """One shard of images with captions."""
 
-    def read(self) -> Iterator[Sample]:
-        """Yield every sample in position order, one in memory at a time."""
+    def read(self, findings: Findings | None = None) -> Iterator[Sample]:
+        """Yield every sample in position order, one in memory at a time.
+
+        Parameters
+        ----------
+        findings : Findings or None
+            Where to note what no sample uses, and damage; complete after the last sample.
+
+        Raises
+        ------
+        UserError
+            If the shard is damaged, unless it was opened with `ReadOptions.skip_damaged`; or if its files cannot be
+            assigned to samples without a guess.
+        """
 
 
 class EmbeddingShard(Shard, Protocol):
@@ -93,6 +106,9 @@ class EmbeddingShard(Shard, Protocol):
 
     def faults(self) -> dict[int, str]:
         """Return, by position, why rows cannot be used, if their vectors (all NaN) do not show the reason."""
+
+    def findings(self) -> Findings:
+        """Return the damage that reading the shard has found; see `ImageShard.read` for what it raises."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +125,23 @@ class Dataset:
         INPUT as the user gave it.
     shards : tuple of ImageShard or of EmbeddingShard
         Its shards, in natural name order.
+    column : str or None
+        The column of images, paths or vectors, or the ending of the members of a tar that are the images, where there
+        could have been another one.
+    unused : mapping of str to int
+        How many files were found and are not read, by ending; what is found inside of shards is counted as they are
+        read.
+    remarks : tuple of str
+        What the user should know about how the input is read, a sentence each.
     """
 
     kind: Literal["images", "embeddings"]
     format: str
     source: str
     shards: tuple[ImageShard, ...] | tuple[EmbeddingShard, ...]
+    column: str | None = None
+    unused: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

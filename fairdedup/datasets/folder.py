@@ -23,6 +23,7 @@ from fairdedup.datasets.filesystem import (
     to_valid_text,
     walk,
 )
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.format_registry import describe_folders
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import read_downloads
@@ -84,7 +85,7 @@ class FolderShard:
         """Number of files."""
         return len(self.files)
 
-    def read(self) -> Iterator[Sample]:
+    def read(self, findings: Findings | None = None) -> Iterator[Sample]:
         """Yield every file as a sample, in natural order."""
         for position, listed in enumerate(self.files):
             image, error = None, listed.error

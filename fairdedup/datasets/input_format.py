@@ -63,10 +63,13 @@ class ReadOptions:
         Whether a sample's id is its own key, or the shard's name and the key.
     column : str or None
         The column of images, paths or vectors; None recognises it. Only formats with `has_columns` use it.
+    skip_damaged : bool
+        Whether the rest of a damaged shard is left out; otherwise it stops the run.
     """
 
     id_from: Literal["key", "shard/key"] = "key"
     column: str | None = None
+    skip_damaged: bool = False
 
 
 @dataclass(frozen=True)

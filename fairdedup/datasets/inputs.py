@@ -40,6 +40,7 @@ def open_input(
     *,
     id_from: Literal["key", "shard/key"] = "key",
     column: str | None = None,
+    skip_damaged: bool = False,
     may_be_empty: bool = False,
 ) -> Dataset:
     """Recognise an input by its names and list its shards in natural name order.
@@ -54,6 +55,8 @@ def open_input(
         relative path in both cases.
     column : str or None
         The column of images, paths or vectors in Parquet files; None recognises it.
+    skip_damaged : bool
+        Whether the rest of a damaged shard is left out, with a warning; otherwise it stops the run.
     may_be_empty : bool
         Whether an input without rows is accepted.
 
@@ -69,7 +72,7 @@ def open_input(
     """
     if id_from not in ("key", "shard/key"):
         raise UserError(f"id_from must be 'key' or 'shard/key'; got {id_from!r}")
-    text, options = os.fspath(source), ReadOptions(id_from, column)
+    text, options = os.fspath(source), ReadOptions(id_from, column, skip_damaged)
     if protocol_of(text) is None:
         input_format, dataset = _open(text, options)
     else:

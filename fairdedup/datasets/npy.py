@@ -13,6 +13,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, open_file, to_valid_text
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import add_id_column, describe_table, read_rows
 from fairdedup.datasets.npy_arrays import load_rows, read_header, read_shape
@@ -88,6 +89,10 @@ class NpyShard:
     def faults(self) -> dict[int, str]:
         """Return an empty dict: a vector that cannot be used is recognised by its values."""
         return {}
+
+    def findings(self) -> Findings:
+        """Return no damage: a file that is cut off is refused before it is read."""
+        return Findings()
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):

@@ -128,7 +128,7 @@ def read_originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str
         columns = dict(shard.columns.metadata)
         # The name of the file is in a column of paths, or in the struct that holds the image.
         file_name = columns.get(shard.columns.sample, "image_file")
-        return _rebuild(shard.read(frozenset(wanted)), file_name)
+        return _rebuild(shard.read(wanted=frozenset(wanted)), file_name)
     chosen = frozenset(wanted)
     return _rebuild((sample for sample in shard.read() if sample.position in chosen), None)
 

@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem
 from fairdedup.datasets.columns import Columns
 from fairdedup.datasets.dataset import EmbeddingShard, ImageShard, Metadata, Sample
 from fairdedup.datasets.filesystem import Unreadable, fingerprint, read_file, resolve_within, to_valid_text
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import explain_failure
 from fairdedup.datasets.rows import DAMAGED, stream_rows, to_texts
@@ -86,11 +87,13 @@ class ParquetRows:
 class ParquetImageShard(ParquetRows):
     """Rows with an image or a path to an image."""
 
-    def read(self, wanted: Container[int] | None = None) -> Iterator[Sample]:
+    def read(self, findings: Findings | None = None, wanted: Container[int] | None = None) -> Iterator[Sample]:
         """Yield every row as a sample; rows that cannot be read yield rejected samples.
 
         Parameters
         ----------
+        findings : Findings or None
+            Where to note damage.
         wanted : container of int or None
             Positions in the shard of the rows to yield; None yields all.
         """
@@ -176,6 +179,10 @@ class ParquetEmbeddingShard(ParquetRows):
     def faults(self) -> dict[int, str]:
         """Return, by position, why rows cannot be used, if their vectors (all NaN) do not show the reason."""
         return self._content.faults
+
+    def findings(self) -> Findings:
+        """Return the damage that reading the rows has found."""
+        return Findings()
 
     @cached_property
     def _content(self) -> _Content:

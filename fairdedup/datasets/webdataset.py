@@ -22,6 +22,7 @@ from fairdedup.datasets.filesystem import (
     open_file,
     to_valid_text,
 )
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
@@ -131,7 +132,7 @@ class TarShard:
         """Number of samples: always None, since it is known only after reading the tar."""
         return None
 
-    def read(self) -> Iterator[Sample]:
+    def read(self, findings: Findings | None = None) -> Iterator[Sample]:
         """Yield every sample in the order of the tar, then the failed downloads in the order of their table."""
         position = 0
         keys = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from fairdedup.config import RunConfig
 from fairdedup.datasets import Dataset, open_input
@@ -31,7 +32,13 @@ def open_run_input(config: RunConfig, directory: RunDirectory, progress: StagePr
     """
     if config.input is None:
         return _open_sample(config, directory, progress)
-    dataset = open_input(config.input, id_from=config.id, column=config.column, may_be_empty=bool(config.against))
+    dataset = open_input(
+        config.input,
+        id_from=config.id,
+        column=config.column,
+        skip_damaged=config.skip_damaged,
+        may_be_empty=bool(config.against),
+    )
     if dataset.lies_in(directory.root):
         raise UserError(f"INPUT {config.input!r} is in the run directory {directory.root}: choose another --out")
     return dataset
@@ -53,4 +60,4 @@ def _open_sample(config: RunConfig, directory: RunDirectory, progress: StageProg
         progress.seconds["sample"] = time.monotonic() - started
         progress.rows["sample"] = 0
     opened = open_input(str(folder), id_from=config.id)
-    return Dataset(opened.kind, "sample", opened.source, opened.shards)
+    return replace(opened, format="sample", unused={})  # the sample's own README

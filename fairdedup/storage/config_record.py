@@ -25,12 +25,24 @@ class InputRecord(StoredModel):
         "images" or "embeddings".
     fingerprint : str
         Hash of the names, sizes and times of its shards.
+    column : str or None
+        The column, or the ending of members of tars, that was read where there could have been another one.
+    unused : dict of str to int
+        How many files and members no sample uses, by ending.
+    damaged : list of str
+        Of each damaged shard, what was left out.
+    remarks : list of str
+        What the user should know about how the input was read.
     """
 
     source: str
     format: str
     kind: str
     fingerprint: str
+    column: str | None = None
+    unused: dict[str, int] = {}
+    damaged: list[str] = []
+    remarks: list[str] = []
 
 
 class NamedModel(StoredModel):

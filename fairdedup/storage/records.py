@@ -34,8 +34,8 @@ class Record(StoredFile):
     model_config = ConfigDict(extra="forbid")
 
     def content(self) -> dict[str, Any]:
-        """Return the record without the version of the format, for hashes."""
-        return self.model_dump(mode="json", exclude={"version"})
+        """Return the record for hashes: without the version of the format, and without what later versions added."""
+        return self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
 
 
 class ShardRecord(Record):
@@ -53,6 +53,10 @@ class ShardRecord(Record):
     rejected : list of Rejection
     seals : dict of str to str
         Seal of each file, by the names of `RunDirectory.shard_files`.
+    unused : dict of str to int
+        How many files or members no sample uses, by ending.
+    damage : str or None
+        Where and how the input shard is damaged, if part of it was left out.
     """
 
     number: int
@@ -62,6 +66,8 @@ class ShardRecord(Record):
     valid: int
     rejected: list[Rejection]
     seals: dict[str, str]
+    unused: dict[str, int] = {}
+    damage: str | None = None
 
     def positions(self) -> NDArray[np.int64]:
         """Return the position in the input shard of every vector: (valid,)."""

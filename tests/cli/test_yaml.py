@@ -42,7 +42,14 @@ def test_every_option_of_run_is_a_key_of_the_yaml():
 def test_every_option_that_changes_a_result_belongs_to_a_stage():
     """Otherwise a run that is repeated with another value would keep its old result."""
     keys = {name for names in STAGE_KEYS.values() for name in names}
-    assert set(RunConfig.model_fields) - keys == {"out", "max_rejected", "scheduler", "workers", "memory_limit"}
+    assert set(RunConfig.model_fields) - keys == {
+        "out",
+        "skip_damaged",
+        "max_rejected",
+        "scheduler",
+        "workers",
+        "memory_limit",
+    }
 
 
 def test_a_yaml_file_can_say_it_all_and_a_flag_beats_it(here, embeddings, prototypes, scheduler):

@@ -10,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from inputs import GOOD, encoded, plain
 
 from fairdedup.datasets import Sample
+from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.originals import read_originals
 
 JPEG = encoded(plain(), "JPEG")
@@ -22,7 +23,7 @@ class MadeUp:
     fs = MemoryFileSystem()
     rows = 3
 
-    def read(self) -> Iterator[Sample]:
+    def read(self, findings: Findings | None = None) -> Iterator[Sample]:
         yield Sample(0, "a", GOOD, "not wanted")
         yield Sample(1, "b/c", JPEG, "a caption", {"n": pa.scalar(3), "x": float("nan")})
         yield Sample(2, "d.png", GOOD)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.similarity import reason, unit_float16
 from fairdedup.datasets import EmbeddingShard, ImageShard, Sample
+from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
 from fairdedup.storage.layout import RunDirectory
@@ -127,8 +128,9 @@ def embed_images(target: Target, shard: ImageShard, spec: EncoderSpec, copies: C
         Images of the shard that take their vector from another image.
     """
     images = _Images(spec, copies, load_shared(target.root, copies))
+    findings = Findings()
     count = reported = 0
-    for sample in shard.read():
+    for sample in shard.read(findings):
         count += 1
         images.add(sample)
         if count - reported >= REPORT_EVERY:
@@ -136,7 +138,7 @@ def embed_images(target: Target, shard: ImageShard, spec: EncoderSpec, copies: C
             reported = count
     valid = images.finish()
     _report(count - reported)
-    return _write(target, shard.name, input_rows=count, valid=valid, rejected=sorted(images.rejected))
+    return _write(target, shard.name, findings, input_rows=count, valid=valid, rejected=sorted(images.rejected))
 
 
 def _report(rows: int) -> None:
@@ -163,7 +165,8 @@ def import_vectors(target: Target, shard: EmbeddingShard) -> ShardRecord:
         ]
         metadata = metadata.filter(pa.array(bad == 0))
         unit = unit[bad == 0]
-    return _write(target, shard.name, input_rows=len(bad), valid=_Valid(unit, metadata), rejected=rejected)
+    valid = _Valid(unit, metadata)
+    return _write(target, shard.name, shard.findings(), input_rows=len(bad), valid=valid, rejected=rejected)
 
 
 def _build_table(samples: list[dict[str, Any]]) -> pa.Table:
@@ -187,7 +190,9 @@ def _build_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _write(target: Target, name: str, *, input_rows: int, valid: _Valid, rejected: list[Rejection]) -> ShardRecord:
+def _write(
+    target: Target, name: str, findings: Findings, *, input_rows: int, valid: _Valid, rejected: list[Rejection]
+) -> ShardRecord:
     """Write the files of a shard, and its record last."""
     run, number = RunDirectory(target.root), target.number
     write_array(run.vectors(number), valid.vectors)
@@ -200,6 +205,8 @@ def _write(target: Target, name: str, *, input_rows: int, valid: _Valid, rejecte
         valid=len(valid.vectors),
         rejected=rejected,
         seals=seal_files(run.shard_files(number)),
+        unused=dict(sorted(findings.unused.items())),
+        damage=findings.damage,
     )
     write_shard_record(run, record)
     return record
