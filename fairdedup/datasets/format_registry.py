@@ -77,7 +77,7 @@ def describe_formats_with_columns() -> str:
 
 
 def render_table() -> str:
-    """Return the table of inputs in docs/run-directory.md, as Markdown."""
+    """Return the table of inputs in docs/inputs.md, as Markdown."""
     rows = [row for known in formats() for row in known.documentation]
     lines = ["| INPUT | what is read | id |", "|---|---|---|"]
     return "\n".join(lines + [f"| {row.given} | {row.read} | {row.id} |" for row in (*rows, _NO_INPUT)]) + "\n"

@@ -74,7 +74,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class DocumentedInput:
-    """A row of the table of inputs in docs/run-directory.md, as Markdown.
+    """A row of the table of inputs in docs/inputs.md, as Markdown.
 
     Attributes
     ----------

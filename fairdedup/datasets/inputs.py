@@ -48,7 +48,7 @@ def open_input(
     Parameters
     ----------
     source : str or path
-        A folder, a file, a brace pattern or a glob that one of the registered formats reads (docs/run-directory.md
+        A folder, a file, a brace pattern or a glob that one of the registered formats reads (docs/inputs.md
         has the table). A local path or a URL that fsspec knows.
     id_from : {"key", "shard/key"}
         Whether a sample's id is its own key, or the shard's name and the key. The id of a file in a folder is its

@@ -26,7 +26,7 @@ from fairdedup.datasets.images import IMAGE_EXTENSIONS
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions, ShardFormat
 from fairdedup.errors import UserError
 
-DOCS = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text(encoding="utf-8")
 
 
 class ImageList(ShardFormat):
@@ -110,7 +110,7 @@ def test_a_new_format_is_in_every_message(lists: Path) -> None:
 def test_the_table_of_inputs_in_the_docs_is_rendered_from_the_formats(image_list: None) -> None:
     assert "| a `.list` of images | the images that it names | relative path |\n" in render_table()
     unregister(ImageList.name)
-    assert render_table() in DOCS.split("## Inputs")[1].split("\n## ")[0], f"paste this table:\n{render_table()}"
+    assert render_table() in DOCS.split("## The table")[1].split("\n## ")[0], f"paste this table:\n{render_table()}"
     assert DOCS.count("| INPUT | what is read | id |") == 1
     assert f"| {', '.join(IMAGE_EXTENSIONS)}, in sub-folders too" in DOCS
 
