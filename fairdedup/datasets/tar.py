@@ -46,6 +46,7 @@ _DAMAGE = (
 )
 
 _CUT = "unexpected end of data"
+_JOINED = "data after the end-of-archive marker, not read (`tar -A` joins tars, and cat does not)"
 
 Kind = Literal["file", "symbolic link", "hard link", "folder", "special file"]
 
@@ -56,7 +57,7 @@ class DamagedTar(Exception):
     Attributes
     ----------
     place : str
-        The byte at which the damage is.
+        The same without the word "damaged", and the byte at which the damage is.
     """
 
     def __init__(self, message: str, place: str) -> None:
@@ -219,7 +220,7 @@ class Tar:
             self.raw.seek(self.archive.offset)
         while block := rest.read(_CHUNK):
             if block.strip(b"\0"):
-                raise tarfile.ReadError("data after the end-of-archive marker, not read")
+                raise tarfile.ReadError(_JOINED)
         if self.stream is not None and self.stream.fault is not None:
             raise tarfile.ReadError(self.stream.fault)
 
@@ -230,9 +231,11 @@ class Tar:
         if self.stream is not None:
             end, unpacked = self.stream.position, " of the unpacked tar" if self.stream.compressed else ""
             fault = self.stream.fault or fault
-        last = "" if self._last is None else to_valid_text(self._last)
-        start = f"damaged tar, in or after member {last}" if self._last is not None else "damaged or not a tar file"
-        return DamagedTar(f"{start}: {fault}", f"byte {min(at, end or 0):,}{unpacked}")
+        byte = f"byte {min(at, end or 0):,}{unpacked}"
+        if self._last is None:
+            return DamagedTar(f"damaged or not a tar file: {fault}", f"not a tar file, or broken at {byte}: {fault}")
+        where = f"in or after member {to_valid_text(self._last)}"
+        return DamagedTar(f"damaged tar, {where}: {fault}", f"{where}, at {byte}: {fault}")
 
 
 @contextmanager

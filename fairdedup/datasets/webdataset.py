@@ -110,7 +110,7 @@ class TarShard:
                     usable += sample.error is None
         except DamagedTar as damage:
             before = f"{usable:,} {'sample' if usable == 1 else 'samples'} before it can be read"
-            findings.add_damage(self.path, f"{damage}, at {damage.place}; {before}", skip=self.skip_damaged)
+            findings.add_damage(self.path, f"{damage.place}; {before}", skip=self.skip_damaged)
             yield Sample(
                 position=position,
                 id=to_valid_text(self.name if lost is None else self.make_id(lost)),
