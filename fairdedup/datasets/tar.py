@@ -209,7 +209,7 @@ class Tar:
     def _next(self) -> tarfile.TarInfo | None:
         if self.size is None:
             return self.archive.next()
-        if self.archive.offset > self.size:
+        if self.archive.offset > self.size and self.archive.firstmember is None:  # type: ignore[attr-defined]
             raise tarfile.ReadError(_CUT)
         return _read_plain_header(self.raw, self.archive) or self.archive.next()
 

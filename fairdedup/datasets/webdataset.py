@@ -89,7 +89,7 @@ class TarShard:
         for key, why in read_downloads(self.fs, self.table) if self.table is not None else ():
             if key is None and self.table is not None:
                 earlier = findings.damage
-                findings.add_damage(self.table, f"{why}; downloads that failed are not counted", skip=self.skip_damaged)
+                findings.add_damage(self.table, "not all downloads that failed can be counted", skip=self.skip_damaged)
                 findings.damage = f"{earlier}; {why}" if earlier is not None else why
             yield key, why
 
