@@ -191,7 +191,7 @@ TABLE: dict[str, Case] = {
     "a choice that is not there": fails(parquet({"image": BOTH}), "no column 'jpeg', but 'image'", column="jpeg"),
     "a choice that cannot be": fails(parquet({"image": BOTH, "n": [1, 2]}), "column 'n'", "is int64", column="n"),
     "a choice for a tar": fails(
-        tar(("a.png", GOOD)), "all 1 samples are rejected", "no member of the key ends in .x (--column)", column="x"
+        tar(("a.png", GOOD)), "--column 'x' fits none of the first 1 keys of t.tar", "but .png", column="x"
     ),
     "no column to be read": fails(parquet({"url": ["http://h/x.png"], "n": [1]}), "but 'url', 'n'", "img2dataset"),
     "one column twice": fails(

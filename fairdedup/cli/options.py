@@ -40,7 +40,10 @@ OPTIONS: dict[str, Decorator] = {
         help="Finished run. What it kept stays, and the new rows are added to it.",
     ),
     "id": _place("--id", type=click.Choice(("key", "shard/key")), help="What the id of a sample is made of."),
-    "column": _place("--column", help="Parquet: column of images, paths or vectors, if several are possible."),
+    "column": _place(
+        "--column",
+        help="Column of images, paths or vectors (Parquet), or ending of the images (tars), if several are possible.",
+    ),
     "skip_damaged": _place(
         "--skip-damaged/--no-skip-damaged",
         default=None,

@@ -97,7 +97,13 @@ def split_group(group: Group, column: str | None, shard: str) -> list[TarSample]
     if column is not None:
         images = [m for m in images if m.ending == column] or images
         if not images:
-            return [_whole(group, None, f"no member of the key ends in .{column} (--column), but {_list_endings(group.members)}")]
+            return [
+                _whole(
+                    group,
+                    None,
+                    f"no member of the key ends in .{column} (--column), but {_list_endings(group.members)}",
+                )
+            ]
         if len(images) > 1:
             return _several(group, [(image, image.suffix[: -len(column) - 1]) for image in images])
     plain = [image for image in images if "." not in image.suffix]

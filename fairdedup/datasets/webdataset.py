@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import Dataset, Sample
 from fairdedup.datasets.filesystem import (
@@ -23,12 +26,16 @@ from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.rows import is_parquet
-from fairdedup.datasets.tar import DamagedTar
-from fairdedup.datasets.tar_members import read_groups
+from fairdedup.datasets.tar import DamagedTar, open_tar
+from fairdedup.datasets.tar_members import EVERY_IMAGE, read_groups
 from fairdedup.datasets.tar_samples import TarSample, choose_certain, count_unused, split_group
 from fairdedup.errors import UserError
 
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+
+
+FIRST_KEYS = 100
+"""Keys of the first tar that are looked at when an input is opened."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,31 @@ class WebDataset(ShardFormat):
                     options.skip_damaged,
                 )
             )
+        _check_first_keys(shards[0])
         return Dataset(kind="images", format=self.name, source=source.text, shards=tuple(shards), column=column)
+
+
+def _check_first_keys(shard: TarShard) -> None:
+    """Refuse a choice of images that is missing or wrong, before anything is written, as far as the first keys show it.
+
+    Only an uncompressed local tar is looked at: there it is cheap. Reading finds the rest.
+    """
+    if not isinstance(shard.fs, LocalFileSystem):
+        return
+    images, groups, samples = 0, 0, []
+    with suppress(DamagedTar, OSError):  # reading reports them
+        with open_tar(shard.fs, shard.path) as tar:
+            if tar.size is None:
+                return
+        for group in islice(read_groups(shard.fs, shard.path, shard.column), FIRST_KEYS):
+            samples = split_group(group, shard.column, shard.name)
+            groups += 1
+            images += sum(sample.image is not None for sample in samples)
+    if samples and not images and shard.column not in (None, EVERY_IMAGE):
+        raise UserError(
+            f"--column {shard.column!r} fits none of the first {groups:,} keys of {shard.name} ({samples[-1].error}): "
+            "give one of these endings"
+        )
 
 
 def _parse_column(column: str | None) -> str | None:

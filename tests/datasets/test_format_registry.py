@@ -100,7 +100,9 @@ def test_a_new_format_is_in_every_message(lists: Path) -> None:
     assert "an .npy file of embeddings, a .list of images, or a folder of" in message(lists / "notes.docx")
     assert "tar shards, Parquet files or lists of images" in message(lists / "notes.docx")
     assert ".parquet, .pq or .list" in message(lists / "x-*")
-    assert message(lists, column="c").startswith(f"--column 'c' is for tar shards or Parquet files, and {str(lists)!r} is none")
+    assert message(lists, column="c").startswith(
+        f"--column 'c' is for tar shards or Parquet files, and {str(lists)!r} is none"
+    )
     write(lists, {"c.png": GOOD})
     assert "holds 2 lists of images and 1 images: give" in message(lists) and "/*.list'" in message(lists)
     write(lists, {"a.tar": b""})
