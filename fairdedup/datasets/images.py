@@ -13,7 +13,9 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+from fairdedup.datasets.image_formats import IMAGE_EXTENSIONS, looks_like_image
+
+__all__ = ["IMAGE_EXTENSIONS", "MAX_IMAGE_BYTES", "MAX_PIXELS", "BadImage", "decode", "looks_like_image"]
 
 MAX_PIXELS = 100_000_000
 """Largest number of pixels that are decoded: 300 MB as RGB, so that a worker stays under 2 GiB in any conversion."""
