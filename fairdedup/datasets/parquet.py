@@ -56,6 +56,14 @@ class Parquet(ShardFormat):
             return []  # img2dataset's output as files: a folder of images for each table
         return [table.path for table in found]
 
+    def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
+        """Tell whether the first file has a column of paths to images."""
+        try:
+            with open_parquet_file(source.fs, shards[0]) as parquet:
+                return recognise_columns(parquet.schema_arrow, options.column, shards[0]).role == "paths"
+        except UserError:
+            return False
+
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole row groups. Only footers are read, and the first rows of embeddings for their width.
 
