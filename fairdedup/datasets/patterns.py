@@ -15,6 +15,7 @@ from fairdedup.datasets.filesystem import Entry, get_extension, is_on_web
 from fairdedup.datasets.folder_tree import FolderTree, MatchedFiles
 from fairdedup.datasets.format_registry import describe_shards, is_shard
 from fairdedup.datasets.image_formats import IMAGE_EXTENSIONS
+from fairdedup.datasets.image_search import NO_IMAGES
 from fairdedup.errors import UserError
 
 MAX_SHARDS = 1_000_000
@@ -137,6 +138,7 @@ class _Search:
         return any(rule(relative) for rule in self._rules)
 
     def add_glob(self, glob: str) -> None:
+        """Look up the files that a glob names."""
         fixed, rest = split_pattern(self.fs, glob)
         try:
             rule = re.compile(glob_translate(rest)).fullmatch
@@ -164,8 +166,11 @@ class _Search:
             self.beside[entry.path] = moved
 
     def add_file(self, path: str, names: Sequence[str]) -> None:
-        is_image = get_extension(path) in IMAGE_EXTENSIONS
-        if not is_image and not is_shard(path):
+        """Look up a file that the braces of a pattern name; `names` are all of them."""
+        ending = get_extension(path)
+        is_known = ending in IMAGE_EXTENSIONS or is_shard(path)
+        is_image = ending in IMAGE_EXTENSIONS or (not is_known and ending not in NO_IMAGES and self.fs.isfile(path))
+        if not is_image and not is_known:
             is_folder = self.fs.isdir(path)
             remedy = (
                 "end it in '/**/*' to name the files in it"

@@ -98,7 +98,7 @@ def _sort_members(archive: zipfile.ZipFile, path: str) -> _Members:
     folders = {posixpath.dirname(name) for name in archive.namelist()}
     found = _Members([], [], {name for name, count in counts.items() if count > 1}, folders)
     for name in counts:
-        if any(part.startswith(".") for part in name.split("/")):
+        if any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
             continue
         if archive.getinfo(name).flag_bits & ENCRYPTED:
             raise UserError(
