@@ -106,8 +106,9 @@ def find_files(fs: AbstractFileSystem, path: str, names: Sequence[str], source: 
             search.add_file(name, names)
     if not search.matched:
         folders = "; it names folders, so end it in '/**/*' to name the files in them" if search.folders else ""
+        kind = "image" if get_extension(path) in IMAGE_EXTENSIONS else "shard"
         raise UserError(
-            f"nothing matches {source!r}: check the pattern; it must name images, or files that end in "
+            f"no {kind} matches {source!r}: check the pattern; it must name images, or files that end in "
             f"{describe_shards()}{folders}"
         )
     beside = [entry for path, entry in search.beside.items() if path not in search.matched]
