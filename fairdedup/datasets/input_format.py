@@ -69,7 +69,8 @@ class ReadOptions:
     id_from : {"key", "shard/key"}
         Whether a sample's id is its own key, or the shard's name and the key.
     column : str or None
-        The column of images, paths or vectors; None recognises it. Only formats with `has_columns` use it.
+        The column of images, paths or vectors, or the ending of the images in tars; None recognises it. Only formats
+        with `has_columns` use it.
     skip_damaged : bool
         Whether the rest of a damaged shard is left out; otherwise it stops the run.
     """

@@ -178,7 +178,7 @@ class _Search:
                 if is_folder
                 else (f"patterns name images, or files that end in {describe_shards()}")
             )
-            kind = "a folder" if is_folder else "neither a shard nor an image"
+            kind = "a folder" if is_folder else "not a shard or an image"
             raise UserError(f"pattern {self.source!r} names {posixpath.basename(path)!r}, which is {kind}: {remedy}")
         entry = self._entry(path)
         tree = self._list(posixpath.dirname(path), 1) if is_image else None

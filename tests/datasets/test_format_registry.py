@@ -89,9 +89,10 @@ def test_a_format_of_one_class_goes_through_every_stage(run: Any, lists: Path) -
 
 def test_messages_list_what_is_registered(folder: Path) -> None:
     (folder / "notes.docx").write_bytes(b"")
-    files = "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .npy file of embeddings, a .zip of images"
+    tars = "a .tar (.tar.gz, .tar.bz2, .tar.xz, .tar.zst) shard"
+    files = f"{tars}, a .parquet file, an .npy file of embeddings, a .zip of images"
     folders = "images, img_emb/, tar shards, Parquet files or zip archives"
-    endings = ".tar, .tar.gz, .tgz, .parquet, .pq or .zip"
+    endings = ".tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst, .parquet, .pq or .zip"
     assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
     unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
     assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
@@ -104,7 +105,8 @@ def test_a_new_format_is_in_every_message(lists: Path, monkeypatch: pytest.Monke
     assert "a .zip of images, a .list of images, or a folder of" in message(lists / "notes.docx")
     assert "tar shards, Parquet files, zip archives or lists of images" in message(lists / "notes.docx")
     assert ".parquet, .pq, .zip or .list" in message(lists / "x-*")
-    assert message(lists, column="c").startswith(f"--column 'c' is for Parquet files, and {str(lists)!r} is none")
+    column = f"--column 'c' is for tar shards or Parquet files, and {str(lists)!r} is none"
+    assert message(lists, column="c").startswith(column)
     write(lists, {"c.png": GOOD})
     monkeypatch.setattr(ImageList, "images_are_named", False)
     assert "holds 2 lists of images and 4 images: give" in message(lists) and "/*.list'" in message(lists)
