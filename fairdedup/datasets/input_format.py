@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -54,6 +55,12 @@ class InputSource:
     def folders(self) -> set[str]:
         """Names of the folders in this folder; those further down are in `tree.folders`."""
         return {entry.name for entry in self.tree.top if entry.is_dir} if self.tree is not None else set()
+
+    def expect_plain(self, paths: Iterable[str]) -> None:
+        """Raise a UserError if one of some shards is a pipe, a socket, a device or a broken link."""
+        special = self.tree.special.intersection(paths) if self.tree is not None else ()
+        if special:
+            raise UserError(f"{min(special)!r} is {NOT_PLAIN}: remove it, or put the file in its place")
 
     def with_endings(self, extensions: tuple[str, ...]) -> list[Entry]:
         """Return the files of this folder and all folders below it that have one of some extensions."""
@@ -206,9 +213,7 @@ class ShardFormat(InputFormat):
         else:
             paths = [path for path in source.paths if self.has_extension(path)]
             self._expect_no_others(source, paths)
-        special = source.tree.special.intersection(paths) if source.tree is not None else ()
-        if special:
-            raise UserError(f"{min(special)!r} is {NOT_PLAIN}: remove it, or put the file in its place")
+        source.expect_plain(paths)
         dataset = self.open_files(source, paths, options)
         if source.tree is None:
             return dataset

@@ -67,7 +67,8 @@ def split_pattern(fs: AbstractFileSystem, path: str) -> tuple[str, str]:
     """
     parts = path.split("/")
     fixed = next((k for k, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
-    while fixed < len(parts) - 1 and "*" not in parts[fixed] and fs.isdir("/".join(parts[: fixed + 1])):
+    may_exist = not is_on_web(fs)  # a web server has an answer for nearly any name
+    while may_exist and fixed < len(parts) - 1 and "*" not in parts[fixed] and fs.isdir("/".join(parts[: fixed + 1])):
         fixed = next((k for k in range(fixed + 1, len(parts)) if is_pattern(parts[k])), len(parts) - 1)
     return "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ""), "/".join(parts[fixed:])
 
@@ -182,17 +183,16 @@ class _Search:
             raise UserError(f"pattern {self.source!r} names {posixpath.basename(path)!r}, which is {kind}: {remedy}")
         entry = self._entry(path)
         tree = self._list(posixpath.dirname(path), 1) if is_image else None
-        if tree is not None:
-            listed = {found.path: found for found in tree.files}
-            self.beside |= {p: found._replace(folder=entry.folder) for p, found in listed.items()}
-        if (path not in listed) if tree is not None else not self.fs.isfile(path):
+        if tree is not None and path not in self.beside:
+            self.beside |= {found.path: found._replace(folder=entry.folder) for found in tree.files}
+        if path not in self.beside and not self.fs.isfile(path):
             there = sum(self.fs.isfile(other) for other in names)
             kind = "image" if is_image else "shard"
             raise UserError(
                 f"{kind} {path!r} of {self.source!r} is missing ({there:,} of {len(names):,} are there): "
                 f"correct the pattern or add the {kind}"
             )
-        self.matched[path] = entry
+        self.matched[path] = self.beside.get(path, entry)
         self._rules.append(entry.relative.__eq__)
 
     def _entry(self, path: str) -> Entry:

@@ -221,6 +221,10 @@ def _parse_column(column: str | None) -> str | None:
 
 def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
-        return [entry for entry in list_entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
+        return [
+            entry
+            for entry in list_entries(fs, folder)
+            if is_parquet(entry.name) and not entry.is_dir and entry.is_plain
+        ]
     except (UserError, OSError):  # permissions may allow reading a shard, but not listing its folder
         return []
