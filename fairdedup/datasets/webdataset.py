@@ -92,13 +92,17 @@ class TarShard:
                 position += 1
 
     def _read_downloads(self, findings: Findings) -> Iterator[tuple[str | None, str | None]]:
-        """Yield what `read_downloads` does; a damaged table is a finding."""
+        """Yield what `read_downloads` does; a damaged table is a finding, and one of another kind is not used."""
+        found = False
         for key, why in read_downloads(self.fs, self.table) if self.table is not None else ():
+            found = True
             if key is None and self.table is not None:
                 earlier = findings.damage
                 findings.add_damage(self.table, "not all downloads that failed can be counted", skip=self.skip_damaged)
                 findings.damage = f"{earlier}; {why}" if earlier is not None else why
             yield key, why
+        if self.table is not None and not found:
+            findings.add_unused(self.table)
 
     def _read_tar(self, findings: Findings) -> Iterator[Sample]:
         """Yield every sample in the order of the tar. A damaged tar that is read ends with a rejected sample."""
@@ -180,9 +184,14 @@ class WebDataset(ShardFormat):
     )
 
     def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
-        """Return the files that are not img2dataset's table of downloads for one of the tars."""
+        """Return the files that are not img2dataset's table of downloads, or its statistics, for one of the tars."""
         stems = set(map(strip_tar_extension, shards))
-        return [path for path in others if not (is_parquet(path) and posixpath.splitext(path)[0] in stems)]
+        statistics = {f"{stem}_stats.json" for stem in stems}
+        return [
+            path
+            for path in others
+            if path not in statistics and not (is_parquet(path) and posixpath.splitext(path)[0] in stems)
+        ]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return a shard for each tar file, named by its path below the common folder."""
@@ -243,6 +252,10 @@ def _parse_column(column: str | None) -> str | None:
 
 def _list_tables(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     try:
-        return [entry for entry in list_entries(fs, folder) if is_parquet(entry.name) and not entry.is_dir]
+        return [
+            entry
+            for entry in list_entries(fs, folder)
+            if is_parquet(entry.name) and not entry.is_dir and entry.is_plain
+        ]
     except (UserError, OSError):  # permissions may allow reading a shard, but not listing its folder
         return []

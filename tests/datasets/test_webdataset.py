@@ -112,7 +112,7 @@ def test_wrong_patterns_are_named(tmp_path, monkeypatch):
     assert f"shard '{tmp_path}/e-00007.tar' of" in mistake(f"{tmp_path}/e-{{00007..00009}}.tar")
     assert "no shard matches" in mistake(f"{tmp_path}/e-*.tar")
     assert "do not match" in mistake(f"{tmp_path}/d-{{0..2.tar")
-    assert "'x.zip', which is not a shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
+    assert "'x.rar', which is not a shard" in mistake(f"{tmp_path}/{{x,y}}.rar")
     for huge in ("{0..99999999999}", "{0..9999999999999999999999}"):
         assert "over 1,000,000 shards" in mistake(f"{tmp_path}/d-{huge}.tar")
     monkeypatch.setattr(patterns, "MAX_SHARDS", 1000)
