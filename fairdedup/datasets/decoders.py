@@ -82,6 +82,10 @@ class Decoder:
             width, height = picture.facts.width, picture.facts.height
             raise BadImage(f"{width} x {height} pixels cannot be prepared ({type(error).__name__})") from None
 
+    def read_facts(self, data: bytes) -> Facts:
+        """Return what an image file is, without decoding it if possible; see `images.read_facts`."""
+        return images.read_facts(data)
+
     def measure_peak(self, data: bytes) -> int:
         """Return the largest value of a 16-bit picture; 0 for others."""
         return images.measure_peak(data)
@@ -100,6 +104,12 @@ class IsolatedDecoder(Decoder):
         """Decode and prepare a picture; see `Decoder.load`. One that its child process dies of is unusable."""
         answer = self._call("load", data)
         assert isinstance(answer, Prepared)
+        return answer
+
+    def read_facts(self, data: bytes) -> Facts:
+        """Return what an image file is; see `Decoder.read_facts`."""
+        answer = self._call("read_facts", data)
+        assert isinstance(answer, Facts)
         return answer
 
     def measure_peak(self, data: bytes) -> int:

@@ -87,18 +87,24 @@ def _scale_centre(image: Image, size: int, scaled: tuple[int, int], interpolatio
     (left, right), (top, bottom) = around
     part = image.crop((left, top, right, bottom))
     (x0, x1), (y0, y1) = box
-    passes = [((size, None), (x0 - left, None, x1 - left, None)), ((None, size), (None, y0 - top, None, y1 - top))]
+    resample = pil_modes_mapping[interpolation]
+
+    def scale_width(part: Image) -> Image:
+        return part.resize((size, part.height), resample, box=(x0 - left, 0, x1 - left, part.height))
+
+    def scale_height(part: Image) -> Image:
+        return part.resize((part.width, size), resample, box=(0, y0 - top, part.width, y1 - top))
+
+    # The order in which Pillow would scale the whole picture; each step rounds to 8 bits.
     if scaled[0] < image.width and image.height > image.width:
-        passes.reverse()  # the order in which Pillow would scale the whole picture; each pass rounds to 8 bits
-    for target, edges in passes:
-        to = [part.size[k] if wanted is None else wanted for k, wanted in enumerate(target)]
-        within = [edge if value is None else value for edge, value in zip((0, 0, *part.size), edges, strict=True)]
-        part = part.resize((to[0], to[1]), pil_modes_mapping[interpolation], box=tuple(within))
-    return part
+        return scale_width(scale_height(part))
+    return scale_height(scale_width(part))
 
 
 def _crop_to_ratio(image: Image, ratio: int) -> Image:
     """Return the centre of a picture, at most `ratio` times as long as it is wide."""
-    width, height = (min(own, ratio * other) for own, other in ((image.width, image.height), (image.height, image.width)))
+    width, height = (
+        min(own, ratio * other) for own, other in ((image.width, image.height), (image.height, image.width))
+    )
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
