@@ -46,12 +46,6 @@ def _is_compressed(name: bytes, contents: bytes) -> bool:
     return name == b"iTXt" and contents.partition(b"\0")[2][:1] != b"\0"
 
 
-def keep_pixels(data: bytes) -> bytes:
-    """Return a PNG file with nothing but its size, its pixels and its end: other readers print remarks on the rest."""
-    needed = [whole for name, _, whole in list_chunks(data) if name in (b"IHDR", b"IDAT", b"IEND")]
-    return b"".join([memoryview(PNG), *needed])
-
-
 def list_icon_sizes(data: bytes) -> list[tuple[int, int]]:
     """Return the sizes that the pictures in an icon file (ICO) claim; Pillow decodes the first one to open it."""
     if not data.startswith(ICON):

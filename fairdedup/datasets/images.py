@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fairdedup.datasets.image_containers import drop_large_text, list_icon_sizes
 from fairdedup.datasets.image_formats import HEIF_BRANDS, IMAGE_EXTENSIONS, find_brand, looks_like_image
-from fairdedup.datasets.sixteen_bit import FULL, find_peak, has_sixteen_bits, has_unknown_range, to_eight_bits
+from fairdedup.datasets.library_output import discard_stderr
+from fairdedup.datasets.sixteen_bit import FULL, TIFF, find_peak, has_sixteen_bits, has_unknown_range, to_eight_bits
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -136,7 +137,7 @@ def decode_picture(data: bytes, white: int = FULL) -> Picture:
         As for `decode`.
     """
     _check_size(data)
-    with _quiet():
+    with _quiet(data):
         try:
             picture, kind, orientation = _decode(data, white)
         except _TooMuchText:
@@ -162,10 +163,10 @@ def read_facts(data: bytes) -> Facts:
     if data.startswith(b"\x89PNG") and any(mark in data for mark in _LATE_ORIENTATION):
         return decode_picture(data).facts
     try:
-        with _quiet(), _open(data) as image:
-            late = image.format == "PNG"  # without EXIF, for which Pillow would decode it
+        with _quiet(data), _open(data) as image:
             width, height = image.size
-            if not late and _orientation(image) in _SIDEWAYS and image.size == (width, height):
+            # A PNG here has none, and Pillow would decode it to find out; of a TIFF it has swapped the sides itself.
+            if image.format not in ("PNG", "TIFF") and _orientation(image) in _SIDEWAYS:
                 width, height = height, width
             return Facts(width, height, _name_format(image))
     except _TooMuchText:
@@ -183,7 +184,7 @@ def measure_peak(data: bytes) -> int:
     if not has_sixteen_bits(data) or len(data) > MAX_IMAGE_BYTES:
         return 0
     try:
-        with _quiet(), _open(data) as image:
+        with _quiet(data), _open(data) as image:
             if not has_unknown_range(image, data):
                 return 0
             image.load()
@@ -199,9 +200,12 @@ class _TooMuchText(Exception):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore Pillow's warnings. If threads overlap, the filter may stay in place, so it must be a narrow one."""
-    with warnings.catch_warnings():
+def _quiet(data: bytes) -> Iterator[None]:
+    """Ignore Pillow's warnings, and what libraries print.
+
+    If threads overlap, the filter of warnings may stay in place, so it must be a narrow one.
+    """
+    with warnings.catch_warnings(), discard_stderr(data.startswith(TIFF)):
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         yield
 

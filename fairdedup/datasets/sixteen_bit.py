@@ -6,13 +6,17 @@ white for all 16-bit pictures of a run, so that equal pictures stay equal: the s
 
 from __future__ import annotations
 
+import io
+import sys
+import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairdedup.datasets.image_containers import PNG, keep_pixels
+from fairdedup.datasets.image_containers import PNG
 
 FULL = 65535
 WHITES = (1023, 4095, 16383, FULL)
@@ -20,7 +24,7 @@ WHITES = (1023, 4095, 16383, FULL)
 
 # The largest value that an image of this mode may have; an image that exceeds all of them is scaled to its own range.
 _RANGES = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ROWS = 256  # rows that are converted at a time
 
 
@@ -40,12 +44,12 @@ def has_sixteen_bits(data: bytes) -> bool:
     """Tell by the first bytes of an image file whether it may have values of 16 bits of an unknown range."""
     if data.startswith(PNG):
         return data[24:25] == b"\x10"
-    return data.startswith((*_TIFF, b"P2", b"P5"))
+    return data.startswith((*TIFF, b"P2", b"P5"))
 
 
 def has_unknown_range(image: Image.Image, data: bytes) -> bool:
     """Tell whether an opened picture, which need not be decoded yet, is one whose peak counts."""
-    return _is_grey(image) or _is_deep_png(image, data)
+    return _is_grey(image) or _is_colour(image, data)
 
 
 def find_peak(image: Image.Image, data: bytes) -> int:
@@ -60,8 +64,9 @@ def find_peak(image: Image.Image, data: bytes) -> int:
     """
     if _is_grey(image):
         return max(1, int(np.asarray(image).max()))
-    values = _read_png(data)
-    return max(1, int(values[: len(values) - (len(values) % 2 == 0)].max()))  # without the alpha channel
+    values = _read_colours(data)
+    channels = values.shape[2]
+    return max(1, int(values[..., : channels - (channels % 2 == 0)].max()))  # without the alpha channel
 
 
 def to_eight_bits(image: Image.Image, data: bytes, white: int) -> Image.Image | None:
@@ -80,8 +85,8 @@ def to_eight_bits(image: Image.Image, data: bytes, white: int) -> Image.Image | 
         return _scale(image, (float(white),))
     if image.mode[0] in "IF":
         return _scale(image, _RANGES.get(image.mode, (float(FULL),)))
-    if white < FULL and _is_deep_png(image, data):
-        return _stretch(_read_png(data), white)
+    if white < FULL and _is_colour(image, data):
+        return _stretch(_read_colours(data), white)
     return None
 
 
@@ -92,30 +97,51 @@ def _is_grey(image: Image.Image) -> bool:
     )
 
 
-def _is_deep_png(image: Image.Image, data: bytes) -> bool:
-    """Tell whether a picture is a PNG in colour or with alpha, of which Pillow keeps only the upper 8 of 16 bits."""
-    return image.format == "PNG" and data[24:25] == b"\x10" and image.mode in ("RGB", "RGBA", "LA")
+def _is_colour(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a picture has 16 bits and colours or alpha, of which Pillow gives the upper 8 bits only."""
+    if image.format == "PNG":
+        return data[24:25] == b"\x10" and image.mode in ("RGB", "RGBA", "LA")
+    return image.format == "TIFF" and image.mode in ("RGB", "RGBA") and tuple(image.tag_v2.get(258, ()))[:1] == (16,)  # type: ignore[attr-defined]
 
 
-def _read_png(data: bytes) -> NDArray[np.uint16]:
-    """Return all bits of a PNG file that Pillow has decoded: (channels, height, width)."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
+def _read_colours(data: bytes) -> NDArray[np.uint16]:
+    """Return all bits of a picture in colour or with alpha: (height, width, channels).
 
-    encoded = torch.frombuffer(bytearray(keep_pixels(data)), dtype=torch.uint8)
-    values: NDArray[np.uint16] = decode_png(encoded, ImageReadMode.UNCHANGED).numpy()
-    return values
+    Pillow can give either byte of a value, by taking the file for one of the other byte order.
+    """
+    if data.startswith(PNG) and data[25:26] == b"\x04":  # grey with alpha: as many bytes as 8-bit RGB with alpha
+        head = b"IHDR" + data[16:24] + b"\x08\x06" + data[26:29]
+        bytes_of = np.asarray(_load(data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]))
+        return np.stack([bytes_of[..., k].astype(np.uint16) << 8 | bytes_of[..., k + 1] for k in (0, 2)], axis=-1)
+    high, low = np.asarray(_load(data)), np.asarray(_load(data, swapped=True))
+    return high.astype(np.uint16) << 8 | low
+
+
+def _load(data: bytes, *, swapped: bool = False) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=("PNG", "TIFF")) as image:
+        if swapped:
+            image.tile = [tile._replace(args=_swap(tile.args)) for tile in image.tile]  # type: ignore[attr-defined]
+        image.load()
+        return image.copy()
+
+
+def _swap(args: Any) -> Any:
+    """Return the arguments of one of Pillow's decoders with the other byte order, such as "RGB;16L" for "RGB;16B"."""
+    if isinstance(args, tuple):
+        return (_swap(args[0]), *args[1:])
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    return args[:-1] + other[args[-1]]
 
 
 def _stretch(values: NDArray[np.uint16], white: int) -> Image.Image:
     """Return a picture of 16-bit channels, the last of an even number being alpha, which has the full range."""
-    channels, height, width = values.shape
+    height, width, channels = values.shape
     has_alpha = channels % 2 == 0
-    whites = np.array([white] * (channels - has_alpha) + [FULL] * has_alpha)
+    scale = 255 / np.array([white] * (channels - has_alpha) + [FULL] * has_alpha, np.float32)
     out = np.empty((height, width, channels), np.uint8)
     for start in range(0, height, _ROWS):
-        block = values[:, start : start + _ROWS].transpose(1, 2, 0).astype(np.float32)
-        out[start : start + _ROWS] = np.rint(np.minimum(block * (255 / whites), 255)).astype(np.uint8)
+        rows = slice(start, start + _ROWS)
+        out[rows] = np.rint(np.minimum(values[rows].astype(np.float32) * scale, 255))
     return Image.fromarray(out)
 
 
