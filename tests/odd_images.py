@@ -43,6 +43,24 @@ def deep_png(values: np.ndarray) -> bytes:
     return png + chunk(b"IEND", b"")
 
 
+def deep_tiff(values: np.ndarray, order: str = "<", *, compressed: bool = False) -> bytes:
+    """Return a 16-bit TIFF of colours (h, w, 3), which Pillow cannot write."""
+    height, width, channels = values.shape
+    pixels = values.astype(order + "u2").tobytes()
+    pixels = zlib.compress(pixels) if compressed else pixels
+    tags = dict.fromkeys((256, 257, 258, 259, 262, 273, 277, 278, 279), 0)
+    tags |= {256: width, 257: height, 258: 8 + 2 + 12 * 9 + 4, 259: 8 if compressed else 1, 262: 2}
+    tags |= {277: channels, 278: height, 279: len(pixels)}
+    tags[273] = tags[258] + 2 * channels
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
+    for tag, value in tags.items():
+        if tag == 258:
+            head += struct.pack(order + "HHII", tag, 3, channels, value)
+        else:
+            head += struct.pack(order + "HHII", tag, 4, 1, value)
+    return head + struct.pack(order + "I", 0) + struct.pack(f"{order}{channels}H", *[16] * channels) + pixels
+
+
 def bits(depth: int, seed: int = 0, shape: tuple[int, ...] = (9, 12)) -> np.ndarray:
     """Return values of some bits, the largest among them."""
     values = np.random.default_rng(seed).integers(0, 2**depth, shape).astype(np.uint16)
@@ -117,6 +135,7 @@ TABLE: dict[str, Case] = {
     # More than 8 bits
     "12 bits in a TIFF": Case(image(encoded(Image.fromarray(bits(12)), "TIFF"), "odd.tif"), 2),
     "12 bits of colour": Case(image(deep_png(bits(12, shape=(9, 12, 3)))), 2),
+    "12 bits of colour in a TIFF": Case(image(deep_tiff(bits(12, shape=(9, 12, 3))), "odd.tif"), 2),
     "12 bits of grey with alpha": Case(image(deep_png(bits(12, shape=(9, 12, 2)))), 2),
     "a damaged PNG of 16 bits": Case(image(deep_png(bits(12))[:-40]), 1, {"PNG image": 1}),
     "black of 16 bits": Case(image(deep_png(np.zeros((9, 12), np.uint16))), 2),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from fairdedup.datasets import images
@@ -127,7 +128,7 @@ class IsolatedDecoder(Decoder):
 
         def stop() -> None:
             too_long.set()
-            child.kill()
+            _kill(child)
 
         timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
@@ -155,6 +156,7 @@ class IsolatedDecoder(Decoder):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that its fork can be killed with it
             env={**os.environ, "PYTHONPATH": path},
         )
         assert child.stdin is not None
@@ -167,15 +169,13 @@ class IsolatedDecoder(Decoder):
         if child is None:
             return 0
         for pipe in (child.stdin, child.stdout):
-            try:
+            with suppress(OSError):  # what is buffered cannot reach a process that has died
                 if pipe is not None:
                     pipe.close()
-            except OSError:  # what is buffered cannot reach a process that has died
-                pass
         try:
             return child.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            child.kill()
+            _kill(child)
             return child.wait()
 
 
@@ -195,24 +195,64 @@ def open_decoder(prepare: Prepare | None, white: int, *, isolated: bool) -> Deco
 
 
 def serve() -> None:
-    """Answer the calls of an `IsolatedDecoder`; this is the child process."""
+    """Answer the calls of an `IsolatedDecoder`; this is the child process.
+
+    It loads its libraries once and forks for each picture, so that the next picture need not wait after a death.
+    """
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not get among the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     decoder = Decoder(*_receive(calls))
-    _limit_memory()
     while True:
         try:
             method, data = _receive(calls)
         except EOFError:
             return
-        try:
-            answer = getattr(decoder, method)(data)
-        except BadImage as error:
-            answer = error
-        except MemoryError:
-            answer = BadImage(f"it needs more than {MEMORY >> 30} GiB of memory to decode")
+        answer = _answer_in_fork(decoder, method, data) if hasattr(os, "fork") else _answer(decoder, method, data)
         _send(answers, answer)
+
+
+def _answer(decoder: Decoder, method: str, data: bytes) -> Any:
+    """Return what a method returns, or the `BadImage` that it raises."""
+    try:
+        return getattr(decoder, method)(data)
+    except BadImage as error:
+        return error
+    except MemoryError:
+        return BadImage(f"it needs more than {MEMORY >> 30} GiB of memory to decode")
+
+
+def _answer_in_fork(decoder: Decoder, method: str, data: bytes) -> Any:
+    """Return what a method returns in a fork of this process; a `BadImage` if the fork dies."""
+    reading, writing = os.pipe()
+    fork = os.fork()
+    if not fork:
+        code = 1
+        try:
+            os.close(reading)
+            _limit_memory()
+            with os.fdopen(writing, "wb") as pipe:
+                _send(pipe, _answer(decoder, method, data))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        try:
+            answer = _receive(pipe)
+        except EOFError:
+            answer = None
+    code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    return BadImage(f"its decoder {_describe_end(code)}") if answer is None else answer
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a child process and its fork."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
 
 
 def _limit_memory() -> None:

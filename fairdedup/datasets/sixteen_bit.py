@@ -120,7 +120,7 @@ def _read_colours(data: bytes) -> NDArray[np.uint16]:
 def _load(data: bytes, *, swapped: bool = False) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=("PNG", "TIFF")) as image:
         if swapped:
-            image.tile = [tile._replace(args=_swap(tile.args)) for tile in image.tile]  # type: ignore[attr-defined]
+            image.tile = [tile._replace(args=_swap(tile.args)) for tile in image.tile]
         image.load()
         return image.copy()
 

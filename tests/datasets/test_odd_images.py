@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from inputs import GOOD, OTHER, encoded, plain, tar, write
-from odd_images import BOMB, HEIC, TABLE, bits, deep_png, with_chunk
+from odd_images import BOMB, HEIC, TABLE, bits, deep_png, deep_tiff, with_chunk
 from PIL import Image
 from runs import table
 
@@ -147,8 +147,17 @@ def test_values_are_stretched_to_the_range(shape: tuple[int, ...], depth: int) -
     expected = np.rint(colours.astype(np.float64) * 255 / white)
     found = np.asarray(decode_picture(data, white).image)[..., 0].astype(int)
     assert abs(found - expected).max() <= 1  # a half may be rounded either way
-    if len(shape) == 2:
-        np.testing.assert_array_equal(found, np.rint(colours.astype(np.float32) * np.float32(255 / white)))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("order", "<>")
+def test_values_of_colour_tiffs_are_stretched(order: str, compressed: bool) -> None:
+    values = bits(12, 5, (9, 12, 3))
+    data = deep_tiff(values, order, compressed=compressed)
+    assert measure_peak(data) == 4095
+    found = np.asarray(decode_picture(data, 4095).image).astype(int)
+    assert abs(found - np.rint(values * (255 / 4095))).max() <= 1
+    np.testing.assert_array_equal(np.asarray(decode(data)), values >> 8)
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3), (9, 12, 4)])
