@@ -240,7 +240,9 @@ TABLE: dict[str, Case] = {
     "IDs that are missing": Case(
         parquet({"id": ["a", None, ""], "image": [GOOD, OTHER, OTHER]}), 1, {"no id in column 'id'": 2}
     ),
-    "one ID twice": fails(parquet({"id": ["a", "a"], "image": BOTH}), "duplicate id 'a' in ", "--id shard/key"),
+    "one ID twice": fails(
+        parquet({"id": ["a", "a"], "image": BOTH}), "duplicate id 'a' in t.parquet, where two", "make ids unique there"
+    ),
     "one ID in two files": fails(
         parquets({"id": ["a"], "jpg": [GOOD]}, {"id": ["a"], "jpg": [OTHER]}), "0.parquet and 1.parquet"
     ),

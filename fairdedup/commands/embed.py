@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset
+from fairdedup.encoders import EncoderSpec
 from fairdedup.preparation.encoder_choice import choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
@@ -15,6 +16,7 @@ from fairdedup.preparation.stage_records import finish_stage, start_stage
 from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
 from fairdedup.stages.embedding.embedding_findings import add_unused, describe_damage, list_warnings
 from fairdedup.stages.exact_copies import share_copies
+from fairdedup.stages.image_scan import read_scan, scan_images
 from fairdedup.storage.config_record import (
     EncoderRecord,
     InputRecord,
@@ -24,7 +26,7 @@ from fairdedup.storage.config_record import (
     write_input_fingerprints,
 )
 from fairdedup.storage.contents import Embedded
-from fairdedup.storage.shared_vectors import Copies
+from fairdedup.storage.layout import RunDirectory
 from fairdedup.workers import Workers
 
 
@@ -83,16 +85,13 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
         workers.progress.say(f"{dataset.source}: {warning}")
     prints = fingerprint_shards(dataset, encoder)
     finished = find_finished_shards(directory, prints, workers.submit)
-    todo = [k for k in range(len(prints)) if k not in finished]
-    copies: list[Copies] = []
-    if encoder and todo:
-        copies, saved = share_copies(dataset, directory, encoder, workers.submit, fingerprints=prints, todo=todo)
-        if saved:
-            workers.progress.say(f"{saved:,} exact copies; each is embedded once")
+    plan = EmbeddingPlan(encoder, prints, finished)
+    if encoder and len(finished) < len(prints):
+        plan = _plan_images(dataset, directory, plan, encoder, workers)
     embedded = embed_input(
         dataset,
         directory,
-        EmbeddingPlan(encoder, prints, finished, copies),
+        plan,
         workers.submit,
         max_rejected=config.max_rejected,
         may_be_empty=bool(config.against),
@@ -112,8 +111,27 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
             unused=add_unused(embedded.records, dataset.unused),
             damaged=describe_damage(embedded.records),
             remarks=list(dataset.remarks),
+            white=read_scan(directory, len(prints)).white if encoder else None,
         ),
         encoder=EncoderRecord(**asdict(encoder)) if encoder else None,
         named_model=NamedModel(model=config.model, pretrained=config.pretrained) if config.model else None,
     )
     return embedded
+
+
+def _plan_images(
+    dataset: Dataset, directory: RunDirectory, plan: EmbeddingPlan, encoder: EncoderSpec, workers: Workers
+) -> EmbeddingPlan:
+    """Read all images once, and plan the embedding by what that has found: 16-bit pictures, and exact copies."""
+    scan = scan_images(dataset, directory, workers.submit, plan.fingerprints)
+    prints, finished = scan.extend_fingerprints(plan.fingerprints), plan.finished
+    if prints != plan.fingerprints:
+        finished = find_finished_shards(directory, prints, workers.submit)
+    white = plan.white if scan.white is None else scan.white
+    todo = [k for k in range(len(prints)) if k not in finished]
+    copies, saved = share_copies(
+        dataset, directory, encoder, workers.submit, fingerprints=prints, todo=todo, white=white
+    )
+    if saved and todo:
+        workers.progress.say(f"{saved:,} exact copies; each is embedded once")
+    return EmbeddingPlan(encoder, prints, finished, copies, white)

@@ -18,7 +18,7 @@ from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, 
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.seats import Claimants, fill_seats
-from fairdedup.core.similarity import MAX_EPS
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.survey import survey
 from fairdedup.errors import FairdedupError, UserError
 
@@ -193,11 +193,6 @@ def _readmit_to_target(
     swept = decision.kept
     if swept >= target:
         return decision
-    if searched - swept > SHORTFALL_WARNING * target:
-        decision.warnings.append(
-            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: the data holds "
-            f"many exact copies; a fraction of {swept / context.valid:.4g} keeps none of them"
-        )
     rows = np.concatenate([each.removed for each in results])
     similarity = np.concatenate([each.similarity for each in results])
     if plan.options.rule.reserves_seats:
@@ -206,6 +201,20 @@ def _readmit_to_target(
         readmitted = fill_seats(claimants, target - swept, targets=plan.targets, moments=plan.memberships)
     else:
         readmitted = kf.readmit(rows, similarity, target - swept)
+    if searched - swept > SHORTFALL_WARNING * target:
+        copies = int(np.count_nonzero(quantised(similarity[np.isin(rows, readmitted)]) == QUANTUM))
+        cause = (
+            "the data holds many exact copies"
+            if 2 * copies > len(readmitted)
+            else f"many pairs are equally similar, and one step of eps, to {eps / EPS_UNIT:g}, removes them all"
+        )
+        seats = target - searched  # of the reserve, which are given to re-admitted rows in any case
+        fewer = round(swept * target / searched) if seats else swept
+        decision.warnings.append(
+            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: {cause}; a "
+            f"fraction of {kf.shortest_fraction(fewer, context.valid)} keeps none of them"
+            f"{' besides the reserved seats' if seats else ''}"
+        )
     readmitted.sort()
     guarantees = _check_guarantees(results, readmitted)
     return replace(decision, readmitted=readmitted, kept=target, guarantees=guarantees)

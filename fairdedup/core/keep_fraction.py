@@ -67,6 +67,20 @@ def smallest_fraction(least: int, valid: int) -> float:
     return steps / 1e6
 
 
+def shortest_fraction(target: int, valid: int) -> str:
+    """Return the fraction with the fewest decimals, at least 4 significant ones, that keeps exactly `target` rows.
+
+    Parameters
+    ----------
+    target : int
+        Number of rows to keep, at least 1.
+    valid : int
+        Number of valid rows.
+    """
+    texts = (f"{target / valid:.{digits}g}" for digits in range(4, 17))
+    return next((text for text in texts if kept_target(float(text), valid) == target), repr(target / valid))
+
+
 def check_target(fraction: float, valid: int, clusters: int, protected: int = 0, parameter: str = "keep") -> None:
     """Refuse a fraction that is too small: every eps keeps at least one row of each cluster, and the protected rows.
 

@@ -1,9 +1,9 @@
-"""Which image files are read, and how one is recognised: by its extension, or by its first bytes. Nothing is decoded here.
+"""Which image files are read, and how one is recognised: by its extension or its first bytes. Nothing is decoded here.
 
 Pillow knows about forty formats. Those below are common for photographs and decoded within the process by libraries
 that are fuzzed and kept up: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIF, JPEG 2000, PNM, ICO and TGA. Never read are
 formats that start other programs or are programs themselves (EPS and PDF: Ghostscript), that only pass data on to
-plug-ins (WMF, GRIB, HDF5, BUFR, MPEG, FITS), and rare ones whose decoders have had many faults (PSD, FLI, PCX, SGI, DDS).
+plug-ins (WMF, GRIB, HDF5, BUFR, MPEG, FITS), and rare ones whose decoders have had many faults (PSD, FLI, PCX, DDS).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from fairdedup.encoders.bounded_transform import BoundedTransform
 from fairdedup.encoders.spec import BUILTIN_FOLDER, EncoderSpec
 from fairdedup.errors import FairdedupError, UserError
 
@@ -48,7 +49,7 @@ class OpenClipEncoder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
                 logging.getLogger().setLevel(logging.ERROR)
-                self.model, _, self.transform = open_clip.create_model_and_transforms(
+                self.model, _, transform = open_clip.create_model_and_transforms(
                     spec.model,
                     pretrained=spec.weights,
                     precision=_PRECISION[spec.dtype],
@@ -58,11 +59,16 @@ class OpenClipEncoder:
                 self.tokenizer = open_clip.get_tokenizer(spec.model)
         except Exception as error:
             raise _explain(spec, error) from error
+        self.prepare = BoundedTransform(transform)
         self.model.eval()
 
     def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
         """Return a vector for each RGB image: (n, d), not scaled to unit length."""
-        return self._in_batches([self.transform(image) for image in images], self.model.encode_image)
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def encode_prepared(self, inputs: list[torch.Tensor]) -> NDArray[np.float32]:
+        """Return a vector for each picture that `prepare` has turned into a tensor: (n, d)."""
+        return self._in_batches(inputs, self.model.encode_image)
 
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Return a vector for each caption: (n, d), not scaled to unit length."""

@@ -5,7 +5,8 @@ To add an encoder, write a class with these two methods, and make `loading.load_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,4 +46,21 @@ class Encoder(Protocol):
         ndarray of shape (n, d), float32
             Vectors of any length; the caller scales them.
         """
+        ...
+
+
+@runtime_checkable
+class PreparingEncoder(Encoder, Protocol):
+    """An encoder that prepares each picture on its own, perhaps in another process, before it encodes a batch.
+
+    Attributes
+    ----------
+    prepare : callable
+        Turns an RGB picture of any size into the input of `encode_prepared`. It can be pickled without the model.
+    """
+
+    prepare: Callable[[Any], Any]
+
+    def encode_prepared(self, inputs: list[Any]) -> NDArray[np.float32]:
+        """Return a vector for each prepared picture: (n, d), as `encode_images` returns it for the picture."""
         ...

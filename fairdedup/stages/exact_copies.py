@@ -11,27 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import xxhash
 
 from fairdedup.datasets import Dataset, ImageShard
+from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
+from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import is_up_to_date, mark_up_to_date, read_array, write_array
 from fairdedup.storage.shared_vectors import Copies
 from fairdedup.tasks import Submit, Task
-
-
-def hash_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
-    """Write the checksum (XXH3, 128 bits) of each image file of a shard, 0 where there is none; skip it if done."""
-    path = RunDirectory(root).image_hashes(number)
-    if is_up_to_date(path, fingerprint):
-        return
-    digests = b"".join(
-        xxhash.xxh3_128_digest(sample.image) if sample.image is not None else bytes(16) for sample in shard.read()
-    )
-    write_array(path, np.frombuffer(digests, np.uint64).reshape(-1, 2))
-    mark_up_to_date(path, fingerprint)
 
 
 class FoundCopies(NamedTuple):
@@ -55,7 +44,7 @@ def find_copies(run: RunDirectory, shards: int) -> FoundCopies:
     Parameters
     ----------
     run : RunDirectory
-        Run whose shards `hash_shard` has hashed.
+        Run whose shards `image_scan` has hashed.
     shards : int
         Number of shards.
     """
@@ -88,29 +77,41 @@ def find_copies(run: RunDirectory, shards: int) -> FoundCopies:
 
 
 def embed_shared(
-    number: int, shard: ImageShard, root: Path, spec: EncoderSpec, fingerprint: str, copies: Copies
+    number: int,
+    shard: ImageShard,
+    root: Path,
+    spec: EncoderSpec,
+    fingerprint: str,
+    copies: Copies,
+    white: int,
 ) -> None:
     """Write the shared vectors of a shard, unless that is done; an image that cannot be used has a zero vector."""
-    from fairdedup.datasets.images import BadImage, decode
+    from fairdedup.datasets.decoders import open_decoder
+    from fairdedup.datasets.images import BadImage
 
-    path = RunDirectory(root).shared_vectors(number)
+    run = RunDirectory(root)
+    path = run.shared_vectors(number)
     if is_up_to_date(path, fingerprint):
         return
     forward, wanted = BatchEncoder(spec), set(copies.shared)
     places: list[int] = []
-    for sample in shard.read():
-        if sample.position in wanted:
-            try:
-                places.append(forward.add(decode(sample.image or b"")))
-            except BadImage:
-                places.append(-1)
-    forward.flush()
-    unit = np.concatenate(forward.unit) if forward.unit else np.zeros((0, 1), np.float16)
-    vectors = np.zeros((len(places), unit.shape[1]), np.float16)
-    usable = np.array(places) >= 0
-    vectors[usable] = unit[np.array(places)[usable]]
-    write_array(path, vectors)
-    mark_up_to_date(path, fingerprint)
+    with (
+        note_attempt(run.attempt("share", number)) as has_died,
+        open_decoder(forward.prepare, white, isolated=has_died) as decoder,
+    ):
+        for sample in shard.read(Findings()):
+            if sample.position in wanted:
+                try:
+                    places.append(forward.add(decoder.load(sample.image or b"").value))
+                except BadImage:
+                    places.append(-1)
+        forward.flush()
+        unit = np.concatenate(forward.unit) if forward.unit else np.zeros((0, 1), np.float16)
+        vectors = np.zeros((len(places), unit.shape[1]), np.float16)
+        usable = np.array(places) >= 0
+        vectors[usable] = unit[np.array(places)[usable]]
+        write_array(path, vectors)
+        mark_up_to_date(path, fingerprint)
 
 
 def share_copies(
@@ -121,6 +122,7 @@ def share_copies(
     *,
     fingerprints: Sequence[str],
     todo: Sequence[int],
+    white: int,
 ) -> FoundCopies:
     """Find the exact copies among all images of an input, and embed the images that the shards to embed share.
 
@@ -128,23 +130,21 @@ def share_copies(
     ----------
     dataset : Dataset
     run : RunDirectory
+        Run whose shards `image_scan` has hashed.
     spec : EncoderSpec
     submit : Submit
     fingerprints : sequence of str
         Fingerprint of each shard.
     todo : sequence of int
         Numbers of the shards that are not embedded yet.
+    white : int
+        Value that becomes white in 16-bit pictures.
     """
     shards = dataset.shards
-    hashing = [
-        Task((k, shard, run.root, fingerprint), shard.rows, shard.name)
-        for k, (shard, fingerprint) in enumerate(zip(shards, fingerprints, strict=True))
-    ]
-    submit("find copies", hash_shard, hashing)
     found = find_copies(run, len(shards))
     owners = sorted(set().union(*(found.by_shard[k].owners() for k in todo)))
     embedding = [
-        Task((k, shards[k], run.root, spec, fingerprints[k], found.by_shard[k]), shards[k].rows, shards[k].name)
+        Task((k, shards[k], run.root, spec, fingerprints[k], found.by_shard[k], white), shards[k].rows, shards[k].name)
         for k in owners
     ]
     submit("embed copies", embed_shared, embedding)

@@ -33,6 +33,8 @@ class InputRecord(StoredModel):
         Of each damaged shard, what was left out.
     remarks : list of str
         What the user should know about how the input was read.
+    white : int or None
+        Value that is white in 16-bit pictures; None if there are none.
     """
 
     source: str
@@ -43,6 +45,7 @@ class InputRecord(StoredModel):
     unused: dict[str, int] = {}
     damaged: list[str] = []
     remarks: list[str] = []
+    white: int | None = None
 
 
 class NamedModel(StoredModel):

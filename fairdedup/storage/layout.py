@@ -49,6 +49,21 @@ class RunDirectory:
         """Return the path of the checksums of an input shard's image files: uint64 (n, 2)."""
         return self.root / "embeddings" / "copies" / f"hashes_{number}.npy"
 
+    def sample_checks(self, number: int) -> Path:
+        """Return the path of what was found out about an input shard before embedding: uint64 (n, 2).
+
+        The columns are the hash of each id, and the largest value of each 16-bit image, 0 for others.
+        """
+        return self.root / "embeddings" / "copies" / f"samples_{number}.npy"
+
+    def attempt(self, what: str, number: int) -> Path:
+        """Return the path of an empty file that exists while a task works on images; its process may die of one."""
+        return self.root / "embeddings" / "copies" / f"trying_{what}_{number}"
+
+    def list_attempts(self) -> list[Path]:
+        """Return the files of all attempts that are running, or whose process has died."""
+        return sorted((self.root / "embeddings" / "copies").glob("trying_*"))
+
     def shared_vectors(self, number: int) -> Path:
         """Return the path of the vectors of a shard's images that have copies in other shards: float16 (m, d)."""
         return self.root / "embeddings" / "copies" / f"lent_{number}.npy"

@@ -177,7 +177,7 @@ def test_files_that_are_not_images_are_named():
     assert reason(PNG[:10]) == "not a known image format"
     assert reason(pickle.dumps({"a": 1})) == "not a known image format"
     assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not a known image format"
-    assert reason(encoded(picture(), "PPM")) == "not a known image format"
+    assert reason(encoded(picture(), "PCX")) == "not a known image format"
 
 
 def png_of_size(width: int, height: int) -> bytes:

@@ -6,12 +6,15 @@ group's sorted vectors, so that a prune task reads the marks of a cluster as a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fairdedup.core.ordered_integers import to_ordered_integers
@@ -38,8 +41,8 @@ class Criteria:
         Folder of the marks and of the lists of ids.
     where : Condition or None
         Rows for which it is not true are excluded.
-    prefer : str or None
-        Column of numbers.
+    prefer : tuple of str
+        Columns of numbers whose product is preferred; empty without the option.
     schema : Schema
         Types of the metadata columns that are read.
     evaluation : EvaluationVectors or None
@@ -48,7 +51,7 @@ class Criteria:
 
     folder: Path
     where: Condition | None
-    prefer: str | None
+    prefer: tuple[str, ...]
     schema: pa.Schema
     evaluation: EvaluationVectors | None
 
@@ -149,8 +152,8 @@ def _mark_shard(run: RunDirectory, record: ShardRecord, first: int, criteria: Cr
     marks = np.zeros(len(rows), MARK)
     marks["excluded"] = reason >= 0
     marks["protected"] = is_kept & (reason < 0)
-    if criteria.prefer is not None:
-        marks["value"] = _order_values(metadata.column(criteria.prefer))
+    if criteria.prefer:
+        marks["value"] = _order_values(_multiply([metadata.column(name) for name in criteria.prefer]))
     places = np.flatnonzero(reason >= 0)
     excluded = np.empty(len(places), EXCLUDED)
     excluded["row"], excluded["reason"], excluded["near"] = rows[places], reason[places], nearest[places]
@@ -169,6 +172,13 @@ def _mark_shard(run: RunDirectory, record: ShardRecord, first: int, criteria: Cr
 def _read_columns(run: RunDirectory, record: ShardRecord, schema: pa.Schema) -> pa.Table:
     own = read_schema(run.metadata(record.number)).names
     return conform(read_shard_metadata(run, record, [name for name in schema.names if name in own]), schema)
+
+
+def _multiply(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return the product of columns of numbers, missing where any of them is; a single column as it is."""
+    if len(columns) == 1:
+        return columns[0]
+    return reduce(pc.multiply, [column.cast(pa.float64()) for column in columns])
 
 
 def _order_values(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from fairdedup.storage.records import read_shard_metadata
 from fairdedup.storage.run_files import remove_folder
 from fairdedup.tasks import Submit, map_groups
 
+PIXELS, SIDES = "pixels", ("width", "height")  # what --prefer pixels multiplies
 STALE_AFTER = 24 * 3600  # seconds after which no command can still be using its marks
 
 
@@ -94,13 +95,12 @@ def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Su
 def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:
     schema = embedded.schema
     where = None if options.where is None else check_condition(options.where, schema)
-    if options.prefer is not None:
-        _check_number(options.prefer, schema)
-    columns = {"id", options.prefer, *(where.columns if where else ())}
+    prefer = () if options.prefer is None else _choose_numbers(options.prefer, schema)
+    columns = {"id", *prefer, *(where.columns if where else ())}
     return Criteria(
         folder=folder,
         where=where,
-        prefer=options.prefer,
+        prefer=prefer,
         schema=pa.schema([field for field in schema if field.name in columns]),
         evaluation=None if options.evaluation is None else options.evaluation.vectors(),
     )
@@ -141,7 +141,11 @@ def _describe_near(evaluation: Evaluation, near: int) -> str:
     return f"--exclude-near {evaluation.name}: {near:,} rows are too near and excluded{ignored}"
 
 
-def _check_number(name: str, schema: pa.Schema) -> None:
+def _choose_numbers(name: str, schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns whose product ``--prefer`` names: one, or width and height for "pixels" that is no column."""
+    has_size = all(side in schema.names and _is_number(schema.field(side).type) for side in SIDES)
+    if name == PIXELS and name not in schema.names and has_size:
+        return SIDES
     if name not in schema.names:
         raise UserError(f"--prefer {name!r}: the metadata has no such column; give one of {', '.join(schema.names)}")
     if not _is_number(schema.field(name).type):
@@ -150,6 +154,7 @@ def _check_number(name: str, schema: pa.Schema) -> None:
             f"--prefer {name!r} must be a column of numbers, and is {schema.field(name).type}: the columns of numbers "
             f"are {numbers}"
         )
+    return (name,)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairdedup.datasets.dataset import Shard
+from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord
@@ -64,8 +66,8 @@ def check_dimension(records: Sequence[ShardRecord], run: RunDirectory) -> None:
         )
 
 
-def check_ids(records: Sequence[ShardRecord], run: RunDirectory) -> None:
-    """Refuse duplicate ids.
+def check_ids(records: Sequence[ShardRecord], run: RunDirectory, shards: Sequence[Shard]) -> None:
+    """Refuse duplicate ids; those of images were looked for before embedding.
 
     Hashes of 8 bytes a row find the candidates; their ids are then compared, so a clash of hashes refuses nothing.
 
@@ -78,14 +80,12 @@ def check_ids(records: Sequence[ShardRecord], run: RunDirectory) -> None:
     suspects = _find_repeated(np.concatenate(hashes))
     if not len(suspects):
         return
-    seen: dict[str, str] = {}
-    for record, own in zip(records, hashes, strict=True):
+    seen: dict[str, Shard] = {}
+    for record, own, shard in zip(records, hashes, shards, strict=True):
         for name in _select_ids(run, record, np.flatnonzero(np.isin(own, suspects))):
             if name in seen:
-                raise UserError(
-                    f"duplicate id {name!r} in {seen[name]} and {record.name}: make ids unique, or add --id shard/key"
-                )
-            seen[name] = record.name
+                raise duplicate_id_error(name, seen[name], shard)
+            seen[name] = shard
 
 
 def _find_repeated(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

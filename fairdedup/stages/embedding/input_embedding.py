@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from fairdedup.datasets import Dataset
 from fairdedup.encoders import EncoderSpec
 from fairdedup.stages.embedding.embedding_checks import check_dimension, check_ids, check_rejected
-from fairdedup.stages.embedding.shard_embedding import Target, embed_images, find_finished_shard, import_vectors
+from fairdedup.stages.embedding.shard_embedding import (
+    FULL_WHITE,
+    Target,
+    embed_images,
+    find_finished_shard,
+    import_vectors,
+)
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord, list_recorded_shards, remove_shards_from
@@ -32,12 +38,15 @@ class EmbeddingPlan:
         Records of the shards that are done, by number.
     copies : sequence of Copies
         For each shard of images, the vectors that it shares; empty for ready embeddings.
+    white : int
+        Value that becomes white in 16-bit pictures.
     """
 
     spec: EncoderSpec | None
     fingerprints: Sequence[str]
     finished: Mapping[int, ShardRecord] = field(default_factory=dict)
     copies: Sequence[Copies] = ()
+    white: int = FULL_WHITE
 
 
 def fingerprint_shards(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
@@ -98,17 +107,17 @@ def embed_input(
     for k in shards:
         if k not in plan.finished:
             shard = dataset.shards[k]
-            more = () if plan.spec is None else (plan.spec, plan.copies[k])
+            more = () if plan.spec is None else (plan.spec, plan.copies[k], plan.white)
             target = Target(k, run.root, plan.fingerprints[k])
             tasks.append(Task((target, shard, *more), shard.rows, shard.name))
     embedded = submit("embed", embed_images if plan.spec else import_vectors, tasks)
-    for shared in run.list_shared_vectors():
-        shared.unlink()
+    for left in (*run.list_shared_vectors(), *run.list_attempts()):
+        left.unlink(missing_ok=True)
     known = {**plan.finished, **{record.number: record for record in embedded}}
     records = tuple(known[k] for k in shards)
     remove_shards_from(run, len(records))
     if any(r.input for r in records) or not may_be_empty:
         check_rejected(records, max_rejected)
     check_dimension(records, run)
-    check_ids(records, run)
+    check_ids(records, run, dataset.shards)
     return Embedded(run, records)

@@ -6,9 +6,10 @@ The record of a shard is written last; with it, a later run skips the shard.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +17,23 @@ from numpy.typing import NDArray
 
 from fairdedup.core.similarity import reason, unit_float16
 from fairdedup.datasets import EmbeddingShard, ImageShard, Sample
+from fairdedup.datasets.dataset import Metadata
 from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
+from fairdedup.stages.embedding.metadata_table import build_table
+from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord, read_shard_record, seal_files, write_shard_record
 from fairdedup.storage.run_files import write_array, write_table
 from fairdedup.storage.shared_vectors import Copies, load_shared
 from fairdedup.tasks import ROWS_TOPIC
 
+if TYPE_CHECKING:
+    from fairdedup.datasets.decoders import Decoder
+    from fairdedup.datasets.images import Facts
+
+FULL_WHITE = 65535  # of 16-bit pictures that use their whole range
 REPORT_EVERY = 64  # rows between two reports of progress
 
 
@@ -65,35 +74,55 @@ class _Images:
     ----------
     rows : list of Sample
         Rows that are not rejected, without their bytes.
+    columns : list of dict
+        Of each of these rows, the picture columns.
     rejected : list of Rejection
     places : dict of int to int
         Place among the encoder's vectors, by position in the input shard.
     """
 
-    def __init__(self, spec: EncoderSpec, copies: Copies, shared: dict[int, NDArray[np.float16]]) -> None:
-        self.forward, self.copies, self.shared = BatchEncoder(spec), copies, shared
+    def __init__(
+        self, forward: BatchEncoder, decoder: Decoder, copies: Copies, shared: dict[int, NDArray[np.float16]]
+    ) -> None:
+        self.forward, self.decoder, self.copies, self.shared = forward, decoder, copies, shared
         self.rows: list[Sample] = []
+        self.columns: list[Metadata] = []
         self.rejected: list[Rejection] = []
         self.places: dict[int, int] = {}
+        self._facts: dict[int, Facts] = {}  # by position, of images that have copies here
 
     def add(self, sample: Sample) -> None:
         """Queue one sample for embedding, or reject it."""
-        from fairdedup.datasets.images import BadImage, decode
+        from fairdedup.datasets.images import BadImage
 
         if sample.image is None:
             self._reject(sample, sample.error or "no image")
             return
-        if sample.position not in self.shared:
-            first = self.copies.here.get(sample.position, -1)
-            if first in self.places:
-                self.places[sample.position] = self.places[first]
-            else:
-                try:
-                    self.places[sample.position] = self.forward.add(decode(sample.image))
-                except BadImage as error:
-                    self._reject(sample, str(error))
-                    return
+        try:
+            facts = self._queue(sample.position, sample.image)
+        except BadImage as error:
+            self._reject(sample, str(error))
+            return
         self.rows.append(replace(sample, image=None))
+        self.columns.append({**asdict(facts), "bytes": len(sample.image)})
+
+    def _queue(self, position: int, data: bytes) -> Facts:
+        """Queue an image for embedding unless its vector is known, and return what it is."""
+        if position in self.shared:
+            return self.decoder.read_facts(data)
+        first = self.copies.here.get(position, -1)
+        if first in self.places:
+            self.places[position] = self.places[first]
+            return self._facts[first]
+        picture = self.decoder.load(data)
+        self.places[position] = self.forward.add(picture.value)
+        if position in self._repeated:
+            self._facts[position] = picture.facts
+        return picture.facts
+
+    @cached_property
+    def _repeated(self) -> set[int]:
+        return set(self.copies.here.values())
 
     def _reject(self, sample: Sample, why: str) -> None:
         self.rejected.append(Rejection(sample.position, sample.id, sample.source, why))
@@ -106,18 +135,24 @@ class _Images:
         for sample in self.rows:
             if sample.position in faulty:
                 self._reject(sample, "encoder: " + reason(faulty[sample.position]))
-        rows = [sample for sample in self.rows if sample.position not in faulty]
+        usable = [k for k, sample in enumerate(self.rows) if sample.position not in faulty]
         unit = np.concatenate(self.forward.unit) if self.forward.unit else np.zeros((0, 0), np.float16)
         width = unit.shape[1] or next((len(vector) for vector in self.shared.values()), 0)
-        vectors = np.empty((len(rows), width), np.float16)
-        for k, row in enumerate(rows):
-            shared = row.position in self.shared
-            vectors[k] = self.shared[row.position] if shared else unit[self.places[row.position]]
-        return _Valid(vectors, _build_table([{"id": s.id, "caption": s.caption, **s.metadata} for s in rows]))
+        vectors = np.empty((len(usable), width), np.float16)
+        for k, place in enumerate(usable):
+            position = self.rows[place].position
+            shared = position in self.shared
+            vectors[k] = self.shared[position] if shared else unit[self.places[position]]
+        return _Valid(vectors, build_table([self.rows[k] for k in usable], [self.columns[k] for k in usable]))
 
 
-def embed_images(target: Target, shard: ImageShard, spec: EncoderSpec, copies: Copies) -> ShardRecord:
+def embed_images(
+    target: Target, shard: ImageShard, spec: EncoderSpec, copies: Copies, white: int = FULL_WHITE
+) -> ShardRecord:
     """Embed one shard of images, write its files, and return its record.
+
+    If the process of an earlier attempt has died, each image is decoded in a child process: one that this process dies
+    of is a rejected row.
 
     Parameters
     ----------
@@ -126,19 +161,27 @@ def embed_images(target: Target, shard: ImageShard, spec: EncoderSpec, copies: C
     spec : EncoderSpec
     copies : Copies
         Images of the shard that take their vector from another image.
+    white : int
+        Value that becomes white in 16-bit pictures.
     """
-    images = _Images(spec, copies, load_shared(target.root, copies))
-    findings = Findings()
+    from fairdedup.datasets.decoders import open_decoder
+
+    forward, findings = BatchEncoder(spec), Findings()
     count = reported = 0
-    for sample in shard.read(findings):
-        count += 1
-        images.add(sample)
-        if count - reported >= REPORT_EVERY:
-            _report(count - reported)
-            reported = count
-    valid = images.finish()
-    _report(count - reported)
-    return _write(target, shard.name, findings, input_rows=count, valid=valid, rejected=sorted(images.rejected))
+    with (
+        note_attempt(RunDirectory(target.root).attempt("embed", target.number)) as has_died,
+        open_decoder(forward.prepare, white, isolated=has_died) as decoder,
+    ):
+        images = _Images(forward, decoder, copies, load_shared(target.root, copies))
+        for sample in shard.read(findings):
+            count += 1
+            images.add(sample)
+            if count - reported >= REPORT_EVERY:
+                _report(count - reported)
+                reported = count
+        valid = images.finish()
+        _report(count - reported)
+        return _write(target, shard.name, findings, input_rows=count, valid=valid, rejected=sorted(images.rejected))
 
 
 def _report(rows: int) -> None:
@@ -167,27 +210,6 @@ def import_vectors(target: Target, shard: EmbeddingShard) -> ShardRecord:
         unit = unit[bad == 0]
     valid = _Valid(unit, metadata)
     return _write(target, shard.name, shard.findings(), input_rows=len(bad), valid=valid, rejected=rejected)
-
-
-def _build_table(samples: list[dict[str, Any]]) -> pa.Table:
-    """Return samples as a table: id, caption, then every metadata column that any of them has."""
-    names = list(dict.fromkeys(name for sample in samples for name in sample)) or ["id", "caption"]
-    columns = {}
-    for name in names:
-        values = [sample.get(name) for sample in samples]
-        try:
-            columns[name] = _build_column(values, pa.string() if name in ("id", "caption") else None)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):  # mixed types: text holds them all
-            columns[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
-    return pa.table(columns)
-
-
-def _build_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    """Return a column of Python's or of Arrow's values; Arrow cannot convert its own empty nested scalars."""
-    first = next((value for value in values if value is not None), None)
-    if isinstance(first, pa.Scalar) and pa.types.is_nested(first.type):
-        return pa.array([None if value is None else value.as_py() for value in values], first.type)
-    return pa.array(values, kind)
 
 
 def _write(

@@ -1,0 +1,297 @@
+"""Two ways to decode and prepare the pictures of a shard: within the process, and in a child process that may die.
+
+The child is for a shard whose worker has died before. A picture that kills the child, needs too much memory or takes
+too long is an unusable picture, and the next one gets a new child. Both ways give the same values, bit by bit.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, Any, NamedTuple
+
+from fairdedup.datasets import images
+from fairdedup.datasets.images import BadImage, Facts
+
+MEMORY = 2 << 30
+"""Bytes that a child process may use for one picture, besides what it uses at its start."""
+
+TIME_LIMIT = 120.0
+"""Seconds that a child process may take for one picture."""
+
+Prepare = Callable[[Any], Any]
+_LENGTH = struct.Struct("<Q")
+
+
+class Prepared(NamedTuple):
+    """A picture, ready for an encoder.
+
+    Attributes
+    ----------
+    value : object
+        What the function that prepares pictures has returned, or the picture itself without one.
+    facts : Facts
+    """
+
+    value: Any
+    facts: Facts
+
+
+class Decoder:
+    """Decodes pictures within the process.
+
+    Parameters
+    ----------
+    prepare : callable or None
+        What is done with each decoded picture.
+    white : int
+        Value that becomes white in 16-bit pictures.
+    """
+
+    def __init__(self, prepare: Prepare | None, white: int) -> None:
+        self.prepare, self.white = prepare, white
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release what the decoder holds."""
+
+    def load(self, data: bytes) -> Prepared:
+        """Decode and prepare a picture.
+
+        Raises
+        ------
+        BadImage
+            If it cannot be decoded or prepared.
+        """
+        picture = images.decode_picture(data, self.white)
+        if self.prepare is None:
+            return Prepared(picture.image, picture.facts)
+        try:
+            return Prepared(self.prepare(picture.image), picture.facts)
+        except MemoryError:
+            raise
+        except Exception as error:  # transforms of models raise errors of their own on odd shapes
+            width, height = picture.facts.width, picture.facts.height
+            raise BadImage(f"{width} x {height} pixels cannot be prepared ({type(error).__name__})") from None
+
+    def read_facts(self, data: bytes) -> Facts:
+        """Return what an image file is, without decoding it if possible; see `images.read_facts`."""
+        return images.read_facts(data)
+
+    def measure_peak(self, data: bytes) -> int:
+        """Return the largest value of a 16-bit picture; 0 for others."""
+        return images.measure_peak(data)
+
+
+class IsolatedDecoder(Decoder):
+    """Decodes pictures in a child process; it must be closed by using it as a context."""
+
+    _child: subprocess.Popen[bytes] | None = None
+
+    def __exit__(self, *_: object) -> None:
+        """End the child process."""
+        self._end()
+
+    def load(self, data: bytes) -> Prepared:
+        """Decode and prepare a picture; see `Decoder.load`. One that its child process dies of is unusable."""
+        answer = self._call("load", data)
+        assert isinstance(answer, Prepared)
+        return answer
+
+    def read_facts(self, data: bytes) -> Facts:
+        """Return what an image file is; see `Decoder.read_facts`."""
+        answer = self._call("read_facts", data)
+        assert isinstance(answer, Facts)
+        return answer
+
+    def measure_peak(self, data: bytes) -> int:
+        """Return the largest value of a 16-bit picture; 0 for others, and for one that its child process dies of."""
+        try:
+            return int(self._call("measure_peak", data))
+        except BadImage:
+            return 0
+
+    def _call(self, method: str, data: bytes) -> Any:
+        """Return what a method of a `Decoder` returns in the child process."""
+        child = self._child or self._start()
+        assert child.stdin is not None and child.stdout is not None
+        too_long = threading.Event()
+
+        def stop() -> None:
+            too_long.set()
+            _kill(child)
+
+        timer = threading.Timer(TIME_LIMIT, stop)
+        timer.start()
+        try:
+            _send(child.stdin, (method, data))
+            answer = _receive(child.stdout)
+        except (OSError, EOFError):
+            answer = None
+        finally:
+            timer.cancel()
+        if answer is None:
+            code = self._end()
+            late = f"took longer than {TIME_LIMIT:g} seconds" if too_long.is_set() else _describe_end(code)
+            raise BadImage(f"its decoder {late}")
+        if isinstance(answer, BadImage):
+            raise answer
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join(folder for folder in sys.path if folder)
+        # -P: a module in the current folder must not replace one of Python's own.
+        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+        self._child = child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that its fork can be killed with it
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert child.stdin is not None
+        _send(child.stdin, (self.prepare, self.white))
+        return child
+
+    def _end(self) -> int:
+        """End the child process and return its exit status."""
+        child, self._child = self._child, None
+        if child is None:
+            return 0
+        for pipe in (child.stdin, child.stdout):
+            with suppress(OSError):  # what is buffered cannot reach a process that has died
+                if pipe is not None:
+                    pipe.close()
+        try:
+            return child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            _kill(child)
+            return child.wait()
+
+
+def open_decoder(prepare: Prepare | None, white: int, *, isolated: bool) -> Decoder:
+    """Return a decoder, to be used as a context.
+
+    Parameters
+    ----------
+    prepare : callable or None
+        What is done with each decoded picture; it must be picklable for a child process.
+    white : int
+        Value that becomes white in 16-bit pictures.
+    isolated : bool
+        Whether a picture may kill the process that decodes it.
+    """
+    return (IsolatedDecoder if isolated else Decoder)(prepare, white)
+
+
+def serve() -> None:
+    """Answer the calls of an `IsolatedDecoder`; this is the child process.
+
+    It loads its libraries once and forks for each picture, so that the next picture need not wait after a death.
+    """
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not get among the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    decoder = Decoder(*_receive(calls))
+    while True:
+        try:
+            method, data = _receive(calls)
+        except EOFError:
+            return
+        answer = _answer_in_fork(decoder, method, data) if hasattr(os, "fork") else _answer(decoder, method, data)
+        _send(answers, answer)
+
+
+def _answer(decoder: Decoder, method: str, data: bytes) -> Any:
+    """Return what a method returns, or the `BadImage` that it raises."""
+    try:
+        return getattr(decoder, method)(data)
+    except BadImage as error:
+        return error
+    except MemoryError:
+        return BadImage(f"it needs more than {MEMORY >> 30} GiB of memory to decode")
+
+
+def _answer_in_fork(decoder: Decoder, method: str, data: bytes) -> Any:
+    """Return what a method returns in a fork of this process; a `BadImage` if the fork dies."""
+    reading, writing = os.pipe()
+    fork = os.fork()
+    if not fork:
+        code = 1
+        try:
+            os.close(reading)
+            _limit_memory()
+            with os.fdopen(writing, "wb") as pipe:
+                _send(pipe, _answer(decoder, method, data))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        try:
+            answer = _receive(pipe)
+        except EOFError:
+            answer = None
+    code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    return BadImage(f"its decoder {_describe_end(code)}") if answer is None else answer
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a child process and its fork."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+
+
+def _limit_memory() -> None:
+    """Limit the memory of this process, and let the system end it before others if memory runs out."""
+    try:
+        import resource
+
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        with open("/proc/self/statm") as file:
+            data = int(file.read().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (data + MEMORY, data + MEMORY))
+    except (ImportError, OSError, ValueError):  # not Linux
+        return
+
+
+def _describe_end(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _send(pipe: IO[bytes], value: object) -> None:
+    data = pickle.dumps(value, protocol=5)
+    pipe.write(_LENGTH.pack(len(data)))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    """Return the next value of a pipe between two processes of this program."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(head)
+    data = pipe.read(length)
+    if len(data) < length:
+        raise EOFError
+    return pickle.loads(data)

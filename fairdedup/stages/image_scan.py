@@ -1,0 +1,201 @@
+"""The first pass over images, before any forward pass: finds damage, duplicate ids, and the range of 16-bit pictures.
+
+It reads every file once and writes a checksum of it, from which `exact_copies` finds copies. Pictures are not decoded,
+except those of 16 bits, whose largest value says what is white in the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from fairdedup.datasets import Dataset, ImageShard
+from fairdedup.datasets.duplicate_ids import duplicate_id_error
+from fairdedup.datasets.findings import Findings
+from fairdedup.storage.attempts import note_attempt
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.run_files import is_up_to_date, mark_up_to_date, read_array, write_array
+from fairdedup.tasks import Submit, Task
+
+SUSPECTS = 1_000  # repeated hashes of ids whose samples are looked at together
+
+
+class Scan(NamedTuple):
+    """What the first pass has found.
+
+    Attributes
+    ----------
+    white : int or None
+        Value that becomes white in 16-bit pictures, one of `sixteen_bit.WHITES`; None if there are none.
+    deep : frozenset of int
+        Numbers of the shards that have 16-bit pictures.
+    """
+
+    white: int | None
+    deep: frozenset[int]
+
+    def extend_fingerprints(self, fingerprints: Sequence[str]) -> list[str]:
+        """Return the fingerprints of shards, with the white value in those of 16-bit pictures if it is not 65,535.
+
+        With 65,535 the pixels are those of versions that knew no other value, so their vectors are used again.
+        """
+        from fairdedup.datasets.sixteen_bit import FULL
+
+        if self.white in (None, FULL):
+            return list(fingerprints)
+        return [
+            hashlib.sha256(f"{known} white {self.white}".encode()).hexdigest() if k in self.deep else known
+            for k, known in enumerate(fingerprints)
+        ]
+
+
+def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
+    """Write what the first pass finds in a shard, unless that is done: 0 where a sample has no image file.
+
+    These are the checksum (XXH3, 128 bits) of each image file, the hash of each id, and the largest value of each
+    16-bit picture.
+
+    Parameters
+    ----------
+    number : int
+        Number of the shard.
+    shard : ImageShard
+    root : Path
+        Run directory.
+    fingerprint : str
+        Hash of what the shard depends on.
+
+    Raises
+    ------
+    UserError
+        If the shard is damaged.
+    """
+    from fairdedup.datasets.decoders import open_decoder
+    from fairdedup.datasets.sixteen_bit import FULL
+
+    run = RunDirectory(root)
+    hashes, checks = run.image_hashes(number), run.sample_checks(number)
+    if is_up_to_date(hashes, fingerprint) and is_up_to_date(checks, fingerprint):
+        return
+    digests, found = [], []
+    with (
+        note_attempt(run.attempt("scan", number)) as has_died,
+        open_decoder(None, FULL, isolated=has_died) as decoder,
+    ):
+        for sample in shard.read(Findings()):
+            if sample.image is None:
+                digests.append(bytes(16))
+                found.append((0, 0))
+            else:
+                digests.append(xxhash.xxh3_128_digest(sample.image))
+                found.append((_hash_id(sample.id), decoder.measure_peak(sample.image)))
+        write_array(hashes, np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2))
+        mark_up_to_date(hashes, fingerprint)
+        write_array(checks, np.array(found, np.uint64).reshape(-1, 2))
+        mark_up_to_date(checks, fingerprint)
+
+
+def _hash_id(name: str) -> int:
+    """Return a hash of an id that is not 0."""
+    return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")) or 1
+
+
+def scan_images(dataset: Dataset, run: RunDirectory, submit: Submit, fingerprints: Sequence[str]) -> Scan:
+    """Read every image file of an input once, and check what can be checked before embedding.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    run : RunDirectory
+    submit : Submit
+    fingerprints : sequence of str
+        Fingerprint of each shard.
+
+    Raises
+    ------
+    UserError
+        If a shard is damaged, or two pictures have the same id.
+    """
+    tasks = [
+        Task((k, shard, run.root, fingerprint), shard.rows, shard.name)
+        for k, (shard, fingerprint) in enumerate(zip(dataset.shards, fingerprints, strict=True))
+    ]
+    submit("find copies", scan_shard, tasks)
+    checks = [np.asarray(read_array(run.sample_checks(k))) for k in range(len(tasks))]  # each (n, 2) uint64
+    _check_unique_ids(dataset, [own[:, 0] for own in checks], submit)
+    return _summarise([own[:, 1] for own in checks])
+
+
+def read_scan(run: RunDirectory, shards: int) -> Scan:
+    """Return what an earlier first pass has found; nothing if it was made by a version without it."""
+    paths = [run.sample_checks(k) for k in range(shards)]
+    if not all(path.exists() for path in paths):
+        return Scan(None, frozenset())
+    return _summarise([np.asarray(read_array(path))[:, 1] for path in paths])
+
+
+def _summarise(peaks: Sequence[NDArray[np.uint64]]) -> Scan:
+    from fairdedup.datasets.sixteen_bit import choose_white
+
+    highest = [int(own.max(initial=0)) for own in peaks]
+    return Scan(choose_white(highest), frozenset(k for k, peak in enumerate(highest) if peak))
+
+
+def _check_unique_ids(dataset: Dataset, hashes: Sequence[NDArray[np.uint64]], submit: Submit) -> None:
+    """Refuse duplicate ids of pictures that can be decoded.
+
+    Equal hashes of 8 bytes find the candidates. Their samples are then read, so a clash of hashes refuses nothing.
+    """
+    for suspects in _list_suspects(hashes):
+        places = [np.flatnonzero(np.isin(own, suspects)) for own in hashes]
+        reading = [k for k, own in enumerate(places) if len(own)]
+        tasks = [Task((dataset.shards[k], places[k].tolist()), None, dataset.shards[k].name) for k in reading]
+        seen: dict[str, int] = {}
+        for k, names in zip(reading, submit("compare ids", list_usable_ids, tasks), strict=True):
+            for name in names:
+                if name in seen:
+                    raise duplicate_id_error(name, dataset.shards[seen[name]], dataset.shards[k])
+                seen[name] = k
+
+
+def _list_suspects(hashes: Sequence[NDArray[np.uint64]]) -> Iterator[NDArray[np.uint64]]:
+    """Yield hashes that occur more than once, in the order of their first rows, some at a time."""
+    every = np.concatenate(hashes)
+    order = np.argsort(every, kind="stable")
+    ordered = every[order]
+    again = ordered[1:] == ordered[:-1]
+    is_first = again & ~np.r_[False, again[:-1]] & (ordered[:-1] != 0) if len(again) else again
+    rows = np.sort(order[:-1][is_first])
+    for start in range(0, len(rows), SUSPECTS):
+        yield every[rows[start : start + SUSPECTS]]
+
+
+def list_usable_ids(shard: ImageShard, positions: Sequence[int]) -> list[str]:
+    """Return the ids of the samples at these positions whose pictures can be decoded.
+
+    Parameters
+    ----------
+    shard : ImageShard
+    positions : sequence of int
+        Positions of samples that have an image file.
+    """
+    from fairdedup.datasets.decoders import open_decoder
+    from fairdedup.datasets.images import BadImage
+    from fairdedup.datasets.sixteen_bit import FULL
+
+    wanted, names = set(positions), []
+    with open_decoder(None, FULL, isolated=True) as decoder:
+        for sample in shard.read(Findings()):
+            if sample.position in wanted and sample.image is not None:
+                try:
+                    decoder.load(sample.image)
+                except BadImage:
+                    continue
+                names.append(sample.id)
+    return names
