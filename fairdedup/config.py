@@ -17,11 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
 from fairdedup.errors import NOT_TEXT, UserError, is_text
 from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
+from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import check_local, check_url, check_writable
+from fairdedup.yaml_files import RepeatedKeyError, parse_yaml
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # at this eps, every two samples are duplicates
+PATHS = ("input", "out", "prototypes", "drop", "always_keep", "against", "exclude_near")  # ~ and $VAR are expanded
+MODELS = ("model", "pretrained")  # names, or paths
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides its whole set in the file
 
 
@@ -191,10 +195,24 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
         known.pop("prefer", None)
     elif "prefer" in known:
         known.setdefault("rule", rule_for_column().name)
+    for name, value in known.items():
+        if name not in given:  # a variable in a path that is not used need not be set
+            known[name] = _expand(name, value, f"{name} in {place}")
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:
         raise UserError(first_error(error, place, given)) from None
+
+
+def _expand(name: str, value: Any, what: str) -> Any:
+    """Return the value of a key of the YAML file, with ~ and variables expanded if it is a path."""
+    if name in PATHS and isinstance(value, list):
+        return [_expand(name, each, what) for each in value]
+    if not isinstance(value, str):
+        return value
+    if name in MODELS:
+        return expand_model(value, what)
+    return expand_path(value, what) if name in PATHS else value
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -208,12 +226,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, is not a YAML file with keys, or has a key with dashes and with underscores.
+        If it cannot be read, is not a YAML file with keys, or has a key twice, or with dashes and with underscores.
     """
     try:
-        known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        known = parse_yaml(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"--config {file}: {error.strerror}. Give a YAML file.") from None
+    except RepeatedKeyError as error:
+        raise UserError(f"--config {file} {error}. Remove one of them.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date with a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
@@ -252,11 +272,13 @@ def first_error(
     documented : str
         Where all keys of the model are listed.
     """
-    found = error.errors()[0]
+    found = _most_telling(error)
     message = str(found["msg"]).removeprefix("Value error, ")
     if not found["loc"]:
         return message
     name, value = str(found["loc"][0]), found["input"]
+    if name in _NESTED and (len(found["loc"]) > 2 or found["type"] in ("literal_error", "float_parsing")):
+        return _describe_nested(error, found, flag(name) if name in given else f"{name} in {place}")
     source = flag(name) if name in given else f"{name} in {place}"
     if found["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, list(model.model_fields), 1)
@@ -265,6 +287,37 @@ def first_error(
         return f"{source} is missing. Add a line `{name}: ...`."
     if message.endswith("."):
         return f"{source} {value!r} {message}"
+    return f"{source} {_reword(message)}; got {value!r}."
+
+
+_NESTED = {
+    "target": "uniform, data, or shares such as {age: {old: 0.5, young: 0.5}}",
+    "temperature": "a number above 0, auto, or numbers such as {age: 0.1}",
+}
+
+
+def _most_telling(error: ValidationError) -> Any:
+    """Return the first error of a validation; of a value that may have several forms, that of the form it is near to."""
+    first, *others = error.errors()
+    if first["loc"] and first["loc"][0] in _NESTED:
+        same = [each for each in others if each["loc"][:1] == first["loc"][:1]]
+        return max((first, *same), key=lambda each: len(each["loc"]))  # the first of those that are equally deep
+    return first
+
+
+def _describe_nested(error: ValidationError, found: Any, source: str) -> str:
+    """Return the message for a value with keys: its forms, and what is wrong at which keys."""
+    name = found["loc"][0]
+    keys = "".join(f"[{key!r}]" for key in found["loc"][2:])
+    whole = next((each["input"] for each in error.errors() if each["loc"][0] == name and len(each["loc"]) <= 2), None)
+    message = _reword(str(found["msg"]).removeprefix("Value error, "))
+    wrong = f": {name}{keys} {message}" if keys else ""
+    got = found["input"] if whole is None else whole
+    return f"{source} must be {_NESTED[name]}{wrong}; got {got!r}."
+
+
+def _reword(message: str) -> str:
+    """Return a message of pydantic in the words of the other messages."""
     message = re.sub("^(Input|String) should ", "must ", message)
-    message = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-    return f"{source} {message}; got {value!r}."
+    message = message.replace("a valid dictionary", "keys with values").partition(", unable to parse")[0]
+    return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")

@@ -38,7 +38,7 @@ def to_array(values: Any) -> NDArray[Any]:
     library = type(values).__module__.partition(".")[0]
     if isinstance(values, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(values)
-        return values.astype(object).filled(None) if hidden.any() else values.data
+        return _as_objects(values.tolist()) if hidden.any() and values.ndim == 1 else values.data
     if library == "torch":
         return np.asarray(values.detach().cpu())
     if library == "pyarrow":
@@ -160,7 +160,7 @@ def is_hashable(item: Any) -> bool:
 
 def _shown(item: Any) -> str:
     """Return an id as its user wrote it, on one line."""
-    return repr(item.item() if isinstance(item, np.generic) else item).replace("\n", " ")
+    return repr(item.item() if isinstance(item, np.generic) and item == item else item).replace("\n", " ")
 
 
 def as_mask(always_keep: Any, names: NDArray[Any]) -> NDArray[np.bool_]:
@@ -210,7 +210,7 @@ def _comparable(array: NDArray[Any], names: NDArray[Any]) -> list[Any]:
     """Return ids as objects that are equal where they mean the same id among `names`."""
     if names.dtype.kind in "mM":
         return list(pd.Series(array).astype(object)) if array.dtype.kind in "mM" else list(map(_as_pandas, array))
-    items: list[Any] = array.tolist()
+    items: list[Any] = [item.item() if isinstance(item, np.void) else item for item in array.tolist()]
     if names.dtype.kind == "S":  # an array of bytes does not know its trailing zeros
         return [item.rstrip(b"\0") if isinstance(item, bytes) else item for item in items]
     return items
