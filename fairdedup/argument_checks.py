@@ -36,7 +36,7 @@ def read_number(name: str, value: Any, example: str) -> float:
     if isinstance(item, (bool, np.bool_)) or not isinstance(item, (Real, Decimal)):
         raise UserError(f"`{name}` must be a number; got {describe(value)}: give one such as `{name}={example}`")
     if isinstance(item, np.floating):
-        return item  # type: ignore[return-value]
+        return item
     try:
         return float(item)
     except (OverflowError, ValueError):

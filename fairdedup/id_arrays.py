@@ -7,7 +7,7 @@ handed to it: its entries become an array of objects. Only plain numbers, which 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, ItemsView, KeysView, Sequence, ValuesView
+from collections.abc import ItemsView, Iterable, KeysView, Sequence, ValuesView
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def _from_list(items: list[Any]) -> NDArray[Any]:
         kind = kinds.pop()
         if kind is float or issubclass(kind, (np.integer, np.floating)):
             return np.array(items)
-        if kind is int and -(2**63) <= min(items) and max(items) < 2**63:
+        if kind is int and min(items) >= -(2**63) and max(items) < 2**63:
             return np.array(items, np.int64)
     return _as_objects([None if item is np.ma.masked else item for item in items])
 

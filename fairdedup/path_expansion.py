@@ -33,10 +33,8 @@ def expand_path(text: str, what: str) -> str:
         return text
     if text.startswith("~"):
         text = _HOME.sub(lambda found: _escape(os.path.expanduser(found[0])), text, count=1)
-    last = None
-    for last in _VARIABLE.finditer(text):
-        pass
-    if last is None or _exists(_leading_part(text, last.end())):
+    ends = [found.end() for found in _VARIABLE.finditer(text)]
+    if not ends or _exists(_leading_part(text, ends[-1])):
         return text.replace(_DOLLAR, "$")
     return _VARIABLE.sub(lambda found: _value_of(found, text, what), text).replace(_DOLLAR, "$")
 

@@ -57,9 +57,7 @@ def check_clusters(clusters: Any, valid: int, kept: int | None = None) -> int:
     if clusters > valid:
         most = valid if kept is None else max(1, min(valid, kept))
         why = f" (one for each of the {most} rows to keep)" if most < valid else ""
-        raise UserError(
-            f"`clusters={clusters}` is more than the {valid} valid rows: give at most {most}{why}, or auto"
-        )
+        raise UserError(f"`clusters={clusters}` is more than the {valid} valid rows: give at most {most}{why}, or auto")
     return int(clusters)
 
 

@@ -115,7 +115,7 @@ def test_the_summary_tells_of_excluded_rows_and_of_ids_that_are_nowhere(again, t
     shown = done("prune", again, "--keep", 0.5, "--rule", "semdedup", "--drop", tmp_path / "ids.csv", "--scheduler",
                  scheduler)  # fmt: skip
     assert "1 of them by --where and --drop" in " ".join(shown.out.split())
-    assert "2 of 3 ids are not in the run; the first is 'no\\x1body'" in " ".join(shown.out.split())
+    assert "2 of 3 ids are not in the run; the first are 'no\\x1body', 'none'" in " ".join(shown.out.split())
     assert "\x1b" not in shown.out
 
 
