@@ -45,7 +45,9 @@ def to_array(values: Any) -> NDArray[Any]:
         return _from_arrow(values)
     if isinstance(values, np.ndarray):
         return values
-    if hasattr(values, "to_numpy"):  # pandas, and others that know their missing values
+    if library == "pandas" and pd.api.types.is_extension_array_dtype(values) and np.any(pd.isna(values)):
+        return np.asarray(values.to_numpy(dtype=object))  # as numbers, the others would be rounded
+    if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     if isinstance(values, _LISTS) and not isinstance(values, _NO_LISTS):
         return _from_list(list(values))
@@ -160,7 +162,9 @@ def is_hashable(item: Any) -> bool:
 
 def _shown(item: Any) -> str:
     """Return an id as its user wrote it, on one line."""
-    return repr(item.item() if isinstance(item, np.generic) and item == item else item).replace("\n", " ")
+    if isinstance(item, (np.datetime64, np.timedelta64)):
+        return str(item)
+    return repr(item.item() if isinstance(item, np.generic) else item).replace("\n", " ")
 
 
 def as_mask(always_keep: Any, names: NDArray[Any]) -> NDArray[np.bool_]:

@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping; refuse a repeated key. Keys that a merge (<<) brings in may be repeated."""
         lines: dict[Any, int] = {}
-        pairs: list[tuple[yaml.Node, yaml.Node]] = getattr(node, "unmerged", node.value)
+        pairs: list[tuple[yaml.Node, yaml.Node]] = getattr(node, "unmerged", None) or node.value
         for key_node, _ in pairs:
             key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
