@@ -89,6 +89,8 @@ def _from_arrow(column: Any) -> NDArray[Any]:
         if column.num_columns != 1:
             raise UserError(f"the Arrow table has {column.num_columns} columns: give the one that holds the embeddings")
         column = column.column(0)
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        raise UserError(f"`embeddings` are a {type(column).__name__} of Arrow: give an (n, d) array, or a list column")
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):

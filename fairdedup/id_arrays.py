@@ -59,6 +59,8 @@ def _from_arrow(values: Any) -> NDArray[Any]:
 
     if isinstance(values, (pa.Table, pa.RecordBatch)):
         return np.empty((values.num_rows, values.num_columns), object)  # refused for its shape
+    if isinstance(values, pa.Scalar):
+        return np.asarray(values.as_py())
     kind, plain = values.type, (pa.types.is_integer, pa.types.is_floating)
     if not values.null_count and any(test(kind) for test in plain):
         return np.asarray(values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy())
