@@ -31,19 +31,12 @@ def expand_path(text: str, what: str) -> str:
     """
     if "$" not in text and not text.startswith("~") or _exists(text):
         return text
-    if text.startswith("~"):
-        text = _HOME.sub(lambda found: _escape(os.path.expanduser(found[0])), text, count=1)
-    ends = [found.end() for found in _VARIABLE.finditer(text)]
-    if not ends or _exists(_leading_part(text, ends[-1])):
-        return text.replace(_DOLLAR, "$")
-    return _VARIABLE.sub(lambda found: _value_of(found, text, what), text).replace(_DOLLAR, "$")
-
-
-_DOLLAR = "\0"  # a dollar sign in the name of the home folder
-
-
-def _escape(home: str) -> str:
-    return home.replace("$", _DOLLAR)
+    home = _HOME.match(text)
+    start, rest = (os.path.expanduser(home[0]), text[home.end() :]) if home else ("", text)
+    ends = [found.end() for found in _VARIABLE.finditer(rest)]
+    if not ends or _exists(start + _leading_part(rest, ends[-1])):
+        return start + rest
+    return start + _VARIABLE.sub(lambda found: _value_of(found, text, what), rest)
 
 
 def _exists(text: str) -> bool:
@@ -65,8 +58,7 @@ def _value_of(found: re.Match[str], text: str, what: str) -> str:
     if not value:
         state = "is not set" if value is None else "is empty"
         raise UserError(
-            f"{what} {text.replace(_DOLLAR, '$')!r}: the environment variable {name} {state}. Set it, or write the "
-            "path without it."
+            f"{what} {text!r}: the environment variable {name} {state}. Set it, or write the path without it."
         )
     return value
 

@@ -138,10 +138,8 @@ def parse_eps(eps: float, parameter: str = "eps") -> int:
         raise UserError(f"`{parameter}` must be 0 (removes nothing) to 2; got {value:g}. Try `{parameter}=0.05`")
     if abs(units / EPS_UNIT - value) > 1e-9:
         other = units + 1 if value * EPS_UNIT > units else units - 1
-        nearest = [
-            f"`{parameter}={k / EPS_UNIT:g}`" + " (removes nothing)" * (k == 0)
-            for k in (units or other, other if units else 0)
-        ]
+        near = (units, other) if units else (other, units)  # 0 removes nothing, so it is the last that is meant
+        nearest = [f"`{parameter}={k / EPS_UNIT:g}`" + " (removes nothing)" * (k == 0) for k in near]
         raise UserError(
             f"`{parameter}={value!r}` is not a whole number of ten-thousandths: give {nearest[0]} or {nearest[1]}, the "
             "nearest values on the grid of 0.0001"
