@@ -84,7 +84,8 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                                  ("--prefer works only with --rule prefer; got --rule semdedup.",
                                   "Leave one of them out.")),
     "prefer a column of nobody": ("prune $RUN --keep 0.5 --prefer aesthetic $DASK",
-                                  ("--prefer 'aesthetic': the metadata has no such column; give one of id, key",)),
+                                  ("--prefer 'aesthetic': the metadata has no such column; give one of its columns of "
+                                   "numbers: width",)),
     "prefer words": ("prune $RUN --keep 0.5 --prefer caption $DASK",
                      ("--prefer 'caption' must be a column of numbers, and is string", "width, only here")),
     "a condition that is none": ("run x.npy --keep 0.5 --where width>=",

@@ -359,7 +359,7 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
             "--prefer 'tags' must be a column of numbers, and is list<element: string>: "
             "the columns of numbers are width",
         ),
-        (("--prefer", "nosuch"), "has no such column; give one of id, key"),
+        (("--prefer", "nosuch"), "has no such column; give one of its columns of numbers: width"),
         (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
         (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: give at least --keep 0.83"),
     ):

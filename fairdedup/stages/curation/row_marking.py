@@ -174,13 +174,21 @@ def _describe_near(evaluation: Evaluation, near: int) -> str:
 
 def _check_number(name: str, schema: pa.Schema) -> None:
     if name not in schema.names:
-        raise UserError(f"--prefer {name!r}: the metadata has no such column; give one of {', '.join(schema.names)}")
+        raise UserError(f"--prefer {name!r}: the metadata has no such column; {_list_numbers(schema)}")
     if not _is_number(schema.field(name).type):
         numbers = ", ".join(field.name for field in schema if _is_number(field.type)) or "none"
         raise UserError(
             f"--prefer {name!r} must be a column of numbers, and is {schema.field(name).type}: the columns of numbers "
             f"are {numbers}"
         )
+
+
+def _list_numbers(schema: pa.Schema) -> str:
+    """Return in words which columns can be preferred by."""
+    numbers = ", ".join(field.name for field in schema if _is_number(field.type))
+    if not numbers:
+        return "there is no column of numbers: leave --prefer out"
+    return f"give one of its columns of numbers: {numbers}"
 
 
 def _is_number(kind: pa.DataType) -> bool:
