@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "config_errors": set(),
     "config": {"config_errors", "core", "option_types", "path_expansion", "storage", "yaml_files", "errors"},
     "workers": {"config", "progress", "storage", "tasks", "errors"},
-    "prototype_files": {"core", "storage", "errors"},
+    "prototype_files": {"core", "datasets", "storage", "errors"},
     "stages": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
     "incremental": STAGES_USE | {"config", "stages"},

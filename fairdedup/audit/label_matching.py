@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from fairdedup.datasets.ids import spell_out
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
@@ -55,6 +57,31 @@ def match_labels(parts: Iterable[DecisionPart], labels: Labels) -> LabelMatch:
         without_line += int((~known).sum())
         labelled.append(table.column("row").to_numpy()[known & has_any[lines]])
     return LabelMatch(labelled, found, without_line)
+
+
+def match_written_out(parts: Sequence[DecisionPart], labels: Labels) -> tuple[LabelMatch, Labels]:
+    """Look up the ids of the labels, and those that the run lacks again as whole numbers that are written out.
+
+    Parameters
+    ----------
+    parts : sequence of DecisionPart
+        All parts of the decisions.
+    labels : Labels
+        The file of labels.
+
+    Returns
+    -------
+    match : LabelMatch
+    labels : Labels
+        With the ids that were matched.
+    """
+    match = match_labels(parts, labels)
+    names = pa.array(list(labels.places), pa.string())
+    spelled = spell_out(names, np.flatnonzero(~match.found))
+    if spelled is None or len(spelled) < len(names):  # with two names of one id, the labels would not be certain
+        return match, labels
+    labels = replace(labels, places=dict(zip(spelled.to_pylist(), labels.places.values(), strict=True)))
+    return match_labels(parts, labels), labels
 
 
 def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterator[str]:

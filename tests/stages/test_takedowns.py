@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,6 @@ def numbered(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
 @pytest.fixture
 def numbers(numbered: Path, tmp_path: Path) -> Path:
     """Return a copy of it, to be changed."""
-    import shutil
-
     shutil.copytree(numbered, tmp_path / "run")
     return tmp_path / "run"
 
@@ -155,3 +155,20 @@ def test_an_id_that_is_there_as_it_is_written_is_meant(tmp_path: Path, scheduler
     assert manifest(tmp_path / "run")["warnings"] == [
         f"--drop {tmp_path / 'ids.txt'}: 1 of 4 ids are not in the run; the first is '1000'"
     ]
+
+
+@spelled
+@pytest.mark.parametrize("form", ["{:.11e}", "{}.0", "{}"])
+def test_labels_in_the_notation_of_floats_are_matched(form: str, numbers: Path, tmp_path: Path, scheduler: str) -> None:
+    (tmp_path / "labels.csv").write_text("id,age\n" + "".join(f"{form.format(i)},{i % 7}\n" for i in IDS))
+    done("audit", numbers, "--labels", tmp_path / "labels.csv", "--scheduler", scheduler, "--quiet")
+    report = json.loads((numbers / "report" / "audit.json").read_text())
+    assert not [note for note in report["notes"] if "not in the" in note]
+
+
+@spelled
+def test_exemplars_in_a_column_of_floats_are_found(numbers: Path, tmp_path: Path, scheduler: str) -> None:
+    exemplars = {"id": np.array(IDS[:4], np.float64), "attribute": ["age"] * 4, "concept": ["old", "young"] * 2}
+    pq.write_table(pa.table(exemplars), tmp_path / "exemplars.parquet")
+    done("prune", numbers, "--keep", 0.5, "--rule", "fairdedup", "--prototypes", tmp_path / "exemplars.parquet",
+         "--scheduler", scheduler, "--quiet")  # fmt: skip
