@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import spell_out
-from fairdedup.datasets.labels import Labels
+from fairdedup.datasets.labels import Labels, write_out_ids
 from fairdedup.errors import UserError
 from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
 
@@ -76,12 +74,8 @@ def match_written_out(parts: Sequence[DecisionPart], labels: Labels) -> tuple[La
         With the ids that were matched.
     """
     match = match_labels(parts, labels)
-    names = pa.array(list(labels.places), pa.string())
-    spelled = spell_out(names, np.flatnonzero(~match.found))
-    if spelled is None or len(spelled) < len(names):  # with two names of one id, the labels would not be certain
-        return match, labels
-    labels = replace(labels, places=dict(zip(spelled.to_pylist(), labels.places.values(), strict=True)))
-    return match_labels(parts, labels), labels
+    spelled = write_out_ids(labels, match.found)
+    return (match, labels) if spelled is None else (match_labels(parts, spelled), spelled)
 
 
 def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterator[str]:

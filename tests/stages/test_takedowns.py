@@ -172,3 +172,15 @@ def test_exemplars_in_a_column_of_floats_are_found(numbers: Path, tmp_path: Path
     pq.write_table(pa.table(exemplars), tmp_path / "exemplars.parquet")
     done("prune", numbers, "--keep", 0.5, "--rule", "fairdedup", "--prototypes", tmp_path / "exemplars.parquet",
          "--scheduler", scheduler, "--quiet")  # fmt: skip
+
+
+@spelled
+def test_a_calibration_finds_labels_in_the_notation_of_floats(numbers: Path, tmp_path: Path, scheduler: str) -> None:
+    x = raw_vectors(60)
+    np.savez(tmp_path / "two.npz", **{"age/old": x[0], "age/young": x[1]})
+    (tmp_path / "labels.csv").write_text(
+        "id,age\n" + "".join(f"{i:.11e},{('old', 'young')[k % 2]}\n" for k, i in enumerate(IDS))
+    )
+    shown = done("calibrate", numbers, "--labels", tmp_path / "labels.csv", "--prototypes", tmp_path / "two.npz",
+                 "--out", tmp_path / "fitted.parquet", "--scheduler", scheduler)  # fmt: skip
+    assert "60 labels" in shown.out
