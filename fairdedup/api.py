@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairdedup.argument_checks import check_choice, check_text, read_flag, read_number, read_whole
-from fairdedup.arrays import as_matrix
+from fairdedup.arrays import as_matrix, open_masks
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
 from fairdedup.core.keep_fraction import parse_eps
@@ -236,7 +236,7 @@ def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
     """Return the prototypes; refuse those that do not have the dimension of the embeddings."""
     if prototypes is None:
         return None
-    concepts = Prototypes.of(prototypes)
+    concepts = Prototypes.of(open_masks(prototypes))
     if concepts.dimension != dimension:
         raise UserError(
             f"`prototypes` have {concepts.dimension} dimensions and the embeddings {dimension}: "

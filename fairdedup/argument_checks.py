@@ -149,6 +149,8 @@ def describe(value: Any) -> str:
 
 def _unwrap(value: Any) -> Any:
     """Return the number in an array or a tensor of no dimensions."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        return value  # no number
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value if isinstance(value, np.generic) else value.item()
     return value

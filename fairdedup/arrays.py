@@ -5,6 +5,7 @@ It never changes a value, except that integers and half precision are widened. W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -67,6 +68,20 @@ def _without_masks(values: Any) -> NDArray[Any]:
     if not hidden.any():
         return values.data
     return np.where(hidden, np.nan, values.data.astype(np.float64 if values.dtype.kind in "iub" else values.dtype))
+
+
+def open_masks(values: Any) -> Any:
+    """Return vectors, or nested mappings of vectors, with NaN where a value is masked; other values stay the same.
+
+    Parameters
+    ----------
+    values : array-like, or mapping of str to such values
+        Prototypes.
+    """
+    if isinstance(values, Mapping):
+        return {name: open_masks(each) for name, each in values.items()}
+    is_list = isinstance(values, (list, tuple)) and any(isinstance(each, np.ma.MaskedArray) for each in values)
+    return _without_masks(values) if is_list or isinstance(values, np.ma.MaskedArray) else values
 
 
 def _from_table(table: pd.DataFrame) -> NDArray[Any]:

@@ -311,3 +311,14 @@ def test_a_mask_of_pandas_and_one_id_are_always_kept() -> None:
         assert {0, 2} <= set(decide(None, keep=0.34, clusters=1, always_keep=held).kept.tolist())
     assert 3 in decide(None, keep=0.34, clusters=1, always_keep=3).kept
     assert "c" in decide(list("abcdef"), keep=0.34, clusters=1, always_keep="c").kept
+
+
+def test_a_masked_prototype_and_a_masked_number_are_refused() -> None:
+    hidden = np.ma.array(np.ones((2, 4)), mask=[[0, 0, 0, 0], [0, 1, 0, 0]])
+    for prototypes in (hidden, list(hidden), {"age": {"old": hidden[0], "young": hidden[1]}}):
+        with pytest.raises(UserError, match="vector has a value that is not finite; give a vector of the encoder"):
+            decide(None, rule="balanced", prototypes=prototypes)
+    assert decide(None, rule="balanced", prototypes=np.ma.array(np.eye(4)[:2])).counts["kept"] == 6
+    for name in ("keep", "reserve", "seed", "cover"):
+        with pytest.raises(UserError, match=f"`{name}` must be .*; got masked"):
+            decide(None, **{name: np.ma.masked})
