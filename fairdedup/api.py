@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdedup.arrays import as_matrix
+from fairdedup.argument_checks import check_choice, check_text, read_flag, read_number, read_whole
+from fairdedup.arrays import as_matrix, open_masks
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
 from fairdedup.core.keep_fraction import parse_eps
@@ -22,9 +23,10 @@ from fairdedup.core.model import Options
 from fairdedup.core.parts import Decided
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules.base import Rule
-from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
 from fairdedup.core.similarity import EPS_UNIT, reason
 from fairdedup.errors import UserError
+from fairdedup.id_arrays import as_column
 from fairdedup.in_memory import (
     ClusterInMemory,
     RowInputs,
@@ -107,7 +109,7 @@ def deduplicate(
     ----------
     embeddings : array-like of shape (n, d)
         Vectors of any length, from NumPy, torch, pandas or Arrow (a list column). They are scaled to unit length and
-        rounded to float16 first. Zero rows, and rows with a value that is not finite, are rejected.
+        rounded to float16 first. Zero rows, and rows with a value that is not finite or is masked, are rejected.
     keep : float, optional
         Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Exactly one of keep, at_most and eps must be given.
     at_most : float, optional
@@ -122,7 +124,8 @@ def deduplicate(
         Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
         vectors of pictures that the attribute does not apply to.
     ids : array-like of shape (n,), optional
-        Unique ids; the row numbers if not given.
+        Unique ids; the row numbers if not given. The result has them as the very objects of the list or the array,
+        whatever hashable type they have. A list of plain int or float becomes an array of numbers.
     clusters : int, "auto" or array-like of shape (n,)
         Number of clusters, or the labels (integers >= 0) of an existing clustering.
     seed : int
@@ -141,7 +144,8 @@ def deduplicate(
     reserve : float
         `balanced`: share of the kept count that is reserved for rare rows of all clusters; 0 to 0.3.
     prefer : array-like of shape (n,), optional
-        `prefer`: numbers; the row with the highest of a neighbourhood is kept. Missing ones (NaN) come last.
+        `prefer`: numbers; the row with the highest of a neighbourhood is kept. Missing ones (NaN, None, masked)
+        come last.
     always_keep : array-like, optional
         IDs, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates are removed first.
     device : {"auto", "cpu", "cuda"}
@@ -170,7 +174,20 @@ def deduplicate(
     >>> len(result.kept)
     100
     """
-    known_rule = rule if isinstance(rule, Rule) else find_rule(rule)
+    keep, at_most, eps = (
+        None if value is None else read_number(name, value, example)
+        for name, value, example in (("keep", keep, "0.5"), ("at_most", at_most, "0.5"), ("eps", eps, "0.05"))
+    )
+    seed, cover, reserve = read_whole("seed", seed), read_flag("cover", cover), read_number("reserve", reserve, "0.1")
+    for name, text, forms in (
+        ("start", start, "cluster or zero"),
+        ("calibrate", calibrate, "none or zscore"),
+        ("device", device, "auto, cpu or cuda"),
+    ):
+        check_text(name, text, forms)
+    check_choice("target", target, "uniform, data or {attribute: shares}")
+    check_choice("temperature", temperature, "a number above 0, auto or {attribute: number}", number=True)
+    known_rule = _find_rule(rule)
     options = Options(
         rule=known_rule,
         cover=cover,
@@ -191,7 +208,7 @@ def deduplicate(
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
     given = read_inputs(vectors, ids, always_keep, prefer)
-    parts = make_parts(given, clusters, seed, device)
+    parts = make_parts(given, clusters, seed, device, at_most if keep is None else keep)
     eps_units = None if eps is None else parse_eps(eps)
     decision = decide(
         parts,
@@ -207,11 +224,19 @@ def deduplicate(
     return _make_result(given, parts, decision)
 
 
+def _find_rule(rule: Any) -> Rule:
+    """Return a rule; find it if it is a name."""
+    if isinstance(rule, Rule):
+        return rule
+    check_text("rule", rule, f"one of {', '.join(rule_names())}")
+    return find_rule(rule)
+
+
 def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
     """Return the prototypes; refuse those that do not have the dimension of the embeddings."""
     if prototypes is None:
         return None
-    concepts = Prototypes.of(prototypes)
+    concepts = Prototypes.of(open_masks(prototypes))
     if concepts.dimension != dimension:
         raise UserError(
             f"`prototypes` have {concepts.dimension} dimensions and the embeddings {dimension}: "
@@ -237,7 +262,7 @@ def _make_result(given: RowInputs, parts: Sequence[ClusterInMemory], decision: D
     return Result(
         kept=given.names[kept_rows],
         decisions=decisions,
-        rejected=pd.DataFrame({"row": rejected, "id": given.names[rejected], "reason": reasons}),
+        rejected=pd.DataFrame({"row": rejected, "id": as_column(given.names[rejected]), "reason": reasons}),
         eps=None if decision.eps is None else decision.eps / EPS_UNIT,
         counts=counts,
         guarantees=decision.guarantees,
@@ -257,10 +282,10 @@ def _warn_about_rejected(given: RowInputs) -> list[str]:
 
 
 def _make_table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in DECIDED}
+    columns: dict[str, Any] = {name: np.concatenate([part.columns[name] for part in parts]) for name in DECIDED}
     order = np.argsort(columns["row"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
-    columns["id"] = names[columns["row"]]
+    columns["id"] = as_column(names[columns["row"]])
     columns["readmitted"] = np.isin(columns["row"], readmitted)
     columns["kept"] = columns["kept"] | columns["readmitted"]
     return pd.DataFrame({name: columns[name] for name in DECISION_COLUMNS})

@@ -1,10 +1,12 @@
 """Converts the arguments of `deduplicate()` from NumPy, torch, pandas and Arrow to arrays, or says what is wrong.
 
-It never changes a value, except that integers and half precision are widened.
+It never changes a value, except that integers and half precision are widened. What a mask of NumPy hides is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
+from fairdedup.id_arrays import find_missing, to_array
 
 
 def as_matrix(embeddings: Any) -> NDArray[np.floating]:
@@ -38,8 +41,10 @@ def as_matrix(embeddings: Any) -> NDArray[np.floating]:
         embeddings = _from_arrow(embeddings)
     elif isinstance(embeddings, pd.Series):
         embeddings = embeddings.to_numpy()
+    elif isinstance(embeddings, pd.DataFrame):
+        embeddings = _from_table(embeddings)
     try:
-        array = np.asarray(embeddings)
+        array = _without_masks(embeddings)
         if array.dtype == object:
             array = _stack(array)
         if array.dtype.kind in "iub":
@@ -53,8 +58,42 @@ def as_matrix(embeddings: Any) -> NDArray[np.floating]:
     return array if array.dtype.itemsize <= 8 else array.astype(np.float64)
 
 
+def _without_masks(values: Any) -> NDArray[Any]:
+    """Return vectors as an array, with NaN where a value is masked."""
+    if isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values):
+        return np.stack([_without_masks(row) for row in values])
+    if not isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values)
+    hidden = np.ma.getmaskarray(values)
+    if not hidden.any():
+        return values.data
+    return np.where(hidden, np.nan, values.data.astype(np.float64 if values.dtype.kind in "iub" else values.dtype))
+
+
+def open_masks(values: Any) -> Any:
+    """Return vectors, or nested mappings of vectors, with NaN where a value is masked; other values stay the same.
+
+    Parameters
+    ----------
+    values : array-like, or mapping of str to such values
+        Prototypes.
+    """
+    if isinstance(values, Mapping):
+        return {name: open_masks(each) for name, each in values.items()}
+    is_list = isinstance(values, (list, tuple)) and any(isinstance(each, np.ma.MaskedArray) for each in values)
+    return _without_masks(values) if is_list or isinstance(values, np.ma.MaskedArray) else values
+
+
+def _from_table(table: pd.DataFrame) -> NDArray[Any]:
+    """Return the values of a table, with NaN where a column of numbers has none."""
+    values = table.to_numpy()
+    if values.dtype == object and all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        return table.to_numpy(np.float64, na_value=np.nan)
+    return values
+
+
 def _stack(rows: NDArray[Any]) -> NDArray[Any]:
-    return np.stack([np.asarray(row, np.float64) for row in rows]) if len(rows) else np.zeros((0, 0))
+    return np.stack([_without_masks(row).astype(np.float64) for row in rows]) if len(rows) else np.zeros((0, 0))
 
 
 def _from_arrow(column: Any) -> NDArray[Any]:
@@ -65,6 +104,8 @@ def _from_arrow(column: Any) -> NDArray[Any]:
         if column.num_columns != 1:
             raise UserError(f"the Arrow table has {column.num_columns} columns: give the one that holds the embeddings")
         column = column.column(0)
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        raise UserError(f"`embeddings` are a {type(column).__name__} of Arrow: give an (n, d) array, or a list column")
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):
@@ -83,34 +124,6 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     return values.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
 
 
-def as_ids(ids: Any, n: int) -> NDArray[Any]:
-    """Return unique ids (n,), the row numbers if `ids` is None.
-
-    Parameters
-    ----------
-    ids : array-like of shape (n,), or None
-        IDs from NumPy, pandas or Arrow.
-    n : int
-        Number of rows.
-
-    Raises
-    ------
-    UserError
-        If there is not exactly one id for each row, or one is a duplicate.
-    """
-    if ids is None:
-        return np.arange(n)
-    names = ids.to_numpy(zero_copy_only=False) if type(ids).__module__.startswith("pyarrow") else np.asarray(ids)
-    if names.shape != (n,):
-        raise UserError(f"`ids` have shape {names.shape}: give one for each of {n} rows")
-    repeated = pd.Series(names).duplicated()
-    if repeated.any():
-        first = names[int(np.argmax(repeated))]
-        first = first.item() if isinstance(first, np.generic) else first
-        raise UserError(f"`ids` holds the duplicate id {first!r}: give unique ones")
-    return names
-
-
 def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
     """Return the labels of a clustering (n,).
 
@@ -124,14 +137,17 @@ def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
     Raises
     ------
     UserError
-        If there is not exactly one label for each row, or a label is not such an integer.
+        If there is not exactly one label for each row, or a label is missing or is not such an integer.
     """
-    if type(labels).__module__.partition(".")[0] == "torch":
-        labels = labels.detach().cpu().numpy()
-    array = np.asarray(labels)
+    array, missing = _split_missing(labels)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise UserError(
             f"`clusters` are {array.dtype} of shape {array.shape}: give a number, auto, or {n} integer labels"
+        )
+    if missing.any():
+        raise UserError(
+            f"`clusters` has no label at row {int(missing.argmax())}: give each row one; give noise rows labels of "
+            "their own"
         )
     if n and array.min() < 0:
         raise UserError(
@@ -144,51 +160,55 @@ def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def as_numbers(values: Any, n: int) -> NDArray[Any]:
-    """Return the values to prefer by: integers or floats of shape (n,).
+def as_numbers(values: Any, n: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the values to prefer by, and which of them are missing.
 
     Parameters
     ----------
     values : array-like of shape (n,)
-        Numbers; NaN is missing.
+        Numbers; NaN, None and masked entries are missing.
     n : int
         Number of rows.
 
+    Returns
+    -------
+    values : ndarray of shape (n,), of integers or floats
+        Any number where one is missing.
+    missing : ndarray of shape (n,), bool
+
     Raises
     ------
     UserError
-        If there is not exactly one number for each row.
+        If there is not exactly one number, or a missing one, for each row.
     """
-    array = np.asarray(values)
+    array, missing = _split_missing(values)
     if array.shape != (n,) or array.dtype.kind not in "iuf":
         raise UserError(f"`prefer` is {array.dtype} of shape {array.shape}: give a number for each of {n} rows")
-    return array
+    return array, missing
 
 
-def as_mask(always_keep: Any, names: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return a mask (n,) of the rows that are always kept.
+def _split_missing(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return numbers, with any number where one is missing, and a mask of the missing ones; of other values a mask."""
+    if isinstance(values, np.ma.MaskedArray):
+        return values.data, np.ma.getmaskarray(values)
+    try:
+        array = to_array(values)
+    except ValueError:  # ragged
+        array = np.empty((), object)
+    missing = find_missing(array)
+    if array.dtype == object and array.ndim == 1:
+        there = array[~missing].tolist()
+        if all(isinstance(item, Decimal) for item in there):
+            there = [float(item) for item in there]
+        numbers = _as_numeric(there)
+        if numbers.dtype.kind in "iuf":
+            array = np.zeros(len(missing), numbers.dtype)
+            array[~missing] = numbers
+    return array, missing
 
-    Parameters
-    ----------
-    always_keep : array-like
-        A mask of shape (n,), or ids.
-    names : ndarray of shape (n,)
-        The ids of all rows.
 
-    Raises
-    ------
-    UserError
-        If it is a mask of another shape, or an id is not that of a row.
-    """
-    array = np.asarray(always_keep)
-    if array.dtype == bool and array.size:
-        if array.shape != names.shape:
-            raise UserError(f"`always_keep` is a mask of shape {array.shape}: give {names.shape}, or ids")
-        return array
-    given = pd.Index(np.atleast_1d(array).ravel())
-    unknown = ~given.isin(names)
-    if unknown.any():
-        first = given[int(np.argmax(unknown))]
-        first = first.item() if isinstance(first, np.generic) else first
-        raise UserError(f"`always_keep` names {first!r}, which is not the id of a row: give ids of the data")
-    return pd.Index(names).isin(given)
+def _as_numeric(items: list[Any]) -> NDArray[Any]:
+    """Return plain numbers as an array of numbers, and anything else as an array of objects."""
+    if all(isinstance(item, (int, float, np.integer, np.floating)) and not isinstance(item, bool) for item in items):
+        return np.array(items, np.float64 if not items else None)
+    return np.empty(len(items), object)

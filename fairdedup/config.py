@@ -5,35 +5,26 @@ It checks options alone, never the data or the run directory.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fairdedup.config_errors import first_error, flag
 from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
 from fairdedup.errors import NOT_TEXT, UserError, is_text
 from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
+from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import check_local, check_url, check_writable
+from fairdedup.yaml_files import RepeatedKeyError, parse_yaml
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # at this eps, every two samples are duplicates
+PATHS = ("input", "out", "prototypes", "drop", "always_keep", "against", "exclude_near")  # ~ and $VAR are expanded
+MODELS = ("model", "pretrained")  # names, or paths
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides its whole set in the file
-
-
-def flag(name: str) -> str:
-    """Return the flag of an option: "--at-most" for "at_most".
-
-    Parameters
-    ----------
-    name : str
-        Name of the option.
-    """
-    return f"--{name.replace('_', '-')}"
 
 
 class RunConfig(BaseModel):
@@ -191,10 +182,24 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
         known.pop("prefer", None)
     elif "prefer" in known:
         known.setdefault("rule", rule_for_column().name)
+    for name, value in known.items():
+        if name not in given:  # a variable in a path that is not used need not be set
+            known[name] = _expand(name, value, f"{name} in {place}")
     try:
         return RunConfig(**{**known, **given})
     except ValidationError as error:
-        raise UserError(first_error(error, place, given)) from None
+        raise UserError(first_error(error, place, given, model=RunConfig)) from None
+
+
+def _expand(name: str, value: Any, what: str) -> Any:
+    """Return the value of a key of the YAML file, with ~ and variables expanded if it is a path."""
+    if name in PATHS and isinstance(value, list):
+        return [_expand(name, each, what) for each in value]
+    if not isinstance(value, str):
+        return value
+    if name in MODELS:
+        return expand_model(value, what)
+    return expand_path(value, what) if name in PATHS else value
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -208,12 +213,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, is not a YAML file with keys, or has a key with dashes and with underscores.
+        If it cannot be read, is not a YAML file with keys, or has a key twice, or with dashes and with underscores.
     """
     try:
-        known = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        known = parse_yaml(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"--config {file}: {error.strerror}. Give a YAML file.") from None
+    except RepeatedKeyError as error:
+        raise UserError(f"--config {file} {error}. Remove one of them.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date with a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
@@ -227,44 +234,3 @@ def read_yaml(file: Path) -> dict[str, Any]:
             raise UserError(f"--config {file} has {key} in two spellings. Remove one of them.")
         keys[key] = value
     return keys
-
-
-def first_error(
-    error: ValidationError,
-    place: Path | None,
-    given: Collection[str] = (),
-    *,
-    model: type[BaseModel] = RunConfig,
-    documented: str = "fairdedup run --help",
-) -> str:
-    """Return the first error of a validation as one line.
-
-    Parameters
-    ----------
-    error : ValidationError
-        Error that pydantic raised.
-    place : Path or None
-        File that the values come from, except those in `given`.
-    given : collection of str
-        Names of the values that were flags.
-    model : type
-        Model that was validated.
-    documented : str
-        Where all keys of the model are listed.
-    """
-    found = error.errors()[0]
-    message = str(found["msg"]).removeprefix("Value error, ")
-    if not found["loc"]:
-        return message
-    name, value = str(found["loc"][0]), found["input"]
-    source = flag(name) if name in given else f"{name} in {place}"
-    if found["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, list(model.model_fields), 1)
-        return f"{source} is not an option. {f'Did you mean {near[0]}?' if near else f'See {documented}.'}"
-    if found["type"] == "missing":
-        return f"{source} is missing. Add a line `{name}: ...`."
-    if message.endswith("."):
-        return f"{source} {value!r} {message}"
-    message = re.sub("^(Input|String) should ", "must ", message)
-    message = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-    return f"{source} {message}; got {value!r}."

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.arrays import as_ids, as_labels, as_mask, as_numbers
+from fairdedup.arrays import as_labels, as_numbers
 from fairdedup.core import kmeans
 from fairdedup.core.approximate import limit_product_threads
+from fairdedup.core.keep_fraction import count_kept
 from fairdedup.core.model import Cluster
 from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.similarity import unit_float16
+from fairdedup.id_arrays import as_ids, as_mask
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def read_inputs(vectors: NDArray[np.floating], ids: Any, always_keep: Any, prefe
     """
     n = len(vectors)
     names = as_ids(ids, n)
-    values = None if prefer is None else to_ordered_integers(as_numbers(prefer, n))
+    values = None if prefer is None else to_ordered_integers(*as_numbers(prefer, n))
     protected = None if always_keep is None else as_mask(always_keep, names)
     unit, reasons = _scale_in_threads(vectors)
     rows = np.flatnonzero(reasons == 0)
@@ -171,7 +173,9 @@ def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16
     return np.concatenate([unit for unit, _ in done]), np.concatenate([reasons for _, reasons in done])
 
 
-def make_parts(given: RowInputs, clusters: Any, seed: int, device: str) -> list[ClusterInMemory]:
+def make_parts(
+    given: RowInputs, clusters: Any, seed: int, device: str, kept: float | None = None
+) -> list[ClusterInMemory]:
     """Return a part for each cluster of the valid rows.
 
     Parameters
@@ -184,6 +188,8 @@ def make_parts(given: RowInputs, clusters: Any, seed: int, device: str) -> list[
         Seed of the clustering.
     device : {"auto", "cpu", "cuda"}
         Device on which k-means trains.
+    kept : float, optional
+        Fraction of the valid rows that is kept, for the message about too many clusters.
 
     Raises
     ------
@@ -194,7 +200,7 @@ def make_parts(given: RowInputs, clusters: Any, seed: int, device: str) -> list[
     if not len(rows):
         return []
     if isinstance(clusters, (str, int, np.integer)):
-        k = kmeans.check_clusters(clusters, len(rows))
+        k = kmeans.check_clusters(clusters, len(rows), count_kept(kept, len(rows)))
         sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
         labels = kmeans.assign(unit, centroids)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
+from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.run_files import read_array, read_table, write_table
@@ -263,8 +264,8 @@ def _group(rows: Iterable[_Row], file: Path) -> dict[str, _AttributeRows]:
 
 def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptVectors:
     run = embedded.directory
-    lines = table.to_pylist()
-    wanted = {str(line["id"]) for line in lines}
+    names = cast_to_text(table.column("id")).to_pylist()
+    wanted = set(names)
     found: dict[str, NDArray[np.float64]] = {}
     for record in embedded.records:
         ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
@@ -280,6 +281,6 @@ def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptV
             "remove these rows"
         )
     groups: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
-    for line in lines:
-        groups.setdefault(line["attribute"], {}).setdefault(line["concept"], []).append(found[str(line["id"])])
+    for name, line in zip(names, table.select(["attribute", "concept"]).to_pylist(), strict=True):
+        groups.setdefault(line["attribute"], {}).setdefault(line["concept"], []).append(found[name])
     return {a: {c: np.mean(v, axis=0) for c, v in concepts.items()} for a, concepts in groups.items()}

@@ -17,11 +17,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Folders and modules directly in the package, from the bottom to the top. Each may import itself and what its line
 # names. Only `cli` may import `commands`.
-STAGES_USE = {"core", "encoders", "datasets", "storage", "prototype_files", "tasks", "errors"}
+STAGES_USE = {"core", "encoders", "datasets", "storage", "prototype_files", "tasks", "errors", "yaml_files"}
 PREPARATION_USES = STAGES_USE | {"config", "incremental", "progress", "sample", "stages", "workers"}
 MAY_IMPORT = {
     "errors": set(),
     "streams": set(),
+    "yaml_files": set(),
+    "path_expansion": {"errors"},
     "tasks": set(),
     "core": {"errors"},
     "storage": {"tasks", "errors"},
@@ -30,9 +32,10 @@ MAY_IMPORT = {
     "sample": {"errors"},
     "progress": {"errors"},
     "option_types": {"core", "storage"},
-    "config": {"core", "option_types", "storage", "errors"},
+    "config_errors": set(),
+    "config": {"config_errors", "core", "option_types", "path_expansion", "storage", "yaml_files", "errors"},
     "workers": {"config", "progress", "storage", "tasks", "errors"},
-    "prototype_files": {"core", "storage", "errors"},
+    "prototype_files": {"core", "datasets", "storage", "errors"},
     "stages": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
     "incremental": STAGES_USE | {"config", "stages"},
@@ -44,6 +47,7 @@ MAY_IMPORT = {
         "config",
         "core",
         "option_types",
+        "path_expansion",
         "progress",
         "sample",
         "storage",
@@ -51,9 +55,11 @@ MAY_IMPORT = {
         "workers",
     }
     | {"errors"},
-    "arrays": {"errors"},
-    "in_memory": {"arrays", "core"},
-    "api": {"arrays", "core", "errors", "in_memory"},
+    "id_arrays": {"errors"},
+    "argument_checks": {"errors"},
+    "arrays": {"errors", "id_arrays"},
+    "in_memory": {"arrays", "core", "id_arrays"},
+    "api": {"argument_checks", "arrays", "core", "errors", "id_arrays", "in_memory"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }

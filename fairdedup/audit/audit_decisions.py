@@ -16,7 +16,7 @@ from fairdedup.audit.audit_options import AuditOptions
 from fairdedup.audit.audit_report import AttributeReport, AuditReport
 from fairdedup.audit.causes import explain_losses
 from fairdedup.audit.decision_parts import MapDecisions, list_decision_parts, perceived_groups
-from fairdedup.audit.label_matching import LabelMatch, describe_mismatches, match_labels
+from fairdedup.audit.label_matching import LabelMatch, describe_mismatches, match_written_out
 from fairdedup.audit.measures import AuditedAttribute, LossTerms, MeasureSettings, measure_attribute
 from fairdedup.audit.report_files import write_audit_report
 from fairdedup.audit.suggestions import suggest_samples
@@ -73,7 +73,7 @@ def audit_decisions(
     if prototypes is not None:
         perceived = perceived_groups(run, prototypes, prune.get("temperature", "auto"), on_workers)
     if labels is not None:
-        match = match_labels(on_workers.parts, labels)
+        match, labels = match_written_out(on_workers.parts, labels)
         assert options.labels is not None
         notes += describe_mismatches(match, labels, options.labels)
     map_decisions = on_workers if labels is None else MapDecisions(on_workers.parts, None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.datasets.labels import Labels
+from fairdedup.datasets.labels import Labels, write_out_ids
 from fairdedup.errors import UserError
 from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
 
@@ -55,6 +55,27 @@ def match_labels(parts: Iterable[DecisionPart], labels: Labels) -> LabelMatch:
         without_line += int((~known).sum())
         labelled.append(table.column("row").to_numpy()[known & has_any[lines]])
     return LabelMatch(labelled, found, without_line)
+
+
+def match_written_out(parts: Sequence[DecisionPart], labels: Labels) -> tuple[LabelMatch, Labels]:
+    """Look up the ids of the labels, and those that the run lacks again as whole numbers that are written out.
+
+    Parameters
+    ----------
+    parts : sequence of DecisionPart
+        All parts of the decisions.
+    labels : Labels
+        The file of labels.
+
+    Returns
+    -------
+    match : LabelMatch
+    labels : Labels
+        With the ids that were matched.
+    """
+    match = match_labels(parts, labels)
+    spelled = write_out_ids(labels, match.found)
+    return (match, labels) if spelled is None else (match_labels(parts, spelled), spelled)
 
 
 def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from fairdedup.cli.help_format import GroupedOption
-from fairdedup.cli.value_types import FILE, PLACE, NumberOrAuto, RuleName
+from fairdedup.cli.value_types import FILE, MODEL_NAME, PATH_TEXT, PLACE, NumberOrAuto, RuleName
 from fairdedup.core.rules.registry import DEFAULT
 
 Decorator = Callable[[Any], Any]
@@ -91,6 +91,7 @@ OPTIONS: dict[str, Decorator] = {
     "exclude_near": _curation(
         "--exclude-near",
         metavar="EVAL",
+        type=PATH_TEXT,
         help="Images, embeddings or a run. Rows that are too similar to any of them are left out.",
     ),
     "exclude_near_eps": _curation(
@@ -100,9 +101,11 @@ OPTIONS: dict[str, Decorator] = {
     ),
     # Encoder
     "model": _encoder(
-        "--model", help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the small built-in model]"
+        "--model",
+        type=MODEL_NAME,
+        help="open_clip model, hf-hub:NAME or local-dir:FOLDER.  [default: the small built-in model]",
     ),
-    "pretrained": _encoder("--pretrained", help="open_clip tag, or a file of weights."),
+    "pretrained": _encoder("--pretrained", type=MODEL_NAME, help="open_clip tag, or a file of weights."),
     "batch_size": _encoder("--batch-size", type=int, help="Images in one forward pass.  [default: 32]"),
     "device": _encoder("--device", type=click.Choice(("auto", "cpu", "cuda")), help="Where the encoder runs."),
     "dtype": _encoder(
@@ -154,6 +157,6 @@ def options(*names: str) -> Decorator:
     return add
 
 
-INPUT = click.argument("input", metavar="[INPUT]", required=False)
+INPUT = click.argument("input", metavar="[INPUT]", required=False, type=PATH_TEXT)
 RUN = click.argument("out", metavar="[RUN]", required=False, type=PLACE)
 RESTART = option("--restart", is_flag=True, help="Clear the run directory first.")

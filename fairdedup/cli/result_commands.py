@@ -10,7 +10,7 @@ import click
 from fairdedup.cli.help_format import ExampleCommand
 from fairdedup.cli.options import MACHINE, MESSAGES, RUN, option, options
 from fairdedup.cli.session import Session
-from fairdedup.cli.value_types import FILE, Bytes, Names
+from fairdedup.cli.value_types import FILE, PATH_TEXT, Bytes, Names
 from fairdedup.errors import FairdedupError, UserError, visible
 
 
@@ -208,10 +208,10 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     help="Tar shards of the samples, DataComp's array of uids (.npy), or one id per line.",
 )
 @option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
-@option("--dest", help="Local folder or file to write.  [default: next to RUN, such as RUN-kept.txt]")
+@option("--dest", type=PATH_TEXT, help="Local folder or file to write.  [default: next to RUN, such as RUN-kept.txt]")
 @option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
 @option("--shard-bytes", type=Bytes(), metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
-@option("--input", "source", help="webdataset: where the input of RUN is now, if it has moved.")
+@option("--input", "source", type=PATH_TEXT, help="webdataset: where the input of RUN is now, if it has moved.")
 @options(*MACHINE)
 def export(
     form: Literal["webdataset", "uids", "txt"],

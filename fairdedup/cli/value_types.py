@@ -9,7 +9,8 @@ import click
 
 from fairdedup.core.rules.registry import rule_names
 from fairdedup.errors import UserError
-from fairdedup.storage.object_stores import as_path, check_local
+from fairdedup.path_expansion import expand_model, expand_path
+from fairdedup.storage.object_stores import as_path, check_local, check_url
 
 
 def name_option(param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -18,13 +19,35 @@ def name_option(param: click.Parameter | None, ctx: click.Context | None) -> str
 
 
 class Place(click.Path):
-    """A path or a URL."""
+    """A path or a URL; ~ and variables of the environment are expanded."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path."""
         if value == "":
             raise UserError(f"{name_option(param, ctx)} is empty. Give a name or leave it out.")
-        return as_path(value)
+        return as_path(expand_path(value, name_option(param, ctx)) if isinstance(value, str) else value)
+
+
+class PathText(click.ParamType):
+    """A path, a pattern of paths or a URL that stays text; ~ and variables of the environment are expanded."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = expand_path(value, name_option(param, ctx))
+        check_url(text)  # a variable may hold credentials
+        return text
+
+
+class ModelName(click.ParamType):
+    """The name of a model or of its weights, or a path to them, which is expanded."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        return expand_model(value, name_option(param, ctx))
 
 
 class LocalFile(Place):
@@ -129,4 +152,4 @@ class Bytes(click.ParamType):
         return size
 
 
-PLACE, FILE = Place(), LocalFile()
+PLACE, FILE, PATH_TEXT, MODEL_NAME = Place(), LocalFile(), PathText(), ModelName()

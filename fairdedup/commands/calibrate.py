@@ -16,7 +16,7 @@ from fairdedup.commands.replace import complete_stopped_replacement
 from fairdedup.config import RunConfig
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
-from fairdedup.datasets.labels import Labels, read_labels
+from fairdedup.datasets.labels import Labels, read_labels, write_out_ids
 from fairdedup.errors import UserError
 from fairdedup.preparation.prototype_choice import find_run_prototypes
 from fairdedup.prototype_files import write_vectors
@@ -191,6 +191,11 @@ def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[
         if rows:
             vectors.append(read_vectors_of_rows(run, group, np.array(rows, np.int64)))
             lines.append(np.array(own, np.int64))
+    found = np.zeros(len(labels.places), np.bool_)
+    found[np.concatenate(lines) if lines else []] = True
+    spelled = write_out_ids(labels, found)
+    if spelled is not None:
+        return _read_labelled_vectors(embedded, spelled)
     if not lines:
         first_id = next(iter(labels.places))
         raise UserError(f"--labels: none of its ids is in {run.root}, not even {first_id!r}: give labels of this run")

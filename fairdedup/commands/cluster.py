@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fairdedup.config import RunConfig
+from fairdedup.core.keep_fraction import count_kept
 from fairdedup.core.kmeans import check_clusters
 from fairdedup.incremental.earlier_runs import check_cluster_count, check_dimension, find_earlier_runs
 from fairdedup.preparation.request import Request
@@ -55,7 +56,9 @@ def cluster(request: Request, embedded: Embedded, workers: Workers) -> Clustered
     """
     config, earlier = request.config, request.earlier
     if earlier is None:
-        check_clusters(config.clusters, max(1, embedded.valid))  # before the old clusters are replaced
+        valid = max(1, embedded.valid)
+        kept = count_kept(config.at_most if config.keep is None else config.keep, valid)
+        check_clusters(config.clusters, valid, kept)  # before the old clusters are replaced
     else:
         check_cluster_count(config, earlier)
         check_dimension(embedded.dimension, earlier)

@@ -29,9 +29,23 @@ def kept_target(fraction: float, valid: int, parameter: str = "keep") -> int:
         If the fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
-        percent = f". For {fraction:g} %, write {fraction / 100:g}" if 2 <= fraction <= 100 else ""
-        raise UserError(f"`{parameter}` must be in (0, 1]; got {fraction:g}{percent}")
+        percent = f" for {fraction:g} %" if 2 <= fraction <= 100 else ""
+        remedy = f"`{parameter}={fraction / 100 if percent else 0.5:g}`{percent}"
+        raise UserError(f"`{parameter}` must be in (0, 1]; got {fraction:g}: give a fraction, such as {remedy}")
     return math.floor(float(fraction) * valid + 0.5)
+
+
+def count_kept(fraction: float | None, valid: int) -> int | None:
+    """Return how many rows a fraction keeps, for a message; None if there is no fraction, or not one in (0, 1].
+
+    Parameters
+    ----------
+    fraction : float or None
+        Fraction to keep.
+    valid : int
+        Number of valid rows.
+    """
+    return None if fraction is None or not 0 < fraction <= 1 else kept_target(fraction, valid)
 
 
 def swept_target(target: int, valid: int, reserve: float, least: int) -> int:
@@ -132,12 +146,17 @@ def parse_eps(eps: float, parameter: str = "eps") -> int:
     UserError
         If it is out of range, or is not a whole number of ten-thousandths.
     """
-    units = round(eps * EPS_UNIT) if math.isfinite(eps) else -1
-    if not 0 <= units <= MAX_EPS:
-        raise UserError(f"`{parameter}` must be 0 (removes nothing) to 2; got {eps:g}. Try `{parameter}=0.05`")
-    if abs(units / EPS_UNIT - eps) > 1e-9:
+    value = float(str(eps) if isinstance(eps, np.floating) else eps)  # float32(0.3) means 0.3
+    units = round(value * EPS_UNIT) if math.isfinite(value) else -1
+    if value < 0 or not 0 <= units <= MAX_EPS:
+        raise UserError(f"`{parameter}` must be 0 (removes nothing) to 2; got {value:g}. Try `{parameter}=0.05`")
+    if abs(units / EPS_UNIT - value) > 1e-9:
+        other = units + 1 if value * EPS_UNIT > units else units - 1
+        near = (units, other) if units else (other, units)  # 0 removes nothing, so it is the last that is meant
+        nearest = [f"`{parameter}={k / EPS_UNIT:g}`" + " (removes nothing)" * (k == 0) for k in near]
         raise UserError(
-            f"`{parameter}={eps:g}` is not a whole number of ten-thousandths: give `{parameter}={units / EPS_UNIT:g}`"
+            f"`{parameter}={value!r}` is not a whole number of ten-thousandths: give {nearest[0]} or {nearest[1]}, the "
+            "nearest values on the grid of 0.0001"
         )
     return units
 

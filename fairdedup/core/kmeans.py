@@ -33,7 +33,7 @@ def auto_clusters(valid: int) -> int:
     return max(1, min(valid // ROWS_PER_CLUSTER, math.isqrt(valid)))
 
 
-def check_clusters(clusters: Any, valid: int) -> int:
+def check_clusters(clusters: Any, valid: int, kept: int | None = None) -> int:
     """Return the number of clusters for `valid` rows.
 
     Parameters
@@ -42,6 +42,8 @@ def check_clusters(clusters: Any, valid: int) -> int:
         Number of clusters, 1 to `valid`.
     valid : int
         Number of valid rows.
+    kept : int, optional
+        Number of rows to keep, if it is known: more clusters cannot be decided, since each keeps a row.
 
     Raises
     ------
@@ -53,7 +55,9 @@ def check_clusters(clusters: Any, valid: int) -> int:
     if isinstance(clusters, bool) or not isinstance(clusters, (int, np.integer)) or clusters < 1:
         raise UserError(f"`clusters` must be a whole number above 0, or auto; got {clusters!r}")
     if clusters > valid:
-        raise UserError(f"`clusters={clusters}` is more than the {valid} valid rows: give at most {valid}, or auto")
+        most = valid if kept is None else max(1, min(valid, kept))
+        why = f" (one for each of the {most} rows to keep)" if most < valid else ""
+        raise UserError(f"`clusters={clusters}` is more than the {valid} valid rows: give at most {most}{why}, or auto")
     return int(clusters)
 
 

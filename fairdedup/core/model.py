@@ -92,7 +92,10 @@ class Options:
 
 def is_positive(value: Any) -> bool:
     """Tell whether a value is a finite number above 0."""
-    return isinstance(value, Real) and 0 < float(value) < math.inf
+    try:
+        return isinstance(value, Real) and 0 < float(value) < math.inf
+    except OverflowError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
 COLUMNS = ("id", "uid", "key")
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(?=[.eE])(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")  # not 007, and not 5
 KINDS = ".txt (one id per line), .csv or .parquet (a column id)"
 
 
@@ -80,6 +84,33 @@ def read_ids(path: Path, option: str) -> pa.Array:
 def _read_parquet(path: Path, option: str) -> pa.Array:
     column = find_id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
     return pc.unique(cast_to_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
+
+
+def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
+    """Return a list of ids in which some whole numbers are written out: "1.58e+12" and "1580000000000.0" are not.
+
+    Spreadsheets and pandas write ids of a column of floats so. Only ids that nothing has may be changed.
+
+    Parameters
+    ----------
+    ids : pyarrow.Array of string
+        The list.
+    places : ndarray of int64
+        Places in the list of the ids that may be changed.
+
+    Returns
+    -------
+    pyarrow.Array of string or None
+        The new list, without repetitions; None if none of these ids is such a number.
+    """
+    texts = ids.to_pylist()
+    there = [k for k in places.tolist() if _FLOAT.fullmatch(texts[k]) and float(texts[k]).is_integer()]
+    if not there:
+        return None
+    written = cast_to_text(pa.chunked_array([pa.array([float(texts[k]) for k in there], pa.float64())]))
+    for k, text in zip(there, written.to_pylist(), strict=True):
+        texts[k] = text
+    return pc.unique(pa.array(texts, pa.string()))
 
 
 def find_id_column(names: Sequence[str], what: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import find_id_column
+from fairdedup.datasets.ids import find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 
@@ -41,6 +41,28 @@ class Labels:
     attributes: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     codes: NDArray[np.int32]
+
+
+def write_out_ids(labels: Labels, found: NDArray[np.bool_]) -> Labels | None:
+    """Return labels whose ids that were not found are written out where they are whole numbers, as `spell_out` does.
+
+    Parameters
+    ----------
+    labels : Labels
+        The file of labels.
+    found : ndarray of shape (n,), bool
+        For each line, whether a run has its id.
+
+    Returns
+    -------
+    Labels or None
+        None if there is no such id, or if two lines would have one id.
+    """
+    names = pa.array(list(labels.places), pa.string())
+    spelled = spell_out(names, np.flatnonzero(~found))
+    if spelled is None or len(spelled) < len(names):
+        return None
+    return replace(labels, places=dict(zip(spelled.to_pylist(), labels.places.values(), strict=True)))
 
 
 def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:

@@ -43,7 +43,10 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
     if changes.texts:
         made = f"{root} was made with other options ({', '.join(changes.texts)})"
         if changes.stages == {"prune"}:
-            raise UserError(f"{made}: choose another --out, --restart, or decide again with `fairdedup prune {root}`")
+            raise UserError(
+                f"{made}: choose another --out, --restart, or decide again with `fairdedup prune {root}` and these "
+                "options"
+            )
         raise UserError(f"{made}: choose another --out or --restart")
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdedup.core.prototypes import ABSENT
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
+from fairdedup.yaml_files import RepeatedKeyError, parse_yaml
 
 BLANK = "{}"
 
@@ -70,7 +71,7 @@ def read_captions(file: Path) -> CaptionFile:
         If it cannot be read, or does not have the form of configs/prototypes/people.yaml.
     """
     try:
-        captions = CaptionFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        captions = CaptionFile.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"prototypes {str(file)!r}: {error.strerror}; give a .yaml, .parquet, .npz or .npy") from None
     except ValidationError as error:
@@ -79,6 +80,8 @@ def read_captions(file: Path) -> CaptionFile:
         raise UserError(
             f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; follow configs/prototypes/people.yaml"
         ) from None
+    except RepeatedKeyError as error:
+        raise UserError(f"prototypes {str(file)!r} {error}: remove one of them") from None
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
         raise UserError(
             f"prototypes {str(file)!r} is not valid YAML: correct it, following configs/prototypes/people.yaml"

@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fairdedup.errors import UserError
 from fairdedup.storage.run_files import read_table, write_table
+
+FEW = 3  # ids that a message names
 
 
 def write_ids(path: Path, ids: pa.Array) -> None:
@@ -28,8 +31,8 @@ def find_ids(path: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]
     return pc.is_valid(found).to_numpy().astype(bool), pc.drop_null(found).to_numpy().astype(np.int64)
 
 
-def unknown_ids(ids: pa.Array, found: list[NDArray[np.int64]], what: str) -> list[str]:
-    """Return a warning with the number of ids that no shard has, and the first of them; no warning if all were found.
+def find_unknown(ids: pa.Array, found: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the places of the ids of a list that no shard has.
 
     Parameters
     ----------
@@ -37,11 +40,46 @@ def unknown_ids(ids: pa.Array, found: list[NDArray[np.int64]], what: str) -> lis
         All ids of the list.
     found : list of ndarray of int64
         For each task, the places of the ids that it has found.
+    """
+    return np.delete(np.arange(len(ids)), np.unique(np.concatenate(found)))
+
+
+def describe_unknown(ids: pa.Array, unknown: NDArray[np.int64], what: str) -> str:
+    """Return in words how many ids of a list no shard has, and the first few of them.
+
+    Parameters
+    ----------
+    ids : Array
+        All ids of the list.
+    unknown : ndarray of int64
+        Places of those that no shard has; at least one.
+    what : str
+        Option and file.
+    """
+    first = ", ".join(repr(name) for name in ids.take(pa.array(unknown[:FEW])).to_pylist())
+    few = f"the first is {first}" if len(unknown) == 1 else f"the first are {first}"
+    return f"{what}: {len(unknown):,} of {len(ids):,} ids are not in the run; {few}"
+
+
+def check_any_known(ids: pa.Array, unknown: NDArray[np.int64], what: str) -> None:
+    """Refuse a list none of whose ids is in the run: it is of another data set, or written in another way.
+
+    Parameters
+    ----------
+    ids : Array
+        All ids of the list; an empty list is no mistake.
+    unknown : ndarray of int64
+        Places of those that no shard has.
     what : str
         Option and file, for the message.
+
+    Raises
+    ------
+    UserError
+        If there are ids and none is known.
     """
-    unknown = np.delete(np.arange(len(ids)), np.unique(np.concatenate(found)))
-    if not len(unknown):
-        return []
-    first = ids[int(unknown[0])].as_py()
-    return [f"{what}: {len(unknown)} of {len(ids)} ids are not in the run; the first is {first!r}"]
+    if len(ids) and len(unknown) == len(ids):
+        raise UserError(
+            f"{describe_unknown(ids, unknown, what)}: give ids as the column id of kept/ and rejected/ has them, or "
+            "leave the option out"
+        )

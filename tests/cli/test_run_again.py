@@ -43,7 +43,7 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
     shown = command(*asked, "--out", again, "--keep", 0.4)
     assert (
         "options (keep was 0.5, is 0.4): choose another --out, --restart, or decide again with "
-        f"`fairdedup prune {again}`\n"
+        f"`fairdedup prune {again}` and these options\n"
     ) in shown.err
     other = command("run", again / "nowhere", "--keep", 0.5, "--out", again)
     assert other.code == 2 and "input was" in other.err

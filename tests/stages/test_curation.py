@@ -115,7 +115,7 @@ def test_the_summary_tells_of_excluded_rows_and_of_ids_that_are_nowhere(again, t
     shown = done("prune", again, "--keep", 0.5, "--rule", "semdedup", "--drop", tmp_path / "ids.csv", "--scheduler",
                  scheduler)  # fmt: skip
     assert "1 of them by --where and --drop" in " ".join(shown.out.split())
-    assert "2 of 3 ids are not in the run; the first is 'no\\x1body'" in " ".join(shown.out.split())
+    assert "2 of 3 ids are not in the run; the first are 'no\\x1body', 'none'" in " ".join(shown.out.split())
     assert "\x1b" not in shown.out
 
 
@@ -359,7 +359,7 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
             "--prefer 'tags' must be a column of numbers, and is list<element: string>: "
             "the columns of numbers are width",
         ),
-        (("--prefer", "nosuch"), "has no such column; give one of id, key"),
+        (("--prefer", "nosuch"), "has no such column; give one of its columns of numbers: width"),
         (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
         (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: give at least --keep 0.83"),
     ):

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import read_ids
+from fairdedup.datasets.ids import read_ids, spell_out
 from fairdedup.errors import UserError, visible
 from fairdedup.stages.curation.curation_options import CurationOptions
 from fairdedup.stages.curation.evaluation_samples import Evaluation
 from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
 from fairdedup.storage.condition import check_condition
 from fairdedup.storage.contents import Embedded
-from fairdedup.storage.id_lists import unknown_ids, write_ids
+from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.records import read_shard_metadata
@@ -71,16 +72,23 @@ def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Su
     dropped = _write_list(options.drop, "--drop", criteria.drop)
     kept = _write_list(options.always_keep, "--always-keep", criteria.always_keep)
     found = map_groups(submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
+    spelled = (
+        _spell_out(dropped, [f.ids.dropped for f in found], criteria.drop),
+        _spell_out(kept, [f.ids.kept for f in found], criteria.always_keep),
+    )
+    if any(each is not None for each in spelled):
+        dropped, kept = (new if new is not None else old for new, old in zip(spelled, (dropped, kept), strict=True))
+        found = map_groups(submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = embedded.valid
+    warnings = []
+    if dropped is not None:
+        warnings += _check_dropped(dropped, found, options)
+    if kept is not None:
+        warnings += _check_kept(kept, found, f"--always-keep {options.always_keep}")
     if np.sum(excluded) == valid and not options.may_leave_none:
         near_option = ", --exclude-near" if options.evaluation else ""
         raise UserError(f"--where{near_option} and --drop leave none of {valid} rows: exclude fewer")
-    warnings = []
-    if dropped is not None:
-        warnings += unknown_ids(dropped, [f.ids.dropped for f in found], f"--drop {options.drop}")
-    if kept is not None:
-        warnings += _check_kept(kept, found, f"--always-keep {options.always_keep}")
     if options.evaluation is not None:
         _write_evaluation_ids(options.evaluation, Marks(folder).evaluation)
         warnings.append(_describe_near(options.evaluation, sum(f.near for f in found)))
@@ -115,11 +123,34 @@ def _write_list(file: Path | None, option: str, target: Path) -> pa.Array | None
     return ids
 
 
+def _spell_out(ids: pa.Array | None, found: list[NDArray[np.int64]], target: Path) -> pa.Array | None:
+    """Write a list again, with the numbers that no shard has written out, and return it; None if there are none."""
+    if ids is None:
+        return None
+    spelled = spell_out(ids, find_unknown(ids, found))
+    if spelled is not None:
+        write_ids(target, spelled)
+    return spelled
+
+
+def _check_dropped(ids: pa.Array, found: Sequence[GroupMarks], options: CurationOptions) -> list[str]:
+    """Refuse ids to drop of which the run has none; return a warning if it has only some.
+
+    A run against earlier runs may have none: the list may be of samples of the days before.
+    """
+    what, unknown = f"--drop {options.drop}", find_unknown(ids, [f.ids.dropped for f in found])
+    if not options.may_leave_none:
+        check_any_known(ids, unknown, what)
+    return [describe_unknown(ids, unknown, what)] if len(unknown) else []
+
+
 def _check_kept(ids: pa.Array, found: Sequence[GroupMarks], what: str) -> list[str]:
     """Refuse ids to keep that the run does not have; return a warning if some are of rows that cannot be kept."""
-    missing = unknown_ids(ids, [f.ids.kept for f in found], what)
-    if missing:
-        raise UserError(f"{missing[0]}; remove the ids that are not in the run, or give another file")
+    unknown = find_unknown(ids, [f.ids.kept for f in found])
+    if len(unknown):
+        raise UserError(
+            f"{describe_unknown(ids, unknown, what)}; remove the ids that are not in the run, or give another file"
+        )
     lost = np.unique(np.concatenate([f.ids.lost for f in found]))
     if not len(lost):
         return []
@@ -147,7 +178,7 @@ def _choose_numbers(name: str, schema: pa.Schema) -> tuple[str, ...]:
     if name == PIXELS and name not in schema.names and has_size:
         return SIDES
     if name not in schema.names:
-        raise UserError(f"--prefer {name!r}: the metadata has no such column; give one of {', '.join(schema.names)}")
+        raise UserError(f"--prefer {name!r}: the metadata has no such column; {_list_numbers(schema)}")
     if not _is_number(schema.field(name).type):
         numbers = ", ".join(field.name for field in schema if _is_number(field.type)) or "none"
         raise UserError(
@@ -155,6 +186,14 @@ def _choose_numbers(name: str, schema: pa.Schema) -> tuple[str, ...]:
             f"are {numbers}"
         )
     return (name,)
+
+
+def _list_numbers(schema: pa.Schema) -> str:
+    """Return in words which columns can be preferred by."""
+    numbers = ", ".join(field.name for field in schema if _is_number(field.type))
+    if not numbers:
+        return "there is no column of numbers: leave --prefer out"
+    return f"give one of its columns of numbers: {numbers}"
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.datasets.ids import read_ids
+from fairdedup.datasets.ids import read_ids, spell_out
 from fairdedup.errors import FairdedupError, UserError, visible
 from fairdedup.stages.replacement.group_rewriting import (
     FOLDERS,
@@ -35,7 +35,7 @@ from fairdedup.stages.replacement.group_rewriting import (
 from fairdedup.stages.replacement.guarantee_checks import find_clusters, find_largest_cosine
 from fairdedup.stages.replacement.promotion import Promotion, Rows, promote, trace_back
 from fairdedup.storage.contents import Embedded
-from fairdedup.storage.id_lists import unknown_ids, write_ids
+from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import (
     Counts,
@@ -78,7 +78,7 @@ def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: 
     Raises
     ------
     UserError
-        If the file cannot be read.
+        If the file cannot be read, or the run has none of its ids.
     FairdedupError
         If the counts would not add up: then nothing is changed.
     """
@@ -120,7 +120,7 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
         if not is_up_to_date(path, str(name)):
             raise UserError(f"{path}, the list of removed samples, is damaged: restore it, or --restart")
         ids = read_table(path).column("id").combine_chunks()
-        manifest = _write_parts(embedded, manifest, ids, str(name), submit)
+        manifest = _write_parts(embedded, manifest, ids, str(name), submit, repeated=True)
         _move_parts(run)
         remove_folder(run.replaced)
     return manifest
@@ -201,16 +201,35 @@ def _sum_up(groups: list[RewrittenGroup]) -> RewrittenGroup:
     return RewrittenGroup(changes, min((group.least for group in groups), default=1.0), seals)
 
 
-def _write_parts(embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: str, submit: Submit) -> RunManifest:
-    """Write the new parts of a replacement, and return the manifest that they will have."""
+def _find_gone(groups: _Groups, ids: pa.Array, target: Path) -> tuple[pa.Array, GoneRows]:
+    """Write a list of ids and find its rows; numbers that no row has as its id are written out first."""
+    write_ids(target, ids)
+    gone = groups.find_gone(target)
+    spelled = spell_out(ids, find_unknown(ids, [gone.found]))
+    if spelled is None:
+        return ids, gone
+    write_ids(target, spelled)
+    return spelled, groups.find_gone(target)
+
+
+def _write_parts(
+    embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: str, submit: Submit, *, repeated: bool = False
+) -> RunManifest:
+    """Write the new parts of a replacement, and return the manifest that they will have.
+
+    A list of which the run has no id is refused, unless the replacement is repeated.
+    """
     run = embedded.directory
     aside = run.replaced
     remove_folder(aside)
-    write_ids(aside / "gone.parquet", ids)
-    mark_up_to_date(aside / "gone.parquet", name)
     groups = _Groups([DecidedGroup(run, group) for group in embedded.groups], aside, submit)
-    gone = groups.find_gone(aside / "gone.parquet")
-    warnings = [*manifest.warnings, *unknown_ids(ids, [gone.found], f"--gone {name}")]
+    ids, gone = _find_gone(groups, ids, aside / "gone.parquet")
+    mark_up_to_date(aside / "gone.parquet", name)
+    unknown, what = find_unknown(ids, [gone.found]), f"--gone {name}"
+    if not repeated and len(unknown) == len(ids):
+        remove_folder(aside)
+        check_any_known(ids, unknown, what)
+    warnings = [*manifest.warnings, *([describe_unknown(ids, unknown, what)] if len(unknown) else [])]
     if not len(gone.rows):
         return manifest.model_copy(update={"warnings": warnings})
     orphans, vanished = groups.find_orphans(gone), gone.rows[gone.kept]

@@ -1,0 +1,92 @@
+"""Reads the YAML files of users. It refuses a key that occurs twice, and reads 1:30 as the text that it is.
+
+PyYAML follows YAML 1.1, in which 1:30 is the number 90, and takes the last of two keys without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+
+class RepeatedKeyError(ValueError):
+    """A key that occurs twice in one mapping.
+
+    Parameters
+    ----------
+    key : object
+        The key.
+    first, second : int
+        The lines that hold it, from 1.
+    """
+
+    def __init__(self, key: object, first: int, second: int) -> None:
+        super().__init__(key, first, second)
+        self.key, self.first, self.second = key, first, second
+
+    def __str__(self) -> str:
+        where = f"in line {self.first}" if self.first == self.second else f"in lines {self.first} and {self.second}"
+        return f"has the key {str(self.key)!r} twice, {where}"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, without numbers to the base of 60."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping; refuse a repeated key. Keys that a merge (<<) brings in may be repeated."""
+        lines: dict[Any, int] = {}
+        pairs: list[tuple[yaml.Node, yaml.Node]] = getattr(node, "unmerged", None) or node.value
+        for key_node, _ in pairs:
+            key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if isinstance(key, Hashable):
+                if key in lines:
+                    raise RepeatedKeyError(key, lines[key], line)
+                lines[key] = line
+        return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what << names into a mapping, and remember the mapping as it was written."""
+        if not hasattr(node, "unmerged"):
+            node.unmerged = list(node.value)  # type: ignore[attr-defined]
+        super().flatten_mapping(node)
+
+
+def _without_sexagesimals() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Return PyYAML's resolvers of plain words, with those of numbers that refuse a colon."""
+    number = re.compile(r"[^:]*\Z")
+    kept = {}
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        kept[first] = [
+            (tag, re.compile(f"(?={number.pattern})(?:{regexp.pattern})", regexp.flags) if _is_number(tag) else regexp)
+            for tag, regexp in resolvers
+        ]
+    return kept
+
+
+def _is_number(tag: str) -> bool:
+    return tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+_Loader.yaml_implicit_resolvers = _without_sexagesimals()
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds.
+
+    Parameters
+    ----------
+    text : str
+        The text of a file.
+
+    Raises
+    ------
+    RepeatedKeyError
+        If a key occurs twice in one mapping.
+    yaml.YAMLError, ValueError, RecursionError
+        If it is not valid YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506
