@@ -246,7 +246,7 @@ def test_a_run_directory_is_for_one_command_at_a_time(tmp_path, embeddings):
             refused = command(*second)
             assert (refused.code, refused.err) == (
                 1, f"fairdedup: error: {tmp_path / 'run'} is in use by another command of fairdedup: wait until it has "
-                "ended, or choose another --out\n",
+                "ended, or name another run directory\n",
             )  # fmt: skip
     finally:
         os.kill(first.pid, signal.SIGCONT)

@@ -18,7 +18,7 @@ from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, 
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.seats import Claimants, fill_seats
-from fairdedup.core.similarity import MAX_EPS
+from fairdedup.core.similarity import EPS_UNIT, MAX_EPS
 from fairdedup.core.survey import survey
 from fairdedup.errors import FairdedupError, UserError
 
@@ -195,8 +195,8 @@ def _readmit_to_target(
         return decision
     if searched - swept > SHORTFALL_WARNING * target:
         decision.warnings.append(
-            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: the data holds "
-            f"many exact copies; a fraction of {swept / context.valid:.4g} keeps none of them"
+            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: many pairs are "
+            f"equally similar, as exact copies are; an eps of {eps / EPS_UNIT:g} keeps none of them"
         )
     rows = np.concatenate([each.removed for each in results])
     similarity = np.concatenate([each.similarity for each in results])

@@ -122,6 +122,7 @@ def parse_eps(eps: float, parameter: str = "eps") -> int:
     if not 0 <= units <= MAX_EPS:
         raise UserError(f"`{parameter}` must be 0 (removes nothing) to 2; got {eps:g}. Try `{parameter}=0.05`")
     if abs(units / EPS_UNIT - eps) > 1e-9:
+        units = max(1, units)  # 0 would remove nothing
         raise UserError(
             f"`{parameter}={eps:g}` is not a whole number of ten-thousandths: give `{parameter}={units / EPS_UNIT:g}`"
         )

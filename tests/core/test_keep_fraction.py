@@ -246,17 +246,17 @@ def test_a_readmitted_row_keeps_the_representative_it_was_removed_for() -> None:
     assert all(result.guarantees.values())
 
 
-def test_many_readmitted_copies_are_a_warning_with_a_fraction_that_needs_none() -> None:
+def test_many_readmitted_copies_are_a_warning_with_an_eps_that_needs_none() -> None:
     x = np.repeat(np.random.default_rng(2).normal(size=(30, 8)), 4, axis=0)
     labels = np.zeros(120, int)
     result = deduplicate(x, keep=0.5, rule="semdedup", clusters=labels)
     assert result.counts["readmitted"] == 30
     (warning,) = result.warnings
     assert "30 of 60 kept samples are re-admitted duplicates, more than 1 %" in warning
-    mend = float(warning.partition("a fraction of ")[2].split()[0])
-    assert mend == 0.25
-    again = deduplicate(x, keep=mend, rule="semdedup", clusters=labels)
-    assert (again.counts["readmitted"], again.warnings) == (0, [])
+    eps = float(warning.partition("an eps of ")[2].split()[0])
+    assert eps == 0.0001
+    again = deduplicate(x, eps=eps, rule="semdedup", clusters=labels)
+    assert (again.counts["kept"], again.counts["readmitted"], again.warnings) == (30, 0, [])
 
 
 @pytest.mark.parametrize(("readmitted", "warned"), [(1, False), (2, True)])
