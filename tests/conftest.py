@@ -11,7 +11,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from remedies import place  # noqa: E402
+from remedies import place, write_pictures  # noqa: E402
 from runs import (  # noqa: E402
     again,
     embeddings,
@@ -35,6 +35,7 @@ __all__ = [
     "scheduler",
     "shards",
     "weights",
+    "write_pictures",
 ]  # fixtures
 
 # No clock and no saved examples: a test that passes once passes again.

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import Finished, command, raw_vectors
+from runs import Finished, command, raw_vectors, sample, write_tar
 
 from fairdedup import workers
+from fairdedup.encoders import batch_encoder
 from fairdedup.progress import StageProgress
 from fairdedup.tasks import Task
 
@@ -99,6 +100,27 @@ def write_inputs(folder: Path) -> None:
     np.savez(folder / "other.npz", **{name: v + 1 for name, v in near.items()})  # type: ignore[arg-type]
     groups = "".join(f"{name},{'pq'[k % 2]},{'rs'[k % 3 % 2]}\n" for k, name in enumerate(ids))
     (folder / "labels.csv").write_text(f"id,a,b\n{groups}")
+
+
+class Colours:
+    """An encoder of images that averages the colours of each quarter."""
+
+    def encode_images(self, images: list[Any]) -> np.ndarray:
+        return np.stack([np.asarray(i.resize((2, 2)), np.float32).reshape(-1) + 1 for i in images])
+
+
+@pytest.fixture
+def write_pictures(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return a function that writes a tar of twelve pictures; any model encodes them by their colours."""
+    monkeypatch.setattr(batch_encoder, "load_encoder", lambda _: Colours())
+
+    def write(folder: Path) -> None:
+        members: dict[str, bytes] = {}
+        for k in range(12):
+            members |= sample(f"{k:03d}", 7 * k)
+        write_tar(folder / "s.tar", members)
+
+    return write
 
 
 def call(words: str, **groups: str) -> Finished:

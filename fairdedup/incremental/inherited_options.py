@@ -142,12 +142,10 @@ def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
             for day in vanished
             for file in sorted(RunDirectory(as_path(day)).gone(0).parent.glob("*.parquet"))
         ]
-        files = (
-            f"--drop {quote(lists[0])}" if len(lists) == 1 else f"--drop FILE, a file of all ids in {', '.join(lists)}"
-        )
+        files = f"such as {lists[0]}" if len(lists) == 1 else f"a file of all ids in {', '.join(lists)}"
         raise UserError(
             f"{sum(vanished.values()):,} samples of {', '.join(map(repr, vanished))} have vanished and would come "
-            f"back: exclude them with {files}"
+            f"back: exclude them with --drop FILE, {files}"
         )
 
 

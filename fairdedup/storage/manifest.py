@@ -155,10 +155,7 @@ def require_manifest(directory: RunDirectory) -> RunManifest:
     root = directory.root
     manifest = read_manifest(directory)
     if directory.new_manifest.is_file():
-        raise UserError(
-            f"a replacement in {root} was stopped: run `fairdedup replace {quote(root)} --gone FILE` with the same "
-            "file to finish it"
-        )
+        raise UserError(f"a replacement in {root} was stopped: run the same `fairdedup replace` again to finish it")
     if manifest is None:
         raise UserError(f"{root} holds no finished run: run `fairdedup prune {quote(root)} --keep F` first")
     return manifest
