@@ -106,7 +106,7 @@ def test_what_a_message_advises_works(case, place, pictures):
 
 def test_a_drawn_sample_that_was_changed_is_drawn_again_by_restart(place, pictures, monkeypatch):
     """It is in the run, so there is no other place to name."""
-    monkeypatch.setattr(drawn, "write_sample", partial(drawn.write_sample, n=60))
+    monkeypatch.setattr(drawn, "write_sample", partial(drawn.write_sample, n=130))
     assert call(RUN.replace("run in", "run")).code == 0
     part = sorted((place / "r" / "sample").glob("*.tar"))[0]
     os.utime(part, ns=(1, 1))
