@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from remedies import Advice, check
+from remedies import Advice, call, check, manifest_of
 
 RUN = "run t.parquet --rule semdedup --eps 0.1 --clusters 4 --out r"
 WITH_PROTOTYPES = f"{RUN.replace('semdedup', 'balanced')} --prototypes p.npz"
@@ -241,3 +242,41 @@ TABLE = {
 @pytest.mark.parametrize("case", TABLE)
 def test_what_a_message_advises_works(case, place):
     check(TABLE[case], place)
+
+
+def test_vague_memberships_are_remedied_by_the_commands_of_the_warning(place):
+    """Of two concepts whose prototypes are nearly one, labels make two."""
+    x = np.load("x.npy").astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.savez("vague.npz", **{"a/p": x[0], "a/q": x[0] + 1e-7 * x[1]})
+    side = x @ np.random.default_rng(0).normal(size=16) > 0
+    rows = "".join(f"k{row},{'pq'[int(side[row])]}\n" for row in range(60))
+    (place / "sides.csv").write_text(f"id,a\n{rows}")
+    assert call(f"{WITH_PROTOTYPES.replace('p.npz', 'vague.npz')}").code == 0
+    (warning,) = [w for w in manifest_of(place / "r")["warnings"] if "hardly tell its concepts apart" in w]
+    audit, calibrate = re.findall(r"\(fairdedup (\w+ RUN --labels FILE)\)", warning)
+    for words in (audit, f"{calibrate} --out c.parquet"):
+        assert call(words.replace("RUN", "r").replace("FILE", "sides.csv")).code == 0
+    assert call("prune r --rule balanced --eps 0.1 --prototypes c.parquet").code == 0
+    assert not [w for w in manifest_of(place / "r")["warnings"] if "hardly tell" in w]
+
+
+def test_ids_that_cannot_be_lines_are_in_kept(place):
+    table = pq.read_table("t.parquet")
+    odd = table.set_column(0, "id", pa.array([f"k\n{row}" for row in range(60)]))
+    pq.write_table(odd, "t.parquet")
+    assert call(RUN).code == 0
+    shown = call("export r --to txt")
+    found = re.search(r"take the ids from (?P<folder>kept)/ or (?P<other>decisions)/", shown.err)
+    assert shown.code == 2 and found, shown.err
+    kept, decided = (pq.read_table(place / "r" / folder)["id"].to_pylist() for folder in found.groups())
+    assert len(kept) == manifest_of(place / "r")["counts"]["kept"] and set(kept) < set(decided)
+    assert sorted(decided) == sorted(odd["id"].to_pylist())
+
+
+def test_an_audit_of_a_run_without_prototypes_leads_to_labels(place):
+    assert call(RUN).code == 0
+    shown = call("audit r")
+    found = re.search(r"(--labels)", shown.err)
+    assert shown.code == 2 and found, shown.err
+    assert call(f"audit r {found[1]} labels.csv").code == 0

@@ -12,6 +12,7 @@ import pytest
 
 from fairdedup import deduplicate
 from fairdedup.core.calibration import calibrate
+from fairdedup.core.kmeans import train
 from fairdedup.errors import UserError, flags_for_parameters
 
 RNG = np.random.default_rng(0)
@@ -189,3 +190,16 @@ def test_what_a_calibration_lacks_can_be_given(concepts, labels, says, remedy) -
 
 def test_the_command_line_is_advised_flags_for_the_same_parameters() -> None:
     assert flags_for_parameters("give at least `keep=0.1`", {"keep"}) == "give at least --keep 0.1"
+
+
+def test_without_a_gpu_k_means_can_be_trained_on_the_cpu() -> None:
+    faiss = pytest.importorskip("faiss")
+    if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus():
+        pytest.skip("there is a GPU")
+    sample = X.astype(np.float32)
+    with pytest.raises(UserError) as caught:
+        train(sample, 4, seed=0, threads=1, device="cuda")
+    found = re.search(r"use `device=(\w+)` or (\w+)", str(caught.value))
+    assert found
+    for device in found.groups():
+        assert train(sample, 4, seed=0, threads=1, device=device).shape == (4, 6)

@@ -12,6 +12,9 @@ import pytest
 from remedies import Advice, call, check, manifest_of
 from runs import raw_vectors, table
 
+from fairdedup.errors import UserError
+from fairdedup.incremental.inherited_options import _join_inputs as join_inputs
+
 FIRST = "run t.parquet --rule semdedup --eps 0.1 --clusters 4 --out r"
 BALANCED = FIRST.replace("semdedup", "balanced --prototypes p.npz")
 NEXT = "run y.npy --against r --out s"
@@ -189,3 +192,14 @@ def test_a_file_of_earlier_samples_that_was_removed_is_made_by_the_same_command(
     (place / "s" / "state" / "earlier.json").unlink()
     with pytest.raises(FairdedupError, match="run the same command again"):
         list_segments(Path(place / "s"))
+
+
+def test_runs_in_different_stores_can_be_copied_to_one(place):
+    assert call(f"{FIRST} && {NEXT}").code == 0
+    with pytest.raises(UserError, match="copy their embeddings to one, and `fairdedup run` them"):
+        join_inputs(["s3://bucket/r", str(place / "s")])
+    together = join_inputs([str(place / "r"), str(place / "s")])
+    assert (
+        call(f"run '{together.replace('{', '{{').replace('}', '}}')}' --rule semdedup --keep 0.5 --out all").code == 0
+    )
+    assert manifest_of(place / "all")["counts"]["input"] == 90

@@ -247,3 +247,26 @@ def test_urls_where_none_can_be_are_answered_by_what_can(tmp_path):
     )
     assert str(as_path("s3://bucket/run")) == "s3://bucket/run"
     assert os.environ.get("AWS_SECRET_ACCESS_KEY") != "secret"
+
+
+def test_a_bucket_that_does_not_exist_can_be_made(bucket, tmp_path):
+    path = as_path("s3://another-bucket/x.json")
+    with pytest.raises(FairdedupError, match="cannot write .*: check that the bucket exists"):
+        write_json(path, 1)
+    path.fs.mkdir("another-bucket")
+    write_json(path, 1)
+    assert path.read_text() == "1\n"
+
+
+def test_an_object_that_could_not_be_read_is_read_by_trying_again(bucket, monkeypatch):
+    path = as_path("s3://bucket/y.json")
+    write_json(path, 1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(path.fs, "cat_file", fail)
+        with pytest.raises(FairdedupError, match="try again; run the same command to resume"):
+            path.read_text()
+    assert path.read_text() == "1\n"
