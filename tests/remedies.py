@@ -97,6 +97,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "more.txt").write_text("k3\n")
     near = {"a/p": x[0], "a/q": x[1], "b/r": x[2], "b/s": x[3]}
     np.savez(folder / "p.npz", **near)  # type: ignore[arg-type]
+    np.savez(folder / "one.npz", **{name: v for name, v in near.items() if name != "a/q"})  # type: ignore[arg-type]
     np.savez(folder / "other.npz", **{name: v + 1 for name, v in near.items()})  # type: ignore[arg-type]
     groups = "".join(f"{name},{'pq'[k % 2]},{'rs'[k % 3 % 2]}\n" for k, name in enumerate(ids))
     (folder / "labels.csv").write_text(f"id,a,b\n{groups}")

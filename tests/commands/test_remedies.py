@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from remedies import Advice, call, check, manifest_of
 
+from fairdedup.encoders import EncoderSpec, load_encoder
+
 RUN = "run t.parquet --rule semdedup --eps 0.1 --clusters 4 --out r"
 WITH_PROTOTYPES = f"{RUN.replace('semdedup', 'balanced')} --prototypes p.npz"
 ALWAYS = "run t.parquet --rule semdedup --clusters 4 --out r --keep 0.5 --always-keep"
@@ -127,6 +129,12 @@ TABLE = {
         ["calibrate r --labels labels.csv --out c.parquet"],
         lambda here: (here / "few.csv").write_text("".join((here / "labels.csv").read_text().splitlines(True)[:3])),
     ),
+    "one concept alone": Advice(
+        f"{WITH_PROTOTYPES.replace('p.npz', 'one.npz')} && calibrate r --labels wrong.csv --out c.parquet",
+        r"'a' has only one concept: leave its column out", ["calibrate r --labels b.csv --out c.parquet"],
+        labels(**{",q,": ",p,"}), lambda here: (here / "b.csv").write_text(re.sub(",[pq],", ",", (here / "labels.csv").read_text())
+                                                       .replace("id,a,b", "id,b")),
+    ),
     # curation
     "excluded all": Advice(
         f"{RUN} --where 'width < 0'", r"exclude fewer", [f"{RUN} --where 'width < 9'"],
@@ -232,6 +240,13 @@ TABLE = {
     "a column that does not exist": Advice(
         f"{RUN} --where 'widht > 3'", r"the metadata has .*(?P<column>width)", [f"{RUN} --where '{{column}} > 3'"],
     ),
+    "two columns of one name in SQL": Advice(
+        f"{RUN} --where 'width > 3 AND \"Width\" IS NOT NULL'", r"one name in SQL: rename a column",
+        [f"{RUN} --where 'width > 3 AND other IS NOT NULL' --restart"], None,
+        lambda here: pq.write_table(
+            (t := pq.read_table("t.parquet")).rename_columns(
+                ["other" if n == "Width" else n for n in t.column_names]), "t.parquet"),
+    ),
     "a column in neither case": Advice(
         f"{RUN} --where 'WIDTH IS NOT NULL'", r"write '(?P<a>\w+)' or '(?P<b>\w+)', in the column's case",
         [f"{RUN} --where '{{a}} IS NOT NULL'", f"{RUN} --restart --where '{{b}} IS NOT NULL'"],
@@ -280,3 +295,19 @@ def test_an_audit_of_a_run_without_prototypes_leads_to_labels(place):
     found = re.search(r"(--labels)", shown.err)
     assert shown.code == 2 and found, shown.err
     assert call(f"audit r {found[1]} labels.csv").code == 0
+
+
+@pytest.mark.parametrize("remedy", ["model", "prototypes", "rule"])
+def test_a_rule_without_prototypes_gets_them_or_is_another(place, remedy):
+    """The captions of the named model are embedded by its own text tower."""
+    builtin = EncoderSpec("fairdedup-small", None, 8, "cpu", "float32", 1)
+    width = load_encoder(builtin).encode_texts(["a"]).shape[1] if remedy == "model" else 16
+    np.save("v.npy", np.random.default_rng(0).normal(size=(20, width)))
+    wrong = "run v.npy --rule balanced --keep 0.5 --clusters 1 --out r"
+    shown = call(wrong)
+    says = r"name it \((?P<model>--model) .* \((?P<prototypes>--prototypes) .* \((?P<rule>--rule \S+)\)"
+    found = re.search(says, shown.err)
+    assert shown.code == 2 and found, shown.err
+    value = {"model": " fairdedup-small --device cpu", "prototypes": " p.npz", "rule": ""}[remedy]
+    right = wrong.replace("--rule balanced ", "") if remedy == "rule" else wrong
+    assert call(f"{right} {found[remedy]}{value}").code == 0

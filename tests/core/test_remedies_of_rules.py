@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fairdedup import deduplicate
+from fairdedup import core, deduplicate
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.kmeans import train
 from fairdedup.errors import UserError, flags_for_parameters
@@ -203,3 +205,15 @@ def test_without_a_gpu_k_means_can_be_trained_on_the_cpu() -> None:
     assert found
     for device in found.groups():
         assert train(sample, 4, seed=0, threads=1, device=device).shape == (4, 6)
+
+
+def test_every_parameter_that_a_message_of_core_names_is_one_of_deduplicate() -> None:
+    known = set(inspect.signature(deduplicate).parameters)
+    named: dict[str, str] = {}
+    for file in sorted(Path(core.__file__).parent.rglob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+                words = re.findall(r"`([a-z_]+)[=`]", ast.get_source_segment(source, node) or "")
+                named |= dict.fromkeys(words, file.name)
+    assert len(named) > 8 and set(named) <= known, {name: named[name] for name in set(named) - known}

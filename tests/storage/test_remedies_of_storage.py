@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fairdedup.storage.object_stores import as_path, check_local, check_writable
 from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.remote_array import RemoteArray
 from fairdedup.storage.run_files import atomic_write, write_array, write_json
+from fairdedup.storage.tar_writer import ShardWriter
 
 OWN = "--rule semdedup --eps 0.1"
 RUN = f"run t.parquet {OWN} --clusters 4 --out r"
@@ -270,3 +272,25 @@ def test_an_object_that_could_not_be_read_is_read_by_trying_again(bucket, monkey
         with pytest.raises(FairdedupError, match="try again; run the same command to resume"):
             path.read_text()
     assert path.read_text() == "1\n"
+
+
+def test_an_input_that_became_shorter_is_copied_when_nothing_changes_it(tmp_path):
+    (tmp_path / "source").write_bytes(b"x" * 900)
+    with ShardWriter(tmp_path / "a.tar") as shard, \
+            pytest.raises(FairdedupError, match="do not change the input, and try again"):  # fmt: skip
+        shard.copy("a.png", str(tmp_path / "source"), 0, 1000)
+    (tmp_path / "source").write_bytes(b"x" * 1000)
+    with ShardWriter(tmp_path / "b.tar") as shard:
+        shard.copy("a.png", str(tmp_path / "source"), 0, 1000)
+        shard.seal()
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert archive.getmember("a.png").size == 1000
+
+
+def test_an_export_of_a_run_in_a_store_goes_to_a_local_place(bucket, place):
+    assert call(RUN.replace("--out r", "--out s3://bucket/advised")).code == 0
+    shown = call("export s3://bucket/advised --to txt")
+    found = re.search(r"name a local (--dest)", shown.err)
+    assert shown.code == 2 and found, shown.err
+    assert call(f"export s3://bucket/advised --to txt {found[1]} kept.txt").code == 0
+    assert (place / "kept.txt").read_text()
