@@ -272,8 +272,9 @@ def test_a_limit_on_open_files_is_raised_or_reported_in_one_line(limit, enough, 
         assert ended.returncode == 0, ended.stderr
     else:
         assert ended.returncode == 2 and ended.stderr == (
-            "fairdedup: error: this process may open only 100 files. Raise the limit, for example with "
-            "`ulimit -n 4096`.\n"
+            "fairdedup: error: this process may open only 100 files. Raise the hard limit (`ulimit -Hn`) to 4096, "
+            "which only root may do, for example in /etc/security/limits.conf or by `docker run --ulimit "
+            "nofile=4096`.\n"
         )
 
 

@@ -132,8 +132,8 @@ TABLE = {
     "one concept alone": Advice(
         f"{WITH_PROTOTYPES.replace('p.npz', 'one.npz')} && calibrate r --labels wrong.csv --out c.parquet",
         r"'a' has only one concept: leave its column out", ["calibrate r --labels b.csv --out c.parquet"],
-        labels(**{",q,": ",p,"}), lambda here: (here / "b.csv").write_text(re.sub(",[pq],", ",", (here / "labels.csv").read_text())
-                                                       .replace("id,a,b", "id,b")),
+        labels(**{",q,": ",p,"}),
+        lambda here: (here / "b.csv").write_text(re.sub(",[apq],", ",", (here / "labels.csv").read_text())),
     ),
     # curation
     "excluded all": Advice(

@@ -12,6 +12,7 @@ import pytest
 from remedies import Advice, call, check, manifest_of
 from runs import raw_vectors, table
 
+from fairdedup.commands import replace as replace_command
 from fairdedup.errors import UserError
 from fairdedup.incremental.inherited_options import _join_inputs as join_inputs
 
@@ -203,3 +204,19 @@ def test_runs_in_different_stores_can_be_copied_to_one(place):
         call(f"run '{together.replace('{', '{{').replace('}', '}}')}' --rule semdedup --keep 0.5 --out all").code == 0
     )
     assert manifest_of(place / "all")["counts"]["input"] == 90
+
+
+@pytest.mark.parametrize("remedy", ["run", "replace"])
+def test_a_replacement_that_was_stopped_before_it_renewed_the_state_is_finished(place, monkeypatch, remedy):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert call(FIRST).code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(replace_command, "_update_dependents", stop)
+        assert call("replace r --gone some.txt").code == 1
+    shown = call(NEXT)
+    found = re.search(r"its own `fairdedup (run)` command, or by `fairdedup (replace \S+ --gone) FILE`", shown.err)
+    assert shown.code == 2 and found, shown.err
+    words = FIRST.replace("run", found[1], 1) if remedy == "run" else f"{found[2]} some.txt"
+    assert call(f"{words} && {NEXT}").code == 0
