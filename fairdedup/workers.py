@@ -78,7 +78,8 @@ def allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < LEAST_FILES:
         raise UserError(
-            f"this process may open only {most} files. Raise the limit, for example with `ulimit -n {FILES}`."
+            f"this process may open only {most} files. Raise the hard limit (`ulimit -Hn`) to {FILES}, which only root "
+            f"may do, for example in /etc/security/limits.conf or by `docker run --ulimit nofile={FILES}`."
         )
 
 

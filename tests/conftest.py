@@ -11,6 +11,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from remedies import place, write_pictures  # noqa: E402
 from runs import (  # noqa: E402
     again,
     embeddings,
@@ -28,11 +29,13 @@ __all__ = [
     "embeddings",
     "finished",
     "images_run",
+    "place",
     "prototypes",
     "prune",
     "scheduler",
     "shards",
     "weights",
+    "write_pictures",
 ]  # fixtures
 
 # No clock and no saved examples: a test that passes once passes again.

@@ -43,8 +43,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "device": ({"device": "tpu"}, "`device=tpu` is unknown: choose auto, cpu or cuda"),
     "no prototypes": (
         {"rule": "fairdedup"},
-        "`rule=fairdedup` needs prototypes and there are none: name the `model` that made the embeddings, "
-        "give `prototypes`, or choose a rule that needs none, such as `rule=semdedup`",
+        "`rule=fairdedup` needs prototypes and there are none: give `prototypes`, or choose a rule that "
+        "needs none, such as `rule=semdedup`",
     ),
     "prototypes of another model": ({"prototypes": NARROW}, "`prototypes` have 5 dimensions and the embeddings 6"),
     "one prototype": ({"prototypes": np.ones(6)}, "`prototypes` have shape (6,): give (concepts, d) or a dict"),

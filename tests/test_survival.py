@@ -246,7 +246,7 @@ def test_a_run_directory_is_for_one_command_at_a_time(tmp_path, embeddings):
             refused = command(*second)
             assert (refused.code, refused.err) == (
                 1, f"fairdedup: error: {tmp_path / 'run'} is in use by another command of fairdedup: wait until it has "
-                "ended, or choose another --out\n",
+                "ended, or name another run directory\n",
             )  # fmt: skip
     finally:
         os.kill(first.pid, signal.SIGCONT)
@@ -272,8 +272,9 @@ def test_a_limit_on_open_files_is_raised_or_reported_in_one_line(limit, enough, 
         assert ended.returncode == 0, ended.stderr
     else:
         assert ended.returncode == 2 and ended.stderr == (
-            "fairdedup: error: this process may open only 100 files. Raise the limit, for example with "
-            "`ulimit -n 4096`.\n"
+            "fairdedup: error: this process may open only 100 files. Raise the hard limit (`ulimit -Hn`) to 4096, "
+            "which only root may do, for example in /etc/security/limits.conf or by `docker run --ulimit "
+            "nofile=4096`.\n"
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import read_json, write_json, write_table
 
 _INTERVALS = ("rate_interval", "shift_interval", "skew_interval")
@@ -49,7 +50,9 @@ def read_audit_report(run: RunDirectory) -> AuditReport | None:
         found = read_json(path)
         return None if found is None else AuditReport.model_validate(found)
     except (ValidationError, FairdedupError):
-        raise UserError(f"{path} is not the report of an audit: run `fairdedup audit {run.root}` again") from None
+        raise UserError(
+            f"{path} is not the report of an audit: run `fairdedup audit {quote(run.root)}` again"
+        ) from None
 
 
 def _group_table(report: AuditReport) -> pa.Table:

@@ -92,6 +92,8 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
         message, code = _describe(error)
     except KeyboardInterrupt:
         message, code = _INTERRUPTED
+    if "--restart" in arguments:  # it would clear what is done
+        message = message.replace("the same command", "the same command without --restart")
     return print_error(flags_for_parameters(message, _flag_names(command)), code, as_json="--log-json" in arguments)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 from fairdedup.commands.embed import embed
 from fairdedup.datasets import open_input
 from fairdedup.errors import UserError
-from fairdedup.incremental.earlier_runs import identify_encoder
+from fairdedup.incremental.earlier_runs import describe_encoder, identify_encoder
 from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.run_checks import find_exclusion_eps
 from fairdedup.progress import StageProgress
 from fairdedup.stages.curation import Evaluation
-from fairdedup.storage.config_record import read_config_record, read_input_fingerprints
+from fairdedup.storage.config_record import NamedModel, read_config_record, read_input_fingerprints
 from fairdedup.storage.contents import Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
@@ -51,7 +51,11 @@ def read_evaluation(request: Request, embedded: Embedded, workers: Workers) -> E
     directory = RunDirectory(as_path(source).absolute())
     is_run = directory.input.is_file()
     samples = load_embedded(directory) if is_run else _embed_samples(request, source, workers)
-    _check_same_model(request, source, samples, embedded)
+    # A run of its own says by which model it was embedded; --model is that of this run.
+    named = request.config.model_copy(update={"model": None, "pretrained": None}) if is_run else request.config
+    theirs = identify_encoder(find_encoder(named, read_config_record(samples.directory)))
+    ours = identify_encoder(find_encoder(request.config, read_config_record(embedded.directory)))
+    _check_same_model(source, samples, embedded, theirs, ours)
     return Evaluation(samples, source, eps)
 
 
@@ -88,14 +92,13 @@ def _without_embed_times(progress: StageProgress) -> Iterator[None]:
         progress.seconds["embed"] = seconds
 
 
-def _check_same_model(request: Request, source: str, samples: Embedded, embedded: Embedded) -> None:
-    theirs, ours = (
-        identify_encoder(find_encoder(request.config, read_config_record(each.directory)))
-        for each in (samples, embedded)
-    )
+def _check_same_model(
+    source: str, samples: Embedded, embedded: Embedded, theirs: NamedModel | None, ours: NamedModel | None
+) -> None:
     if theirs is not None and ours is not None and theirs != ours:
         raise UserError(
-            f"--exclude-near {source!r} was embedded by {theirs} and this run by {ours}: both must come from one model"
+            f"--exclude-near {source!r} was embedded by {describe_encoder(theirs)} and this run by "
+            f"{describe_encoder(ours)}: both must come from one model"
         )
     width, own_width = samples.dimension, embedded.dimension
     if width is not None and own_width is not None and width != own_width:

@@ -28,6 +28,7 @@ from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import MAKE_AGAIN, decide_again
 from fairdedup.storage.run_files import atomic_write, read_json, write_json
 from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.shard_groups import Group
@@ -141,7 +142,7 @@ def _load_finished_run(directory: RunDirectory) -> tuple[RunManifest, list[Group
     for part in parts:
         path = directory.part("decisions", part.number)
         if not is_sealed(path, manifest.files.get(str(path.relative_to(root)), "")):
-            raise UserError(f"{path} is missing or damaged: run `fairdedup prune {root}` again")
+            raise UserError(f"{path} is missing or damaged: {decide_again(root)}")
     return manifest, parts
 
 
@@ -193,12 +194,13 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     try:
         dataset = open_input(source, id_from=config["id"], column=config["column"], skip_damaged=True)
     except UserError as error:
-        raise UserError(
-            f"the input of {options.run} cannot be opened ({error}); name its new place with --input"
-        ) from None
+        remedy = MAKE_AGAIN if drawn else "name its new place with --input"
+        raise UserError(f"the input of {options.run} cannot be opened ({error}); {remedy}") from None
     changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
+        if drawn:
+            raise UserError(f"the sample in {source} has changed ({changes[0]}{more}): {MAKE_AGAIN}")
         raise UserError(
             f"{source!r} is not the input of {options.run} ({changes[0]}{more}): name it with --input; a copy must "
             "have the same file names, sizes and times (cp -a)"
@@ -255,11 +257,14 @@ def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
 def _begin_export(options: ExportOptions, plan: Plan) -> None:
     """Start an export into a new or empty folder, or resume the same export; refuse a folder with other files."""
     begun = plan.record("begun")
-    known = read_json(begun)
+    try:
+        known = read_json(begun)
+    except FairdedupError:  # damaged: nothing is known of what is there
+        known = {}
     there = sorted(p.name for p in plan.folder.iterdir()) if plan.folder.is_dir() else []
     if known is None and set(there) - {OWN}:
         raise UserError(f"{options.shown} holds other files ({there[0]!r}): choose a new or empty folder")
-    if known is not None and known.get("made of") != plan.made_of:
+    if known is not None and not (isinstance(known, dict) and known.get("made of") == plan.made_of):
         raise UserError(
             f"{options.shown} has another export (of other decisions, another input or other options): choose a new "
             "folder, or remove this one"

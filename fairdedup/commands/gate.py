@@ -15,6 +15,7 @@ from fairdedup.audit.report_files import read_audit_report
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import Counts, Drift, require_manifest
+from fairdedup.storage.remedies import quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,9 @@ def check_run(root: Path, bounds: Bounds) -> list[Check]:
     if bounds.min_retention is not None:
         audit = read_audit_report(directory)
         if audit is None:
-            raise UserError(f"{root} has not been audited: run `fairdedup audit {root}`, or leave --min-retention out")
+            raise UserError(
+                f"{root} has not been audited: run `fairdedup audit {quote(root)}`, or leave --min-retention out"
+            )
         for attribute in audit.attributes:
             checks += _check_retention(attribute, bounds.min_retention)
     return checks

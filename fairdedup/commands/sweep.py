@@ -24,6 +24,7 @@ from fairdedup.stages.pruning import make_map_parts, split_clusters
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
+from fairdedup.storage.remedies import quote
 from fairdedup.workers import Workers
 
 
@@ -71,7 +72,7 @@ def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -
     if list_recorded_runs(directory):
         raise UserError(
             f"{directory.root} was made --against other runs and has their eps, so there is nothing to sweep: limit it "
-            f"with `fairdedup prune {directory.root} --at-most F`"
+            f"with `fairdedup prune {quote(directory.root)} --at-most F`"
         )
     request = read_clustered_request(config)
     rule = build_options(request.config).rule

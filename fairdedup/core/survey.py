@@ -191,8 +191,8 @@ def survey(
         return Plan(options)
     if prototypes is None:
         raise UserError(
-            f"`rule={rule.name}` needs prototypes and there are none: name the `model` that made the embeddings, "
-            f"give `prototypes`, or choose a rule that needs none, such as `rule={simplest_rule().name}`"
+            f"`rule={rule.name}` needs prototypes and there are none: give `prototypes`, or choose a rule that "
+            f"needs none, such as `rule={simplest_rule().name}`"
         )
     plan = Plan(options, prototypes)
     if rule.needs_moments(options):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import Drift
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import read_array
 from fairdedup.storage.state_directory import StateDirectory
 
@@ -108,5 +109,6 @@ def drift_warnings(drift: Drift | None, root: Path) -> list[str]:
     return [
         f"new rows have drifted from the clusters (stability index {drift.psi:.2f}, by chance "
         f"{drift.psi_by_chance:.2f}; mean centroid similarity {drift.mean_similarity:.3f} after "
-        f"{drift.mean_similarity_before:.3f}): a new clustering is due: `fairdedup refit {root}`"
+        f"{drift.mean_similarity_before:.3f}): a new clustering is due: "
+        f"`fairdedup refit {quote(root)} --keep F --out NEW`"
     ]

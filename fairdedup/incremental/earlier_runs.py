@@ -190,17 +190,18 @@ def check_encoder(kind: str, spec: EncoderSpec | None, earlier: EarlierRuns, *, 
     if kind == "images" and theirs is None:
         raise UserError(
             f"--against {str(root)!r}: the model of its embeddings is not known, so images cannot be embedded by "
-            "it: give embeddings, or run it again with --model"
+            "it: give embeddings, or run it again with --model and --restart"
         )
     if kind == "embeddings" and earlier.state.kind == "images" and not model_named:
         assert theirs is not None
         raise UserError(
-            f"the model of these embeddings is not known, and {str(root)!r} was embedded by {_name(theirs)}: "
-            "name the model that made them (--model, --pretrained)"
+            f"the model of these embeddings is not known, and {str(root)!r} was embedded by "
+            f"{describe_encoder(theirs)}: name the model that made them (--model, --pretrained)"
         )
     if theirs is not None and ours is not None and ours != theirs:
         raise UserError(
-            f"the encoder is {_name(ours)} and that of {str(root)!r} was {_name(theirs)}: embed new rows by that one"
+            f"the encoder is {describe_encoder(ours)} and that of {str(root)!r} was {describe_encoder(theirs)}: embed "
+            "new rows by that one"
         )
 
 
@@ -218,7 +219,8 @@ def identify_encoder(spec: EncoderSpec | None) -> NamedModel | None:
     return NamedModel(model=known["model"], pretrained=known["pretrained"])
 
 
-def _name(encoder: NamedModel) -> str:
+def describe_encoder(encoder: NamedModel) -> str:
+    """Return the model of an encoder and the tag or hash of its weights, for messages."""
     return " ".join(repr(name) for name in (encoder.model, encoder.pretrained) if name is not None)
 
 

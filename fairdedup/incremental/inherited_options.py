@@ -17,6 +17,7 @@ from fairdedup.incremental.earlier_runs import EarlierRuns, check_cluster_count,
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.state_directory import StateDirectory
 
@@ -49,7 +50,7 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
         if option in given and getattr(config, option) != theirs:
             raise UserError(
                 f"--{option} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
-                "start a new line with `fairdedup refit`"
+                f"start a new line with it: `fairdedup refit {quote(name)} --keep F --out NEW`"
             )
         update[option] = theirs
     rule = find_rule(update.get("rule", config.rule))
@@ -127,17 +128,25 @@ def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
         raise UserError(
             f"--out {str(config.out)!r} is a run of the line, and its embeddings are read: choose another --out"
         )
+    vanished: dict[str, int] = {}  # by run
     for day in days:
         directory = RunDirectory(as_path(day))
         if not directory.vectors(0).parent.is_dir():
             raise UserError(f"the embeddings of {day!r} are missing: restore the folder of that run")
         manifest = read_manifest(directory)
-        if manifest is not None and manifest.replaced and config.drop is None:
-            count = sum(each.gone for each in manifest.replaced)
-            raise UserError(
-                f"{count:,} samples of {day!r} have vanished and would come back: exclude them with --drop FILE, "
-                f"such as {directory.gone(0)}"
-            )
+        if manifest is not None and manifest.replaced:
+            vanished[day] = sum(each.gone for each in manifest.replaced)
+    if vanished and config.drop is None:
+        lists = [
+            str(file)
+            for day in vanished
+            for file in sorted(RunDirectory(as_path(day)).gone(0).parent.glob("*.parquet"))
+        ]
+        files = f"such as {lists[0]}" if len(lists) == 1 else f"a file of all ids in {', '.join(lists)}"
+        raise UserError(
+            f"{sum(vanished.values()):,} samples of {', '.join(map(repr, vanished))} have vanished and would come "
+            f"back: exclude them with --drop FILE, {files}"
+        )
 
 
 def _join_inputs(days: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import read_array, remove_folder, write_array
 from fairdedup.storage.run_state import (
     DecisionOptions,
@@ -89,7 +90,7 @@ def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> L
 
 def _read_sums(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
     if not is_sealed(folder / name, run.files[name]):
-        raise UserError(f"{folder / name} is damaged: run `fairdedup prune {run.run}` again, which wrote it")
+        raise UserError(f"{folder / name} of {run.run} is damaged: {decide_again(run.run)}")
     return np.asarray(read_array(folder / name))
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.errors import UserError
 from fairdedup.storage.contents import Clustered, Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import (
@@ -176,13 +175,11 @@ def cluster_embeddings(
     Raises
     ------
     UserError
-        If there are no vectors, or fewer vectors than clusters.
+        If there are fewer vectors than clusters.
     """
     run, records, valid = embedded.directory, embedded.records, embedded.valid
     if frozen is not None:
         centroids = take_centroids(run, frozen)
-    elif not valid:
-        raise UserError(f"{run.root} has no valid embeddings: see {run.root / 'rejected'} for the reasons")
     else:
         number = kmeans.check_clusters(options.clusters, valid)
         trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)

@@ -23,6 +23,7 @@ from fairdedup.core.uncertainty import uncertainty
 from fairdedup.datasets.labels import Labels
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import read_sealed_table
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.vectors import read_vectors_of_rows
@@ -109,7 +110,7 @@ class DecisionPart:
         path = self.run.part("decisions", self.group.number)
         table = read_sealed_table(path, self.seal, columns)
         if table is None:
-            raise UserError(f"{path} is missing or damaged: run `fairdedup prune {self.run.root}` again")
+            raise UserError(f"{path} is missing or damaged: {decide_again(self.run.root)}")
         return table
 
 

@@ -20,6 +20,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.records import ShardRecord, read_shard_metadata
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import open_table_writer, read_array, remove_folder
 from fairdedup.storage.schemas import REJECTED_SCHEMA, conform
 from fairdedup.storage.seals import seal
@@ -127,7 +128,7 @@ def _combine(
     stays = ~np.isin(valid, excluded["row"], assume_unique=True)
     rows = valid[stays]
     if not np.array_equal(own["row"], rows):
-        raise FairdedupError(f"{record.name}: {len(own)} of {len(rows)} rows are decided; run `fairdedup prune` again")
+        raise FairdedupError(f"{record.name}: {len(own)} of {len(rows)} rows are decided: {decide_again(run.root)}")
     readmitted = np.isin(rows, decided.readmitted)
     kept = own["kept"] | readmitted
     metadata = read_shard_metadata(run, record)

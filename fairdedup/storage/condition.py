@@ -74,8 +74,15 @@ def parse_condition(text: str) -> list[Node]:
     for node in _nodes(expressions):
         if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "POSITIONAL_REFERENCE"):
             raise UserError(f"--where {text!r} uses more than its own row ({node['class'].lower()}): {EXAMPLE}")
-        _check_deterministic(text, node.get("function_name"))
+        arguments = node.get("arguments") or node.get("children") or []  # DuckDB 2 and 1
+        _check_function(text, node.get("function_name"), len(arguments))
     return expressions
+
+
+def _check_function(text: str, name: str | None, arguments: int) -> None:
+    _check_deterministic(text, name)
+    if name == "age" and arguments == 1:
+        raise UserError(f"--where {text!r} calls age of one time, which depends on the clock: give it two times")
 
 
 def _check_deterministic(text: str, name: str | None) -> None:
@@ -113,11 +120,7 @@ def _check_bound(connection: Any, text: str, query: str) -> None:
     for node in _nodes(plan["plans"], "expression_class"):
         if node["expression_class"] == "BOUND_FUNCTION":
             name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
-            _check_deterministic(text, name)
-            if name == "age" and len(node["children"]) == 1:
-                raise UserError(
-                    f"--where {text!r} calls age of one time, which depends on the clock: give it two times"
-                )
+            _check_function(text, name, len(node["children"]))
 
 
 def check_condition(text: str, schema: pa.Schema) -> Condition:

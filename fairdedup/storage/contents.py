@@ -14,6 +14,7 @@ from fairdedup.errors import UserError
 from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord, read_shard_records, read_sorted_record
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import read_array, read_json, read_schema
 from fairdedup.storage.schemas import merge_schemas
 from fairdedup.storage.shard_groups import Group, group_shards
@@ -102,7 +103,7 @@ def load_embedded(directory: RunDirectory) -> Embedded:
     shards = read_config_record(directory).done.embed
     if shards is None:
         root = directory.root
-        raise UserError(f"{root} holds no finished embeddings: run `fairdedup embed INPUT --out {root}`")
+        raise UserError(f"{root} holds no finished embeddings: run `fairdedup embed INPUT --out {quote(root)}`")
     return Embedded(directory, tuple(read_shard_records(directory, shards)))
 
 
@@ -124,7 +125,7 @@ def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustere
     sizes = read_json(directory.sizes)
     if sizes is None or read_config_record(directory).done.cluster != embedded.fingerprint:
         root = directory.root
-        raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {root}` first")
+        raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {quote(root)}` first")
     if submit is not None:
         map_groups(submit, "verify", check_sorted, embedded.groups, directory)
     return Clustered(embedded, np.array(sizes, np.int64))
@@ -141,5 +142,6 @@ def check_sorted(group: Group, directory: RunDirectory) -> None:
     if read_sorted_record(directory, group.number) is None:
         path = directory.sorted("vectors", group.number)
         raise UserError(
-            f"{path} or another file of its group is missing or damaged: run `fairdedup cluster {directory.root}`"
+            f"{path} or another file of its group is missing or damaged: run `fairdedup cluster "
+            f"{quote(directory.root)}` again, with its own options"
         )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import is_same_file, link_or_copy, open_arrow, read_array, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
 from fairdedup.storage.seals import is_sealed
@@ -61,7 +62,10 @@ class EarlierSamples:
     def __init__(self, root: Path, first: int, last: int) -> None:
         self.state, self.first = StateDirectory(root), first
         segments = list_segments(root)
-        self._segments = [_OpenSegment(segment, first, last, len(segments)) for segment in segments]
+        runs = [_run_of(segment, _read_earlier(self.state).runs) for segment in segments]
+        self._segments = [
+            _OpenSegment(segment, run, first, last, len(segments)) for segment, run in zip(segments, runs, strict=True)
+        ]
         self._sums = np.asarray(read_array(self.state.sums)[first:last])
         self._begun = np.asarray(read_array(self.state.begun)[first:last])
 
@@ -82,10 +86,10 @@ class EarlierSamples:
 
 
 class _OpenSegment:
-    """A segment whose arrays are open for reading a range of clusters."""
+    """A segment of a run, whose arrays are open for reading a range of clusters."""
 
-    def __init__(self, segment: Segment, first: int, last: int, share: int) -> None:
-        self.segment, self.first = segment, first
+    def __init__(self, segment: Segment, run: str, first: int, last: int, share: int) -> None:
+        self.segment, self.run, self.first = segment, run, first
         self.offsets = np.asarray(read_array(segment.offsets)[first : last + 1])
         self.checksums = np.asarray(read_array(segment.checksums)[first:last])
         self.vectors = read_array(segment.vectors, int(self.offsets[-1]), share)
@@ -97,7 +101,8 @@ class _OpenSegment:
             unit = np.asarray(self.vectors[start:stop])
             if checksum(unit) != int(self.checksums[k]):
                 raise UserError(
-                    f"{self.segment.vectors} is damaged: clear this run (--restart) and prune the run that it came from"
+                    f"{self.segment.vectors}, a file of {self.run}, is damaged: {decide_again(self.run)}, then make "
+                    "this run again: `fairdedup run` with --restart"
                 )
             yield unit, (place << PLACE_BITS) + np.arange(start, stop)
 
@@ -107,6 +112,10 @@ def list_segments(root: Path) -> list[Segment]:
     state = StateDirectory(root)
     segments = _read_earlier(state).segments
     return [s for number, count in enumerate(segments) for s in state.segments(number, count)]
+
+
+def _run_of(segment: Segment, runs: Sequence[str]) -> str:
+    return runs[int(segment.folder.name.removeprefix("run-"))]
 
 
 def _read_earlier(state: StateDirectory) -> EarlierRecord:
@@ -145,7 +154,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
         with open_arrow(segment.ids) as table:
             column = table.column("id")
             found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
-        run = folders[int(segment.folder.name.removeprefix("run-"))]
+        run = _run_of(segment, folders)
         for k, name in zip(mine.tolist(), found, strict=True):
             runs[k], ids[k] = run, name
     return runs, ids

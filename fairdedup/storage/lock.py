@@ -41,7 +41,7 @@ def lock_run_directory(root: Path) -> Iterator[None]:
         assert lock is not None
         os.close(lock)
         raise FairdedupError(
-            f"{root} is in use by another command of fairdedup: wait until it has ended, or choose another --out"
+            f"{root} is in use by another command of fairdedup: wait until it has ended, or name another run directory"
         ) from None
     except (OSError, ValueError):  # not writable, which the command reports itself, or without locks
         created = []

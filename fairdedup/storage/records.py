@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import list_sizes, read_sealed_table
 from fairdedup.storage.seals import has_sealed_size, is_sealed, seal, sealed_size
 from fairdedup.storage.stored_model import StoredFile, read_stored_files, read_undamaged
@@ -205,4 +206,4 @@ def _match(files: Mapping[str, Path], seals: Mapping[str, str], check: Any) -> b
 
 
 def _damaged_shard(directory: RunDirectory, path: Path) -> UserError:
-    return UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {directory.root} again")
+    return UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {quote(directory.root)} again")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import MAKE_AGAIN
 
 HEAD = 1 << 14  # bytes of the first request: the header, and all of a small file
 GAP = 1 << 20  # a gap of up to this many bytes between rows is read too, which is cheaper than another request
@@ -41,11 +42,9 @@ class RemoteArray:
                 raise ValueError("another version of the format")
             self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
-            raise FairdedupError(
-                f"{path} is not an .npy file of a run ({error}): bring it back, or --restart"
-            ) from None
+            raise FairdedupError(f"{path} is not an .npy file of a run ({error}): {MAKE_AGAIN}") from None
         if fortran or self.dtype.hasobject:
-            raise FairdedupError(f"{path} is not an .npy file of a run: bring it back, or --restart")
+            raise FairdedupError(f"{path} is not an .npy file of a run: {MAKE_AGAIN}")
         self._first = file.tell()
         self._upto = len(self) if upto is None else upto
 
@@ -80,7 +79,7 @@ class RemoteArray:
             self._start, self._buffer = low, self.path.read_bytes(low, end)
         found = self._array(self._buffer[low - self._start : high - self._start])
         if len(found) != stop - start:
-            raise FairdedupError(f"{self.path} is shorter than its header says: bring it back, or --restart")
+            raise FairdedupError(f"{self.path} is shorter than its header says: {MAKE_AGAIN}")
         return found
 
     def __getitem__(self, key: Any) -> Any:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import MAKE_AGAIN
 from fairdedup.storage.remote_array import RemoteArray
 from fairdedup.storage.seals import forget_seal, has_sealed_bytes, is_sealed, remember_seal, seal
 from fairdedup.storage.store_errors import explain_errors
@@ -228,7 +229,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 def damage(path: Path, reason: str) -> FairdedupError:
     """Return the error of a damaged file."""
-    return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): bring it back, or --restart")
+    return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): {MAKE_AGAIN}")
 
 
 def list_sizes(folder: Path) -> dict[str, int]:

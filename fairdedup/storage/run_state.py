@@ -9,6 +9,7 @@ from typing import Any
 
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import EncoderRecord, NamedModel
+from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.seals import has_sealed_size, is_sealed
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.storage.stored_model import StoredFile, StoredModel
@@ -179,11 +180,11 @@ def require_run_state(root: Path, sealed: str | None) -> RunState:
         If it is missing or damaged, or another file of the state is missing or has a different size.
     """
     directory = StateDirectory(root)
-    remedy = f"run `fairdedup prune {root}` with its own options again"
+    remedy = decide_again(root)
     if directory.stale.is_file():  # deciding again would not help
         remedy = (
             "a replacement was stopped; finish it by its own `fairdedup run` command, or by "
-            f"`fairdedup replace {root} --gone FILE` with the same file"
+            f"`fairdedup replace {quote(root)} --gone FILE` with the same file"
         )
     state = read_run_state(root) if sealed is not None and is_sealed(directory.file, sealed) else None
     if state is None:

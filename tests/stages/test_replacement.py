@@ -222,7 +222,8 @@ def test_a_damaged_run_is_made_again_with_its_replacements(
     shown = command(*asked)
     assert (
         shown.code == 2
-        and "gone_1.parquet, the list of removed samples, is damaged: restore it, or --restart" in shown.err
+        and "gone_1.parquet, the list of removed samples, is damaged: restore it, or make the whole run again"
+        in shown.err
     )
 
 

@@ -186,7 +186,10 @@ def test_json_comes_back_and_a_missing_file_is_none(tmp_path):
 @pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe"])
 def test_damaged_json_is_named(tmp_path, data):
     (tmp_path / "x.json").write_bytes(data)
-    with pytest.raises(FairdedupError, match=r"x\.json is damaged \(.*\): bring it back, or --restart$"):
+    with pytest.raises(
+        FairdedupError,
+        match=r"x\.json is damaged \(.*\): bring it back, or make the whole run again: `fairdedup run` with --restart$",
+    ):
         read_json(tmp_path / "x.json")
 
 

@@ -87,7 +87,8 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
     run = RunDirectory(tmp_path)
     run.config.write_text(json.dumps(content))
     with pytest.raises(
-        FairdedupError, match=r"^.*config\.json is damaged \(.*\): bring it back, or --restart$"
+        FairdedupError,
+        match=r"^.*config\.json is damaged \(.*\): bring it back, or make the whole run again: .* --restart$",
     ) as caught:
         read_config_record(run)
     assert not isinstance(caught.value, UserError) and "\n" not in str(caught.value)

@@ -45,6 +45,7 @@ from fairdedup.storage.manifest import (
     remove_audit,
     write_manifest,
 )
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import (
     is_up_to_date,
     mark_up_to_date,
@@ -118,7 +119,10 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
         path = run.gone(number)
         name = (read_json(path.with_suffix(".json")) or {}).get("made of")
         if not is_up_to_date(path, str(name)):
-            raise UserError(f"{path}, the list of removed samples, is damaged: restore it, or --restart")
+            raise UserError(
+                f"{path}, the list of removed samples, is damaged: restore it, or make the whole run again: `fairdedup "
+                f"run` with --restart and then `fairdedup replace {quote(run.root)} --gone FILE`"
+            )
         ids = read_table(path).column("id").combine_chunks()
         manifest = _write_parts(embedded, manifest, ids, str(name), submit, repeated=True)
         _move_parts(run)
