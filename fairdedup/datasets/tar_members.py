@@ -127,7 +127,8 @@ def read_groups(
     UserError
         If a key returns after another one.
     """
-    spool, seen = Spool(), set()
+    spool = Spool()
+    seen: set[int] = set()
     group: Group | None = None
     damage: DamagedTar | None = None
     with open_tar(fs, path) as tar, closing(spool), closing(TarLinks(tar, fs, path)) as links:
@@ -146,10 +147,7 @@ def read_groups(
                         yield group
                         spool.clear()
                     group = Group(names[1])
-                    digest = xxhash.xxh3_128_intdigest(group.key.encode("utf-8", "surrogateescape"))
-                    if digest in seen:
-                        raise _explain_return(group.key, member.name, path)
-                    seen.add(digest)
+                    _expect_new(group.key, seen, member.name, path)
                 group.add(found.load(spool, names[2] or "", group, everything))
         except DamagedTar as error:
             damage = error
@@ -160,11 +158,15 @@ def read_groups(
             raise damage
 
 
-def _explain_return(key: str, name: str, path: str) -> UserError:
-    return UserError(
-        f"the members of key {to_valid_text(key)!r} in {path!r} do not follow each other (after another key comes "
-        f"{to_valid_text(name)!r}): unpack the tar and write it again with `tar --sort=name`"
-    )
+def _expect_new(key: str, seen: set[int], name: str, path: str) -> None:
+    """Refuse a key that was seen before, and remember a new one by its hash, which takes little memory."""
+    digest = xxhash.xxh3_128_intdigest(key.encode("utf-8", "surrogateescape"))
+    if digest in seen:
+        raise UserError(
+            f"the members of key {to_valid_text(key)!r} in {path!r} do not follow each other (after another key comes "
+            f"{to_valid_text(name)!r}): unpack the tar and write it again with `tar --sort=name`"
+        )
+    seen.add(digest)
 
 
 class _Found:
