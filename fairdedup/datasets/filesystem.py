@@ -10,9 +10,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, NamedTuple
 from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
@@ -31,8 +29,7 @@ class Unreadable(Exception):
     """One file cannot be read; the message is the reason that rejected/ records."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file or folder in a folder.
 
     Attributes
@@ -43,11 +40,22 @@ class Entry:
         Its path on the file system.
     is_dir : bool
         Whether it is a folder, or a link to one.
+    folder : str
+        The folder that holds it, relative to the folder that is walked; "" for that folder itself.
+    is_plain : bool
+        Whether it is a plain file, or a link to one; pipes, sockets, devices and broken links are never opened.
     """
 
     name: str
     path: str
     is_dir: bool
+    folder: str = ""
+    is_plain: bool = True
+
+    @property
+    def relative(self) -> str:
+        """Its path relative to the folder that is walked."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
 def locate(source: str) -> tuple[AbstractFileSystem, str]:
@@ -143,54 +151,30 @@ def list_entries(fs: AbstractFileSystem, folder: str) -> list[Entry]:
     UserError
         If its permissions forbid listing it.
     """
+    return sorted(scan_entries(fs, folder), key=lambda entry: natural_key(entry.name))
+
+
+def scan_entries(fs: AbstractFileSystem, folder: str, relative: str = "") -> list[Entry]:
+    """List a folder as `list_entries` does, in any order; `relative` becomes the `folder` of its entries."""
     try:
         if isinstance(fs, LocalFileSystem):
+            base = folder if folder.endswith("/") else f"{folder}/"
             with os.scandir(folder) as found:  # fsspec would call stat for every file
-                listed = [Entry(e.name, posixpath.join(folder, e.name), _is_dir(e)) for e in found]
-        else:
-            paths = {info["name"].rstrip("/"): info["type"] for info in fs.ls(folder, detail=True)}
-            paths.pop(folder.rstrip("/"), None)  # object stores list the folder's own marker, too
-            listed = [Entry(posixpath.basename(p), p, kind == "directory") for p, kind in paths.items()]
+                return [_local_entry(e, base + e.name, relative) for e in found if not e.name.startswith(".")]
+        kinds = {info["name"].rstrip("/"): info["type"] for info in fs.ls(folder, detail=True)}
     except PermissionError:
         raise UserError(f"folder {folder!r} cannot be read: check its permissions") from None
-    return sorted((e for e in listed if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
+    kinds.pop(folder.rstrip("/"), None)  # object stores list the folder's own marker, too
+    named = ((posixpath.basename(path), path, kind) for path, kind in kinds.items())
+    return [Entry(n, p, k == "directory", relative, k != "other") for n, p, k in named if not n.startswith(".")]
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def _local_entry(entry: os.DirEntry[str], path: str, relative: str) -> Entry:
     try:
-        return entry.is_dir()
+        is_dir = entry.is_dir()
+        return Entry(entry.name, path, is_dir, relative, is_dir or entry.is_file())
     except OSError:  # a link to itself
-        return False
-
-
-def walk(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (relative folder, file names) for a folder and every folder below it; "" is the folder itself.
-
-    Parameters
-    ----------
-    fs : AbstractFileSystem
-        The file system.
-    root : str
-        The folder's path on it.
-    """
-    todo: list[tuple[str, str, frozenset[Any]]] = [(root, "", frozenset())]
-    while todo:
-        folder, relative, above = todo.pop()
-        identity = _identity(fs, folder)
-        if identity in above:  # a link to a folder that contains it
-            continue
-        found = list_entries(fs, folder)
-        yield relative, [entry.name for entry in found if not entry.is_dir]
-        todo.extend(
-            (entry.path, posixpath.join(relative, entry.name), above | {identity}) for entry in found if entry.is_dir
-        )
-
-
-def _identity(fs: AbstractFileSystem, folder: str) -> Any:
-    if not isinstance(fs, LocalFileSystem):
-        return folder
-    stat = os.stat(folder)
-    return stat.st_dev, stat.st_ino
+        return Entry(entry.name, path, False, relative, False)
 
 
 def resolve_within(fs: AbstractFileSystem, folder: str, name: str) -> str:

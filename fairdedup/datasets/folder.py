@@ -21,9 +21,9 @@ from fairdedup.datasets.filesystem import (
     natural_key,
     read_file,
     to_valid_text,
-    walk,
 )
 from fairdedup.datasets.findings import Findings
+from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.datasets.format_registry import describe_folders
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import read_downloads
@@ -179,7 +179,7 @@ class ImageFolder(InputFormat):
         if source.kind != "folder":
             raise UserError(f"{source.text!r} is a single image: give the folder that contains it")
         fs, root = source.fs, source.paths[0]
-        found = _list_images(fs, root)
+        found = _list_images(source.tree or FolderTree(fs, root))
         if not found.images and not found.tables:
             raise UserError(_explain_no_images(source.text, found.others))
         rejected: list[Listed] = []
@@ -219,11 +219,12 @@ class _Contents:
     others: Counter[str] = field(default_factory=Counter)
 
 
-def _list_images(fs: AbstractFileSystem, root: str) -> _Contents:
+def _list_images(tree: FolderTree) -> _Contents:
     found = _Contents()
     top: list[str] = []
     folders: set[str] = set()
-    for folder, names in walk(fs, root):
+    for folder, entries in tree._walked.items():
+        names = [e.name for e in entries if not e.is_dir]
         folders.add(folder)
         top = names if not folder else top
         texts = {posixpath.splitext(name)[0]: name for name in names if get_extension(name) == "txt"}

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import posixpath
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import Entry, get_extension
-from fairdedup.datasets.images import IMAGE_EXTENSIONS
+from fairdedup.datasets.findings import name_ending
+from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.errors import UserError
 
 
@@ -32,25 +34,24 @@ class InputSource:
         A folder; one file, or the files that a pattern names; a pattern whose files have not been looked up yet.
     paths : tuple of str
         The folder; the files; or what the braces of a pattern expand to (a glob stays as it is).
-    entries : tuple of Entry
-        The contents of the folder, in natural order, without hidden names; empty for files and patterns.
+    tree : FolderTree or None
+        The contents of the folder, with its sub-folders; None for files and patterns.
     """
 
     fs: AbstractFileSystem
     text: str
     kind: Literal["folder", "files", "pattern"]
     paths: tuple[str, ...]
-    entries: tuple[Entry, ...] = ()
+    tree: FolderTree | None = None
 
     @property
     def folders(self) -> set[str]:
-        """Names of the folders in this folder."""
-        return {entry.name for entry in self.entries if entry.is_dir}
+        """Names of the folders in this folder; those further down are in `tree.folders`."""
+        return {entry.name for entry in self.tree.top if entry.is_dir} if self.tree is not None else set()
 
-    @property
-    def files(self) -> list[Entry]:
-        """Files in this folder."""
-        return [entry for entry in self.entries if not entry.is_dir]
+    def with_endings(self, extensions: tuple[str, ...]) -> list[Entry]:
+        """Return the files of this folder and all folders below it that have one of some extensions."""
+        return self.tree.with_endings(extensions) if self.tree is not None else []
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,14 @@ class InputFormat(ABC):
         """Tell by a file's name whether it can be of this format."""
         return bool(self.extensions) and name.lower().endswith(self.extensions)
 
+    def files_in(self, folder: InputSource) -> list[str]:
+        """Return the paths of the samples or shards of this format in a folder and all folders below it."""
+        return []
+
+    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
+        """Return the paths among `others` that accompany none of the shards of this format, and so are not read."""
+        return others
+
     @abstractmethod
     def recognises(self, source: InputSource) -> bool:
         """Tell whether an input is of this format, from names alone."""
@@ -145,7 +154,8 @@ class InputFormat(ABC):
 class ShardFormat(InputFormat):
     """A format in which each file is one shard or more: one file, a folder, or a pattern if `in_patterns`.
 
-    Subclasses implement `open_files`, and override `without_companions` if files of another format accompany theirs.
+    Subclasses implement `open_files`. They override `files_in` if not every file with their extension is a shard, and
+    `without_companions` if other files are read with the shards. A folder's files of no use are counted here.
     """
 
     @abstractmethod
@@ -163,12 +173,8 @@ class ShardFormat(InputFormat):
         """
 
     def files_in(self, folder: InputSource) -> list[str]:
-        """Return the files of a folder that are shards of this format."""
-        return [entry.path for entry in folder.files if self.has_extension(entry.name)]
-
-    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
-        """Return the files of other formats that accompany none of the shards, and so would be left out."""
-        return others
+        """Return the paths of all files with this format's extensions, in natural order."""
+        return [entry.path for entry in folder.with_endings(self.extensions)]
 
     def recognises(self, source: InputSource) -> bool:
         """Tell whether the folder holds, or the names are, files of this format."""
@@ -182,24 +188,27 @@ class ShardFormat(InputFormat):
         Raises
         ------
         UserError
-            If the files are damaged, or mixed with others that would be left out.
+            If the files are damaged, no plain files, or mixed with others that would be left out.
         """
-        if source.kind == "folder":
-            paths = self.files_in(source)
-            self._expect_no_images(source, len(paths))
-        else:
+        if source.tree is None:
             paths = [path for path in source.paths if self.has_extension(path)]
             self._expect_no_others(source, paths)
-        return self.open_files(source, paths, options)
-
-    def _expect_no_images(self, source: InputSource, count: int) -> None:
-        images = sum(get_extension(entry.name) in IMAGE_EXTENSIONS for entry in source.files)
-        if images:
-            pattern = posixpath.join(source.text, f"*{self.extensions[0]}")
+            return self.open_files(source, paths, options)
+        paths = self.files_in(source)
+        special = [path for path in paths if path in source.tree.special]
+        if special:
             raise UserError(
-                f"folder {source.text!r} holds {count:,} {self.folder_title} and {images:,} images: "
-                f"give {pattern!r}, or move the images to a folder of their own"
+                f"{special[0]!r} is not a plain file but a pipe, a device or a link that leads nowhere: remove it, or "
+                "put the file in its place"
             )
+        dataset = self.open_files(source, paths, options)
+        return replace(dataset, unused=Counter(dataset.unused) + self._count_unused(source, paths))
+
+    def _count_unused(self, source: InputSource, shards: list[str]) -> Counter[str]:
+        """Count the files of a folder that are not read, by ending."""
+        chosen = set(shards)
+        others = [entry.path for entry in source.tree.files if entry.path not in chosen] if source.tree else []
+        return Counter(map(name_ending, self.without_companions(others, shards)))
 
     def _expect_no_others(self, source: InputSource, shards: list[str]) -> None:
         others = [path for path in source.paths if not self.has_extension(path)]

@@ -10,8 +10,9 @@ from typing import Literal
 
 from fairdedup.datasets.clip_retrieval import ClipRetrieval
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import is_on_web, list_entries, locate
+from fairdedup.datasets.filesystem import is_on_web, locate
 from fairdedup.datasets.folder import ImageFolder
+from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.datasets.format_registry import (
     describe_files,
     describe_folders,
@@ -108,7 +109,7 @@ def _look_at(text: str) -> InputSource:
     # A web server answers requests for nearly any name, so the form of the name decides there.
     decided_by_name = is_on_web(fs) and (is_pattern(path) or is_file_of_a_format(path))
     if not decided_by_name and fs.isdir(path):
-        return InputSource(fs, text, "folder", (path,), tuple(list_entries(fs, path)))
+        return InputSource(fs, text, "folder", (path,), FolderTree(fs, path))
     if not (decided_by_name and is_pattern(path)) and fs.exists(path):
         return InputSource(fs, text, "files", (path,))
     if is_pattern(path):

@@ -32,11 +32,11 @@ class Parquet(ShardFormat):
 
     def files_in(self, folder: InputSource) -> list[str]:
         """Return the Parquet files of a folder, unless they only describe the images in it."""
-        names = [entry for entry in folder.files if entry.name not in METADATA_FILES]
-        tables = [entry for entry in names if self.has_extension(entry.name)]
-        if all(posixpath.splitext(table.name)[0] in folder.folders for table in tables):
+        found = [entry for entry in folder.with_endings(self.extensions) if entry.name not in METADATA_FILES]
+        folders = folder.tree.folders if folder.tree is not None else set()
+        if all(posixpath.splitext(table.relative)[0] in folders for table in found):
             return []  # img2dataset's output as files: a folder of images for each table
-        return [table.path for table in tables]
+        return [table.path for table in found]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole row groups, as `open_tables` does."""

@@ -1,23 +1,42 @@
-"""Parses the text files next to an image: a ``.txt`` caption and a ``.json`` of columns, as img2dataset writes them.
+"""Parses the files next to an image: a ``.txt`` or ``.caption``, a ``.json`` of columns, and a ``.cls``.
 
-No content of theirs causes a sample to be rejected. Nothing here executes or imports what it reads.
+img2dataset and WebDataset write them. No content of theirs causes a sample to be rejected, and none of it is lost: a
+column whose name is taken gets another one. Nothing here executes or imports what it reads.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fairdedup.datasets.dataset import Metadata
 from fairdedup.datasets.filesystem import to_valid_text
+from fairdedup.datasets.reserved_columns import rename_reserved
 
 MAX_TEXT_BYTES = 1 << 20
 """Size in bytes of the largest caption or JSON that is read; anything larger is a mistake or an attack."""
+
+TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
+"""Why a caption or JSON was not read: the value of the columns ``caption_error`` and ``json_error``."""
+
+CAPTION_ENDINGS = ("txt", "caption")
+"""Endings of caption files; where an image has several, the first one counts."""
+
+SIDECAR_ENDINGS = (*CAPTION_ENDINGS, "json", "cls")
+"""Endings of all files that are read for an image."""
 
 
 def parse_caption(data: bytes) -> str | None:
     """Return the text of a caption file, stripped, with wrong bytes replaced; None if nothing is left."""
     return data.decode("utf-8-sig", "replace").strip() or None
+
+
+def parse_class(data: bytes) -> int | str | None:
+    """Return the content of a ``.cls`` file: a whole number that is written plainly, else text; None if empty."""
+    text = parse_caption(data)
+    plain = text is not None and text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+    return int(text) if plain and text is not None else text
 
 
 def parse_columns(data: bytes) -> Metadata:
@@ -28,16 +47,47 @@ def parse_columns(data: bytes) -> Metadata:
     data : bytes
         A JSON file. If it cannot be read, the result is a single column ``json_error`` with the reason.
     """
+    found, error = _load(data)
+    if error is None and not isinstance(found, dict):
+        error = f"not a JSON object but {type(found).__name__}"
+    return {"json_error": error} if error is not None else _flatten(found)
+
+
+def parse_json(data: bytes) -> Metadata:
+    """Return the ``.json`` of an image as `parse_columns` does, but captions in a list stay a list of texts.
+
+    Parameters
+    ----------
+    data : bytes
+        A JSON object, whose ``caption`` may be a list of texts; or such a list alone, which becomes the column
+        ``caption``.
+    """
+    found, error = _load(data)
+    if error is None and _is_texts(found):
+        return {"caption": list(map(to_valid_text, found))}
+    columns = parse_columns(data)
+    if error is None and isinstance(found, dict) and _is_texts(found.get("caption")):
+        columns["caption"] = list(map(to_valid_text, found["caption"]))
+    return columns
+
+
+def _load(data: bytes) -> tuple[Any, str | None]:
+    """Return the value of a JSON file, or why it cannot be read."""
     try:
-        found = json.loads(data)
+        return json.loads(data), None
     except json.JSONDecodeError as error:
-        return {"json_error": f"not JSON: {error.msg} at character {error.pos}"}
+        return None, f"not JSON: {error.msg} at character {error.pos}"
     except RecursionError:
-        return {"json_error": "not JSON: nested too deep"}
+        return None, "not JSON: nested too deep"
     except ValueError:  # wrong bytes, or an integer of thousands of digits
-        return {"json_error": "not JSON: unreadable text or number"}
-    if not isinstance(found, dict):
-        return {"json_error": f"not a JSON object but {type(found).__name__}"}
+        return None, "not JSON: unreadable text or number"
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _flatten(found: Mapping[str, Any]) -> Metadata:
     return {to_valid_text(name): _scalar(value) for name, value in found.items()}
 
 
@@ -51,26 +101,37 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-def combine_sidecars(text: bytes | None, columns: Metadata) -> tuple[str | None, Metadata]:
-    """Return the caption, from the ``.txt`` or else from the JSON's ``caption``, and the other columns.
+def combine_sidecars(text: bytes | None, columns: Metadata, own: Metadata | None = None) -> tuple[str | None, Metadata]:
+    """Return the caption and the metadata of an image.
+
+    The caption is the caption file's, else the JSON's ``caption``. If that is a list of texts, its first one is the
+    caption, and the others are the column ``captions``, a list.
 
     Parameters
     ----------
     text : bytes or None
-        The ``.txt`` file.
+        The caption file.
     columns : dict
-        The columns of the JSON file. Names that a sample reserves are changed: ``id`` becomes ``json_id``, and a
-        ``caption`` that differs from the caption returned becomes ``json_caption``.
+        The columns of the JSON file, as `parse_json` returns them. A name that is taken gets ``json_`` before it, and
+        underscores after it until it is free: ``id``, the names in `own`, and a ``caption`` that differs from the
+        caption returned.
+    own : dict or None
+        Other columns of the image, which keep their names; they come last.
     """
+    columns, own = dict(columns), dict(own or {})
     caption = parse_caption(text) if text is not None else None
-    metadata = dict(columns)
-    if "caption" in metadata:
-        own = metadata.pop("caption")
-        stripped = own.strip() if isinstance(own, str) else own
-        if caption is None and isinstance(own, str):
-            caption = stripped or None
-        elif stripped not in (None, caption):
-            metadata["json_caption"] = own
-    if "id" in metadata:
-        metadata["json_id"] = metadata.pop("id")
-    return caption, metadata
+    found = columns.pop("caption", None)
+    if isinstance(found, list):
+        texts = [stripped for stripped in map(str.strip, found) if stripped]
+        if caption is None or caption in texts:
+            caption = caption or next(iter(texts), None)
+            others = [text for text in texts if text != caption]
+            own = {"captions": others, **own} if others and "captions" not in own else own
+        elif texts:
+            columns["caption"] = json.dumps(found)
+    elif caption is None and isinstance(found, str):
+        caption = found.strip() or None
+    elif found is not None and not (isinstance(found, str) and found.strip() == caption):
+        columns["caption"] = found
+    names = rename_reserved(columns, {"id", "caption", *own}, prefix="json_")
+    return caption, {names[name]: value for name, value in columns.items()} | own

@@ -1,0 +1,110 @@
+"""Walks a folder and all folders below it once, and groups what it finds by the ending of its name.
+
+A link that leads back to a folder above it is not followed. Nothing is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from fairdedup.datasets.filesystem import Entry, natural_key, scan_entries
+
+
+class FolderTree:
+    """The contents of a folder. Its own entries are listed at once, those of its sub-folders when they are needed.
+
+    Hidden names are left out at every depth. Each folder is listed once.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    root : str
+        The folder's path on it.
+    depth : int or None
+        How many folders deep files are looked for, 1 for the folder alone; None for all.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, root: str, depth: int | None = None) -> None:
+        self.fs, self.root, self.depth = fs, root, depth
+        self.top = scan_entries(fs, root)
+
+    @cached_property
+    def by_ending(self) -> dict[str, list[Entry]]:
+        """Files at any depth by what follows the last dot of their names, in lower case ("" without one), unordered."""
+        groups: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entries in self._walked.values():
+            for entry in entries:
+                if not entry.is_dir:
+                    groups[_ending(entry.name)].append(entry)
+        return dict(groups)
+
+    @property
+    def folders(self) -> set[str]:
+        """Relative paths of all folders; "" is the folder itself."""
+        return set(self._walked)
+
+    @property
+    def files(self) -> list[Entry]:
+        """Files at any depth, in natural order of their relative paths."""
+        return in_natural_order(entry for entries in self.by_ending.values() for entry in entries)
+
+    @cached_property
+    def count(self) -> int:
+        """Number of files at any depth."""
+        return sum(map(len, self.by_ending.values()))
+
+    def with_endings(self, extensions: Iterable[str]) -> list[Entry]:
+        """Return the files whose names end in one of some extensions, such as ".tar.gz", in natural order."""
+        wanted = tuple(extensions)
+        found = [e for ending in {_ending(one) for one in wanted} for e in self.by_ending.get(ending, ())]
+        return in_natural_order(entry for entry in found if entry.name.lower().endswith(wanted))
+
+    @cached_property
+    def special(self) -> set[str]:
+        """Paths of pipes, sockets, devices and broken links, which must not be opened."""
+        return {entry.path for entries in self._walked.values() for entry in entries if not entry.is_plain}
+
+    @cached_property
+    def _walked(self) -> dict[str, list[Entry]]:
+        """The entries of every folder, by its relative path; a folder always precedes those in it."""
+        walked = {"": self.top}
+        todo: list[tuple[str, str, int, frozenset[Any]]] = [("", self.root, 1, frozenset())]
+        while todo:
+            relative, path, depth, above = todo.pop()
+            identity = _identify(self.fs, path)
+            if identity in above:  # a link to a folder that contains it
+                continue
+            if relative:
+                walked[relative] = scan_entries(self.fs, path, relative)
+            if depth != self.depth:
+                todo += [
+                    (entry.relative, entry.path, depth + 1, above | {identity})
+                    for entry in walked[relative]
+                    if entry.is_dir
+                ]
+        return walked
+
+
+def in_natural_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Return files in natural order of their relative paths."""
+    return sorted(entries, key=lambda entry: natural_key(entry.relative))
+
+
+def _ending(name: str) -> str:
+    head, dot, ending = name.rpartition(".")
+    return ending.lower() if dot else ""
+
+
+def _identify(fs: AbstractFileSystem, folder: str) -> Any:
+    if not isinstance(fs, LocalFileSystem):
+        return folder
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
