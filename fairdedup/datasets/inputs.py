@@ -23,8 +23,10 @@ from fairdedup.datasets.format_registry import (
 )
 from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.npy import Npy
+from fairdedup.datasets.npz import Npz
 from fairdedup.datasets.parquet import Parquet
 from fairdedup.datasets.patterns import expand_braces, find_shards, is_pattern
+from fairdedup.datasets.saved_dataset import SavedDataset
 from fairdedup.datasets.webdataset import WebDataset
 from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import explain_errors
@@ -32,7 +34,7 @@ from fairdedup.storage.urls import protocol_of
 
 # If two formats recognise an input, the first one opens it: a folder with img_emb/ may contain anything else, and
 # img2dataset writes Parquet files next to its tars.
-for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), Npy()):
+for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), SavedDataset(), Npy(), Npz()):
     register(_format)
 
 

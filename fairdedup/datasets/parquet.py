@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import natural_key
+from fairdedup.datasets.file_labels import label_files
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN
+from fairdedup.datasets.npy_companions import ARRAY_EXTENSIONS
 from fairdedup.datasets.rows import PARQUET_EXTENSIONS
 from fairdedup.datasets.table_inputs import TableFile, open_tables
 
@@ -31,16 +32,15 @@ class Parquet(ShardFormat):
     )
 
     def files_in(self, folder: InputSource) -> list[str]:
-        """Return the Parquet files of a folder, unless they only describe the images in it."""
+        """Return the Parquet files of a folder, unless they only describe the images or the vectors in it."""
         found = [entry for entry in folder.with_endings(self.extensions) if entry.name not in METADATA_FILES]
         folders = folder.tree.folders if folder.tree is not None else set()
         if all(posixpath.splitext(table.relative)[0] in folders for table in found):
             return []  # img2dataset's output as files: a folder of images for each table
-        return [table.path for table in found]
+        arrays = {posixpath.splitext(array.path)[0] for array in folder.with_endings(ARRAY_EXTENSIONS)}
+        return [table.path for table in found if posixpath.splitext(table.path)[0] not in arrays]
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole row groups, as `open_tables` does."""
-        common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
-        labels = {path: posixpath.relpath(path, common) if common else path for path in paths}
-        ordered = sorted(labels, key=lambda path: natural_key(labels[path]))
-        return open_tables(self.name, source, [TableFile(path, labels[path]) for path in ordered], options)
+        files = [TableFile(path, label) for path, label in label_files(source, paths).items()]
+        return open_tables(self.name, source, files, options)
