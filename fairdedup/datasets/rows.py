@@ -225,9 +225,8 @@ def to_texts(column: pa.Array) -> list[str | None]:
         return _float_texts(column)
     if pa.types.is_decimal(column.type):
         return [None if value is None else _decimal_text(value) for value in column.to_pylist()]
-    if pa.types.is_timestamp(column.type) and column.type.tz is not None:  # Arrow's own cast needs to know the zone
-        plain = column.cast(pa.timestamp(column.type.unit)).cast(pa.string()).to_pylist()
-        return [None if value is None else f"{value}Z" for value in plain]
+    if pa.types.is_timestamp(column.type):
+        return _time_texts(column)
     return [None if value is None else to_valid_text(value) for value in column.cast(pa.string()).to_pylist()]
 
 
@@ -239,6 +238,13 @@ def _float_texts(column: pa.Array) -> list[str | None]:
         else:
             texts.append(str(int(value)) if isfinite(value) and value == int(value) else text)
     return texts
+
+
+def _time_texts(column: pa.Array) -> list[str | None]:
+    """Return points in time, the same whatever their unit: Parquet stores seconds as milliseconds."""
+    zone = "" if column.type.tz is None else "Z"  # in UTC, since Arrow's own cast has to know the zone
+    texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string()).to_pylist()
+    return [None if text is None else (text.rstrip("0").rstrip(".") if "." in text else text) + zone for text in texts]
 
 
 def _decimal_text(value: Decimal) -> str:
