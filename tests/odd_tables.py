@@ -1,4 +1,4 @@
-"""Odd tables, arrays and saved data sets, each with its expected result; and wrong ones with the remedy they name."""
+"""Odd tables, arrays and saved data sets, each with its expected result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,6 @@ from inputs import (
     Maker,
     broken_page,
     clip_retrieval,
-    downloaded,
     npy,
     parquet,
     parquets,
@@ -339,116 +338,3 @@ def cut_off(folder: Path | str) -> Path:
     path = Path(folder) / "img_emb/img_emb_0.npy"
     path.write_bytes(path.read_bytes()[:-8])
     return Path(folder)
-
-
-class Remedy(NamedTuple):
-    """A wrong input, what its message says, and the input or the option that it advises."""
-
-    wrong: Maker
-    message: str
-    right: Maker
-    valid: int
-    options: dict[str, Any] = {}
-    wrong_options: dict[str, Any] = {}
-
-
-def decoded(values: list[str]) -> list[bytes]:
-    return [base64.b64decode(value.partition(",")[2] or value) for value in values]
-
-
-REMEDIES: dict[str, Remedy] = {
-    "choose a column": Remedy(
-        parquet({"file_name": NAMES, "bbox": BOXES}, TWO), "--column file_name",
-        parquet({"file_name": NAMES, "bbox": BOXES}, TWO), 2, {"column": "file_name"},
-    ),
-    "choose a column whose name has a space": Remedy(
-        parquet({"a mask": BOTH, "blob": BOTH}), "--column 'a mask'", parquet({"a mask": BOTH, "blob": BOTH}), 2,
-        {"column": "a mask"},
-    ),
-    "name a column that is there": Remedy(
-        parquet({"image": BOTH}), "but 'image': name one with --column", parquet({"image": BOTH}), 2,
-        {"column": "image"}, {"column": "jpeg"},
-    ),
-    "name a column that can be": Remedy(
-        parquet({"image": BOTH, "n": [1, 2]}), "name a column of image bytes", parquet({"image": BOTH, "n": [1, 2]}), 2,
-        {"column": "image"}, {"column": "n"},
-    ),
-    "name a column of paths": Remedy(
-        parquet({"where": NAMES}, TWO), "name it with --column", parquet({"where": NAMES}, TWO), 2, {"column": "where"}
-    ),
-    "download web addresses": Remedy(
-        parquet({"url": WEB}), "download URLs first, as img2dataset does", downloaded(form="parquet"), 2
-    ),
-    "download the images": Remedy(
-        parquet({"image": WEB}), "for example with img2dataset, and give its output folder", downloaded(), 2
-    ),
-    "copy what is in a store": Remedy(
-        parquet({"path": ["s3://b/a.png"]}), "copy the images into the folder of this file",
-        parquet({"path": NAMES}, TWO), 2,
-    ),
-    "decode data URIs": Remedy(
-        parquet({"image": URIS}), "base64.b64decode(value.partition(',')[2])", parquet({"image": decoded(URIS)}), 2
-    ),
-    "decode base64": Remedy(
-        parquet({"image": TEXTS}), "base64.b64decode(value)", parquet({"image": decoded(TEXTS)}), 2
-    ),
-    "one name in every file": Remedy(
-        parquets({"jpg": BOTH}, {"png": BOTH}), "give the column the same name in every file",
-        parquets({"jpg": BOTH}, {"jpg": BOTH}), 4,
-    ),
-    "separate inputs": Remedy(
-        parquets({"jpg": BOTH}, {"jpg": ["a", "b"]}), "give them as separate inputs", parquets({"jpg": BOTH}), 2
-    ),
-    "one name for ids": Remedy(
-        parquets({"id": ["a"], "jpg": [GOOD]}, {"uid": ["b"], "jpg": [OTHER]}), "give the column the same name",
-        parquets({"id": ["a"], "jpg": [GOOD]}, {"id": ["b"], "jpg": [OTHER]}), 2,
-    ),
-    "skip a broken page": Remedy(
-        parquet({"image": [GOOD] * 3 + [OTHER]}, **BROKEN), "add --skip-damaged",
-        parquet({"image": [GOOD] * 3 + [OTHER]}, **BROKEN), 1, SKIP,
-    ),
-    "remove a file that is cut off": Remedy(
-        one_cut, "write it again or remove it", lambda f: (one_cut(f) / "1.parquet").unlink() or f, 2
-    ),
-    "skip what an .npy lacks": Remedy(
-        npy(MATRIX, change=lambda b: b[:-8]), "add --skip-damaged", npy(MATRIX, change=lambda b: b[:-8]), 5, SKIP
-    ),
-    "save with numpy.save": Remedy(claims("(-1, 4)"), "save it with numpy.save", npy(MATRIX), 6),
-    "save as floats": Remedy(
-        npy(np.array([[1, 2]], object)), "save it as a float array", npy(np.array([[1, 2]], object).astype(float)), 1
-    ),
-    "ids of text": Remedy(
-        npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1, "x"], object)}, given="/e.npy"),
-        "numpy.array(ids, dtype=str)",
-        npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1, "x"], dtype=str)}, given="/e.npy"), 2,
-    ),
-    "every row an id": Remedy(
-        npy(MATRIX[:2], {"e.ids.txt": "a\n\n"}), "give every row an id", npy(MATRIX[:2], {"e.ids.txt": "a\nb\n"}), 2
-    ),
-    "separate .npy files": Remedy(
-        npys({"a.npy": MATRIX, "b.npy": np.eye(3)}), "give them as separate inputs", npys({"b.npy": np.eye(3)}), 3
-    ),
-    "choose an array": Remedy(npz(DATACOMP), "--column b32_img", npz(DATACOMP), 6, {"column": "b32_img"}),
-    "an array that is there": Remedy(
-        npz({"a": MATRIX}), "name one with --column", npz({"a": MATRIX}), 6, {"column": "a"}, {"column": "b"}
-    ),
-    "save with numpy.savez": Remedy(npz({}), "save one with numpy.savez", npz({"a": MATRIX}), 6),
-    "copy a whole data set": Remedy(
-        saved(change=lambda t: (t / "data-00001-of-00002.arrow").unlink()), "copy the whole folder", saved(), 4
-    ),
-    "save a data set again": Remedy(
-        saved(change=lambda t: (t / "state.json").unlink() or (t / "state.json").write_text("{}")),
-        "save the data set again with datasets.save_to_disk", saved(), 4,
-    ),
-    "skip what a data set lacks": Remedy(
-        saved(change=cut_last), "add --skip-damaged", saved(change=cut_last), 2, SKIP
-    ),
-    "rename a column": Remedy(
-        clip_retrieval((np.eye(2), {"uid": [[1], [2]], "n": [1, 2]})), "rename or convert it",
-        clip_retrieval((np.eye(2), {"boxes": [[1], [2]], "n": [1, 2]})), 2,
-    ),
-    "fill empty ids": Remedy(
-        clip_retrieval((np.eye(2), {"uid": ["a", None]})), "has 1 empty rows: fill them",
-        clip_retrieval((np.eye(2), {"uid": ["a", "b"]})), 2,
-    ),
-}  # fmt: skip

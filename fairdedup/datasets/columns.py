@@ -244,9 +244,11 @@ def _find_sample(schema: pa.Schema, wanted: str | None, path: str) -> str:
             f"--column {shlex.quote(fit[0])}"
         )
     if not fit:
+        text = of_role["paths"]
+        remedy = "name it with --column, or download URLs first, as img2dataset does" if text else "give another file"
         raise UserError(
             f"{path!r} has no column of images (bytes), of their paths or of embeddings (lists of floats), but "
-            f"{_enumerate(schema.names)}: name it with --column, or download URLs first, as img2dataset does"
+            f"{_enumerate(schema.names)}: {remedy}"
         )
     return fit[0]
 

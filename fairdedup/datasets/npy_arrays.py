@@ -108,7 +108,9 @@ def expect_embeddings(header: Header, what: str) -> tuple[int, int]:
     if dtype.hasobject:
         raise UserError(f"{what} holds Python objects, which would need pickle: save it as a float array")
     if dtype.kind != "f" or dtype.itemsize > 8:
-        raise UserError(f"{what} holds {dtype}: embeddings are float16, float32 or float64")
+        raise UserError(
+            f"{what} holds {dtype}: embeddings are float16, float32 or float64, such as array.astype('float32')"
+        )
     if len(shape) != 2 or shape[1] == 0:
         raise UserError(f"{what} has shape {shape}: embeddings are 2-d, (rows, dimensions)")
     return shape[0], shape[1]

@@ -26,6 +26,8 @@ MOST_ARRAYS = 10_000
 def _open(fs: AbstractFileSystem, path: str) -> Iterator[zipfile.ZipFile]:
     try:
         with open_file(fs, path) as file, zipfile.ZipFile(file) as archive:
+            if any(member.header_offset < 0 for member in archive.infolist()):  # bytes are missing at the front
+                raise zipfile.BadZipFile
             yield archive
     except Exception as error:  # zipfile and its decompressors raise nearly everything on hostile bytes
         if isinstance(error, UserError | MemoryError) or is_transport_error(error):

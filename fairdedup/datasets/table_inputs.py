@@ -76,7 +76,8 @@ def open_tables(name: str, source: InputSource, files: list[TableFile], options:
     first, width = found.files[0], found.files[-1].width  # the first files may have no rows
     if first.columns.role == "vectors" and not width and any(sum(file.group_sizes) for file in found.files):
         raise UserError(
-            f"column {first.columns.sample!r} of {source.text!r} holds no vectors: name another with --column"
+            f"column {first.columns.sample!r} of {source.text!r} holds no vectors: name another with --column, or "
+            "write the file again"
         )
     if first.columns.role == "paths":
         _expect_paths(source.fs, found.files)
@@ -273,7 +274,9 @@ def _find_width(
     elif not expected:
         found = _find_commonest_length(fs, path, sum(layout.group_sizes), column)
     if found > MAX_WIDTH:
-        raise UserError(f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another")
+        raise UserError(
+            f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another with --column"
+        )
     return found
 
 

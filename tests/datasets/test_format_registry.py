@@ -85,9 +85,12 @@ def test_a_format_of_one_class_goes_through_every_stage(run: Any, lists: Path) -
 
 def test_messages_list_what_is_registered(folder: Path) -> None:
     (folder / "notes.docx").write_bytes(b"")
-    files = "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .npy file of embeddings"
-    folders = "images, img_emb/, tar shards or Parquet files"
-    endings = ".tar, .tar.gz, .tgz, .parquet or .pq"
+    files = (
+        "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .arrow file, an .npy file of embeddings, an .npz file of "
+        "embeddings"
+    )
+    folders = "images, img_emb/, tar shards, Parquet files, Arrow files, .npy files or .npz files"
+    endings = ".tar, .tar.gz, .tgz, .parquet, .pq, .arrow, .npy or .npz"
     assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
     unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
     assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
@@ -97,10 +100,12 @@ def test_messages_list_what_is_registered(folder: Path) -> None:
 
 def test_a_new_format_is_in_every_message(lists: Path) -> None:
     (lists / "notes.docx").write_bytes(b"")
-    assert "an .npy file of embeddings, a .list of images, or a folder of" in message(lists / "notes.docx")
-    assert "tar shards, Parquet files or lists of images" in message(lists / "notes.docx")
-    assert ".parquet, .pq or .list" in message(lists / "x-*")
-    assert message(lists, column="c").startswith(f"--column 'c' is for Parquet files, and {str(lists)!r} is none")
+    assert "an .npz file of embeddings, a .list of images, or a folder of" in message(lists / "notes.docx")
+    assert ".npy files, .npz files or lists of images" in message(lists / "notes.docx")
+    assert ".npy, .npz or .list" in message(lists / "x-*")
+    assert message(lists, column="c").startswith(
+        f"--column 'c' is for Parquet files, Arrow files or .npz files, and {str(lists)!r} is none"
+    )
     write(lists, {"c.png": GOOD})
     assert "holds 2 lists of images and 1 images: give" in message(lists) and "/*.list'" in message(lists)
     write(lists, {"a.tar": b""})
@@ -117,7 +122,7 @@ def test_the_table_of_inputs_in_the_docs_is_rendered_from_the_formats(image_list
 
 def test_every_format_is_registered_once_and_documented(image_list: None) -> None:
     names = [known.name for known in formats()]
-    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "npy", "image-list"]
+    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "arrow", "npy", "npz", "image-list"]
     assert all(known.documentation for known in formats())
     with pytest.raises(ValueError, match="'image-list' is registered already"):
         register(ImageList())

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from inputs import GOOD, OTHER, hugging_face, npy, parquet, vectors
 from odd_inputs import BOTH
-from odd_tables import DATACOMP, MATRIX, REMEDIES, TABLES, arrow, npys, npz, saved
+from odd_tables import DATACOMP, MATRIX, TABLES, arrow, npys, npz, saved
 from runs import table
+from table_remedies import REMEDIES
 
 from fairdedup.datasets import npy as npy_reader
 from fairdedup.datasets import open_input, table_inputs
