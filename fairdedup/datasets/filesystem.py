@@ -10,6 +10,7 @@ import hashlib
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import IO, NamedTuple
 from urllib.parse import unquote
 
@@ -124,6 +125,11 @@ def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
     """Return a sort key that puts "2" before "10"; the order is total, also between "1" and "01"."""
     parts = re.split(r"([0-9]+)", text)  # digits are at odd places, so a number is never compared with a text
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), text
+
+
+def in_natural_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Return files in natural order of their relative paths."""
+    return sorted(entries, key=lambda entry: natural_key(entry.relative))
 
 
 def to_valid_text(name: str) -> str:

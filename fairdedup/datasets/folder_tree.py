@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from fairdedup.datasets.filesystem import Entry, natural_key, scan_entries
+from fairdedup.datasets.filesystem import Entry, in_natural_order, scan_entries
+from fairdedup.datasets.image_search import FoundImages, sort_images
 
 
 class FolderTree:
@@ -31,6 +32,9 @@ class FolderTree:
     depth : int or None
         How many folders deep files are looked for, 1 for the folder alone; None for all.
     """
+
+    beside: Sequence[Entry] = ()
+    names: Callable[[str], bool] | None = None
 
     def __init__(self, fs: AbstractFileSystem, root: str, depth: int | None = None) -> None:
         self.fs, self.root, self.depth = fs, root, depth
@@ -68,6 +72,11 @@ class FolderTree:
         return in_natural_order(entry for entry in found if entry.name.lower().endswith(wanted))
 
     @cached_property
+    def images(self) -> FoundImages:
+        """The files, sorted into images and others; the first bytes of some are read."""
+        return sort_images(self.fs, self.by_ending)
+
+    @cached_property
     def special(self) -> set[str]:
         """Paths of pipes, sockets, devices and broken links, which must not be opened."""
         return {entry.path for entries in self._walked.values() for entry in entries if not entry.is_plain}
@@ -93,9 +102,33 @@ class FolderTree:
         return walked
 
 
-def in_natural_order(entries: Iterable[Entry]) -> list[Entry]:
-    """Return files in natural order of their relative paths."""
-    return sorted(entries, key=lambda entry: natural_key(entry.relative))
+class MatchedFiles(FolderTree):
+    """The files that a pattern names, as if they were all that is in the folder before its first wildcard.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    root : str
+        The folder before the pattern's first wildcard or brace.
+    matched : list of Entry
+        The files that the pattern names.
+    beside : list of Entry
+        The other files of the folders in which they are.
+    names : callable
+        Tells by a relative path whether the pattern names it.
+    """
+
+    def __init__(
+        self,
+        fs: AbstractFileSystem,
+        root: str,
+        matched: list[Entry],
+        beside: list[Entry],
+        names: Callable[[str], bool],
+    ) -> None:
+        self.fs, self.root, self.depth = fs, root, 1
+        self.top, self.beside, self.names = matched, beside, names
 
 
 def _ending(name: str) -> str:

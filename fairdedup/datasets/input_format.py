@@ -19,6 +19,8 @@ from fairdedup.datasets.findings import name_ending
 from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.errors import UserError
 
+NOT_PLAIN = "not a plain file but a pipe, a socket, a device or a link that leads nowhere"
+
 
 @dataclass(frozen=True)
 class InputSource:
@@ -35,7 +37,10 @@ class InputSource:
     paths : tuple of str
         The folder; the files; or what the braces of a pattern expand to (a glob stays as it is).
     tree : FolderTree or None
-        The contents of the folder, with its sub-folders; None for files and patterns.
+        The contents of the folder, with its sub-folders; the files that a pattern names; None for one file, and for a
+        pattern whose files have not been looked up yet.
+    pattern : str
+        The pattern as a path on the file system, if INPUT is one.
     """
 
     fs: AbstractFileSystem
@@ -43,6 +48,7 @@ class InputSource:
     kind: Literal["folder", "files", "pattern"]
     paths: tuple[str, ...]
     tree: FolderTree | None = None
+    pattern: str = ""
 
     @property
     def folders(self) -> set[str]:
@@ -176,6 +182,10 @@ class ShardFormat(InputFormat):
         """Return the paths of all files with this format's extensions, in natural order."""
         return [entry.path for entry in folder.with_endings(self.extensions)]
 
+    def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
+        """Tell whether the shards name image files of their folder, which then are no input of their own."""
+        return False
+
     def recognises(self, source: InputSource) -> bool:
         """Tell whether the folder holds, or the names are, files of this format."""
         if source.kind == "folder":
@@ -190,32 +200,43 @@ class ShardFormat(InputFormat):
         UserError
             If the files are damaged, no plain files, or mixed with others that would be left out.
         """
-        if source.tree is None:
+        if source.kind == "folder":
+            paths = self.files_in(source)
+        else:
             paths = [path for path in source.paths if self.has_extension(path)]
             self._expect_no_others(source, paths)
-            return self.open_files(source, paths, options)
-        paths = self.files_in(source)
-        special = [path for path in paths if path in source.tree.special]
+        special = source.tree.special.intersection(paths) if source.tree is not None else ()
         if special:
-            raise UserError(
-                f"{special[0]!r} is not a plain file but a pipe, a device or a link that leads nowhere: remove it, or "
-                "put the file in its place"
-            )
+            raise UserError(f"{min(special)!r} is {NOT_PLAIN}: remove it, or put the file in its place")
         dataset = self.open_files(source, paths, options)
-        return replace(dataset, unused=Counter(dataset.unused) + self._count_unused(source, paths))
-
-    def _count_unused(self, source: InputSource, shards: list[str]) -> Counter[str]:
-        """Count the files of a folder that are not read, by ending."""
-        chosen = set(shards)
-        others = [entry.path for entry in source.tree.files if entry.path not in chosen] if source.tree else []
-        return Counter(map(name_ending, self.without_companions(others, shards)))
+        if source.tree is None:
+            return dataset
+        read, remarks = set(paths), dataset.remarks
+        images = {entry.path for entry in source.tree.images.images}
+        if images and self.names_images(source, paths, options):
+            read |= images
+            remarks = (*remarks, _describe_named(len(images), dataset))
+        others = [entry.path for entry in source.tree.files if entry.path not in read]
+        unused = Counter(map(name_ending, self.without_companions(others, paths)))
+        return replace(dataset, unused=Counter(dataset.unused) + unused, remarks=tuple(filter(None, remarks)))
 
     def _expect_no_others(self, source: InputSource, shards: list[str]) -> None:
         others = [path for path in source.paths if not self.has_extension(path)]
         left_out = self.without_companions(others, shards) if others else []
         if left_out:
             name = posixpath.basename(left_out[0])
+            own = next(end for end in self.extensions if shards[0].lower().endswith(end))
             raise UserError(
                 f"pattern {source.text!r} names {self.folder_title} and files of another kind such as {name!r}: "
-                f"end it in {self.extensions[0]} or in .{get_extension(name)}"
+                f"end it in {own} or in .{get_extension(name)}"
             )
+
+
+def _describe_named(images: int, dataset: Dataset) -> str:
+    """Return a remark if a folder cannot have exactly the images that its shards name; "" otherwise."""
+    rows = sum(shard.rows or 0 for shard in dataset.shards)
+    if images == rows:
+        return ""
+    return (
+        f"the folder has {images:,} images for {rows:,} rows of {dataset.format}: only those that a row names are read"
+    )

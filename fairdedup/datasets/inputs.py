@@ -6,35 +6,45 @@ To add a format, write its class in a file of its own and register it here. Only
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import replace
 from typing import Literal
+
+from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.clip_retrieval import ClipRetrieval
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import is_on_web, locate
+from fairdedup.datasets.findings import describe_unused, name_ending
 from fairdedup.datasets.folder import ImageFolder
 from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.datasets.format_registry import (
     describe_files,
     describe_folders,
     describe_formats_with_columns,
+    describe_shards,
     find_format,
+    formats,
     is_file_of_a_format,
+    is_shard,
     register,
 )
-from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.input_format import NOT_PLAIN, InputFormat, InputSource, ReadOptions, ShardFormat
+from fairdedup.datasets.mixed_kinds import expect_no_embeddings_below, expect_one_kind
 from fairdedup.datasets.npy import Npy
 from fairdedup.datasets.npz import Npz
 from fairdedup.datasets.parquet import Parquet
-from fairdedup.datasets.patterns import expand_braces, find_shards, is_pattern
+from fairdedup.datasets.patterns import expand_pattern, find_files, is_pattern
 from fairdedup.datasets.saved_dataset import SavedDataset
 from fairdedup.datasets.webdataset import WebDataset
+from fairdedup.datasets.zip_images import ZipImages
 from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import explain_errors
 from fairdedup.storage.urls import protocol_of
 
 # If two formats recognise an input, the first one opens it: a folder with img_emb/ may contain anything else, and
 # img2dataset writes Parquet files next to its tars.
-for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), SavedDataset(), Npy(), Npz()):
+for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), SavedDataset(), Npy(), Npz(), ZipImages()):
     register(_format)
 
 
@@ -95,13 +105,16 @@ def _open(text: str, options: ReadOptions) -> tuple[InputFormat, Dataset]:
     source = _look_at(text)
     found = find_format(source)
     if found is None and source.kind == "pattern":
-        source = InputSource(source.fs, text, "files", tuple(find_shards(source.fs, source.paths, text)))
+        source = _look_up(source)
         found = find_format(source)
     if found is None:
         raise UserError(
             f"{text!r} is a file of unknown kind: give {', '.join(describe_files())}, or a folder of "
             f"{describe_folders()}"
         )
+    if source.kind == "folder" and (found.is_fallback or isinstance(found, ShardFormat)):
+        expect_no_embeddings_below(source)
+        expect_one_kind(source, formats(), options)
     return found, found.open(source, options)
 
 
@@ -113,7 +126,23 @@ def _look_at(text: str) -> InputSource:
     if not decided_by_name and fs.isdir(path):
         return InputSource(fs, text, "folder", (path,), FolderTree(fs, path))
     if not (decided_by_name and is_pattern(path)) and fs.exists(path):
+        if isinstance(fs, LocalFileSystem) and not fs.isfile(path):
+            raise UserError(f"{text!r} is {NOT_PLAIN}: give a file, a folder or a pattern")
         return InputSource(fs, text, "files", (path,))
     if is_pattern(path):
-        return InputSource(fs, text, "pattern", tuple(expand_braces(path, text)))
+        return InputSource(fs, text, "pattern", tuple(expand_pattern(fs, path, text)), pattern=path)
     raise UserError(f"no such file or folder: {text!r}; check the path")
+
+
+def _look_up(source: InputSource) -> InputSource:
+    """Return the files that a pattern names; `paths` are those that some format reads."""
+    tree = find_files(source.fs, source.pattern, source.paths, source.text)
+    images = {entry.path for entry in tree.images.images}
+    paths = [entry.path for entry in tree.files if entry.path in images or is_shard(entry.name)]
+    if not paths:
+        others = describe_unused(Counter(name_ending(entry.name) for entry in tree.files))
+        raise UserError(
+            f"{source.text!r} names no image or shard, but {others}: it must name images, or files that end in "
+            f"{describe_shards()}"
+        )
+    return replace(source, kind="files", paths=tuple(paths), tree=tree)

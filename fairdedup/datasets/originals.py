@@ -11,7 +11,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
 from typing import Any
@@ -20,8 +20,8 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import ImageShard, Metadata, Sample, Shard
-from fairdedup.datasets.filesystem import Unreadable, get_extension, open_file, read_file, to_valid_text
-from fairdedup.datasets.folder import FolderShard
+from fairdedup.datasets.filesystem import Unreadable, get_extension, open_file, to_valid_text
+from fairdedup.datasets.folder_shards import FolderShard, Listed, Read
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.keys import make_key
 from fairdedup.datasets.parquet_shards import ParquetImageShard
@@ -95,12 +95,12 @@ def find_clashing_stems(shards: Iterable[Shard]) -> frozenset[str]:
     shards : iterable of Shard
         All shards of the data set.
     """
-    stems = Counter(_stem(listed.path) for s in shards if isinstance(s, FolderShard) for listed in s.files)
+    stems = Counter(_stem(s, listed) for s in shards if isinstance(s, FolderShard) for listed in s.files)
     return frozenset(stem for stem, count in stems.items() if count > 1)
 
 
-def _stem(path: str) -> str:
-    return posixpath.splitext(to_valid_text(path))[0]
+def _stem(shard: FolderShard, listed: Listed) -> str:
+    return posixpath.splitext(shard.make_id(listed.path))[0]
 
 
 def read_originals(shard: ImageShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:
@@ -213,21 +213,31 @@ def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
 
 
 def _read_folder(shard: FolderShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:
-    for position in wanted:
-        listed = shard.files[position]
-        sample = next(iter(replace(shard, files=(listed,)).read()))
-        image, stem = _expect_image(sample), _stem(listed.path)
-        key = make_key(sample.id if stem in clashing or make_key(stem) != stem else stem)
-        ending = get_extension(listed.path)
-        ending = listed.path[-len(ending) :] if ending in IMAGE_EXTENSIONS else detect_extension(image)
-        yield Member(position, sample.id, key, ending, image)
-        text = _read_companion(shard, listed.text) if listed.text else (sample.caption or "").encode()
-        if text or listed.text:
-            yield Member(position, sample.id, key, "txt", text)
-        if listed.json and not listed.columns:
-            yield Member(position, sample.id, key, "json", _read_companion(shard, listed.json))
-        elif listed.columns:
-            yield Member(position, sample.id, key, "json", _to_json(sample.metadata))
+    with shard.reader() as read:
+        for position in wanted:
+            listed = shard.files[position]
+            sample = shard.read_sample(position, listed, read)
+            stem = _stem(shard, listed)
+            key = make_key(sample.id if stem in clashing or make_key(stem) != stem else stem)
+            for suffix, data in _folder_files(listed, sample, read):
+                yield Member(position, sample.id, key, suffix, data)
+
+
+def _folder_files(listed: Listed, sample: Sample, read: Read) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a sample of a folder, by their suffixes in a shard."""
+    image = _expect_image(sample)
+    ending = get_extension(listed.path)
+    yield listed.path[-len(ending) :] if ending in IMAGE_EXTENSIONS else detect_extension(image), image
+    if listed.text:
+        yield get_extension(listed.text), _read_companion(read, listed.text)
+    elif sample.caption:
+        yield "txt", sample.caption.encode()
+    if listed.label:
+        yield "cls", _read_companion(read, listed.label)
+    if listed.columns:
+        yield "json", _to_json(sample.metadata)
+    elif listed.json:
+        yield "json", _read_companion(read, listed.json)
 
 
 def _expect_image(sample: Sample) -> bytes:
@@ -236,9 +246,9 @@ def _expect_image(sample: Sample) -> bytes:
     return sample.image
 
 
-def _read_companion(shard: FolderShard, name: str) -> bytes:
+def _read_companion(read: Read, name: str) -> bytes:
     try:
-        return read_file(shard.fs, posixpath.join(shard.path, name), MAX_TEXT_BYTES)
+        return read(name, MAX_TEXT_BYTES)
     except Unreadable as fault:
         raise UserError(f"{to_valid_text(name)} cannot be copied ({fault}): repair or remove the file") from None
 

@@ -11,7 +11,7 @@ from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN
 from fairdedup.datasets.npy_companions import ARRAY_EXTENSIONS
 from fairdedup.datasets.rows import PARQUET_EXTENSIONS
-from fairdedup.datasets.table_inputs import TableFile, open_tables
+from fairdedup.datasets.table_inputs import TableFile, holds_paths, open_tables
 
 
 class Parquet(ShardFormat):
@@ -39,6 +39,10 @@ class Parquet(ShardFormat):
             return []  # img2dataset's output as files: a folder of images for each table
         arrays = {posixpath.splitext(array.path)[0] for array in folder.with_endings(ARRAY_EXTENSIONS)}
         return [table.path for table in found if posixpath.splitext(table.path)[0] not in arrays]
+
+    def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
+        """Tell whether the first file has a column of paths to images."""
+        return holds_paths(source, shards[0], options)
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole row groups, as `open_tables` does."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
+from fairdedup.datasets.filesystem import Entry, get_extension, is_on_web
+from fairdedup.datasets.folder_tree import FolderTree, MatchedFiles
 from fairdedup.datasets.format_registry import describe_shards, is_shard
+from fairdedup.datasets.image_formats import IMAGE_EXTENSIONS
+from fairdedup.datasets.image_search import NO_IMAGES
 from fairdedup.errors import UserError
 
 MAX_SHARDS = 1_000_000
@@ -48,52 +53,161 @@ def expand_braces(pattern: str, source: str) -> list[str]:
     return expanded
 
 
-def find_shards(fs: AbstractFileSystem, names: Sequence[str], source: str) -> list[str]:
-    """Return the paths of the shards that a pattern names.
+def split_pattern(fs: AbstractFileSystem, path: str) -> tuple[str, str]:
+    """Return the folder before the first wildcard or brace of a pattern, and the rest of the pattern.
+
+    A folder that exists is taken literally, whatever its name, so that patterns work below a folder such as ``a [b]``.
 
     Parameters
     ----------
     fs : AbstractFileSystem
         The file system.
+    path : str
+        The pattern.
+    """
+    parts = path.split("/")
+    fixed = next((k for k, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
+    while fixed < len(parts) - 1 and "*" not in parts[fixed] and fs.isdir("/".join(parts[: fixed + 1])):
+        fixed = next((k for k in range(fixed + 1, len(parts)) if is_pattern(parts[k])), len(parts) - 1)
+    return "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ""), "/".join(parts[fixed:])
+
+
+def expand_pattern(fs: AbstractFileSystem, path: str, source: str) -> list[str]:
+    """Return the names that the braces of a pattern expand to, as `expand_braces` does; existing folders stay."""
+    fixed, rest = split_pattern(fs, path)
+    return [posixpath.join(fixed, name) for name in expand_braces(rest, source)]
+
+
+def find_files(fs: AbstractFileSystem, path: str, names: Sequence[str], source: str) -> MatchedFiles:
+    """Return the files that a pattern names.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The pattern.
     names : sequence of str
-        Result of `expand_braces`. Globs among them are looked up; files of other names must exist.
+        Result of `expand_pattern`. Globs among them are looked up; other files must exist.
     source : str
         INPUT as the user gave it, for messages.
 
     Raises
     ------
     UserError
-        If a named shard is missing or of a kind that patterns cannot name, or if globs match nothing.
+        If a named file is missing or of a kind that patterns cannot name, or if globs match nothing.
     """
-    paths: list[str] = []
-    for path in names:
-        if any(letter in path for letter in "*?["):
-            paths.extend(_match(fs, path))
-        elif not is_shard(path):
-            raise UserError(
-                f"pattern {source!r} names {posixpath.basename(path)!r}, which is not a shard: patterns name files "
-                f"that end in {describe_shards()}"
-            )
-        elif fs.isfile(path):
-            paths.append(path)
+    root, _ = split_pattern(fs, path)
+    search = _Search(fs, root, source)
+    for name in names:
+        if any(letter in split_pattern(fs, name)[1] for letter in "*?["):
+            search.add_glob(name)
         else:
-            there = sum(fs.isfile(other) for other in names)
-            raise UserError(
-                f"shard {path!r} of {source!r} is missing ({there:,} of {len(names):,} are there): "
-                "correct the pattern or add the shard"
-            )
-    if not paths:
+            search.add_file(name, names)
+    if not search.matched:
+        folders = "; it names folders, so end it in '/**/*' to name the files in them" if search.folders else ""
+        kind = "image" if get_extension(path) in IMAGE_EXTENSIONS else "shard"
         raise UserError(
-            f"no shard matches {source!r}: check the pattern; it must name files that end in {describe_shards()}"
+            f"no {kind} matches {source!r}: check the pattern; it must name images, or files that end in "
+            f"{describe_shards()}{folders}"
         )
-    return paths
+    beside = [entry for path, entry in search.beside.items() if path not in search.matched]
+    return MatchedFiles(fs, root, list(search.matched.values()), beside, search.names)
 
 
-def _match(fs: AbstractFileSystem, glob: str) -> list[str]:
-    """Return the shards that a glob matches, without hidden ones."""
-    found = fs.glob(glob, detail=True)
-    return [
-        name
-        for name, info in found.items()
-        if info["type"] != "directory" and is_shard(name) and not posixpath.basename(name).startswith(".")
-    ]
+class _Search:
+    """Looks up the parts of a pattern one after the other.
+
+    Attributes
+    ----------
+    matched, beside : dict of str to Entry
+        By path, the files that the pattern names, and all files of the folders that were listed.
+    folders : int
+        How many folders the pattern names.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, root: str, source: str) -> None:
+        self.fs, self.root, self.source = fs, root, source
+        self.matched: dict[str, Entry] = {}
+        self.beside: dict[str, Entry] = {}
+        self.folders = 0
+        self._rules: list[Callable[[str], object]] = []
+        self._trees: dict[tuple[str, int | None], FolderTree | None] = {}
+
+    def names(self, relative: str) -> bool:
+        """Tell by a path relative to the root whether the pattern names it."""
+        return any(rule(relative) for rule in self._rules)
+
+    def add_glob(self, glob: str) -> None:
+        """Look up the files that a glob names."""
+        fixed, rest = split_pattern(self.fs, glob)
+        try:
+            rule = re.compile(glob_translate(rest)).fullmatch
+        except ValueError:
+            raise UserError(
+                f"'**' in {self.source!r} is a part of a name: write it between slashes, as in 'a/**/*.jpg'"
+            ) from None
+        folder = _relative(fixed, self.root)
+        start = f"{folder}/" if folder else ""
+        self._rules.append(lambda path: path.startswith(start) and rule(path[len(start) :]))
+        if is_on_web(self.fs):  # its pages list other things than files
+            found = self.fs.glob(glob, detail=True)
+            entries = [self._entry(name) for name, info in found.items() if info["type"] != "directory"]
+            self.matched |= {e.path: e for e in entries if not e.name.startswith(".")}
+            return
+        tree = self._list(fixed, None if "**" in rest else rest.count("/") + 1)
+        if tree is None:
+            return
+        self.folders += sum(rule(name) is not None for name in tree.folders if name)
+        self.folders += sum(entry.is_dir and rule(entry.name) is not None for entry in tree.top)
+        for entry in tree.files:
+            moved = entry._replace(folder=posixpath.join(folder, entry.folder) if entry.folder else folder)
+            if rule(entry.relative):
+                self.matched[entry.path] = moved
+            self.beside[entry.path] = moved
+
+    def add_file(self, path: str, names: Sequence[str]) -> None:
+        """Look up a file that the braces of a pattern name; `names` are all of them."""
+        ending = get_extension(path)
+        is_known = ending in IMAGE_EXTENSIONS or is_shard(path)
+        is_image = ending in IMAGE_EXTENSIONS or (not is_known and ending not in NO_IMAGES and self.fs.isfile(path))
+        if not is_image and not is_known:
+            is_folder = self.fs.isdir(path)
+            remedy = (
+                "end it in '/**/*' to name the files in it"
+                if is_folder
+                else (f"patterns name images, or files that end in {describe_shards()}")
+            )
+            kind = "a folder" if is_folder else "neither a shard nor an image"
+            raise UserError(f"pattern {self.source!r} names {posixpath.basename(path)!r}, which is {kind}: {remedy}")
+        entry = self._entry(path)
+        tree = self._list(posixpath.dirname(path), 1) if is_image else None
+        if tree is not None:
+            listed = {found.path: found for found in tree.files}
+            self.beside |= {p: found._replace(folder=entry.folder) for p, found in listed.items()}
+        if (path not in listed) if tree is not None else not self.fs.isfile(path):
+            there = sum(self.fs.isfile(other) for other in names)
+            kind = "image" if is_image else "shard"
+            raise UserError(
+                f"{kind} {path!r} of {self.source!r} is missing ({there:,} of {len(names):,} are there): "
+                f"correct the pattern or add the {kind}"
+            )
+        self.matched[path] = entry
+        self._rules.append(entry.relative.__eq__)
+
+    def _entry(self, path: str) -> Entry:
+        folder, name = posixpath.split(path)
+        return Entry(name, path, False, _relative(folder, self.root))
+
+    def _list(self, folder: str, depth: int | None) -> FolderTree | None:
+        """Return the contents of a folder, which is listed once; None if it cannot be listed."""
+        if (folder, depth) not in self._trees:
+            try:
+                self._trees[folder, depth] = None if is_on_web(self.fs) else FolderTree(self.fs, folder, depth)
+            except (FileNotFoundError, NotADirectoryError):
+                self._trees[folder, depth] = None
+        return self._trees[folder, depth]
+
+
+def _relative(folder: str, root: str) -> str:
+    return "" if folder == root else posixpath.relpath(folder, root or ".")

@@ -22,7 +22,7 @@ from fairdedup.datasets.findings import name_ending
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN
 from fairdedup.datasets.table_files import ARROW_EXTENSIONS
-from fairdedup.datasets.table_inputs import TableFile, open_tables
+from fairdedup.datasets.table_inputs import TableFile, holds_paths, open_tables
 from fairdedup.errors import UserError
 
 STATE = "state.json"
@@ -63,6 +63,10 @@ class SavedDataset(ShardFormat):
         """Return the files that do not describe a saved data set."""
         return [path for path in others if posixpath.basename(path) not in OWN_FILES]
 
+    def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
+        """Tell whether the first file has a column of paths to images."""
+        return holds_paths(source, shards[0], options)
+
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole record batches, as `open_tables` does.
 
@@ -80,7 +84,8 @@ class SavedDataset(ShardFormat):
     def _find_files(self, source: InputSource, paths: list[str]) -> tuple[list[TableFile], list[str]]:
         """Return the files in the order in which they are read, and the splits of a DatasetDict."""
         fs, root = source.fs, source.paths[0]
-        names = {entry.relative for entry in source.with_endings((".json",))}
+        is_folder = source.kind == "folder"
+        names = {entry.relative for entry in source.with_endings((".json",))} if is_folder else set()
         if STATE in names:
             return _files_of(fs, root, "", set(paths)), []
         if SPLITS in names:

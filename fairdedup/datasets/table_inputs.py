@@ -134,6 +134,14 @@ class _Found:
     remarks: list[str] = field(default_factory=list)
 
 
+def holds_paths(source: InputSource, path: str, options: ReadOptions) -> bool:
+    """Tell whether a file has a column of paths to images, which is the one that would be read."""
+    try:
+        return recognise_columns(read_layout(source.fs, path).schema, options.column, path).role == "paths"
+    except UserError:
+        return False
+
+
 def _find_layouts(fs: AbstractFileSystem, files: list[TableFile], options: ReadOptions) -> _Found:
     """Return what is known about each file, without damaged ones if `ReadOptions.skip_damaged` allows that."""
     found = _Found()

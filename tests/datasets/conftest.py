@@ -27,8 +27,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Ca
     monkeypatch.setattr(run_command, "choose_prototypes", lambda *_: None)  # it has no text tower
 
     def whole(source: Path | str, **options: Any) -> dict[str, Any]:
-        config = RunConfig(input=str(source), out=tmp_path / "run", rule="semdedup", clusters=1,
-                           **{"keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
+        config = RunConfig(input=str(source), out=tmp_path / "run", clusters=1,
+                           **{"rule": "semdedup", "keep": 1.0, "max_rejected": 1, **options})  # fmt: skip
         request, here = read_request(config), Here()
         dataset = open_run_input(config, request.directory, here.progress)
         embedded = embed.embed(request, dataset, here)  # type: ignore[arg-type]

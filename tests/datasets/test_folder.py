@@ -6,18 +6,19 @@ import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from reading import (
     PNG,
+    clip_retrieval,
+    ids_of,
     mistake,
     samples_of,
     touch,
     write_tar,
 )
 
-from fairdedup.datasets import folder, open_input
+from fairdedup.datasets import folder_shards, open_input
 
 
 def test_folder_gives_relative_paths_captions_and_bytes(tmp_path):
@@ -43,7 +44,7 @@ def test_every_image_extension_is_read_whatever_its_case(tmp_path):
     for kind in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"):
         touch(tmp_path / f"{kind}.{kind}")
         touch(tmp_path / f"{kind}-2.{kind.upper()}")
-    touch(tmp_path / "no.heic")
+    touch(tmp_path / "no.mp4", b"")
     assert len(samples_of(tmp_path)) == 18
 
 
@@ -61,21 +62,28 @@ def test_folder_is_cut_into_shards_of_a_thousand_files(tmp_path):
 def test_the_error_for_a_folder_without_images_lists_its_files(tmp_path):
     assert "holds no files: give a folder" in mistake(tmp_path)
     for name in ("a.pdf", "b.pdf", "c.CSV", "d/README"):
-        touch(tmp_path / name)
+        touch(tmp_path / name, b"text")
     message = mistake(tmp_path)
     assert "holds no images, but 2 '.pdf', 1 '.csv', 1 'without extension': give a folder with images" in message
     for number in range(4):
-        touch(tmp_path / f"x.k{number}")
+        touch(tmp_path / f"x.k{number}", b"text")
     assert "and 2 other kinds" in mistake(tmp_path)
 
 
-def test_folder_with_shards_or_embeddings_further_down_points_there(tmp_path):
-    write_tar(tmp_path / "sub/a.tar", [("0.png", PNG)])
-    pattern = f"{tmp_path}/**/*.tar"
-    assert f"for shards in its sub-folders give the pattern '{pattern}'" in mistake(tmp_path)
-    assert [s.id for s in samples_of(pattern)] == ["0"]
-    np.save(touch(tmp_path / "other/e.npy"), np.ones((2, 2)))
-    assert "give one .npy file or the folder that holds img_emb/" in mistake(tmp_path / "other")
+def test_shards_further_down_are_read_and_embeddings_further_down_are_pointed_to(tmp_path):
+    write_tar(tmp_path / "tars/sub/a.tar", [("0.png", PNG)])
+    assert (
+        [s.id for s in samples_of(tmp_path / "tars")]
+        == [s.id for s in samples_of(f"{tmp_path}/tars/**/*.tar")]
+        == ["0"]
+    )
+    clip_retrieval(tmp_path / "out/run 1", {"0": 2})
+    assert f"give '{tmp_path}/out/run 1'" in mistake(tmp_path / "out")
+    assert ids_of(tmp_path / "out/run 1") == ["key0", "key1"]
+    clip_retrieval(tmp_path / "out/run 2", {"0": 2})
+    pattern = f"{tmp_path}/out/{{run 1,run 2}}"
+    assert f"give {pattern!r}" in mistake(tmp_path / "out")
+    assert ids_of(pattern, id_from="shard/key") == [f"run {k}/img_emb_0/key{n}" for k in (1, 2) for n in (0, 1)]
 
 
 def test_links_are_followed_but_not_round_in_a_circle(tmp_path):
@@ -93,7 +101,7 @@ def test_files_that_cannot_be_read_are_rejected_not_dropped(tmp_path, monkeypatc
     touch(tmp_path / "4.png", b"")
     touch(tmp_path / "5.png", b"12345")
     os.mkfifo(tmp_path / "0.txt")
-    monkeypatch.setattr(folder, "MAX_IMAGE_BYTES", 4)
+    monkeypatch.setattr(folder_shards, "MAX_IMAGE_BYTES", 4)
     touch(tmp_path / "0.png", b"1234")
     read = samples_of(tmp_path)
     assert [s.position for s in read] == list(range(6))

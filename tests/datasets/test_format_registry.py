@@ -12,7 +12,7 @@ from inputs import GOOD, HTML, OTHER, write
 from runs import table
 
 from fairdedup.datasets import Dataset, open_input
-from fairdedup.datasets.folder import FolderShard, Listed
+from fairdedup.datasets.folder_shards import FolderShard, Listed
 from fairdedup.datasets.format_registry import (
     describe_files,
     describe_folders,
@@ -38,6 +38,10 @@ class ImageList(ShardFormat):
     extensions = (".list",)
     in_patterns = True
     documentation = (DocumentedInput("a `.list` of images", "the images that it names", "relative path"),)
+    images_are_named = True
+
+    def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
+        return self.images_are_named
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         shards = []
@@ -87,27 +91,28 @@ def test_messages_list_what_is_registered(folder: Path) -> None:
     (folder / "notes.docx").write_bytes(b"")
     files = (
         "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .arrow file, an .npy file of embeddings, an .npz file of "
-        "embeddings"
+        "embeddings, a .zip of images"
     )
-    folders = "images, img_emb/, tar shards, Parquet files, Arrow files, .npy files or .npz files"
-    endings = ".tar, .tar.gz, .tgz, .parquet, .pq, .arrow, .npy or .npz"
+    folders = "images, img_emb/, tar shards, Parquet files, Arrow files, .npy files, .npz files or zip archives"
+    endings = ".tar, .tar.gz, .tgz, .parquet, .pq, .arrow, .npy, .npz or .zip"
     assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
     unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
     assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
     assert f"give a folder with {folders} in it" in message(folder)
-    assert f"it must name files that end in {endings}" in message(folder / "x-*")
+    assert f"it must name images, or files that end in {endings}" in message(folder / "x-*")
 
 
-def test_a_new_format_is_in_every_message(lists: Path) -> None:
+def test_a_new_format_is_in_every_message(lists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (lists / "notes.docx").write_bytes(b"")
-    assert "an .npz file of embeddings, a .list of images, or a folder of" in message(lists / "notes.docx")
-    assert ".npy files, .npz files or lists of images" in message(lists / "notes.docx")
-    assert ".npy, .npz or .list" in message(lists / "x-*")
+    assert "a .zip of images, a .list of images, or a folder of" in message(lists / "notes.docx")
+    assert ".npy files, .npz files, zip archives or lists of images" in message(lists / "notes.docx")
+    assert ".npy, .npz, .zip or .list" in message(lists / "x-*")
     assert message(lists, column="c").startswith(
         f"--column 'c' is for Parquet files, Arrow files or .npz files, and {str(lists)!r} is none"
     )
     write(lists, {"c.png": GOOD})
-    assert "holds 2 lists of images and 1 images: give" in message(lists) and "/*.list'" in message(lists)
+    monkeypatch.setattr(ImageList, "images_are_named", False)
+    assert "holds 2 lists of images and 4 images: give" in message(lists) and "/*.list'" in message(lists)
     write(lists, {"a.tar": b""})
     assert "names tar shards and files of another kind such as 'a.list'" in message(lists / "a.*")
 
@@ -122,7 +127,7 @@ def test_the_table_of_inputs_in_the_docs_is_rendered_from_the_formats(image_list
 
 def test_every_format_is_registered_once_and_documented(image_list: None) -> None:
     names = [known.name for known in formats()]
-    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "arrow", "npy", "npz", "image-list"]
+    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "arrow", "npy", "npz", "zip", "image-list"]
     assert all(known.documentation for known in formats())
     with pytest.raises(ValueError, match="'image-list' is registered already"):
         register(ImageList())
