@@ -20,6 +20,7 @@ from inputs import (
     OTHER,
     Maker,
     broken_page,
+    broken_text,
     clip_retrieval,
     npy,
     parquet,
@@ -220,6 +221,9 @@ TABLES: dict[str, Case] = {
         "--skip-damaged",
     ),
     "a broken page among vectors": fails(parquet({"emb": vectors(6)}, **BROKEN), "rows 0 to 2 of 0 to 5 cannot be"),
+    "a broken page before any vector": fails(
+        parquet({"emb": vectors(2)}, change=broken_page), "rows 0 to 1 of 0 to 1 cannot be read", "--skip-damaged"
+    ),
     "one file of two cut off": fails(one_cut, "1.parquet' is not a readable Parquet file: write it again or remove"),
     "one file of two cut off, and left out": Case(one_cut, 2, options=SKIP),
     "an .npy cut off": fails(npy(MATRIX, change=lambda b: b[:-8]), "bytes, after 5 of 6 rows", "--skip-damaged"),
@@ -323,6 +327,16 @@ TABLES: dict[str, Case] = {
     "an Arrow file cut off": fails(arrow_bytes(lambda b: b[:-60]), "in record batch 1; the 2 rows before it can"),
     "an Arrow file cut off, what is left": Case(arrow_bytes(lambda b: b[:-60]), 2, options=SKIP),
     "an Arrow file without its end": fails(arrow_bytes(lambda b: b[:-8]), "the 4 rows before it can be read"),
+    "an Arrow file with a union": fails(
+        arrow({"image": BOTH, "u": pa.UnionArray.from_dense(pa.array([0, 0], pa.int8()), pa.array([0, 1], pa.int32()), [
+            pa.array([1, 2])])}), "column 'u' of", "which Parquet cannot hold: remove it"
+    ),
+    "an Arrow file of views": Case(
+        arrow({"image": pa.array(BOTH, pa.binary_view()), "text": pa.array(["x", None], pa.string_view())}), 2
+    ),
+    "an Arrow file of text that is no UTF-8": Case(
+        arrow({"image": BOTH, "text": broken_text(b"\xff", b"ok"), "id": broken_text(b"\xff", b"x")}), 2
+    ),
     "an Arrow file that is none": fails(arrow_bytes(lambda _: b"Feather"), "is not an Arrow file"),
     # Folders
     "Parquet in sub-folders": Case(

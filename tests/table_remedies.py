@@ -17,6 +17,7 @@ from odd_tables import (
     MATRIX,
     NAMES,
     SKIP,
+    TABLES,
     TEXTS,
     URIS,
     WEB,
@@ -178,6 +179,9 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "save an .npz again": Remedy(
         npz({"a": MATRIX}, change=lambda b: b[:-30]), "save it with numpy.savez", npz({"a": MATRIX}), 6
+    ),
+    "remove a column": Remedy(
+        TABLES["an Arrow file with a union"].make, "remove it", TABLES["an Arrow file"].make, 2
     ),
     "write an Arrow file again": Remedy(
         arrow_bytes(lambda _: b"Feather"), "write it again with datasets.save_to_disk", saved(), 4

@@ -5,6 +5,8 @@ The file is scanned first, message by message, without the data: only what lies 
 
 from __future__ import annotations
 
+import io
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
@@ -30,6 +33,7 @@ from fairdedup.storage.remote_path import read_range
 
 MAGIC = b"ARROW1\0\0"  # before the messages in a file that has a footer, too
 MOST_BYTES = 64 << 20  # of the description of one message
+MOST_UNPACKED = 1 << 36  # of one column of a batch
 AT_ONCE = 1 << 12  # bytes that are read of a message before its length is known
 _MARK = -1
 _SCHEMA, _BATCH = 1, 3
@@ -172,6 +176,12 @@ def _field_place(content: bytes, table: int, number: int) -> int | None:
     return table + offset if offset else None
 
 
+def _claims_too_much(error: Exception) -> bool:
+    """Tell whether memory is lacking because a compressed column claims a size that no batch has."""
+    found = re.search("size ([0-9]+)", str(error)) if isinstance(error, pa.ArrowMemoryError) else None
+    return found is not None and int(found[1]) > MOST_UNPACKED
+
+
 def _read_schema(message: bytes, path: str) -> pa.Schema:
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(message))
@@ -184,7 +194,22 @@ def _read_schema(message: bytes, path: str) -> pa.Schema:
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if repeated is not None:
         raise UserError(f"{path!r} has two columns named {repeated!r}: rename one")
+    for field in schema:
+        if not _can_be_kept(field):
+            raise UserError(
+                f"column {field.name!r} of {path!r} is {str(field.type)[:60]}, which Parquet cannot hold: remove it"
+            )
     return schema
+
+
+def _can_be_kept(field: pa.Field) -> bool:
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
+    except Exception as error:  # unions and the like, each with an exception of its own
+        if isinstance(error, MemoryError):
+            raise
+        return False
+    return True
 
 
 @contextmanager
@@ -228,14 +253,15 @@ def stream_batches(
                     batch = stream.read_next_batch()
                     while at < min(stop, first + batch.num_rows):
                         part = batch.slice(at - first, min(size, stop - at))
-                        part = repair(without_views(part if columns is None else part.select(columns)))
+                        # Views are replaced after the check: to cast values whose places are wrong is not safe.
+                        part = without_views(repair(part if columns is None else part.select(columns)))
                         at += part.num_rows
                         yield part.num_rows, part
                     first += batch.num_rows
     except StopIteration:  # fewer rows than when the file was scanned
         pass
     except Exception as error:
-        if not is_damage(error):
+        if not is_damage(error) and not _claims_too_much(error):
             raise
     if at < stop:
         yield stop - at, None

@@ -194,8 +194,10 @@ def _repair_column(column: pa.Array) -> pa.Array:
     if _is_valid(column):
         return column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        wide = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        values = column.view(wide).to_pylist()
+        plain = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        if not _is_valid(plain):  # not the text is broken but its places, which only Arrow files have
+            return pa.nulls(len(column), column.type)
+        values = plain.to_pylist()
         return pa.array([None if v is None else v.decode("utf-8", "backslashreplace") for v in values], column.type)
     return pa.nulls(len(column), column.type)
 

@@ -160,7 +160,15 @@ def _find_layouts(fs: AbstractFileSystem, files: list[TableFile], options: ReadO
         columns = _recognise(layout.schema, file.path, options.column, first)
         width = found.files[-1].width if found.files else 0
         if columns.role == "vectors":
-            width = _find_width(fs, layout, columns.sample, file.path, expected=width, first=(first or file).path)
+            width = _find_width(
+                fs,
+                layout,
+                columns.sample,
+                file.path,
+                expected=width,
+                first=(first or file).path,
+                skip_damaged=options.skip_damaged,
+            )
         if first is None:
             found.remarks += describe_unfit_ids(layout.schema, columns, file.path)
         found.files.append(_Layout(file, columns, layout.group_sizes, width, layout.damage))
@@ -265,7 +273,14 @@ def _ranges(sizes: list[int], most: int, *, cut: bool) -> Iterator[tuple[int, in
 
 
 def _find_width(
-    fs: AbstractFileSystem, layout: TableLayout, column: str, path: str, *, expected: int, first: str
+    fs: AbstractFileSystem,
+    layout: TableLayout,
+    column: str,
+    path: str,
+    *,
+    expected: int,
+    first: str,
+    skip_damaged: bool,
 ) -> int:
     """Return the width of the vectors: that of the type, else the most common one among the first rows."""
     kind = layout.schema.field(column).type
@@ -280,7 +295,7 @@ def _find_width(
                 f"{path!r} has {found} dimensions but {first!r} has {expected}: give them as separate inputs"
             )
     elif not expected:
-        found = _find_commonest_length(fs, path, sum(layout.group_sizes), column)
+        found = _find_commonest_length(fs, path, sum(layout.group_sizes), column, skip_damaged=skip_damaged)
     if found > MAX_WIDTH:
         raise UserError(
             f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another with --column"
@@ -288,14 +303,20 @@ def _find_width(
     return found
 
 
-def _find_commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str) -> int:
+def _find_commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str, *, skip_damaged: bool) -> int:
     """Return the most common width in the first batch of rows that has vectors; 0 if no row has one."""
-    for _, batch in stream_table(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
+    first = 0
+    damaged = None
+    for count, batch in stream_table(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
+        first += count
         if batch is None:
+            damaged = damaged or f"rows {first - count:,} to {first - 1:,} of 0 to {rows - 1:,} cannot be read"
             continue
         lengths = pc.list_value_length(plain_lists(batch.column(0))).drop_null().to_numpy()
         lengths = lengths[lengths > 0]
         if len(lengths):
             values, counts = np.unique(lengths, return_counts=True)
             return int(values[np.argmax(counts)])
+    if damaged is not None:
+        Findings().add_damage(path, damaged, skip=skip_damaged)
     return 0
