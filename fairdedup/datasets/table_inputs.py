@@ -10,9 +10,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.columns import Columns, describe_unfit_ids, expect_paths, recognise_columns
@@ -20,15 +18,15 @@ from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import Unreadable, resolve_within, to_valid_text
 from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.input_format import InputSource, ReadOptions
-from fairdedup.datasets.parquet_shards import ROWS_AT_ONCE, ParquetEmbeddingShard, ParquetImageShard, plain_lists
+from fairdedup.datasets.parquet_shards import ParquetEmbeddingShard, ParquetImageShard
 from fairdedup.datasets.rows import DamagedTable, to_texts
-from fairdedup.datasets.table_files import TableLayout, read_layout, stream_table
+from fairdedup.datasets.table_files import read_layout, stream_table
+from fairdedup.datasets.vector_width import find_width
 from fairdedup.errors import UserError
 
 SHARD_IMAGES = 10_000
 SHARD_VECTORS = 100_000
 SHARD_VALUES = 1 << 27  # numbers in one shard of vectors: 1 GiB as float64
-MAX_WIDTH = 1 << 16
 FIRST_VALUES = 100  # by which text that is no path is recognised
 
 
@@ -160,7 +158,7 @@ def _find_layouts(fs: AbstractFileSystem, files: list[TableFile], options: ReadO
         columns = _recognise(layout.schema, file.path, options.column, first)
         width = found.files[-1].width if found.files else 0
         if columns.role == "vectors":
-            width = _find_width(
+            width = find_width(
                 fs,
                 layout,
                 columns.sample,
@@ -270,53 +268,3 @@ def _ranges(sizes: list[int], most: int, *, cut: bool) -> Iterator[tuple[int, in
             start += most
     if stop > start or not sizes or stop == 0:
         yield start, stop
-
-
-def _find_width(
-    fs: AbstractFileSystem,
-    layout: TableLayout,
-    column: str,
-    path: str,
-    *,
-    expected: int,
-    first: str,
-    skip_damaged: bool,
-) -> int:
-    """Return the width of the vectors: that of the type, else the most common one among the first rows."""
-    kind = layout.schema.field(column).type
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    found = expected
-    if pa.types.is_fixed_size_list(kind):
-        found = kind.list_size
-        if found == 0:
-            raise UserError(f"column {column!r} of {path!r} holds vectors of no values: write the file again")
-        if expected and found != expected:
-            raise UserError(
-                f"{path!r} has {found} dimensions but {first!r} has {expected}: give them as separate inputs"
-            )
-    elif not expected:
-        found = _find_commonest_length(fs, path, sum(layout.group_sizes), column, skip_damaged=skip_damaged)
-    if found > MAX_WIDTH:
-        raise UserError(
-            f"column {column!r} of {path!r} has {found:,} dimensions, over {MAX_WIDTH:,}: name another with --column"
-        )
-    return found
-
-
-def _find_commonest_length(fs: AbstractFileSystem, path: str, rows: int, column: str, *, skip_damaged: bool) -> int:
-    """Return the most common width in the first batch of rows that has vectors; 0 if no row has one."""
-    first = 0
-    damaged = None
-    for count, batch in stream_table(fs, path, 0, rows, ROWS_AT_ONCE, [column]):
-        first += count
-        if batch is None:
-            damaged = damaged or f"rows {first - count:,} to {first - 1:,} of 0 to {rows - 1:,} cannot be read"
-            continue
-        lengths = pc.list_value_length(plain_lists(batch.column(0))).drop_null().to_numpy()
-        lengths = lengths[lengths > 0]
-        if len(lengths):
-            values, counts = np.unique(lengths, return_counts=True)
-            return int(values[np.argmax(counts)])
-    if damaged is not None:
-        Findings().add_damage(path, damaged, skip=skip_damaged)
-    return 0
