@@ -224,6 +224,12 @@ TABLE: dict[str, Case] = {
     "a broken link that is named as a tar": fails(
         both(tar_of("a.tar", "a"), linked("b.tar", "none"), source="*.tar"), "b.tar' is not a plain file"
     ),
+    "a pipe that is named as a Parquet file, among images": fails(
+        both(folder_of(TWO), fifo("b.parquet")), "b.parquet' is not a plain file"
+    ),
+    "a pipe that is named as img2dataset's table": FolderCase(
+        both(folder_of({"00000/a.png": GOOD}), fifo("00000.parquet")), 1, unused={".parquet": 1}
+    ),
     "a pipe as INPUT": fails(lambda f: fifo("p.tar")(f) / "p.tar", "p.tar' is not a plain file but a pipe"),
     "a pipe in a glob": FolderCase(both(folder_of(TWO), fifo("p.png"), source="*.png"), 2, {"not a plain file": 1}),
     "links in circles": FolderCase(
@@ -242,6 +248,17 @@ TABLE: dict[str, Case] = {
         2,
         options={"id": "shard/key"},
         ids=["x/a/0", "y/a/0"],
+    ),
+    "img2dataset's tars and what is beside them": FolderCase(
+        both(
+            tar_of("0.tar", "x"),
+            table("0.parquet", {"key": ["x"], "status": ["success"], "error_message": [""]}),
+            tar_of("1.tar", "y"),
+            table("1.parquet", {"n": [1]}),
+            folder_of({"0_stats.json": "{}", "sizes.json": "{}"}),
+        ),
+        2,
+        unused={".json": 1, ".parquet": 1},
     ),
     "Parquet in sub-folders": FolderCase(
         both(table("a.parquet", {"id": ["a"], "jpg": [GOOD]}), table("x/b.parquet", {"id": ["b"], "jpg": [OTHER]})), 2

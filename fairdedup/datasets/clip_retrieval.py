@@ -206,7 +206,8 @@ def _expect_fitting_table(
 
 def _list_numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
     """Return number -> path of the files in a folder whose name matches, in natural order."""
-    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in list_entries(fs, folder))
+    entries = (entry for entry in list_entries(fs, folder) if entry.is_plain)
+    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in entries)
     return {match[1]: path for match, path in matches if match}
 
 

@@ -78,8 +78,7 @@ class ImageFolder(InputFormat):
             raise UserError(_explain_no_images(source.text, listed.unused))
         beside = Counter(name_ending(entry.name) for entry in tree.beside if entry.relative not in listed.used)
         shards = tuple(
-            FolderShard(source.fs, tree.root, f"files-{start // SHARD_FILES:05d}", tuple(rows))
-            for start, rows in cut(listed.rows)
+            FolderShard(source.fs, tree.root, f"files-{number:05d}", rows) for number, rows in cut(listed.rows)
         )
         return Dataset(
             kind="images",
@@ -91,10 +90,11 @@ class ImageFolder(InputFormat):
         )
 
 
-def cut(rows: list[Listed]) -> Iterator[tuple[int, list[Listed]]]:
-    """Yield the rows of every shard, with the number of rows before them."""
-    for start in range(0, len(rows), SHARD_FILES):
-        yield start, rows[start : start + SHARD_FILES]
+def cut(rows: list[Listed], most: int | None = None) -> Iterator[tuple[int, tuple[Listed, ...]]]:
+    """Yield the number and the rows of every shard: of 1,000 rows, or more if there were more than `most` shards."""
+    size = SHARD_FILES if most is None else max(SHARD_FILES, -(-len(rows) // most))
+    for number, start in enumerate(range(0, len(rows), size)):
+        yield number, tuple(rows[start : start + size])
 
 
 def _explain_no_images(source: str, unused: Mapping[str, int]) -> str:

@@ -20,12 +20,10 @@ from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.reserved_columns import rename_reserved
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, combine_sidecars, parse_class, parse_json
+from fairdedup.datasets.zip_members import read_member
 
 Read = Callable[[str, int], bytes]
 """Returns the bytes of a file of a shard, by its relative path, if they are no more than a limit; else Unreadable."""
-
-ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-ENCRYPTED = 1  # flag of a member
 
 
 @dataclass(frozen=True)
@@ -157,40 +155,6 @@ class ZipShard(FolderShard):
     def fingerprint(self) -> str:
         """Return a short text that changes when the archive's name, size or time does, or the files chosen from it."""
         return fingerprint(self.fs, self.path, label="\0".join([self.prefix, self._label()]))
-
-
-def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Return the bytes of a member of a zip archive.
-
-    Parameters
-    ----------
-    archive : ZipFile
-        The archive.
-    name : str
-        The member.
-    limit : int
-        Largest number of bytes to read.
-
-    Raises
-    ------
-    Unreadable
-        If the member is missing, too large, encrypted, damaged, or compressed by a method that Python does not know.
-    """
-    try:
-        member = archive.getinfo(name)
-        if member.file_size > limit:
-            raise Unreadable(f"file larger than {limit >> 20} MiB")
-        if member.flag_bits & ENCRYPTED:
-            raise Unreadable("encrypted in the zip archive")
-        if member.compress_type not in ZIP_METHODS:
-            raise Unreadable(f"compressed by method {member.compress_type} of zip, which cannot be read")
-        return archive.read(member)
-    except KeyError:
-        raise Unreadable("file is missing in the zip archive") from None
-    except (OSError, MemoryError, Unreadable):
-        raise
-    except Exception:  # zlib, bz2, lzma and zipfile have errors of their own for damaged members
-        raise Unreadable("damaged in the zip archive") from None
 
 
 def _read_companions(listed: Listed, id_: str, read: Read) -> tuple[str | None, Metadata]:

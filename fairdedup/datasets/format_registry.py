@@ -57,12 +57,12 @@ def is_shard(path: str) -> bool:
 
 
 def describe_shards() -> str:
-    """Return the extensions of files that patterns may name: ".tar, .tar.gz, .tgz, .parquet or .pq"."""
+    """Return the extensions of files that patterns may name: ".tar, .tar.gz, .parquet or .pq"."""
     return _join([ending for known in formats() if known.in_patterns for ending in known.extensions])
 
 
 def describe_files() -> list[str]:
-    """Return the kinds of file that can be INPUT: ["a .tar (.tar.gz, .tgz) shard", "a .parquet file", ...]."""
+    """Return the kinds of file that can be INPUT: ["a .parquet file", "an .npy file", ...]."""
     return [known.file_title for known in formats() if known.file_title is not None]
 
 
@@ -72,7 +72,7 @@ def describe_folders() -> str:
 
 
 def describe_formats_with_columns() -> str:
-    """Return the kinds of file with columns to choose from: "Parquet files"."""
+    """Return the kinds of file with columns to choose from: "tar shards or Parquet files"."""
     return _join([str(known.folder_title or known.name) for known in formats() if known.has_columns])
 
 

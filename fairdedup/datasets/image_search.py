@@ -22,7 +22,7 @@ NO_IMAGES = frozenset(
     (
         *("txt", "caption", "cls", "json", "jsonl", "ndjson", "csv", "tsv", "md", "rst", "html", "htm", "xml", "yaml"),
         *("yml", "toml", "ini", "cfg", "log", "py", "ipynb", "sh", "js", "css", "db", "sqlite", "lock", "license"),
-        *("tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "zip", "7z", "rar", "idx", "index"),
+        *("tar", "gz", "tgz", "bz2", "tbz2", "tbz", "xz", "txz", "zst", "tzst", "zip", "7z", "rar", "idx", "index"),
         *("parquet", "pq", "arrow", "feather", "npy", "npz", "pt", "pth", "pkl", "h5", "hdf5", "mat", "safetensors"),
         *("mp4", "m4v", "mov", "avi", "mkv", "webm", "mp3", "wav", "flac", "pdf", "doc", "docx", "ps", "eps", "svg"),
         *("psd", "ai", "xcf", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef", "srw", "raw"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -55,6 +56,12 @@ class InputSource:
         """Names of the folders in this folder; those further down are in `tree.folders`."""
         return {entry.name for entry in self.tree.top if entry.is_dir} if self.tree is not None else set()
 
+    def expect_plain(self, paths: Iterable[str]) -> None:
+        """Raise a UserError if one of some shards is a pipe, a socket, a device or a broken link."""
+        special = self.tree.special.intersection(paths) if self.tree is not None else ()
+        if special:
+            raise UserError(f"{min(special)!r} is {NOT_PLAIN}: remove it, or put the file in its place")
+
     def with_endings(self, extensions: tuple[str, ...]) -> list[Entry]:
         """Return the files of this folder and all folders below it that have one of some extensions."""
         return self.tree.with_endings(extensions) if self.tree is not None else []
@@ -69,7 +76,8 @@ class ReadOptions:
     id_from : {"key", "shard/key"}
         Whether a sample's id is its own key, or the shard's name and the key.
     column : str or None
-        The column of images, paths or vectors; None recognises it. Only formats with `has_columns` use it.
+        The column of images, paths or vectors, or the ending of the images in tars; None recognises it. Only formats
+        with `has_columns` use it.
     skip_damaged : bool
         Whether the rest of a damaged shard is left out; otherwise it stops the run.
     """
@@ -205,9 +213,7 @@ class ShardFormat(InputFormat):
         else:
             paths = [path for path in source.paths if self.has_extension(path)]
             self._expect_no_others(source, paths)
-        special = source.tree.special.intersection(paths) if source.tree is not None else ()
-        if special:
-            raise UserError(f"{min(special)!r} is {NOT_PLAIN}: remove it, or put the file in its place")
+        source.expect_plain(paths)
         dataset = self.open_files(source, paths, options)
         if source.tree is None:
             return dataset

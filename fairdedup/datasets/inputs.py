@@ -67,7 +67,8 @@ def open_input(
         Whether a sample's id is its own key, or the shard's name and the key. The id of a file in a folder is its
         relative path in both cases.
     column : str or None
-        The column of images, paths or vectors in Parquet files; None recognises it.
+        The column of images, paths or vectors in Parquet files, or the ending of the images in tars; None recognises
+        it.
     skip_damaged : bool
         Whether the rest of a damaged shard is left out, with a warning; otherwise it stops the run.
     may_be_empty : bool

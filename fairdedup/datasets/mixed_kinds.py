@@ -32,6 +32,9 @@ def expect_one_kind(source: InputSource, formats: Iterable[InputFormat], options
     """
     by_rank = sorted(formats, key=lambda known: known.is_fallback)
     kinds = {known: paths for known in by_rank if (paths := known.files_in(source))}
+    for known, paths in kinds.items():
+        if not known.is_fallback:
+            source.expect_plain(paths)
     if any(isinstance(known, ShardFormat) and known.names_images(source, kinds[known], options) for known in kinds):
         kinds = {known: paths for known, paths in kinds.items() if not known.is_fallback}
     if len(kinds) < 2 or source.tree is None:

@@ -17,17 +17,20 @@ from math import isfinite
 from typing import Any
 
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.dataset import ImageShard, Metadata, Sample, Shard
-from fairdedup.datasets.filesystem import Unreadable, get_extension, open_file, to_valid_text
+from fairdedup.datasets.filesystem import Unreadable, get_extension, to_valid_text
 from fairdedup.datasets.folder_shards import FolderShard, Listed, Read
+from fairdedup.datasets.image_formats import HEAD
 from fairdedup.datasets.images import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES
 from fairdedup.datasets.keys import make_key
 from fairdedup.datasets.parquet_shards import ParquetImageShard
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES
-from fairdedup.datasets.tar import DamagedTar, is_plain_tar, locate_members, read_members
-from fairdedup.datasets.webdataset import TarShard, split_member_name
+from fairdedup.datasets.tar import DamagedTar
+from fairdedup.datasets.tar_contents import FilePart
+from fairdedup.datasets.tar_members import read_groups
+from fairdedup.datasets.tar_samples import TarSample, choose_certain, split_group
+from fairdedup.datasets.webdataset import TarShard
 from fairdedup.errors import UserError
 
 _MAGIC = {
@@ -149,67 +152,40 @@ def _with_ids(found: Iterator[Member]) -> Iterator[Member]:
                 yield Member(position, id_, key, "json", _to_json({"id": id_}))
 
 
-@dataclass
-class _Walk:
-    """The current member of a walk through a tar, and whether its sample is wanted.
-
-    Attributes
-    ----------
-    wanted : frozenset of int
-        Positions of the samples that are wanted, as `TarShard.read` counts them.
-    position : int
-        Position of the current sample.
-    key, suffix : str
-        The two parts of the current member's name.
-    here : bool
-        Whether the current member is wanted.
-    """
-
-    wanted: frozenset[int]
-    position: int = -1
-    key: str | None = None
-    suffix: str = ""
-    here: bool = False
-
-    def __call__(self, name: str) -> bool:
-        parts = split_member_name(name)
-        if parts is not None:
-            self.position += parts[0] != self.key
-            self.key, self.suffix = parts
-        self.here = parts is not None and self.position in self.wanted
-        return self.here
-
-
 def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
-    walk = _Walk(frozenset(wanted))
-    missing = None  # name of a wanted member that cannot be copied
-    local = isinstance(shard.fs, LocalFileSystem)
-    position, id_, key = -1, "", ""
-    with open(shard.path, "rb", buffering=0) if local else open_file(shard.fs, shard.path) as raw:
-        if local and is_plain_tar(raw):
-            found: Iterator[tuple[str, Any]] = locate_members(raw, shard.fs.size(shard.path), walk)
+    todo, position = frozenset(wanted), 0
+    with suppress(DamagedTar):  # samples behind the damage were rejected, so none of them is wanted
+        for group in read_groups(shard.fs, shard.path, shard.column, everything=True):
+            samples = split_group(group, shard.column, shard.name)
+            if not group.complete:
+                samples, _ = choose_certain(group, samples, shard.column)
+            for sample in samples:
+                if position in todo:
+                    yield from _copy_files(shard, position, sample)
+                position += 1
+            if position > wanted[-1]:
+                return
+
+
+def _copy_files(shard: TarShard, position: int, sample: TarSample) -> Iterator[Member]:
+    id_ = to_valid_text(shard.make_id(sample.key))
+    key = make_key(id_)
+    for suffix, member in sample.files:
+        content = member.content
+        if isinstance(content, FilePart) and content.path is not None:
+            data: bytes | FileRange = FileRange(content.path, content.offset, content.size)
+        elif content is not None:
+            data = content.read()
+        elif member.is_cut or member.fault is not None:  # damage, or a link that leads nowhere: there are no bytes
+            continue
         else:
-            found = read_members(raw, lambda name: MAX_IMAGE_BYTES if walk(name) else -1)
-        with suppress(DamagedTar):  # samples behind the damage were rejected, so none of them is wanted
-            for name, data in found:
-                if missing is not None or walk.position > wanted[-1]:
-                    break
-                if not walk.here:
-                    continue
-                if data is None:
-                    missing = name
-                    continue
-                if walk.position != position:
-                    position, id_ = walk.position, to_valid_text(shard.make_id(str(walk.key)))
-                    key = make_key(id_)
-                data = FileRange(shard.path, *data) if isinstance(data, tuple) else data
-                yield Member(position, id_, key, walk.suffix, data)
-            if missing is not None:
-                raise UserError(
-                    f"{shard.name}/{to_valid_text(missing)} is stored with holes, or is over "
-                    f"{MAX_IMAGE_BYTES >> 20} MiB in a tar that is compressed or not local: "
-                    "write the shard again as a plain local .tar"
-                )
+            raise UserError(
+                f"{shard.name}/{to_valid_text(member.name)} is over {MAX_IMAGE_BYTES >> 20} MiB, in a tar that is "
+                "compressed or not local, or is stored with holes: write the shard again as a plain local .tar"
+            )
+        if not suffix and content is not None and member is sample.image:
+            suffix = detect_extension(content.read(HEAD))
+        yield Member(position, id_, key, suffix, data)
 
 
 def _read_folder(shard: FolderShard, wanted: list[int], clashing: frozenset[str]) -> Iterator[Member]:

@@ -67,7 +67,8 @@ def split_pattern(fs: AbstractFileSystem, path: str) -> tuple[str, str]:
     """
     parts = path.split("/")
     fixed = next((k for k, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
-    while fixed < len(parts) - 1 and "*" not in parts[fixed] and fs.isdir("/".join(parts[: fixed + 1])):
+    may_exist = not is_on_web(fs)  # a web server has an answer for nearly any name
+    while may_exist and fixed < len(parts) - 1 and "*" not in parts[fixed] and fs.isdir("/".join(parts[: fixed + 1])):
         fixed = next((k for k in range(fixed + 1, len(parts)) if is_pattern(parts[k])), len(parts) - 1)
     return "/".join(parts[:fixed]) or ("/" if path.startswith("/") else ""), "/".join(parts[fixed:])
 
@@ -154,6 +155,9 @@ class _Search:
             found = self.fs.glob(glob, detail=True)
             entries = [self._entry(name) for name, info in found.items() if info["type"] != "directory"]
             self.matched |= {e.path: e for e in entries if not e.name.startswith(".")}
+            if any(get_extension(entry.name) in IMAGE_EXTENSIONS for entry in entries):
+                for parent in dict.fromkeys(posixpath.dirname(entry.path) for entry in entries):
+                    self._add_beside(parent)
             return
         tree = self._list(fixed, None if "**" in rest else rest.count("/") + 1)
         if tree is None:
@@ -178,21 +182,19 @@ class _Search:
                 if is_folder
                 else (f"patterns name images, or files that end in {describe_shards()}")
             )
-            kind = "a folder" if is_folder else "neither a shard nor an image"
+            kind = "a folder" if is_folder else "not a shard or an image"
             raise UserError(f"pattern {self.source!r} names {posixpath.basename(path)!r}, which is {kind}: {remedy}")
         entry = self._entry(path)
-        tree = self._list(posixpath.dirname(path), 1) if is_image else None
-        if tree is not None:
-            listed = {found.path: found for found in tree.files}
-            self.beside |= {p: found._replace(folder=entry.folder) for p, found in listed.items()}
-        if (path not in listed) if tree is not None else not self.fs.isfile(path):
+        if is_image and path not in self.beside:
+            self._add_beside(posixpath.dirname(path))
+        if path not in self.beside and not self.fs.isfile(path):
             there = sum(self.fs.isfile(other) for other in names)
             kind = "image" if is_image else "shard"
             raise UserError(
                 f"{kind} {path!r} of {self.source!r} is missing ({there:,} of {len(names):,} are there): "
                 f"correct the pattern or add the {kind}"
             )
-        self.matched[path] = entry
+        self.matched[path] = self.beside.get(path, entry)
         self._rules.append(entry.relative.__eq__)
 
     def _entry(self, path: str) -> Entry:
@@ -200,13 +202,25 @@ class _Search:
         return Entry(name, path, False, _relative(folder, self.root))
 
     def _list(self, folder: str, depth: int | None) -> FolderTree | None:
-        """Return the contents of a folder, which is listed once; None if it cannot be listed."""
+        """Return the contents of a folder, which is listed once; None if there is no such folder."""
         if (folder, depth) not in self._trees:
             try:
-                self._trees[folder, depth] = None if is_on_web(self.fs) else FolderTree(self.fs, folder, depth)
+                self._trees[folder, depth] = FolderTree(self.fs, folder, depth)
             except (FileNotFoundError, NotADirectoryError):
                 self._trees[folder, depth] = None
         return self._trees[folder, depth]
+
+    def _add_beside(self, folder: str) -> None:
+        """Note what else is in a folder of images, unless only reading is allowed in it, not listing."""
+        try:
+            tree = self._list(folder, 1)
+        except Exception as error:
+            if isinstance(error, UserError | PermissionError) or getattr(error, "status", None) in (403, 404, 405):
+                return
+            raise
+        if tree is not None:
+            place = _relative(folder, self.root)
+            self.beside |= {found.path: found._replace(folder=place) for found in tree.files}
 
 
 def _relative(folder: str, root: str) -> str:

@@ -11,15 +11,18 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
 from fairdedup.datasets.dataset import Dataset
-from fairdedup.datasets.filesystem import Entry, get_extension, natural_key, open_file
+from fairdedup.datasets.filesystem import Entry, get_extension, natural_key, open_file, to_valid_text
 from fairdedup.datasets.findings import describe_unused
 from fairdedup.datasets.folder import cut
 from fairdedup.datasets.folder_listing import ImageList, list_samples
-from fairdedup.datasets.folder_shards import ENCRYPTED, Listed, ZipShard
+from fairdedup.datasets.folder_shards import Listed, ZipShard
 from fairdedup.datasets.image_formats import HEAD, IMAGE_EXTENSIONS, looks_like_image
 from fairdedup.datasets.image_search import NO_IMAGES
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
+from fairdedup.datasets.zip_members import ENCRYPTED, is_zip_damage, read_first_bytes
 from fairdedup.errors import UserError
+
+MOST_SHARDS = 100  # of one archive, since each reads the archive's list of members
 
 
 class ZipImages(ShardFormat):
@@ -39,7 +42,9 @@ class ZipImages(ShardFormat):
     )
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
-        """Return shards of 1,000 files of an archive. The lists of members and metadata files are read.
+        """Return shards of 1,000 files of an archive, or of more if that gave over 100.
+
+        The lists of members and metadata files are read.
 
         Raises
         ------
@@ -58,8 +63,8 @@ class ZipImages(ShardFormat):
             stem = names[path][: -len(".zip")]
             prefix = f"{stem}/" if len(paths) > 1 or options.id_from == "shard/key" else ""
             shards += [
-                ZipShard(source.fs, path, f"{names[path]}-{number:05d}", tuple(rows), prefix)
-                for number, (_, rows) in enumerate(cut(found.rows))
+                ZipShard(source.fs, path, f"{names[path]}-{number:05d}", rows, prefix)
+                for number, rows in cut(found.rows, MOST_SHARDS)
             ]
         if not shards:
             held = f"but {describe_unused(unused)}" if unused else "and is empty"
@@ -85,16 +90,21 @@ def _list_archive(fs: AbstractFileSystem, path: str) -> ImageList:
             inside = ZipFileSystem(raw, skip_instance_cache=True)
             members = _sort_members(inside.zip, path)
             found = list_samples(inside, "", members.images, members.others, folders=members.folders)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path!r} is not a readable zip archive ({error}): copy or write it again") from None
+    except Exception as error:
+        if not is_zip_damage(error):
+            raise
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{path!r} is not a readable zip archive ({why}): copy or write it again") from None
     for place, row in enumerate(found.rows):
         if row.path in members.repeated:
-            found.rows[place] = Listed(row.path, error=f"two members named {row.path} in the zip archive")
+            found.rows[place] = Listed(
+                row.path, error=f"two members named {to_valid_text(row.path)} in the zip archive"
+            )
     return found
 
 
 def _sort_members(archive: zipfile.ZipFile, path: str) -> _Members:
-    counts = Counter(member.filename for member in archive.infolist() if not member.is_dir())
+    counts = Counter(member.filename for member in archive.infolist() if not member.filename.endswith("/"))
     folders = {posixpath.dirname(name) for name in archive.namelist()}
     found = _Members([], [], {name for name, count in counts.items() if count > 1}, folders)
     for name in counts:
@@ -106,7 +116,7 @@ def _sort_members(archive: zipfile.ZipFile, path: str) -> _Members:
             )
         folder, base = posixpath.split(name)
         entry = Entry(base, name, False, folder)
-        (found.images if _is_image(archive, name) else found.others).append(entry)
+        (found.images if base and _is_image(archive, name) else found.others).append(entry)
     return found
 
 
@@ -114,10 +124,4 @@ def _is_image(archive: zipfile.ZipFile, name: str) -> bool:
     ending = get_extension(name)
     if ending in IMAGE_EXTENSIONS or ending in NO_IMAGES:
         return ending in IMAGE_EXTENSIONS
-    try:
-        with archive.open(name) as file:
-            return looks_like_image(file.read(HEAD))
-    except OSError:
-        raise
-    except Exception:  # a damaged member, or a method of compression that Python does not know
-        return False
+    return looks_like_image(read_first_bytes(archive, name, HEAD))

@@ -89,12 +89,12 @@ def test_a_format_of_one_class_goes_through_every_stage(run: Any, lists: Path) -
 
 def test_messages_list_what_is_registered(folder: Path) -> None:
     (folder / "notes.docx").write_bytes(b"")
-    files = (
-        "a .tar (.tar.gz, .tgz) shard, a .parquet file, an .arrow file, an .npy file of embeddings, an .npz file of "
-        "embeddings, a .zip of images"
-    )
+    tars = "a .tar (.tar.gz, .tar.bz2, .tar.xz, .tar.zst) shard"
+    arrays = "an .arrow file, an .npy file of embeddings, an .npz file of embeddings"
+    files = f"{tars}, a .parquet file, {arrays}, a .zip of images"
     folders = "images, img_emb/, tar shards, Parquet files, Arrow files, .npy files, .npz files or zip archives"
-    endings = ".tar, .tar.gz, .tgz, .parquet, .pq, .arrow, .npy, .npz or .zip"
+    tars = ".tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst"
+    endings = f"{tars}, .parquet, .pq, .arrow, .npy, .npz or .zip"
     assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
     unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
     assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
@@ -108,7 +108,7 @@ def test_a_new_format_is_in_every_message(lists: Path, monkeypatch: pytest.Monke
     assert ".npy files, .npz files, zip archives or lists of images" in message(lists / "notes.docx")
     assert ".npy, .npz, .zip or .list" in message(lists / "x-*")
     assert message(lists, column="c").startswith(
-        f"--column 'c' is for Parquet files, Arrow files or .npz files, and {str(lists)!r} is none"
+        f"--column 'c' is for tar shards, Parquet files, Arrow files or .npz files, and {str(lists)!r} is none"
     )
     write(lists, {"c.png": GOOD})
     monkeypatch.setattr(ImageList, "images_are_named", False)

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from in_process import Colours
 from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
 from inputs import vectors as some_vectors
+from odd_folders import zipped
 from odd_tables import arrow, npys, npz, saved
 
 from fairdedup.datasets import open_input
@@ -38,6 +40,7 @@ SPEC = EncoderSpec("colours", None, 4, "cpu", "float32", 1)
 LONGEST = 30.0  # seconds of the processor for one input: others may use the machine too
 MOST_MEMORY = 3 << 30
 SMALL = encoded(plain(size=(5, 4)), "PNG")
+ZIPPED = {"a.png": SMALL, "b": SMALL, "b.txt": "text", "metadata.csv": "file_name,n\na.png,1\nc.png,2\n"}
 COLUMNS = {"text": ["a caption", None, "ünï"], "n": [1, 2, 3], "tags": [["a"], [], None], "o": [{"a": 1}] * 3}
 
 
@@ -52,6 +55,15 @@ def tgz(folder: Path) -> Path:
 
 FORMATS: dict[str, Maker] = {
     "folder": folder_of({"a.png": SMALL, "a.txt": "text", "a.json": '{"n": 1, "s": ["x"]}'}),
+    "folder of all companions": folder_of(
+        {"a": SMALL, "a.caption": "text", "a.cls": "7", "b.png": SMALL, "b.png.json": '["x", "y"]', "c.bin": SMALL}
+    ),
+    "metadata.csv of numbers": folder_of(
+        {"a.png": SMALL, "metadata.csv": "file_name,n,x,id\na.png,1,0.5,\nb.png,,2,7\n"}
+    ),
+    "zip": zipped(ZIPPED),
+    "zip, compressed": zipped(ZIPPED, method=zipfile.ZIP_DEFLATED),
+    "zip, by bzip2": zipped(ZIPPED, method=zipfile.ZIP_BZIP2),
     "metadata.csv": folder_of({"a.png": SMALL, "metadata.csv": 'file_name,text\na.png,"x\ny"\nb.png,z\n'}),
     "metadata.jsonl": folder_of({"a.png": SMALL, "metadata.jsonl": '{"file_name": "a.png", "n": 1}\n' * 2}),
     "metadata.parquet": lambda f: parquet({"file_name": ["a.png"] * 3, **COLUMNS}, {"a.png": SMALL})(f)

@@ -16,7 +16,7 @@ from odd_inputs import TWO
 from runs import table
 
 from fairdedup.datasets import folder as image_folder
-from fairdedup.datasets import image_search, open_input
+from fairdedup.datasets import image_search, open_input, zip_images
 from fairdedup.datasets.listing import to_numbers
 from fairdedup.datasets.originals import find_clashing_stems, read_originals
 from fairdedup.errors import UserError
@@ -238,6 +238,8 @@ def test_a_zip_is_cut_into_shards_and_its_fingerprint_follows_it(folder: Path, m
     assert before == open_input(archive).shards[0].fingerprint() != shards[1].fingerprint()
     zipped({f"{number}.png": OTHER for number in range(5)})(folder)
     assert before != open_input(archive).shards[0].fingerprint()
+    monkeypatch.setattr(zip_images, "MOST_SHARDS", 2)
+    assert [shard.rows for shard in open_input(archive).shards] == [3, 2]
 
 
 def test_ids_of_a_folder_and_of_a_glob_of_it_are_the_same(folder: Path) -> None:

@@ -18,7 +18,7 @@ from reading import (
     write_tar,
 )
 
-from fairdedup.datasets import open_input, patterns, sidecars, webdataset
+from fairdedup.datasets import open_input, patterns, sidecars, tar_members
 
 
 def test_webdataset_groups_members_by_key(tmp_path):
@@ -112,7 +112,7 @@ def test_wrong_patterns_are_named(tmp_path, monkeypatch):
     assert f"shard '{tmp_path}/e-00007.tar' of" in mistake(f"{tmp_path}/e-{{00007..00009}}.tar")
     assert "no shard matches" in mistake(f"{tmp_path}/e-*.tar")
     assert "do not match" in mistake(f"{tmp_path}/d-{{0..2.tar")
-    assert "'x.zip', which is not a shard" in mistake(f"{tmp_path}/{{x,y}}.zip")
+    assert "'x.rar', which is not a shard" in mistake(f"{tmp_path}/{{x,y}}.rar")
     for huge in ("{0..99999999999}", "{0..9999999999999999999999}"):
         assert "over 1,000,000 shards" in mistake(f"{tmp_path}/d-{huge}.tar")
     monkeypatch.setattr(patterns, "MAX_SHARDS", 1000)
@@ -149,8 +149,10 @@ def test_hostile_member_names_are_only_text(tmp_path, monkeypatch):
         + [(name, PNG) for name in names]
         + [(name, PNG) for name in ("noext", ".hidden.png", "a/._b.png", "..png")],
     )
-    read = samples_of(tar)
-    expected = ["../../evil", "/etc/evil", "<script>", "a\nb", "caf\\udce9", "x" * 300]
+    link_read, *read = samples_of(tar)
+    assert (link_read.id, link_read.image) == ("l", None)
+    assert link_read.error == "symbolic link to /etc/passwd, which is not a file in the tar"
+    expected = ["h", "../../evil", "/etc/evil", "<script>", "a\nb", "caf\\udce9", "x" * 300, "noext"]
     assert [(s.id, s.image) for s in read] == [(name, PNG) for name in expected]
     pa.array([s.id for s in read] + [s.source for s in read])
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tar])
@@ -206,7 +208,7 @@ def test_one_member_twice_is_rejected_because_one_would_be_lost(tmp_path):
 
 
 def test_an_image_of_impossible_size_is_rejected_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(webdataset, "MAX_IMAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(tar_members, "MAX_IMAGE_BYTES", 1 << 20)
     tar = write_tar(tmp_path / "t.tar", [("a.png", b"x" * ((1 << 20) + 1)), ("b.png", PNG)])
     assert [s.error for s in samples_of(tar)] == ["image larger than 1 MiB", None]
 
@@ -256,7 +258,7 @@ def test_a_sparse_member_of_gigabytes_is_not_read(tmp_path):
 def test_a_cut_off_tar_gives_what_is_whole_and_names_the_damage(tmp_path, cut, ids, reason):
     tar = three_samples(tmp_path / "t.tar")
     tar.write_bytes(tar.read_bytes()[:cut])
-    read = samples_of(tar)
+    read = samples_of(tar, skip_damaged=True)
     assert [s.id for s in read] == ids
     assert [s.position for s in read] == list(range(len(ids)))
     assert all(s.error is None for s in read[:-1])
@@ -268,7 +270,7 @@ def test_a_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
     data = bytearray(tar.read_bytes())
     data[3072 + 10] ^= 1  # in the name of 001.png
     tar.write_bytes(data)
-    read = samples_of(tar, id_from="shard/key")
+    read = samples_of(tar, id_from="shard/key", skip_damaged=True)
     assert [s.id for s in read] == ["t/000", "t.tar"]
     assert read[-1].error == "damaged tar, in or after member 000.txt: bad checksum"
 
@@ -276,14 +278,14 @@ def test_a_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
 def test_joined_tars_are_not_read_by_half_in_silence(tmp_path):
     tar = three_samples(tmp_path / "t.tar")
     tar.write_bytes(tar.read_bytes() * 2)
-    read = samples_of(tar)
+    read = samples_of(tar, skip_damaged=True)
     assert [s.id for s in read] == ["000", "001", "002", "t.tar"]
     assert "data after the end-of-archive marker, not read" in str(read[-1].error)
 
 
 def test_a_file_that_is_not_a_tar_is_one_rejected_sample(tmp_path):
     for number, data in enumerate((b"<html>not found</html>" * 100, b"", b"\x1f\x8b\x08" + b"junk" * 400)):
-        read = samples_of(touch(tmp_path / f"{number}.tar", data))
+        read = samples_of(touch(tmp_path / f"{number}.tar", data), skip_damaged=True)
         assert [(s.id, s.image, s.source) for s in read] == [(f"{number}.tar", None, f"{number}.tar")]
         assert str(read[0].error).startswith("damaged or not a tar file: ")
         assert "html" not in str(read[0].error)
@@ -299,17 +301,17 @@ def test_a_damaged_compressed_tar_gives_what_is_whole(tmp_path):
     assert len(samples_of(tar)) == 50
     data = tar.read_bytes()
     tar.write_bytes(data[: len(data) // 2])
-    cut = samples_of(tar)
+    cut = samples_of(tar, skip_damaged=True)
     assert all(s.image == noise for s in cut[:-1]) and cut[-1].error
     tar.write_bytes(data[: len(data) // 2] + b"\xff" * 100)
-    broken = samples_of(tar)
+    broken = samples_of(tar, skip_damaged=True)
     assert all(s.image == noise for s in broken[:-1]) and "invalid compressed data" in str(broken[-1].error)
 
 
 def test_a_compressed_tar_that_is_cut_off_in_its_header_is_one_rejection(tmp_path):
     header = b"\x1f\x8b\x08\x1c" + bytes(6) + b"\x04\x00abcdname\x00comment\x00"  # gzip with all that it may have
     for length in range(1, len(header) + 1):
-        read = samples_of(touch(tmp_path / f"{length}.tgz", header[:length]))
+        read = samples_of(touch(tmp_path / f"{length}.tgz", header[:length]), skip_damaged=True)
         assert [(s.id, s.image) for s in read] == [(f"{length}.tgz", None)]
         assert str(read[0].error).startswith("damaged or not a tar file: ")
 
@@ -326,6 +328,6 @@ def test_no_change_of_bytes_makes_a_tar_reader_fail_or_hang(tmp_path):
             )
         data[start + 148 : start + 156] = b" " * 8
         data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
-        read = samples_of(touch(tmp_path / "f.tar", data))
+        read = samples_of(touch(tmp_path / "f.tar", data), skip_damaged=True)
         assert [s.position for s in read] == list(range(len(read)))
         assert all((s.image is None) == (s.error is not None) for s in read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +66,25 @@ def images(folder: Path) -> str:
     return "images"
 
 
-INPUTS = [tars, image_parquet, vector_parquet, npy, layout, images]
+def unnamed_images(folder: Path) -> str:
+    for name, data in (("a", GOOD), ("b/c", OTHER), ("b/empty", b""), ("b/text", b"a text"), ("b/d.mp4", b"")):
+        (folder / "unnamed" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "unnamed" / name).write_bytes(data)
+    return "unnamed"
+
+
+def glob_of_images(folder: Path) -> str:
+    images(folder)
+    return "images/*/*.png"
+
+
+def zip_archive(folder: Path) -> str:
+    images(folder)
+    shutil.make_archive(str(folder / "z"), "zip", folder / "images")
+    return "z.zip"
+
+
+INPUTS = [tars, image_parquet, vector_parquet, npy, layout, images, unnamed_images, glob_of_images, zip_archive]
 
 
 def of_names(names: Callable[[Path], str]) -> str:
