@@ -197,7 +197,10 @@ TABLE: dict[str, Case] = {
         "two columns named 'jpg'",
     ),
     "a page of it broken": Case(
-        parquet({"image": [GOOD] * 3 + [OTHER]}, row_group_size=3, change=broken_page), 1, {"damaged Parquet": 3}
+        parquet({"image": [GOOD] * 3 + [OTHER]}, row_group_size=3, change=broken_page),
+        1,
+        {"damaged Parquet": 3},
+        options={"skip_damaged": True},
     ),
     "a Parquet file cut off": fails(parquet({"image": BOTH}, change=lambda b: b[:-30]), "not a readable Parquet file"),
     "a Parquet file of zero bytes": fails(parquet({"image": BOTH}, change=lambda _: b""), "not a readable Parquet"),
@@ -285,7 +288,10 @@ TABLE: dict[str, Case] = {
         parquet({"embedding": pa.array([None, []], pa.list_(pa.float32()))}), "holds no vectors"
     ),
     "a broken page among vectors": Case(
-        parquet({"embedding": vectors(6)}, row_group_size=4, change=broken_page), 2, {"damaged Parquet": 4}
+        parquet({"embedding": vectors(6)}, row_group_size=4, change=broken_page),
+        2,
+        {"damaged Parquet": 4},
+        options={"skip_damaged": True},
     ),
     "vectors without an ID": Case(parquet({"id": ["a", None, "c"], "vector": vectors(3)}), 2, {"no id": 1}),
     "NaN, inf and zero in .npy": Case(npy(FLOATS), 2, {"finite": 3, "zero": 1}),

@@ -175,7 +175,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "no such input": ("run nowhere --keep 0.5", ("no such file or folder: 'nowhere'", "check the path")),
     "no name": ("run '' --keep 0.5", ("the input is ''", "give a folder")),
     "an empty folder": ("run empty --keep 0.5",
-                        ("folder 'empty' holds no files", "tar shards, Parquet files or zip archives")),
+                        ("folder 'empty' holds no files", "with images, img_emb/, tar shards, Parquet files,")),
     "a folder of text": ("run texts --keep 0.5",
                          ("folder 'texts' holds no images, but 1 '.txt'", "give a folder with")),
     "one image": ("run images/a.png --keep 0.5", ("'images/a.png' is a single image", "the folder that contains it")),

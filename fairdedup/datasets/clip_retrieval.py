@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,13 +13,14 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, list_entries
-from fairdedup.datasets.findings import Findings
+from fairdedup.datasets.findings import Findings, name_ending
+from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
-from fairdedup.datasets.npy_arrays import load_rows, read_shape
+from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
 from fairdedup.errors import UserError
 
-FOLDER = "img_emb"
+FOLDER, METADATA, TEXTS = "img_emb", "metadata", "text_emb"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class ClipRetrievalShard:
         Whether ids have the shard's name before them.
     label : str
         Prefix of the shard's name if there are several folders: "FOLDER/"; "" for one folder.
+    whole : int or None
+        Number of vectors that are in the file, if it is cut off.
     """
 
     fs: AbstractFileSystem
@@ -53,6 +57,7 @@ class ClipRetrievalShard:
     id_column: str | None = None
     id_from: str = "key"
     label: str = ""
+    whole: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +66,7 @@ class ClipRetrievalShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) array."""
-        return load_rows(self.fs, self.path)
+        return load_rows(self.fs, self.path, whole=self.whole)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then every other column of the Parquet file."""
@@ -74,12 +79,12 @@ class ClipRetrievalShard:
         return add_id_column(table, ids, self.table or self.path, prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return an empty dict: a vector that cannot be used is recognised by its values."""
-        return {}
+        """Return, by position, that vectors are not in the file because it is cut off."""
+        return {} if self.whole is None else dict.fromkeys(range(self.whole, self.rows), DAMAGED_NPY)
 
     def findings(self) -> Findings:
-        """Return no damage: a file that is cut off is refused before it is read."""
-        return Findings()
+        """Return whether vectors are missing because the file is cut off."""
+        return Findings(damage=None if self.whole is None else f"it is cut off after {self.whole:,} rows")
 
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
@@ -105,6 +110,18 @@ class ClipRetrieval(InputFormat):
         ),
     )
 
+    def files_in(self, folder: InputSource) -> list[str]:
+        """Return the files of vectors and of metadata, if the folder has img_emb/."""
+        if FOLDER not in folder.folders:
+            return []
+        places = [posixpath.join(folder.paths[0], name) for name in (FOLDER, METADATA)]
+        return [e.path for e in folder.with_endings((".npy", ".parquet")) if posixpath.dirname(e.path) in places]
+
+    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
+        """Return the files that are not in clip-retrieval's own folder of texts' embeddings, which is never read."""
+        folders = {posixpath.join(posixpath.dirname(posixpath.dirname(path)), TEXTS) for path in shards}
+        return [path for path in others if posixpath.dirname(path) not in folders]
+
     def recognises(self, source: InputSource) -> bool:
         """Tell whether the folder, or every folder that the braces name, contains img_emb/."""
         if source.kind == "folder":
@@ -128,21 +145,26 @@ class ClipRetrieval(InputFormat):
             for root in source.paths:
                 label = posixpath.relpath(root, common) + "/"
                 shards += [replace(shard, label=label) for shard in _open_folder(source.fs, root, root, options)]
-        return Dataset(kind="embeddings", format=self.name, source=source.text, shards=tuple(shards))
+        read = [path for shard in shards for path in (shard.path, shard.table) if path is not None]
+        known = set(read)
+        trees = [source.tree] if source.tree is not None else [FolderTree(source.fs, root) for root in source.paths]
+        there = [entry.path for tree in trees for entry in tree.files if entry.path not in known]
+        unused = Counter(map(name_ending, self.without_companions(there, read)))
+        return Dataset("embeddings", self.name, source.text, tuple(shards), unused=unused)
 
 
 def _open_folder(fs: AbstractFileSystem, root: str, text: str, options: ReadOptions) -> list[ClipRetrievalShard]:
     vectors = _list_numbered(fs, posixpath.join(root, FOLDER), r"img_emb_([0-9]+)\.npy")
     if not vectors:
         raise UserError(f"folder img_emb of {text!r} holds no img_emb_0.npy: give clip-retrieval's output folder")
-    folder = posixpath.join(root, "metadata")
+    folder = posixpath.join(root, METADATA)
     tables = _list_numbered(fs, folder, r"metadata_([0-9]+)\.parquet") if fs.isdir(folder) else {}
     if tables:
         _expect_pairs(vectors, tables)
     shards: list[ClipRetrievalShard] = []
     first_width = 0
     for number, path in vectors.items():
-        rows, width = read_shape(fs, path)
+        rows, width, whole = read_shape(fs, path, skip_damaged=options.skip_damaged)
         first_width = first_width or width
         if width != first_width:
             first = next(iter(vectors.values()))
@@ -152,7 +174,18 @@ def _open_folder(fs: AbstractFileSystem, root: str, text: str, options: ReadOpti
         table, column = tables.get(number), None
         if table is not None:
             column = _expect_fitting_table(fs, table, path, rows, shards)
-        shards.append(ClipRetrievalShard(fs, path, number, rows, table, column, options.id_from))
+        shards.append(
+            ClipRetrievalShard(
+                fs=fs,
+                path=path,
+                number=number,
+                rows=rows,
+                table=table,
+                id_column=column,
+                id_from=options.id_from,
+                whole=whole if whole < rows else None,
+            )
+        )
     return shards
 
 

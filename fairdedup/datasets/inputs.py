@@ -32,8 +32,10 @@ from fairdedup.datasets.format_registry import (
 from fairdedup.datasets.input_format import NOT_PLAIN, InputFormat, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.mixed_kinds import expect_no_embeddings_below, expect_one_kind
 from fairdedup.datasets.npy import Npy
+from fairdedup.datasets.npz import Npz
 from fairdedup.datasets.parquet import Parquet
 from fairdedup.datasets.patterns import expand_pattern, find_files, is_pattern
+from fairdedup.datasets.saved_dataset import SavedDataset
 from fairdedup.datasets.webdataset import WebDataset
 from fairdedup.datasets.zip_images import ZipImages
 from fairdedup.errors import UserError
@@ -42,7 +44,7 @@ from fairdedup.storage.urls import protocol_of
 
 # If two formats recognise an input, the first one opens it: a folder with img_emb/ may contain anything else, and
 # img2dataset writes Parquet files next to its tars.
-for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), Npy(), ZipImages()):
+for _format in (ImageFolder(), ClipRetrieval(), WebDataset(), Parquet(), SavedDataset(), Npy(), Npz(), ZipImages()):
     register(_format)
 
 

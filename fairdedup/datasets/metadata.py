@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
+from fairdedup.datasets.reserved_columns import rename_reserved
 from fairdedup.datasets.rows import cast_to_text, open_parquet_file, replace_views, stream_rows
 from fairdedup.errors import UserError
 
@@ -100,9 +101,6 @@ def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: 
         column = pa.chunked_array([[f"{prefix}{value}" for value in column.to_pylist()]], pa.string())
     if ids == "id":
         table = table.drop_columns(["id"])
-    elif "id" in table.column_names:  # the ids come from elsewhere, so this column gets another name
-        taken, free = set(table.column_names), "input_id"
-        while free in taken:
-            free += "_"
-        table = table.rename_columns([free if name == "id" else name for name in table.column_names])
+    else:  # the ids come from elsewhere, so a column of this name gets another one
+        table = table.rename_columns(list(rename_reserved(table.column_names, ("id",)).values()))
     return table.add_column(0, "id", column)

@@ -1,25 +1,29 @@
-"""Reads ready embeddings in one .npy file, with ids and metadata in files of the same name next to it."""
+"""Reads ready embeddings in .npy files, with ids and metadata in files of the same name next to each."""
 
 from __future__ import annotations
 
 import itertools
 import posixpath
-from dataclasses import dataclass
-from typing import IO
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.dataset import Dataset
+from fairdedup.datasets.file_labels import is_named_itself, label_files
 from fairdedup.datasets.filesystem import fingerprint, open_file, to_valid_text
 from fairdedup.datasets.findings import Findings
-from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
-from fairdedup.datasets.metadata import add_id_column, describe_table, read_rows
-from fairdedup.datasets.npy_arrays import load_rows, read_header, read_shape
+from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
+from fairdedup.datasets.metadata import add_id_column, read_rows
+from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
+from fairdedup.datasets.npy_companions import find_companions, is_companion, write_texts
 from fairdedup.errors import UserError
 
 SHARD_ROWS = 100_000
+
+ShardOfArray = TypeVar("ShardOfArray", bound="NpyShard")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class NpyShard:
         NAME.parquet.
     id_column : str or None
         The column of the table that holds the ids.
+    label : str
+        The file's name in the input; "" is the name alone.
+    place : str
+        Text before the row's number in ids of rows that have none.
+    whole : int or None
+        Number of rows that are in the file, if it is cut off.
     """
 
     fs: AbstractFileSystem
@@ -55,11 +65,14 @@ class NpyShard:
     ids_offset: int = 0
     table: str | None = None
     id_column: str | None = None
+    label: str = ""
+    place: str = ""
+    whole: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the file, and the shard's number in it."""
-        return f"{posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
+        return f"{self.label or posixpath.basename(self.path)}-{self.start // SHARD_ROWS:05d}"
 
     @property
     def rows(self) -> int:
@@ -68,7 +81,7 @@ class NpyShard:
 
     def vectors(self) -> np.ndarray:
         """Return the (n, d) rows."""
-        return load_rows(self.fs, self.path, self.start, self.stop)
+        return load_rows(self.fs, self.path, self.start, self.stop, self.whole)
 
     def metadata(self) -> pa.Table:
         """Return n rows: ``id``, then the columns of NAME.parquet if there is one."""
@@ -83,20 +96,22 @@ class NpyShard:
         elif self.id_column is not None:
             ids = self.id_column
         else:
-            ids = [str(row) for row in range(self.start, self.stop)]
+            ids = [f"{self.place}{row}" for row in range(self.start, self.stop)]
         return add_id_column(table, ids, self.ids or self.table or self.path, self.prefix)
 
     def faults(self) -> dict[int, str]:
-        """Return an empty dict: a vector that cannot be used is recognised by its values."""
-        return {}
+        """Return, by position, that rows are not in the file because it is cut off."""
+        first = self.stop if self.whole is None else max(self.start, self.whole)
+        return {row - self.start: DAMAGED_NPY for row in range(first, self.stop)}
 
     def findings(self) -> Findings:
-        """Return no damage: a file that is cut off is refused before it is read."""
-        return Findings()
+        """Return whether rows of this shard are missing because the file is cut off."""
+        is_cut = self.whole is not None and self.whole < self.stop
+        return Findings(damage=f"it is cut off after {self.whole:,} rows" if is_cut else None)
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
-            return _texts(load_rows(self.fs, path, self.start, self.stop), path)
+            return write_texts(load_rows(self.fs, path, self.start, self.stop))
         with open_file(self.fs, path) as file:
             file.seek(self.ids_offset)
             lines = itertools.islice(file, self.stop - self.start)
@@ -108,129 +123,117 @@ class NpyShard:
         return fingerprint(self.fs, *paths, label=f"{self.name} {self.start}:{self.stop}")
 
 
-def _texts(values: np.ndarray, path: str) -> list[str]:
-    """Return an array of ids as text; DataComp's pairs of u8 become the 32 hex digits of a uid."""
-    if values.dtype.kind == "V":
-        return [f"{int(high):016x}{int(low):016x}" for high, low in values.tolist()]
-    if values.dtype.kind == "S":
-        return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
-    return [to_valid_text(str(value)) for value in values.tolist()]
+def cut_into_shards(source: InputSource, paths: list[str], options: ReadOptions) -> tuple[NpyShard, ...]:
+    """Return shards of 100,000 rows of some .npy files.
+
+    Parameters
+    ----------
+    source : InputSource
+        The input.
+    paths : list of str
+        Its .npy files.
+    options : ReadOptions
+        How to read them.
+    """
+    shards: list[NpyShard] = []
+    alone = is_named_itself(source, paths)
+    first: tuple[str, int] | None = None
+    for path, label in label_files(source, paths).items():
+        shape = read_shape(source.fs, path, skip_damaged=options.skip_damaged)
+        first = first or (path, shape.width)
+        expect_width(path, shape.width, *first)
+        base = NpyShard(
+            fs=source.fs, path=path, start=0, stop=shape.rows, whole=shape.whole if shape.whole < shape.rows else None
+        )
+        shards += cut(base, label, options, alone=alone)
+    return tuple(shards)
 
 
-class Npy(InputFormat):
-    """One .npy file of ready embeddings, with ids and metadata in files of the same name next to it."""
+def expect_width(path: str, width: int, first: str, expected: int) -> None:
+    """Check that a file's vectors have as many dimensions as those of the first file."""
+    if width != expected:
+        raise UserError(
+            f"{path!r} has {width:,} dimensions but {first!r} has {expected:,}: give them as separate inputs"
+        )
+
+
+def cut(whole: ShardOfArray, label: str, options: ReadOptions, *, alone: bool) -> list[ShardOfArray]:
+    """Return shards of 100,000 rows of a file of arrays, with ids and metadata from the files beside it.
+
+    Parameters
+    ----------
+    whole : NpyShard
+        All rows of the file.
+    label : str
+        Its name in the input.
+    options : ReadOptions
+        How to read it.
+    alone : bool
+        Whether the input is this file, so that the number of a row is an id.
+    """
+    companions = find_companions(whole.fs, whole.path, whole.stop, SHARD_ROWS)
+    stem = to_valid_text(posixpath.splitext(label)[0])
+    starts = range(0, max(1, whole.stop), SHARD_ROWS)
+    return [
+        replace(
+            whole,
+            start=start,
+            stop=min(start + SHARD_ROWS, whole.stop),
+            prefix=f"{stem}/" if options.id_from == "shard/key" else "",
+            ids=companions.ids,
+            ids_offset=offset,
+            table=companions.table,
+            id_column=companions.id_column,
+            label=label,
+            place="" if alone else f"{stem}-",
+        )
+        for start, offset in zip(starts, companions.offsets or [0] * len(starts), strict=True)
+    ]
+
+
+class Npy(ShardFormat):
+    """Files .npy of ready embeddings, with ids and metadata in files of the same name next to each."""
 
     name = "npy"
     file_title = "an .npy file of embeddings"
+    folder_title = ".npy files"
     extensions = (".npy",)
-    documentation = (
+    in_patterns = True
+    documentation: ClassVar[tuple[DocumentedInput, ...]] = (
         DocumentedInput(
-            "one `NAME.npy`",
+            "[arrays](#arrays): one `NAME.npy`",
             "float16, float32 or float64 (n, d); `NAME.ids.npy`, `NAME.ids.txt` (a line a row) and `NAME.parquet` "
             "beside it are read",
             "from those, else the row number",
         ),
+        DocumentedInput(
+            "several: a folder of them, a brace pattern or a glob", "the same", "the same, else `NAME-row`"
+        ),
     )
 
-    def recognises(self, source: InputSource) -> bool:
-        """Tell whether the input is one .npy file."""
-        return source.kind == "files" and self.has_extension(source.paths[0])
+    def files_in(self, folder: InputSource) -> list[str]:
+        """Return the .npy files of a folder, without those that hold the ids of others."""
+        return _without_ids([entry.path for entry in folder.with_endings(self.extensions)], folder)
 
-    def open(self, source: InputSource, options: ReadOptions) -> Dataset:
+    def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
+        """Return the files that hold no ids or metadata of an .npy file."""
+        stems = {posixpath.splitext(path)[0] for path in shards}
+        return [path for path in others if not is_companion(path, stems)]
+
+    def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of 100,000 rows. Headers are read, and the ids in a text file are counted.
 
         Raises
         ------
         UserError
-            If the array or one of its companion files cannot be used, or if their numbers of rows differ.
+            If an array or one of its companion files cannot be used, or if their numbers of rows or dimensions differ.
         """
-        fs, path = source.fs, source.paths[0]
-        count, _ = read_shape(fs, path)
-        companions = _find_companions(fs, path, count)
-        stem = path[: -len(".npy")]
-        prefix = f"{posixpath.basename(stem)}/" if options.id_from == "shard/key" else ""
-        starts = range(0, max(1, count), SHARD_ROWS)
-        shards = tuple(
-            NpyShard(
-                fs=fs,
-                path=path,
-                start=start,
-                stop=min(start + SHARD_ROWS, count),
-                prefix=prefix,
-                ids=companions.ids,
-                ids_offset=offset,
-                table=companions.table,
-                id_column=companions.id_column,
-            )
-            for start, offset in zip(starts, companions.offsets or [0] * len(starts), strict=True)
-        )
+        shards = cut_into_shards(source, _without_ids(paths, source), options)
         return Dataset(kind="embeddings", format=self.name, source=source.text, shards=shards)
 
 
-@dataclass(frozen=True)
-class _Companions:
-    """The companion files of an .npy file.
-
-    Attributes
-    ----------
-    ids : str or None
-        NAME.ids.npy or NAME.ids.txt.
-    offsets : list of int
-        Byte of NAME.ids.txt at which each shard's ids begin; empty where the ids are elsewhere.
-    table : str or None
-        NAME.parquet.
-    id_column : str or None
-        The column of the table that holds ids.
-    """
-
-    ids: str | None
-    offsets: list[int]
-    table: str | None
-    id_column: str | None
-
-
-def _find_companions(fs: AbstractFileSystem, path: str, count: int) -> _Companions:
-    """Return the companion files of an .npy file; each must have its number of rows, `count`."""
-    stem = path[: -len(".npy")]
-    ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
-    table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
-    offsets: list[int] = []
-    id_column = None
-    if ids is not None and ids.endswith(".npy"):
-        _expect_rows(count, path, found=_count_ids(fs, ids), companion=ids)
-    elif ids is not None:
-        with open_file(fs, ids) as file:
-            listed, offsets = _line_starts(file, ids)
-        _expect_rows(count, path, found=listed, companion=ids)
-    if table is not None:
-        rows, id_column = describe_table(fs, table)
-        _expect_rows(count, path, found=rows, companion=table)
-    return _Companions(ids, offsets, table, id_column)
-
-
-def _expect_rows(count: int, path: str, *, found: int, companion: str) -> None:
-    if found != count:
-        raise UserError(
-            f"{path!r} has {count:,} rows but {companion!r} has {found:,}: they must be rows of the same samples"
-        )
-
-
-def _count_ids(fs: AbstractFileSystem, path: str) -> int:
-    shape, dtype, *_ = read_header(fs, path)
-    pair_of_u8 = [dtype[name].str[1:] for name in dtype.names or ()] == ["u8", "u8"]
-    if dtype.hasobject or len(shape) != 1 or not (dtype.kind in "USiu" or pair_of_u8):
-        raise UserError(f"{path!r} holds {dtype} of shape {shape}: ids are a 1-d array of text or integers")
-    return shape[0]
-
-
-def _line_starts(file: IO[bytes], path: str) -> tuple[int, list[int]]:
-    """Return the number of lines and the byte at which every SHARD_ROWS-th begins."""
-    starts, offset, count = [], 0, 0
-    for line in file:
-        if not line.strip():
-            raise UserError(f"line {count + 1} of {path!r} is empty: give every row an id")
-        if count % SHARD_ROWS == 0:
-            starts.append(offset)
-        offset += len(line)
-        count += 1
-    return count, starts
+def _without_ids(paths: list[str], source: InputSource) -> list[str]:
+    """Return the .npy files that do not hold the ids of another file of arrays."""
+    arrays = {posixpath.splitext(path)[0] for path in paths}
+    arrays |= {posixpath.splitext(entry.path)[0] for entry in source.with_endings((".npz",))}
+    return [path for path in paths if not is_companion(path, arrays)]

@@ -1,4 +1,4 @@
-"""Reads shards of Parquet files: rows with image bytes or paths to images, or rows with vectors.
+"""Reads shards of Parquet or Arrow files: rows with image bytes or paths to images, or rows with vectors.
 
 A shard is a file, or consecutive rows of a large one; its rows are streamed, a few at a time.
 """
@@ -22,7 +22,8 @@ from fairdedup.datasets.filesystem import Unreadable, fingerprint, read_file, re
 from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import explain_failure
-from fairdedup.datasets.rows import DAMAGED, stream_rows, to_texts
+from fairdedup.datasets.rows import to_texts
+from fairdedup.datasets.table_files import name_damage, stream_table
 
 IMAGES_AT_ONCE = 16
 ROWS_AT_ONCE = 1_000
@@ -31,7 +32,7 @@ _ROW = "\0row"
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """Consecutive rows of one Parquet file.
+    """Consecutive rows of one Parquet or Arrow file.
 
     Attributes
     ----------
@@ -41,24 +42,33 @@ class ParquetRows:
         The file.
     name : str
         The shard's name.
-    stem : str
-        The file's name without its extension, for ids of rows that have none.
+    place : str
+        Text before the row's number in ids of rows that have none, such as the file's name.
     start, stop : int
         The range of rows.
     columns : Columns
         The roles of the columns.
     prefix : str
         Prefix of every id.
+    offset : int
+        What is added to the row's number in ids of rows that have none.
+    skip_damaged : bool
+        Whether rows that cannot be read are rejected; otherwise they stop the run.
+    cut_off : str or None
+        Where the file ends too early, if this is its last shard.
     """
 
     fs: AbstractFileSystem
     path: str
     name: str
-    stem: str
+    place: str
     start: int
     stop: int
     columns: Columns
     prefix: str = ""
+    offset: int = 0
+    skip_damaged: bool = False
+    cut_off: str | None = None
 
     @property
     def rows(self) -> int:
@@ -70,11 +80,28 @@ class ParquetRows:
         label = f"{self.name} {self.start}:{self.stop} {self.columns.sample}"
         return fingerprint(self.fs, self.path, label=label)
 
+    def _stream(self, size: int, findings: Findings) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+        """Yield the rows as `stream_table` does, and note damage."""
+        first, damaged = self.start, []
+        for count, batch in stream_table(self.fs, self.path, self.start, self.stop, size):
+            if batch is None:
+                damaged.append(f"{first:,} to {first + count - 1:,}")
+                self._note(f"rows {damaged[0]} of {self.start:,} to {self.stop - 1:,} cannot be read", findings)
+            yield count, batch
+            first += count
+        if len(damaged) > 1:
+            self._note(f"{len(damaged):,} ranges of rows cannot be read, the first {damaged[0]}", findings)
+        if self.cut_off is not None:
+            self._note(self.cut_off, findings)
+
+    def _note(self, place: str, findings: Findings) -> None:
+        findings.add_damage(self.path, place, skip=self.skip_damaged)
+
     def _ids(self, first: int, count: int, batch: pa.RecordBatch | None) -> tuple[list[str], list[str | None]]:
         """Return the ids of some rows, and the fault of each row without an id, which is named by its position."""
-        places = [f"{self.stem}-{row}" for row in range(first, first + count)]
+        places = [f"{self.place}{row + self.offset}" for row in range(first, first + count)]
         if batch is None:
-            return places, [DAMAGED] * count
+            return places, [name_damage(self.path)] * count
         if self.columns.id is None:
             return places, [None] * count
         given = to_texts(batch.column(self.columns.id))
@@ -97,9 +124,10 @@ class ParquetImageShard(ParquetRows):
         wanted : container of int or None
             Positions in the shard of the rows to yield; None yields all.
         """
+        findings = Findings() if findings is None else findings
         first = self.start
         size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
-        for count, batch in stream_rows(self.fs, self.path, self.start, self.stop, size):
+        for count, batch in self._stream(size, findings):
             ids, faults = self._ids(first, count, batch)
             captions = self._texts(batch, self.columns.caption)
             paths = self._texts(batch, self.columns.sample if self.columns.role == "paths" else None)
@@ -133,7 +161,8 @@ class ParquetImageShard(ParquetRows):
             value = inner["bytes"] if inner is not None else pa.scalar(None, pa.binary())
             if kind.get_field_index("path") >= 0 and inner is not None:
                 path = inner["path"].as_py()
-                metadata.setdefault("image_file", pa.scalar(path, pa.string()))
+                name = "image_file" if "image_file" not in metadata else "input_image_file"
+                metadata.setdefault(name, pa.scalar(path, pa.string()))
         if self.columns.role == "bytes" and value.is_valid:
             data = value.value if isinstance(value, pa.DictionaryScalar) else value
             if data.as_buffer().size > MAX_IMAGE_BYTES:
@@ -154,6 +183,7 @@ class _Content(NamedTuple):
     vectors: np.ndarray
     metadata: pa.Table
     faults: dict[int, str]
+    findings: Findings
 
 
 @dataclass(frozen=True)
@@ -182,15 +212,16 @@ class ParquetEmbeddingShard(ParquetRows):
 
     def findings(self) -> Findings:
         """Return the damage that reading the rows has found."""
-        return Findings()
+        return self._content.findings
 
     @cached_property
     def _content(self) -> _Content:
         vectors, tables = [], []
         ids: list[str] = []
         faults: dict[int, str] = {}
+        findings = Findings()
         first = self.start
-        for count, batch in stream_rows(self.fs, self.path, self.start, self.stop, ROWS_AT_ONCE):
+        for count, batch in self._stream(ROWS_AT_ONCE, findings):
             own, missing = self._ids(first, count, batch)
             block, wrong = _vectors(batch, self.columns.sample, self.width, count)
             for k, why in enumerate(missing):
@@ -204,7 +235,7 @@ class ParquetEmbeddingShard(ParquetRows):
         table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({_ROW: pa.nulls(0)})
         table = table.drop_columns([_ROW])
         matrix = np.concatenate(vectors) if vectors else np.zeros((0, self.width), np.float32)
-        return _Content(matrix, table.add_column(0, "id", pa.array(ids, pa.string())), faults)
+        return _Content(matrix, table.add_column(0, "id", pa.array(ids, pa.string())), faults, findings)
 
     def _metadata(self, batch: pa.RecordBatch | None, count: int) -> pa.Table:
         columns: dict[str, Any] = {_ROW: pa.nulls(count)}  # a table without columns has no number of rows

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from math import isfinite, isnan
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +39,10 @@ def is_damage(error: Exception) -> bool:
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
 
 
+class DamagedTable(UserError):
+    """A file of a table cannot be read at all."""
+
+
 @contextmanager
 def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file after checking its footer.
@@ -50,8 +56,10 @@ def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetF
 
     Raises
     ------
+    DamagedTable
+        If the file is not a complete Parquet file.
     UserError
-        If the file is not a complete Parquet file, or has two columns of the same name.
+        If it has two columns of the same name.
     """
     with open_file(fs, path) as file:
         try:
@@ -62,10 +70,10 @@ def open_parquet_file(fs: AbstractFileSystem, path: str) -> Iterator[pq.ParquetF
         except _DAMAGE as error:
             if not is_damage(error):
                 raise
-            raise UserError(f"{path!r} is not a readable Parquet file: write it again or remove it") from None
+            raise DamagedTable(f"{path!r} is not a readable Parquet file: write it again or remove it") from None
         most = None if size is None else FEW_ROWS + ROWS_PER_BYTE * size
         if min(groups, default=0) < 0 or sum(groups) != parquet.metadata.num_rows or (most and sum(groups) > most):
-            raise UserError(f"{path!r} has a footer with impossible numbers of rows: write it again")
+            raise DamagedTable(f"{path!r} has a footer with impossible numbers of rows: write it again")
         repeated = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
         if repeated is not None:
             raise UserError(f"{path!r} has two columns named {repeated!r}: rename one")
@@ -114,7 +122,7 @@ def _group(
     batches = parquet.iter_batches(size, [group], columns=columns, use_threads=False)
     while at < high:
         try:
-            batch = repair(_without_views(next(batches)))
+            batch = repair(without_views(next(batches)))
         except StopIteration:  # fewer rows than the footer says
             break
         except Exception as error:
@@ -150,7 +158,8 @@ def replace_views(kind: pa.DataType) -> pa.DataType:
     return pa.list_(value) if pa.types.is_list(kind) or pa.types.is_list_view(kind) else pa.large_list(value)
 
 
-def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with columns of plain text and bytes in place of views; see `replace_views`."""
     schema = pa.schema([field.with_type(replace_views(field.type)) for field in batch.schema], batch.schema.metadata)
     if schema == batch.schema:
         return batch
@@ -185,14 +194,25 @@ def _repair_column(column: pa.Array) -> pa.Array:
     if _is_valid(column):
         return column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        wide = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        values = column.view(wide).to_pylist()
+        plain = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        if not _is_valid(plain):  # not the text is broken but its places, which only Arrow files have
+            return pa.nulls(len(column), column.type)
+        values = plain.to_pylist()
         return pa.array([None if v is None else v.decode("utf-8", "backslashreplace") for v in values], column.type)
     return pa.nulls(len(column), column.type)
 
 
 def to_texts(column: pa.Array) -> list[str | None]:
-    """Return ids, captions or paths as text: integers in decimal, UUIDs with dashes, broken bytes escaped."""
+    """Return ids, captions or paths as text; broken bytes are escaped.
+
+    Whole numbers are written out, whatever their type ("1580000000000", not "1.58e+12"), dates are those of ISO 8601,
+    UUIDs have dashes, and NaN counts as missing.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        A column of a type for which `can_be_text` is true.
+    """
     import uuid
 
     if isinstance(column, pa.ExtensionArray):
@@ -203,11 +223,45 @@ def to_texts(column: pa.Array) -> list[str | None]:
         column = column.dictionary_decode()
     if any(test(column.type) for test in BINARY_TYPES):
         return [None if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+    if pa.types.is_floating(column.type):
+        return _float_texts(column)
+    if pa.types.is_decimal(column.type):
+        return [None if value is None else _decimal_text(value) for value in column.to_pylist()]
+    if pa.types.is_timestamp(column.type):
+        return _time_texts(column)
     return [None if value is None else to_valid_text(value) for value in column.cast(pa.string()).to_pylist()]
 
 
+def _float_texts(column: pa.Array) -> list[str | None]:
+    texts: list[str | None] = []
+    for value, text in zip(column.to_pylist(), column.cast(pa.string()).to_pylist(), strict=True):
+        if value is None or isnan(value):
+            texts.append(None)
+        else:
+            texts.append(str(int(value)) if isfinite(value) and value == int(value) else text)
+    return texts
+
+
+def _time_texts(column: pa.Array) -> list[str | None]:
+    """Return points in time, the same whatever their unit: Parquet stores seconds as milliseconds."""
+    zone = "" if column.type.tz is None else "Z"  # in UTC, since Arrow's own cast has to know the zone
+    texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string()).to_pylist()
+    return [None if text is None else (text.rstrip("0").rstrip(".") if "." in text else text) + zone for text in texts]
+
+
+def _decimal_text(value: Decimal) -> str:
+    return str(int(value)) if value == value.to_integral_value() else format(value, "f")
+
+
+def can_be_text(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can hold ids: text, bytes, numbers, dates or points in time."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (*BINARY_TYPES, *TEXT_TYPES, *NUMBER_TYPES, *DATE_TYPES))
+
+
 def cast_to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ids or labels as text, UUIDs with dashes.
+    """Return ids or labels as text, written as by `to_texts`.
 
     Parameters
     ----------
@@ -217,9 +271,11 @@ def cast_to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     Raises
     ------
     pyarrow.ArrowException
-        If its type cannot become text.
+        If its type cannot become text, or bytes are not UTF-8.
     """
-    if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(column.type):
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    tests = (pa.types.is_fixed_size_binary, pa.types.is_floating, pa.types.is_decimal, pa.types.is_timestamp)
+    if isinstance(kind, pa.BaseExtensionType) or any(test(kind) for test in tests):
         return pa.chunked_array([pa.array(to_texts(chunk), pa.string()) for chunk in column.chunks], pa.string())
     return column.cast(pa.string())
 
@@ -233,3 +289,5 @@ LIST_TYPES = (
     pa.types.is_large_list_view,
 )
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+NUMBER_TYPES = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+DATE_TYPES = (pa.types.is_date, pa.types.is_timestamp)

@@ -90,9 +90,11 @@ def test_a_format_of_one_class_goes_through_every_stage(run: Any, lists: Path) -
 def test_messages_list_what_is_registered(folder: Path) -> None:
     (folder / "notes.docx").write_bytes(b"")
     tars = "a .tar (.tar.gz, .tar.bz2, .tar.xz, .tar.zst) shard"
-    files = f"{tars}, a .parquet file, an .npy file of embeddings, a .zip of images"
-    folders = "images, img_emb/, tar shards, Parquet files or zip archives"
-    endings = ".tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst, .parquet, .pq or .zip"
+    arrays = "an .arrow file, an .npy file of embeddings, an .npz file of embeddings"
+    files = f"{tars}, a .parquet file, {arrays}, a .zip of images"
+    folders = "images, img_emb/, tar shards, Parquet files, Arrow files, .npy files, .npz files or zip archives"
+    tars = ".tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst"
+    endings = f"{tars}, .parquet, .pq, .arrow, .npy, .npz or .zip"
     assert (", ".join(describe_files()), describe_folders(), describe_shards()) == (files, folders, endings)
     unknown = f"is a file of unknown kind: give {files}, or a folder of {folders}"
     assert message(folder / "notes.docx") == f"{str(folder / 'notes.docx')!r} {unknown}"
@@ -103,10 +105,11 @@ def test_messages_list_what_is_registered(folder: Path) -> None:
 def test_a_new_format_is_in_every_message(lists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (lists / "notes.docx").write_bytes(b"")
     assert "a .zip of images, a .list of images, or a folder of" in message(lists / "notes.docx")
-    assert "tar shards, Parquet files, zip archives or lists of images" in message(lists / "notes.docx")
-    assert ".parquet, .pq, .zip or .list" in message(lists / "x-*")
-    column = f"--column 'c' is for tar shards or Parquet files, and {str(lists)!r} is none"
-    assert message(lists, column="c").startswith(column)
+    assert ".npy files, .npz files, zip archives or lists of images" in message(lists / "notes.docx")
+    assert ".npy, .npz, .zip or .list" in message(lists / "x-*")
+    assert message(lists, column="c").startswith(
+        f"--column 'c' is for tar shards, Parquet files, Arrow files or .npz files, and {str(lists)!r} is none"
+    )
     write(lists, {"c.png": GOOD})
     monkeypatch.setattr(ImageList, "images_are_named", False)
     assert "holds 2 lists of images and 4 images: give" in message(lists) and "/*.list'" in message(lists)
@@ -124,7 +127,7 @@ def test_the_table_of_inputs_in_the_docs_is_rendered_from_the_formats(image_list
 
 def test_every_format_is_registered_once_and_documented(image_list: None) -> None:
     names = [known.name for known in formats()]
-    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "npy", "zip", "image-list"]
+    assert names == ["folder", "clip-retrieval", "webdataset", "parquet", "arrow", "npy", "npz", "zip", "image-list"]
     assert all(known.documentation for known in formats())
     with pytest.raises(ValueError, match="'image-list' is registered already"):
         register(ImageList())

@@ -25,6 +25,7 @@ from in_process import Colours
 from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
 from inputs import vectors as some_vectors
 from odd_folders import zipped
+from odd_tables import arrow, npys, npz, saved
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
@@ -83,6 +84,15 @@ FORMATS: dict[str, Maker] = {
     "npy": npy(np.eye(4, dtype=np.float32), {"e.ids.txt": "a\nb\nc\nd\n"}),
     "npy with a table": lambda f: parquet({"id": list("abcd"), "n": [1, 2, 3, 4]})(f).rename(f / "e.parquet")
     and npy(np.eye(4))(f),
+    "npz": npz({"emb": np.eye(4), "ids": np.arange(4)}, {"id": list("abcd"), "n": [1, 2, 3, 4]}),
+    "npz, compressed": npz({"emb": np.eye(4), "n": np.arange(3)}, save=np.savez_compressed),
+    "several npy": npys({"a.npy": np.eye(4), "b/c.npy": np.eye(4, dtype=np.float16)}, {"a.ids.txt": "a\nb\nc\nd"}),
+    "Arrow of images": arrow({"key": list("abc"), "image": hugging_face(SMALL, None, SMALL), **COLUMNS}, rows=2),
+    "Arrow of vectors": arrow({"emb": some_vectors(3), "id": [1.0, 2.0, 3.0], **COLUMNS}, compression="lz4"),
+    "Arrow of dictionaries": arrow(
+        {"jpg": pa.array([SMALL] * 3).dictionary_encode(), "key": pa.array(list("abc")).dictionary_encode()}, "file"
+    ),
+    "saved data set": saved("train", "test"),
     "img_emb": clip_retrieval(*((np.eye(3), {"key": list(keys), **COLUMNS}) for keys in ("abc", "def"))),
 }  # fmt: skip
 IMAGES = {kind: encoded(plain(size=(16, 16)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")}
@@ -126,8 +136,8 @@ def changed(data: bytes, changes: list[Change]) -> bytes:
 class Bench:
     """A valid input on disk, and the outcomes of changes to one of its files."""
 
-    def __init__(self, maker: Maker, place: Path) -> None:
-        self.place, self.run = place, place / "run"
+    def __init__(self, maker: Maker, place: Path, *, skip_damaged: bool = False) -> None:
+        self.place, self.run, self.skip_damaged = place, place / "run", skip_damaged
         (place / "in").mkdir(parents=True)
         self.source = maker(place / "in")
         self.files = [p for p in sorted((place / "in").rglob("*")) if p.is_file()]
@@ -147,7 +157,7 @@ class Bench:
     def _read(self) -> str:
         run = RunDirectory(self.run)
         try:
-            dataset = open_input(str(self.source))
+            dataset = open_input(str(self.source), skip_damaged=self.skip_damaged)
             records = []
             for number, shard in enumerate(dataset.shards):
                 shard.fingerprint()
@@ -214,8 +224,9 @@ def little_memory() -> Any:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_no_change_of_bytes_makes_a_reader_fail_or_hang(name: str, tmp_path: Path) -> None:
-    bench = Bench(FORMATS[name], tmp_path)
+@pytest.mark.parametrize("skip_damaged", [False, True], ids=["damage stops", "damage is skipped"])
+def test_no_change_of_bytes_makes_a_reader_fail_or_hang(name: str, skip_damaged: bool, tmp_path: Path) -> None:
+    bench = Bench(FORMATS[name], tmp_path, skip_damaged=skip_damaged)
     assert bench._read() in ("all", "rejections")
     assert set(survives(bench, 40)) & {"error", "rejections"}
 

@@ -23,7 +23,7 @@ from inputs import (
 from odd_inputs import OUT
 
 from fairdedup.datasets import open_input
-from fairdedup.datasets import parquet as reader
+from fairdedup.datasets import table_inputs as reader
 
 
 def read(source: Path | str, **options: Any) -> list[Any]:

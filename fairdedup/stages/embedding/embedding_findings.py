@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from fairdedup.datasets.findings import describe_unused
+from fairdedup.datasets.npy_arrays import DAMAGED_NPY
+from fairdedup.datasets.rows import DAMAGED
+from fairdedup.datasets.table_files import DAMAGED_ARROW
 from fairdedup.storage.records import ShardRecord
 
 
@@ -29,7 +32,8 @@ def add_unused(records: Sequence[ShardRecord], found: Mapping[str, int]) -> dict
 def describe_damage(records: Sequence[ShardRecord]) -> list[str]:
     """Return a sentence for each damaged shard: what is damaged, and about how many rows are lost.
 
-    The estimate is the median number of rows of the undamaged shards, less what was read; without any it is unknown.
+    Rows of a table or an array that cannot be read are rejected, so they are counted. Otherwise the estimate is the
+    median number of rows of the undamaged shards, less what was read; without any it is unknown.
 
     Parameters
     ----------
@@ -40,6 +44,10 @@ def describe_damage(records: Sequence[ShardRecord]) -> list[str]:
     lines = []
     for record in records:
         if record.damage is not None:
+            rejected = sum(row.reason in (DAMAGED, DAMAGED_ARROW, DAMAGED_NPY) for row in record.rejected)
+            if rejected:
+                lines.append(f"{record.name} is damaged: {record.damage}; {rejected:,} rows are rejected")
+                continue
             lost = max(0, round(median(whole)) - record.input) if whole else None
             cost = "an unknown number of rows is lost" if lost is None else f"about {lost:,} rows are lost"
             lines.append(f"{record.name} is damaged: {record.damage}; {cost}")
