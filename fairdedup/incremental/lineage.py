@@ -90,7 +90,7 @@ def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> L
 
 def _read_sums(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
     if not is_sealed(folder / name, run.files[name]):
-        raise UserError(f"{folder / name} of {run.run} is damaged: {decide_again(run.run)}")
+        raise UserError(f"{folder / name} is damaged: {decide_again(run.run)}, which wrote it")
     return np.asarray(read_array(folder / name))
 
 

@@ -101,8 +101,8 @@ class _OpenSegment:
             unit = np.asarray(self.vectors[start:stop])
             if checksum(unit) != int(self.checksums[k]):
                 raise UserError(
-                    f"{self.segment.vectors}, a file of {self.run}, is damaged: {decide_again(self.run)}, then make "
-                    "this run again: `fairdedup run` with --restart"
+                    f"{self.segment.vectors} is damaged: {decide_again(self.run)}, where it came from; then make this "
+                    "run again: `fairdedup run` with --restart"
                 )
             yield unit, (place << PLACE_BITS) + np.arange(start, stop)
 

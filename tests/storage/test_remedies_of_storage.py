@@ -126,7 +126,7 @@ TABLE = {
     ),
     "damaged vectors of the state": Advice(
         f"{RUN} && run y.npy --against r --out s",
-        PRUNE + r".*, then make this run again: `fairdedup (?P<run>run)` with (?P<restart>--restart)",
+        PRUNE + r".*; then make this run again: `fairdedup (?P<run>run)` with (?P<restart>--restart)",
         [f"{{prune}} {OWN} && {{run}} y.npy --against r --out s {{restart}}"],
         flip("r/state/run-0000/vectors_0.npy"),
     ),
