@@ -150,6 +150,19 @@ TABLE: dict[str, Case] = {
     "hidden files and folders": FolderCase(
         folder_of({**TWO, ".c.png": GOOD, "._a.png": b"", ".DS_Store": b"", ".git/d.png": GOOD, "x/.d/e.png": GOOD}), 2
     ),
+    # What is no input of its own
+    "labels beside tars": FolderCase(
+        both(tar_of("a.tar", "a", "b"), parquet({"id": ["a"], "race": ["x"]})),
+        2, unused={".parquet": 1}, ids=["a", "b"],
+    ),
+    "labels beside images": FolderCase(
+        both(folder_of(TWO), parquet({"id": ["a.png"], "race": ["x"]})),
+        2, unused={".parquet": 1},
+    ),
+    "the directory of a run": FolderCase(
+        folder_of({**TWO, "run/config.json": "{}", "run/embeddings/img_emb/img_emb_0.npy": b"", "run/kept/a.pq": b""}),
+        2, unused={}, remark="directories of runs in the folder are not part of the input: 'run'",
+    ),
     # Companions
     "captions and classes": FolderCase(
         folder_of({"a.jpg": JPEG, "a.caption": "of a", "a.cls": "3", "b.jpg": JPEG, "b.jpg.txt": "of b",
@@ -417,11 +430,10 @@ REMEDIES: dict[str, Remedy] = {
     "Parquet of bytes beside images": Remedy(
         both(table("b.parquet", {"jpg": [GOOD]}), folder_of(TWO)), "1 Parquet files and 2 images", (1, 2)
     ),
-    "a table that is no input beside images": Remedy(
-        both(table("stats.parquet", {"n": [1]}), folder_of(TWO)),
-        "2 images",
-        (2,),
-        lambda folder, message: re.findall(r"'([^']*\.png)'", message),
+    "a table of images beside images": Remedy(
+        both(table("more.parquet", {"id": ["c", "d"], "jpg": [GOOD, OTHER]}), folder_of(TWO)),
+        "1 Parquet files and 2 images",
+        (2, 2),
     ),
     "a zip among images": Remedy(both(zipped({"c.png": GOOD}), folder_of(TWO)), "1 zip archives and 2 images", (1, 2)),
     "a mix below a folder with brackets": Remedy(

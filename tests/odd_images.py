@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import numpy as np
-from inputs import GOOD, OTHER, encoded, folder_of, image, plain, tar
+from inputs import GOOD, OTHER, encoded, folder_of, image, parquet, plain, tar
 from odd_inputs import Case
 from PIL import Image
 
@@ -141,7 +141,7 @@ TABLE: dict[str, Case] = {
     "black of 16 bits": Case(image(deep_png(np.zeros((9, 12), np.uint16))), 2),
     # IDs
     "a duplicate whose other picture is damaged": Case(
-        tar(("a.png", GOOD), ("b.png", OTHER), ("a.jpg", b"no picture")), 2, {"not a known": 1}
+        parquet({"id": ["a", "b", "a"], "jpg": [GOOD, OTHER, b"no picture"]}), 2, {"not a known": 1}
     ),
     "an empty folder of pictures": Case(folder_of({"a.png": GOOD, "b/c.heif": HEIC}), 2),
 }

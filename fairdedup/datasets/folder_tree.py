@@ -17,6 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.filesystem import Entry, in_natural_order, scan_entries
 from fairdedup.datasets.image_search import FoundImages, sort_images
 
+RUN_ENTRIES = {"config.json", "embeddings"}  # the names by which the directory of a run is recognised
+
 
 class FolderTree:
     """The contents of a folder. Its own entries are listed at once, those of its sub-folders when they are needed.
@@ -39,6 +41,7 @@ class FolderTree:
     def __init__(self, fs: AbstractFileSystem, root: str, depth: int | None = None) -> None:
         self.fs, self.root, self.depth = fs, root, depth
         self.top = scan_entries(fs, root)
+        self._runs: list[str] = []
 
     @cached_property
     def by_ending(self) -> dict[str, list[Entry]]:
@@ -81,6 +84,12 @@ class FolderTree:
         """Paths of pipes, sockets, devices and broken links, which must not be opened."""
         return {entry.path for entries in self._walked.values() for entry in entries if not entry.is_plain}
 
+    @property
+    def runs(self) -> list[str]:
+        """Relative paths of the directories of runs, which are left out: a run may be written into its own input."""
+        _ = self._walked
+        return sorted(self._runs)
+
     @cached_property
     def _walked(self) -> dict[str, list[Entry]]:
         """The entries of every folder, by its relative path; a folder always precedes those in it."""
@@ -92,7 +101,11 @@ class FolderTree:
             if identity in above:  # a link to a folder that contains it
                 continue
             if relative:
-                walked[relative] = scan_entries(self.fs, path, relative)
+                found = scan_entries(self.fs, path, relative)
+                if {entry.name for entry in found} >= RUN_ENTRIES:
+                    self._runs.append(relative)
+                    continue
+                walked[relative] = found
             if depth != self.depth:
                 todo += [
                     (entry.relative, entry.path, depth + 1, above | {identity})
@@ -129,6 +142,7 @@ class MatchedFiles(FolderTree):
     ) -> None:
         self.fs, self.root, self.depth = fs, root, 1
         self.top, self.beside, self.names = matched, beside, names
+        self._runs = []
 
 
 def _ending(name: str) -> str:

@@ -150,6 +150,10 @@ class InputFormat(ABC):
         """Return the paths among `others` that accompany none of the shards of this format, and so are not read."""
         return others
 
+    def can_hold_samples(self, source: InputSource, path: str) -> bool:
+        """Tell whether a file can hold samples; if there are others that do, one that cannot is not read."""
+        return True
+
     @abstractmethod
     def recognises(self, source: InputSource) -> bool:
         """Tell whether an input is of this format, from names alone."""

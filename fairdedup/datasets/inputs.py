@@ -30,7 +30,7 @@ from fairdedup.datasets.format_registry import (
     register,
 )
 from fairdedup.datasets.input_format import NOT_PLAIN, InputFormat, InputSource, ReadOptions, ShardFormat
-from fairdedup.datasets.mixed_kinds import expect_no_embeddings_below, expect_one_kind
+from fairdedup.datasets.mixed_kinds import choose_kind, expect_no_embeddings_below
 from fairdedup.datasets.npy import Npy
 from fairdedup.datasets.npz import Npz
 from fairdedup.datasets.parquet import Parquet
@@ -41,6 +41,8 @@ from fairdedup.datasets.zip_images import ZipImages
 from fairdedup.errors import UserError
 from fairdedup.storage.store_errors import explain_errors
 from fairdedup.storage.urls import protocol_of
+
+NAMED_RUNS = 3  # directories of runs that a remark names
 
 # If two formats recognise an input, the first one opens it: a folder with img_emb/ may contain anything else, and
 # img2dataset writes Parquet files next to its tars.
@@ -115,8 +117,14 @@ def _open(text: str, options: ReadOptions) -> tuple[InputFormat, Dataset]:
         )
     if source.kind == "folder" and (found.is_fallback or isinstance(found, ShardFormat)):
         expect_no_embeddings_below(source)
-        expect_one_kind(source, formats(), options)
-    return found, found.open(source, options)
+        found = choose_kind(source, found, formats(), options)
+    dataset = found.open(source, options)
+    if source.tree is not None and source.tree.runs:
+        names = ", ".join(repr(name) for name in source.tree.runs[:NAMED_RUNS])
+        more = f" and {len(source.tree.runs) - NAMED_RUNS:,} more" if len(source.tree.runs) > NAMED_RUNS else ""
+        remark = f"directories of runs in the folder are not part of the input: {names}{more}"
+        dataset = replace(dataset, remarks=(*dataset.remarks, remark))
+    return found, dataset
 
 
 def _look_at(text: str) -> InputSource:

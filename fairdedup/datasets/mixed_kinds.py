@@ -13,13 +13,19 @@ from fairdedup.errors import UserError
 NAMED = 8  # files that a pattern names one by one
 
 
-def expect_one_kind(source: InputSource, formats: Iterable[InputFormat], options: ReadOptions) -> None:
-    """Raise an error if a folder holds files of several formats that do not accompany each other.
+def choose_kind(
+    source: InputSource, found: InputFormat, formats: Iterable[InputFormat], options: ReadOptions
+) -> InputFormat:
+    """Return the format of a folder's samples, if it holds samples of one format only.
+
+    Files that accompany those of another format, and tables without samples such as labels, are no kind of their own.
 
     Parameters
     ----------
     source : InputSource
         The folder.
+    found : InputFormat
+        The first format that recognises it.
     formats : iterable of InputFormat
         All formats.
     options : ReadOptions
@@ -38,14 +44,20 @@ def expect_one_kind(source: InputSource, formats: Iterable[InputFormat], options
     if any(isinstance(known, ShardFormat) and known.names_images(source, kinds[known], options) for known in kinds):
         kinds = {known: paths for known, paths in kinds.items() if not known.is_fallback}
     if len(kinds) < 2 or source.tree is None:
-        return
+        return found
     alone = {
         known: _left_over(paths, [(other, shards) for other, shards in kinds.items() if other is not known])
         for known, paths in kinds.items()
     }
     alone = {known: paths for known, paths in alone.items() if paths}
     if len(alone) < 2:
-        return
+        return found
+    holding = {
+        known: paths for known, paths in alone.items() if any(known.can_hold_samples(source, path) for path in paths)
+    }
+    alone = holding or alone
+    if len(alone) == 1:
+        return next(iter(alone))
     counts = [f"{len(paths):,} {known.folder_title or known.name}" for known, paths in alone.items()]
     everything = source.tree.files
     patterns = [(known, _pattern(source.text, paths, everything, known)) for known, paths in alone.items()]

@@ -11,7 +11,7 @@ from fairdedup.datasets.listing import METADATA_FILES
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN
 from fairdedup.datasets.npy_companions import ARRAY_EXTENSIONS
 from fairdedup.datasets.rows import PARQUET_EXTENSIONS
-from fairdedup.datasets.table_inputs import TableFile, holds_paths, open_tables
+from fairdedup.datasets.table_inputs import TableFile, has_sample_column, holds_paths, open_tables
 
 
 class Parquet(ShardFormat):
@@ -43,6 +43,10 @@ class Parquet(ShardFormat):
     def names_images(self, source: InputSource, shards: list[str], options: ReadOptions) -> bool:
         """Tell whether the first file has a column of paths to images."""
         return holds_paths(source, shards[0], options)
+
+    def can_hold_samples(self, source: InputSource, path: str) -> bool:
+        """Tell whether a file has a column of images, of vectors, or of paths by a known name; or cannot be read."""
+        return has_sample_column(source.fs, path)
 
     def open_files(self, source: InputSource, paths: list[str], options: ReadOptions) -> Dataset:
         """Return shards of whole row groups, as `open_tables` does."""

@@ -132,12 +132,12 @@ class _Search:
         self.matched: dict[str, Entry] = {}
         self.beside: dict[str, Entry] = {}
         self.folders = 0
-        self._rules: list[Callable[[str], object]] = []
+        self._matchers: list[Callable[[str], object]] = []
         self._trees: dict[tuple[str, int | None], FolderTree | None] = {}
 
     def names(self, relative: str) -> bool:
         """Tell by a path relative to the root whether the pattern names it."""
-        return any(rule(relative) for rule in self._rules)
+        return any(matches(relative) for matches in self._matchers)
 
     def add_glob(self, glob: str) -> None:
         """Look up the files that a glob names."""
@@ -150,7 +150,7 @@ class _Search:
             ) from None
         folder = _relative(fixed, self.root)
         start = f"{folder}/" if folder else ""
-        self._rules.append(lambda path: path.startswith(start) and rule(path[len(start) :]))
+        self._matchers.append(lambda path: path.startswith(start) and rule(path[len(start) :]))
         if is_on_web(self.fs):  # its pages list other things than files
             found = self.fs.glob(glob, detail=True)
             entries = [self._entry(name) for name, info in found.items() if info["type"] != "directory"]
@@ -195,7 +195,7 @@ class _Search:
                 f"correct the pattern or add the {kind}"
             )
         self.matched[path] = self.beside.get(path, entry)
-        self._rules.append(entry.relative.__eq__)
+        self._matchers.append(entry.relative.__eq__)
 
     def _entry(self, path: str) -> Entry:
         folder, name = posixpath.split(path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from fairdedup.datasets.columns import Columns, describe_unfit_ids, expect_paths, recognise_columns
+from fairdedup.datasets.columns import NAMES, Columns, describe_unfit_ids, expect_paths, find_role, recognise_columns
 from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import Unreadable, resolve_within, to_valid_text
 from fairdedup.datasets.findings import Findings
@@ -138,6 +138,16 @@ def holds_paths(source: InputSource, path: str, options: ReadOptions) -> bool:
         return recognise_columns(read_layout(source.fs, path).schema, options.column, path).role == "paths"
     except UserError:
         return False
+
+
+def has_sample_column(fs: AbstractFileSystem, path: str) -> bool:
+    """Tell whether a table has a column that can hold images, their paths or vectors; also if it cannot be read."""
+    try:
+        schema = read_layout(fs, path).schema
+    except UserError:
+        return True
+    roles = {field.name: find_role(field.type) for field in schema}
+    return any(role in ("bytes", "vectors") or (role and name in NAMES["paths"]) for name, role in roles.items())
 
 
 def _find_layouts(fs: AbstractFileSystem, files: list[TableFile], options: ReadOptions) -> _Found:

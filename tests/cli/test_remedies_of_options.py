@@ -151,7 +151,7 @@ TABLE: dict[str, Remedy] = {
     "eps against a run": Remedy(NEXT + "--eps 1.5", "leave it out", NEXT),
     "start against a run": Remedy(NEXT + "--start zero", "leave it out", NEXT),
     "start against a run, then refit": Remedy(
-        NEXT + "--start zero", "start a new line with `fairdedup refit`",
+        NEXT + "--start zero", "start a new line with it: `fairdedup refit old --keep F --out NEW`",
         "refit old --start zero --keep 0.5 --out next --quiet --scheduler DASK"),
     "clusters against a run": Remedy(NEXT + "--clusters 7", "leave it out", NEXT),
     "prototypes against a run": Remedy(NEXT + "--prototypes two.npz", "leave it out", NEXT),

@@ -44,7 +44,7 @@ TABLE = {
     "no amount": Wrong({"rule": "semdedup"}, r"give exactly one, such as `keep=(?P<v>[0-9.]+)`", {"keep": "{v}"}),
     "two amounts": Wrong({**SEMDEDUP, "eps": 0.1}, r"give exactly one, such as `keep=(?P<v>\S+)`", {"keep": "{v}"},
                          ("eps",)),
-    "50 for 50 %": Wrong({**SEMDEDUP, "keep": 50}, r"For 50 %, write (?P<v>[0-9.]+)", {"keep": "{v}"}),
+    "50 for 50 %": Wrong({**SEMDEDUP, "keep": 50}, r"`keep=(?P<v>[0-9.]+)` for 50 %", {"keep": "{v}"}),
     "an amount of more than all": Wrong({**SEMDEDUP, "keep": 1.5}, r"must be in \(0, (?P<v>1)\]", {"keep": "{v}"}),
     "fewer than the clusters": Wrong({**SEMDEDUP, "keep": 0.05}, r"give at least `keep=(?P<v>\S+)`", {"keep": "{v}"}),
     "fewer clusters": Wrong({**SEMDEDUP, "keep": 0.05}, r"use fewer clusters", {"clusters": 1}),
@@ -82,7 +82,7 @@ TABLE = {
     "a temperature of 0": Wrong({**BALANCED, "temperature": 0}, r"a number above 0, or (?P<v>auto)",
                                 {"temperature": "{v}"}),
     "a reserve of a half": Wrong({**BALANCED, "reserve": 0.5}, r"must be in \[0, (?P<v>[0-9.]+)\]", {"reserve": "{v}"}),
-    "too many clusters": Wrong({**SEMDEDUP, "clusters": 99}, r"give at most (?P<v>40), or auto",
+    "too many clusters": Wrong({**SEMDEDUP, "clusters": 99}, r"give at most (?P<v>20) \(one for",
                                {"clusters": "{v}", "keep": 1.0}),
     "clusters for auto": Wrong({**SEMDEDUP, "clusters": 99}, r"or (?P<v>auto)", {"clusters": "{v}"}),
     "no cluster": Wrong({**SEMDEDUP, "clusters": 0}, r"or (?P<v>auto)", {"clusters": "{v}"}),
@@ -155,25 +155,26 @@ def test_the_advice_for_no_valid_row_names_the_rejected_rows_which_have_the_reas
 
 
 @pytest.mark.parametrize("options", [SEMDEDUP, BALANCED, {**BALANCED, "reserve": 0.3}, {**SEMDEDUP, "cover": True}])
-def test_the_eps_of_the_warning_of_readmitted_duplicates_readmits_none(
+def test_the_fraction_of_the_warning_of_readmitted_duplicates_readmits_none(
     options: dict[str, Any], one_thread: None
 ) -> None:
     x = np.repeat(X[:20], 8, axis=0)
     given = {**options, "clusters": np.arange(160) // 40, "keep": 0.7}
     (warning,) = deduplicate(x, **given).warnings
-    eps = re.search(r"an eps of (\S+) keeps none of them", warning)
-    assert eps, warning
-    again = deduplicate(x, **{**given, "keep": None, "eps": float(eps[1])})
-    assert again.counts["readmitted"] == 0 and not again.warnings
-    assert again.counts["kept"] == 20
+    fraction = re.search(r"a fraction of (\S+) keeps none of them", warning)
+    assert fraction, warning
+    again = deduplicate(x, **{**given, "keep": float(fraction[1])})
+    assert not again.warnings
+    assert (again.counts["readmitted"] == 0) == ("besides the reserved seats" not in warning)
 
 
 def test_a_warning_names_no_copies_where_there_are_none(one_thread: None) -> None:
     """All pairs of a regular simplex are at the same distance, and no two rows are copies."""
     (warning,) = deduplicate(np.eye(24), keep=0.5, rule="semdedup", clusters=np.zeros(24, int)).warnings
-    assert "many pairs are equally similar" in warning and "exact copies where" not in warning
-    eps = re.search(r"an eps of (\S+) keeps none of them", warning)
-    again = deduplicate(np.eye(24), eps=float(eps[1]), rule="semdedup", clusters=np.zeros(24, int))  # type: ignore[index]
+    assert "many pairs are equally similar" in warning and "exact copies" not in warning
+    fraction = re.search(r"a fraction of (\S+) keeps none of them", warning)
+    assert fraction, warning
+    again = deduplicate(np.eye(24), keep=float(fraction[1]), rule="semdedup", clusters=np.zeros(24, int))
     assert again.counts["readmitted"] == 0
 
 
