@@ -35,7 +35,10 @@ SHARED = Path(__file__).parents[2] / "shared"
 def test_keys_captions_and_columns_of_tars_survive(images_run):
     kept, decisions = table(images_run / "kept"), table(images_run / "decisions")
     assert kept["id"].tolist() == decisions.loc[decisions["kept"], "id"].tolist()
-    assert list(kept.columns) == ["id", "caption", "seed", "url", "half", "licence"]
+    assert set(kept.columns) == {
+        *("id", "caption", "seed", "url", "half", "licence"),
+        *("width", "height", "format", "bytes"),
+    }
     assert 0 < len(kept) == manifest(images_run)["counts"]["kept"] == 19
     for line in kept.itertuples():
         k = int(line.id)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset
 from fairdedup.encoders import EncoderSpec
+from fairdedup.errors import UserError
 from fairdedup.preparation.encoder_choice import choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
@@ -85,17 +86,22 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
         workers.progress.say(f"{dataset.source}: {warning}")
     prints = fingerprint_shards(dataset, encoder)
     finished = find_finished_shards(directory, prints, workers.submit)
-    plan = EmbeddingPlan(encoder, prints, finished)
-    if encoder and len(finished) < len(prints):
-        plan = _plan_images(dataset, directory, plan, encoder, workers)
-    embedded = embed_input(
-        dataset,
-        directory,
-        plan,
-        workers.submit,
-        max_rejected=config.max_rejected,
-        may_be_empty=bool(config.against),
-    )
+    try:
+        plan = EmbeddingPlan(encoder, prints, finished)
+        if encoder and len(finished) < len(prints):
+            plan = _plan_images(dataset, directory, plan, encoder, workers)
+        embedded = embed_input(
+            dataset,
+            directory,
+            plan,
+            workers.submit,
+            max_rejected=config.max_rejected,
+            may_be_empty=bool(config.against),
+        )
+    except (UserError, KeyboardInterrupt):
+        for mark in directory.list_attempts():  # their workers end with this command, not because of an image
+            mark.unlink(missing_ok=True)
+        raise
     workers.progress.rows["embed"] = embedded.input  # the number of samples in a tar is known only now
     finish_stage(
         directory,

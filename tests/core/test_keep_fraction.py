@@ -16,7 +16,7 @@ from problems import RULES_AND_COVER, Case, check_keep, naming, random_prototype
 from fairdedup import UserError, deduplicate
 from fairdedup.core import eps_search
 from fairdedup.core.eps_search import find_eps
-from fairdedup.core.keep_fraction import kept_target, parse_eps, readmit, smallest_fraction
+from fairdedup.core.keep_fraction import kept_target, parse_eps, readmit, shortest_fraction, smallest_fraction
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRACTIONS = [0.01, 0.02, 0.05, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8, 0.9, 0.99, 1.0]
@@ -267,3 +267,23 @@ def test_a_shortfall_of_up_to_one_percent_gives_no_warning(readmitted: int, warn
     result = deduplicate(x, keep=seats / 103, rule="semdedup", clusters=np.zeros(103, int))
     assert (result.counts["kept"], result.counts["readmitted"]) == (seats, readmitted)
     assert bool(result.warnings) == warned
+
+
+def test_equal_distances_are_not_called_exact_copies() -> None:
+    x = np.repeat(np.eye(60), 2, axis=0)
+    x[1::2] += np.roll(np.eye(60), 1, axis=1) * 0.3  # 60 pairs, all equally similar
+    labels = np.zeros(120, int)
+    (warning,) = deduplicate(x, keep=0.75, rule="semdedup", clusters=labels).warnings
+    assert "30 of 90 kept samples are re-admitted duplicates" in warning and "copies" not in warning
+    assert "many pairs are equally similar" in warning
+    fraction = float(warning.partition("a fraction of ")[2].split()[0])
+    again = deduplicate(x, keep=fraction, rule="semdedup", clusters=labels)
+    assert (again.counts["readmitted"], again.warnings) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("target", "valid", "expected"), [(1, 3, "0.3333"), (123_456, 1_000_000, "0.123456"), (9, 9, "1")]
+)
+def test_the_shortest_fraction_keeps_exactly_as_many(target: int, valid: int, expected: str) -> None:
+    assert shortest_fraction(target, valid) == expected
+    assert kept_target(float(expected), valid) == target

@@ -238,3 +238,10 @@ def test_a_duplicate_id_is_found_before_forward_passes_and_its_remedy_works(name
     assert not list((tmp_path / "run" / "embeddings").glob("copies/trying_*"))
     done("run", repair(tmp_path / "in"), *asked, *more, "--out", tmp_path / "again")
     assert len(table(tmp_path / "again" / "kept")) == rows
+
+
+def test_a_command_that_fails_leaves_no_mark(weights, tmp_path, scheduler):
+    write_tar(tmp_path / "x.tar", {f"{k}.png": b"no picture" for k in range(4)})
+    failed = command("run", tmp_path / "x.tar", *options(weights), "--out", tmp_path / "run", "--scheduler", scheduler)
+    assert failed.code == 2 and "all 4 samples are rejected (4 x not a known image format)" in failed.err
+    assert not list((tmp_path / "run" / "embeddings" / "copies").glob("trying_*"))
