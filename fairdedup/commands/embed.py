@@ -13,7 +13,7 @@ from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
-from fairdedup.preparation.stage_records import finish_stage, start_stage
+from fairdedup.preparation.stage_records import finish_stage, forget_start, start_stage
 from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
 from fairdedup.stages.embedding.embedding_findings import add_unused, describe_damage, list_warnings
 from fairdedup.stages.exact_copies import share_copies
@@ -89,7 +89,7 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
     try:
         plan = EmbeddingPlan(encoder, prints, finished)
         if encoder and len(finished) < len(prints):
-            plan = _plan_images(dataset, directory, plan, encoder, workers)
+            plan = _plan_images(request, dataset, plan, encoder, workers)
         embedded = embed_input(
             dataset,
             directory,
@@ -98,9 +98,11 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
             max_rejected=config.max_rejected,
             may_be_empty=bool(config.against),
         )
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt) as error:
         for mark in directory.list_attempts():  # their workers end with this command, not because of an image
             mark.unlink(missing_ok=True)
+        if isinstance(error, UserError):
+            forget_start(directory)
         raise
     workers.progress.rows["embed"] = embedded.input  # the number of samples in a tar is known only now
     finish_stage(
@@ -126,10 +128,11 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
 
 
 def _plan_images(
-    dataset: Dataset, directory: RunDirectory, plan: EmbeddingPlan, encoder: EncoderSpec, workers: Workers
+    request: Request, dataset: Dataset, plan: EmbeddingPlan, encoder: EncoderSpec, workers: Workers
 ) -> EmbeddingPlan:
     """Read all images once, and plan the embedding by what that has found: 16-bit pictures, and exact copies."""
-    scan = scan_images(dataset, directory, workers.submit, plan.fingerprints)
+    directory, read_by = request.directory, (request.config.id, request.config.column)
+    scan = scan_images(dataset, directory, workers.submit, plan.fingerprints, read_by)
     prints, finished = scan.extend_fingerprints(plan.fingerprints), plan.finished
     if prints != plan.fingerprints:
         finished = find_finished_shards(directory, prints, workers.submit)

@@ -21,6 +21,7 @@ from fairdedup.storage.config_record import (
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import remove_audit
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.records import list_recorded_shards
 from fairdedup.storage.run_files import remove_folder
 from fairdedup.storage.state_directory import StateDirectory
 
@@ -67,6 +68,21 @@ def start_stage(directory: RunDirectory, stage: str, options: StageOptions) -> N
         for stale in directory.root.glob("**/.*.tmp"):  # left behind by a killed worker
             stale.unlink(missing_ok=True)
     write_config_record(directory, read_config_record(directory).start_stage(stage, options))
+
+
+def forget_start(directory: RunDirectory) -> None:
+    """Forget the options and the input of a run that stopped before it embedded anything.
+
+    What its message advises, such as another --column, can then be done in the same run directory.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    """
+    if set(read_config_record(directory).options) <= {"embed"} and not list_recorded_shards(directory):
+        directory.input.unlink(missing_ok=True)
+        write_config_record(directory, EMPTY_RECORD)
 
 
 def finish_stage(

@@ -7,6 +7,7 @@ except those of 16 bits, whose largest value says what is white in the run.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,13 @@ def _hash_id(name: str) -> int:
     return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")) or 1
 
 
-def scan_images(dataset: Dataset, run: RunDirectory, submit: Submit, fingerprints: Sequence[str]) -> Scan:
+def scan_images(
+    dataset: Dataset,
+    run: RunDirectory,
+    submit: Submit,
+    fingerprints: Sequence[str],
+    read_by: tuple[str, str | None] = ("key", None),
+) -> Scan:
     """Read every image file of an input once, and check what can be checked before embedding.
 
     Parameters
@@ -116,14 +123,18 @@ def scan_images(dataset: Dataset, run: RunDirectory, submit: Submit, fingerprint
     submit : Submit
     fingerprints : sequence of str
         Fingerprint of each shard.
+    read_by : (str, str or None)
+        What ids are made of, and the column that was named. A directory may have what a command that was refused has
+        found with others.
 
     Raises
     ------
     UserError
         If a shard is damaged, or two pictures have the same id.
     """
+    suffix = "" if read_by == ("key", None) else f" {json.dumps(read_by)}"
     tasks = [
-        Task((k, shard, run.root, fingerprint), shard.rows, shard.name)
+        Task((k, shard, run.root, f"{fingerprint}{suffix}"), shard.rows, shard.name)
         for k, (shard, fingerprint) in enumerate(zip(dataset.shards, fingerprints, strict=True))
     ]
     submit("find copies", scan_shard, tasks)
