@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 COLUMNS = ("id", "uid", "key")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(?=[.eE])(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")  # not 007, and not 5
@@ -36,6 +38,7 @@ def check_ids(path: Path, option: str) -> None:
     UserError
         If the file does not exist, or its extension is unknown.
     """
+    expect_plain_file(path, f"{option} {str(path)!r}")
     if not path.is_file():
         raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
     if path.suffix.lower() not in (".txt", ".csv", ".parquet"):
@@ -63,27 +66,26 @@ def read_ids(path: Path, option: str) -> pa.Array:
         If the file cannot be read, or has no column of ids.
     """
     check_ids(path, option)
-    kind = path.suffix.lower()
+    kind, what = path.suffix.lower(), f"{option} {str(path)!r}"
     try:
         if kind == ".parquet":
-            return _read_parquet(path, option)
-        with open(path, encoding="utf-8-sig", newline="") as file:
+            return _read_parquet(path, what)
+        with open_plain_file(path, what) as raw, TextIOWrapper(raw, "utf-8-sig", newline="") as file:
             if kind == ".txt":
                 names = [line.rstrip("\r\n") for line in file]
             else:
                 lines = csv.DictReader(file)
-                column = find_id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
+                column = find_id_column(lines.fieldnames or (), what)
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{option} {str(path)!r} cannot be read ({str(error).splitlines()[0]}): write the file again"
-        ) from None
+        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write the file again") from None
     return pc.unique(pa.array([name for name in names if name], pa.string()))
 
 
-def _read_parquet(path: Path, option: str) -> pa.Array:
-    column = find_id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
-    return pc.unique(cast_to_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
+def _read_parquet(path: Path, what: str) -> pa.Array:
+    with open_plain_file(path, what) as raw, pq.ParquetFile(raw) as file:
+        column = find_id_column(file.schema_arrow.names, what)
+        return pc.unique(cast_to_text(file.read([column]).column(column))).drop_null()
 
 
 def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
