@@ -214,7 +214,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, is not a YAML file with keys, is too large, or has a key twice, or with dashes and with underscores.
+        If it cannot be read, is not a YAML file with keys, is too large, or has a key twice, or with dashes and with
+        underscores.
     """
     try:
         known = parse_yaml(read_plain_text(file, f"--config {file}", most=MOST_BYTES)) or {}

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-
 MOST_SHOWN = 300
 """Letters of a value in a message."""
 

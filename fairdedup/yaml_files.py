@@ -49,8 +49,8 @@ class TooLargeError(ValueError):
 
     def __str__(self) -> str:
         return (
-            f"has aliases (*NAME) that expand to more than {MOST_NODES:,} values or {MOST_LETTERS >> 20} MiB. Write the "
-            "values out, or fewer of them"
+            f"has aliases (*NAME) that expand to more than {MOST_NODES:,} values or {MOST_LETTERS >> 20} MiB. "
+            "Write the values out, or fewer of them"
         )
 
 

@@ -114,11 +114,9 @@ def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
     UserError
         If it is a pipe, a socket or a device.
     """
-    file: IO[bytes]
-    if isinstance(fs, LocalFileSystem):
-        file = open_plain_file(path)
-    else:
-        file = fs.open(path, "rb", block_size=BLOCK)
+    file: IO[bytes] = (
+        open_plain_file(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb", block_size=BLOCK)
+    )
     return file
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
+from fairdedup.storage.csv_cells import restore_cell
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 COLUMNS = ("id", "uid", "key")
@@ -91,7 +92,8 @@ def _read_parquet(path: Path, what: str) -> pa.Array:
 def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
     """Return a list of ids in which some whole numbers are written out: "1.58e+12" and "1580000000000.0" are not.
 
-    Spreadsheets and pandas write ids of a column of floats so. Only ids that nothing has may be changed.
+    Spreadsheets and pandas write ids of a column of floats so. The apostrophe before an id that would be a formula in a
+    spreadsheet is removed, as in "'=a". Only ids that nothing has may be changed.
 
     Parameters
     ----------
@@ -103,12 +105,15 @@ def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
     Returns
     -------
     pyarrow.Array of string or None
-        The new list, without repetitions; None if none of these ids is such a number.
+        The new list, without repetitions; None if there is nothing to change.
     """
     texts = ids.to_pylist()
     there = [k for k in places.tolist() if _FLOAT.fullmatch(texts[k]) and float(texts[k]).is_integer()]
-    if not there:
+    marked = [k for k in places.tolist() if restore_cell(texts[k]) != texts[k]]
+    if not there and not marked:
         return None
+    for k in marked:
+        texts[k] = restore_cell(texts[k])
     written = cast_to_text(pa.chunked_array([pa.array([float(texts[k]) for k in there], pa.float64())]))
     for k, text in zip(there, written.to_pylist(), strict=True):
         texts[k] = text

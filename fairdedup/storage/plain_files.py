@@ -44,7 +44,11 @@ def expect_plain_file(path: str | Path, what: str | None = None) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError, TypeError):  # the caller says what is wrong; a store's paths are not paths of the system
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+    ):  # the caller says what is wrong; a store's paths are not paths of the system
         return
     _refuse_special(mode, path, what)
 
@@ -85,7 +89,7 @@ def open_plain_file(path: str | Path, what: str | None = None, *, buffering: int
             raise
         return number
 
-    file: IO[bytes] = open(path, "rb", buffering=buffering, opener=open_at_once)
+    file: IO[bytes] = open(path, "rb", buffering=buffering, opener=open_at_once)  # noqa: SIM115
     return file
 
 
