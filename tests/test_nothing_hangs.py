@@ -299,6 +299,45 @@ def test_no_input_waits_for_a_pipe_a_socket_or_a_device(name, kind, tmp_path):
     assert name.startswith(("caption", "class", "JSON", "image", "metadata", "table of img", "table beside", "statistics")), rows
 
 
+# Files of a run
+
+COMMANDS = (
+    "run x.npy --keep 0.5 --rule semdedup --clusters 2 --out run",
+    "prune run --keep 0.4 --rule semdedup",
+    "sweep run --keep 0.4",
+    "audit run --prototypes p.npz",
+    "export run --to txt --dest e.txt",
+    "gate run --max-rejected 0.1",
+    "replace run --gone gone.txt",
+    "run y.npy --against run --out next",
+)
+
+
+def test_no_command_waits_for_a_pipe_in_place_of_any_file_of_a_run(folder, tmp_path):
+    """Each file by turns, with commands by turns, so that every command meets several kinds of files."""
+    whole = shutil.copytree(folder / "run", tmp_path / "whole")
+    (folder / "gone.txt").write_text("3\n")
+    files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
+    assert len(files) > 20
+    pairs = {(name, words) for k, name in enumerate(files) for words in (COMMANDS[k % 8], COMMANDS[(3 * k + 1) % 8])}
+    pairs |= {(name, words) for name in ("run.json", "config.json", "state/state.json") for words in COMMANDS}
+    for name, words in sorted(pairs):
+        shutil.rmtree(folder / "run")
+        shutil.copytree(whole, folder / "run")
+        (folder / "run" / name).unlink()
+        os.mkfifo(folder / "run" / name)
+        for other in ("e.txt", "next"):
+            shutil.rmtree(folder / other, ignore_errors=True) if (folder / other).is_dir() else None
+            (folder / other).unlink(missing_ok=True)
+        with limited():
+            shown = command(*words.split(), *(["--quiet"] if words.split()[0] != "sweep" else []))
+        assert shown.code in (0, 1, 2) and "Traceback" not in shown.err, (name, words, shown)
+        assert shown.code == 0 or shown.err.splitlines()[-1].startswith("fairdedup: error: "), (name, words, shown)
+        assert "FAIRDEDUP_DEBUG" not in shown.err, (name, words, shown)
+    shutil.rmtree(folder / "run")
+    shutil.copytree(whole, folder / "run")
+
+
 # The guard itself
 
 

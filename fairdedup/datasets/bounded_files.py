@@ -13,7 +13,7 @@ from fairdedup.datasets.rows import DamagedTable, open_parquet_file
 from fairdedup.errors import UserError
 from fairdedup.storage.plain_files import NotPlainFile, open_plain_file
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 
 
 def check_array_headers(path: str, most: int) -> None:
@@ -68,14 +68,20 @@ def read_bounded_table(path: str, most: int) -> pa.Table:
             _expect_at_most(values * 4, most)
             batches, size = [], 0
             for batch in parquet.iter_batches(ROWS_AT_ONCE, use_threads=False):
+                batch = pa.record_batch(list(map(_decode, batch.columns)), batch.schema.names)
                 batches.append(batch)
                 size += batch.nbytes
                 _expect_at_most(size, most)
-            return pa.Table.from_batches(batches, parquet.schema_arrow)
+            return pa.Table.from_batches(batches) if batches else parquet.schema_arrow.empty_table()
     except NotPlainFile:
         raise
     except DamagedTable as error:
         raise ValueError(str(error).replace(repr(path), "it").partition(": ")[0]) from None
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    """Return a column without a dictionary, in which a long text may be named by many rows."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _expect_at_most(size: int, most: int) -> None:
