@@ -296,7 +296,9 @@ def test_no_input_waits_for_a_pipe_a_socket_or_a_device(name, kind, tmp_path):
             assert "\n" not in str(error)
             return
     assert rows >= 1  # the file is not needed, or is one rejected row among others
-    assert name.startswith(("caption", "class", "JSON", "image", "metadata", "table of img", "table beside", "statistics")), rows
+    assert name.startswith(
+        ("caption", "class", "JSON", "image", "metadata", "table of img", "table beside", "statistics")
+    ), rows
 
 
 # Files of a run
@@ -373,7 +375,15 @@ CHECKED = {  # what reads a path after `expect_plain_file`
     ("prototype_files.py", "np.load"),  # of an open file
 }
 OPENING = ("read_text", "read_bytes", "memory_map", "OSFile", "fromfile")
-READING = ("np.load", "pq.read_table", "pq.read_schema", "pq.ParquetFile", "pa.memory_map", "pd.read_csv", "csv.read_csv")
+READING = (
+    "np.load",
+    "pq.read_table",
+    "pq.read_schema",
+    "pq.ParquetFile",
+    "pa.memory_map",
+    "pd.read_csv",
+    "csv.read_csv",
+)
 
 
 def openings(path: Path) -> Iterator[str]:

@@ -72,7 +72,11 @@ HUGE: dict[str, tuple[str, bytes | Callable[[Path], None], str]] = {
     "an .npz bomb": ("p.npz", zeros((1 << 25) + 1), "it holds 268,435,464 bytes, and such a file has at most 268,435"),
     "a member that claims 4 GB": ("p.npz", npz("a/x.npy", npy("(8,)"), 0xFFFFFFF0), "cannot be read ("),
     "a Parquet bomb": ("p.parquet", repeated, "bytes, and such a file has at most 268,435,456"),
-    "a Parquet bomb of dictionaries": ("dictionary.parquet", repeated, "bytes, and such a file has at most 268,435,456"),
+    "a Parquet bomb of dictionaries": (
+        "dictionary.parquet",
+        repeated,
+        "bytes, and such a file has at most 268,435,456",
+    ),
     "many numbers in Parquet": ("p.parquet", many, "bytes, and such a file has at most 268,435,456"),
 }
 

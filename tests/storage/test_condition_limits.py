@@ -80,7 +80,9 @@ def test_a_part_of_a_large_table_is_sent_without_the_rest_and_nothing_spills(mon
     monkeypatch.chdir(tmp_path)
     sizes: list[int] = []
     send = condition_process._send
-    monkeypatch.setattr(condition_process, "_send", lambda pipe, value: (sizes.append(len(str(value))), send(pipe, value)))
+    monkeypatch.setattr(
+        condition_process, "_send", lambda pipe, value: (sizes.append(len(str(value))), send(pipe, value))
+    )
     table = pa.table({"word": ["x" * 1000] * 20_000})
     monkeypatch.setattr(condition, "BYTES_AT_ONCE", 1 << 20)
     assert evaluate("length(word) = 1000", table) == 20_000
