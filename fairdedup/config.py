@@ -17,7 +17,8 @@ from fairdedup.errors import NOT_TEXT, UserError, is_text
 from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
 from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import check_local, check_url, check_writable
-from fairdedup.yaml_files import RepeatedKeyError, parse_yaml
+from fairdedup.storage.plain_files import read_plain_text
+from fairdedup.yaml_files import MOST_BYTES, RepeatedKeyError, TooLargeError, parse_yaml
 
 DEFAULT_FILE = Path("fairdedup.yaml")
 DEFAULT_OUT = Path("fairdedup-run")
@@ -213,14 +214,19 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be read, is not a YAML file with keys, or has a key twice, or with dashes and with underscores.
+        If it cannot be read, is not a YAML file with keys, is too large, or has a key twice, or with dashes and with
+        underscores.
     """
     try:
-        known = parse_yaml(file.read_text(encoding="utf-8")) or {}
+        known = parse_yaml(read_plain_text(file, f"--config {file}", most=MOST_BYTES)) or {}
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"--config {file}: {error.strerror}. Give a YAML file.") from None
     except RepeatedKeyError as error:
         raise UserError(f"--config {file} {error}. Remove one of them.") from None
+    except TooLargeError as error:
+        raise UserError(f"--config {file} {error}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date with a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"

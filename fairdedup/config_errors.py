@@ -10,6 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+MOST_SHOWN = 300
+"""Letters of a value in a message."""
+
 
 def flag(name: str) -> str:
     """Return the flag of an option: "--at-most" for "at_most".
@@ -59,8 +62,8 @@ def first_error(
     if found["type"] == "missing":
         return f"{source} is missing. Add a line `{name}: ...`."
     if message.endswith("."):
-        return f"{source} {value!r} {message}"
-    return f"{source} {_reword(message)}; got {value!r}."
+        return f"{source} {_shorten(value)} {message}"
+    return f"{source} {_reword(message)}; got {_shorten(value)}."
 
 
 _NESTED = {
@@ -86,7 +89,13 @@ def _describe_nested(error: ValidationError, found: Any, source: str) -> str:
     message = _reword(str(found["msg"]).removeprefix("Value error, "))
     wrong = f": {name}{keys} {message}" if keys else ""
     got = found["input"] if whole is None else whole
-    return f"{source} must be {_NESTED[name]}{wrong}; got {got!r}."
+    return f"{source} must be {_NESTED[name]}{wrong}; got {_shorten(got)}."
+
+
+def _shorten(value: object) -> str:
+    """Return a value as it is written in Python; of a long one only the beginning, since a message is one line."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _reword(message: str) -> str:

@@ -17,10 +17,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
+from fairdedup.datasets.bounded_files import check_array_headers, read_bounded_table
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 from fairdedup.storage.contents import Embedded
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.run_files import read_array, read_table, write_table
+
+MOST_BYTES = 1 << 28
+"""Largest size of the vectors in a file of a user."""
 
 ConceptVectors = Mapping[str, Mapping[str, NDArray[Any]]]
 """Attribute -> {concept: vector (d,)}; the concept ``absent`` may have several: (a, d)."""
@@ -178,14 +183,15 @@ def read_vectors(file: Path, embedded: Embedded | None = None) -> Prototypes:
 
 def _read(file: Path) -> Any:
     """Return an array, a mapping attribute -> {concept: vector}, prototypes, or a table of exemplars."""
+    expect_plain_file(file, f"prototypes {str(file)!r}")
     try:
         if file.suffix in (".npy", ".npz"):
             return _read_numpy(file)
         if file.suffix == ".parquet":
-            return _from_table(read_table(file), file)
+            return _from_table(read_bounded_table(str(file), MOST_BYTES), file)
     except UserError:
         raise
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile, MemoryError, pa.ArrowException) as error:
         # numpy's own message advises to load the file unsafely.
         why = "not a plain array" if "allow_pickle" in str(error) else (str(error) or "it is empty").splitlines()[0]
         raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): write the file again") from None
@@ -193,7 +199,8 @@ def _read(file: Path) -> Any:
 
 
 def _read_numpy(file: Path) -> Any:
-    with open(file, "rb") as stream:
+    check_array_headers(str(file), MOST_BYTES)
+    with open_plain_file(file, f"prototypes {str(file)!r}") as stream:
         found = np.load(stream, allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile) != (file.suffix == ".npz"):
             raise ValueError("its content is of another kind than its name says")

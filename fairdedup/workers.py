@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
 from fairdedup.config import RunConfig
+from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.lock import lock_run_directory
@@ -29,35 +28,6 @@ DASHBOARD = "127.0.0.1:0"  # reachable from this machine only, on any free port
 ANSWER_WITHIN = 10.0  # seconds to wait for the answer of a scheduler
 RESUME = "run the same command to resume"
 FILES, LEAST_FILES = 4096, 256  # limit of open files: what is requested, and what is needed
-
-
-@contextmanager
-def delay_interrupts(ignored: bool = False) -> Iterator[None]:
-    """Delay an interrupt (Ctrl-C) until the block ends; one in the middle of Dask's code would print tracebacks.
-
-    Parameters
-    ----------
-    ignored : bool
-        Ignore interrupts instead. Processes that the block starts inherit this and always ignore them, so only the
-        command decides when they end.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        After the block, if an interrupt was delayed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    delayed: list[int] = []
-    handler = signal.SIG_IGN if ignored else lambda number, _: delayed.append(number)
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if delayed:
-        raise KeyboardInterrupt
 
 
 def allow_files() -> None:
@@ -144,6 +114,7 @@ class Workers:
         from distributed import Client, LocalCluster
 
         allow_files()
+        silence_resource_tracker()
         for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.scheduler:

@@ -1,5 +1,7 @@
 """Reads the YAML files of users. It refuses a key that occurs twice, and reads 1:30 as the text that it is.
 
+It also refuses aliases that would make a small file huge, before anything is made of them.
+
 PyYAML follows YAML 1.1, in which 1:30 is the number 90, and takes the last of two keys without a word.
 """
 
@@ -32,8 +34,35 @@ class RepeatedKeyError(ValueError):
         return f"has the key {str(self.key)!r} twice, {where}"
 
 
+MOST_BYTES = 1 << 20
+"""Largest size of a YAML file."""
+
+MOST_NODES = 100_000
+"""Largest number of values and keys in a file, each counted as often as aliases name it."""
+
+MOST_LETTERS = 1 << 23
+"""Largest length of all values and keys, counted in the same way."""
+
+
+class TooLargeError(ValueError):
+    """Aliases (*NAME) or merges (<<) make much more of a file than it holds."""
+
+    def __str__(self) -> str:
+        return (
+            f"has aliases (*NAME) that expand to more than {MOST_NODES:,} values or {MOST_LETTERS >> 20} MiB. "
+            "Write the values out, or fewer of them"
+        )
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, without numbers to the base of 60."""
+    """PyYAML's safe loader, without numbers to the base of 60, and with a bound on what aliases expand to."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the root of the document, after its size was checked. An alias is the node that it names."""
+        root: yaml.Node | None = super().get_single_node()
+        if root is not None:
+            _measure(root, {})
+        return root
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping; refuse a repeated key. Keys that a merge (<<) brings in may be repeated."""
@@ -53,6 +82,41 @@ class _Loader(yaml.SafeLoader):
         if not hasattr(node, "unmerged"):
             node.unmerged = list(node.value)  # type: ignore[attr-defined]
         super().flatten_mapping(node)
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Return the number of nodes below a node and the length of their texts, with aliases expanded.
+
+    Parameters
+    ----------
+    node : yaml.Node
+        A node of the graph.
+    known : dict
+        By the identity of a node, what was found; None while it is measured, so that a circle is noticed.
+
+    Raises
+    ------
+    TooLargeError
+        If it is too much, or without end.
+    """
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise TooLargeError
+        return found
+    known[id(node)] = None
+    nodes, letters = 1, 0
+    if isinstance(node, yaml.ScalarNode):
+        letters = len(node.value)
+    else:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in node.value for each in pair]
+        for part in parts:
+            more, longer = _measure(part, known)
+            nodes, letters = nodes + more, letters + longer
+            if nodes > MOST_NODES or letters > MOST_LETTERS:
+                raise TooLargeError
+    known[id(node)] = nodes, letters
+    return nodes, letters
 
 
 def _without_sexagesimals() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -86,6 +150,8 @@ def parse_yaml(text: str) -> Any:
     ------
     RepeatedKeyError
         If a key occurs twice in one mapping.
+    TooLargeError
+        If aliases expand to too much.
     yaml.YAMLError, ValueError, RecursionError
         If it is not valid YAML.
     """

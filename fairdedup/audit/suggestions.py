@@ -20,6 +20,7 @@ from fairdedup.stages.group_counts import (
     select_uncertain,
     sum_uncertainty,
 )
+from fairdedup.storage.csv_cells import neutralise_cell
 from fairdedup.storage.run_files import atomic_write
 
 
@@ -67,8 +68,9 @@ def _write_samples(path: Path, samples: pa.Table, source: PerceivedGroups) -> No
     names = [a.name if a.name.startswith("perceived ") else f"perceived {a.name}" for a in attributes]
     with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "cluster", "kept", "score", *names])
+        writer.writerow(map(neutralise_cell, ["id", "cluster", "kept", "score", *names]))
         for sample in samples.to_pylist():
             concepts = [a.concepts[sample[f"concept {k}"]] for k, a in enumerate(attributes)]
             kept, score = "true" if sample["kept"] else "false", f"{sample['score'] / SCORE_UNIT:.6f}"
-            writer.writerow([sample["id"], sample["cluster"], kept, score, *concepts])
+            cells = [sample["id"], sample["cluster"], kept, score, *concepts]
+            writer.writerow(map(neutralise_cell, cells))

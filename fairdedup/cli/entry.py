@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 
 import click
 
 from fairdedup.cli import result_commands, stage_commands
+from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
 from fairdedup.streams import replace_standard_streams
@@ -46,6 +48,7 @@ for _command in (
 def main() -> None:
     """Run the command line and exit with its code."""
     stdout = replace_standard_streams()
+    handle_stop_signals()
     code = call(sys.argv[1:])
     sys.stdout.flush()
     if (
@@ -74,7 +77,7 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     Returns
     -------
     int
-        Exit code: 0, 2 (the user's mistake) or 1 (any other failure).
+        Exit code: 0, 2 (the user's mistake), 143 or 129 (SIGTERM or SIGHUP) or 1 (any other failure).
 
     Raises
     ------
@@ -92,6 +95,9 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
         message, code = _describe(error)
     except KeyboardInterrupt:
         message, code = _INTERRUPTED
+    except Stopped as stopped:
+        message = f"ended by {signal.Signals(stopped.number).name}. Run the same command to resume."
+        code = 128 + stopped.number
     if "--restart" in arguments:  # it would clear what is done
         message = message.replace("the same command", "the same command without --restart")
     return print_error(flags_for_parameters(message, _flag_names(command)), code, as_json="--log-json" in arguments)

@@ -197,6 +197,7 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
         "fairdedup export my-run --to webdataset --dest kept/",
         "fairdedup export my-run --to txt --what removed --dest removed.txt",
         "fairdedup export my-run --to uids --dest kept.npy",
+        "fairdedup export my-run --to csv --dest kept.csv",
     ],
 )
 @RUN
@@ -204,22 +205,24 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     "--to",
     "form",
     required=True,
-    type=click.Choice(("webdataset", "uids", "txt")),
-    help="Tar shards of the samples, DataComp's array of uids (.npy), or one id per line.",
+    type=click.Choice(("webdataset", "uids", "txt", "csv")),
+    help="Tar shards of the samples, DataComp's array of uids (.npy), one id per line, or a table of the decisions.",
 )
 @option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
 @option("--dest", type=PATH_TEXT, help="Local folder or file to write.  [default: next to RUN, such as RUN-kept.txt]")
 @option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
 @option("--shard-bytes", type=Bytes(), metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
 @option("--input", "source", type=PATH_TEXT, help="webdataset: where the input of RUN is now, if it has moved.")
+@option("--keep-formulas", is_flag=True, help="csv: write cells that begin with =, +, - or @ without an apostrophe.")
 @options(*MACHINE)
 def export(
-    form: Literal["webdataset", "uids", "txt"],
+    form: Literal["webdataset", "uids", "txt", "csv"],
     what: Literal["kept", "removed"],
     dest: str | None,
     shard_size: int | None,
     shard_bytes: int | None,
     source: str | None,
+    keep_formulas: bool,
     **flags: Any,
 ) -> None:
     """Export the samples of RUN as shards, or their ids as a file.
@@ -232,6 +235,8 @@ def export(
     for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
         if form != "webdataset" and value is not None:
             raise UserError(f"{flag} works only with --to webdataset, not with --to {form}. Leave it out.")
+    if keep_formulas and form != "csv":
+        raise UserError(f"--keep-formulas works only with --to csv, not with --to {form}. Leave it out.")
     from fairdedup.commands.export import SHARD_SAMPLES, ExportOptions, export_samples
 
     export_options = ExportOptions(
@@ -242,6 +247,7 @@ def export(
         shard_samples=shard_size or SHARD_SAMPLES,
         shard_bytes=shard_bytes,
         source=source,
+        keep_formulas=keep_formulas,
     )
     with session.workers(read_only=True) as workers:
         written = export_samples(export_options, workers)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import find_clashing_stems
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.stages.id_export import iterate_ids, write_lines, write_uids
+from fairdedup.stages.id_export import iterate_decisions, iterate_ids, write_csv, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
 from fairdedup.storage.config_record import describe_input_changes
 from fairdedup.storage.contents import load_embedded
@@ -34,8 +34,8 @@ from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
 
-Form = Literal["webdataset", "uids", "txt"]
-ENDINGS: dict[Form, str] = {"webdataset": "", "uids": ".npy", "txt": ".txt"}
+Form = Literal["webdataset", "uids", "txt", "csv"]
+ENDINGS: dict[Form, str] = {"webdataset": "", "uids": ".npy", "txt": ".txt", "csv": ".csv"}
 SHARD_SAMPLES = 10_000
 VERSION = 1  # raise it when the same samples give shards with other bytes
 
@@ -48,8 +48,8 @@ class ExportOptions:
     ----------
     run : Path
         Run directory.
-    form : {"webdataset", "uids", "txt"}
-        What to write: tar shards of the samples, an array of DataComp uids, or one id per line.
+    form : {"webdataset", "uids", "txt", "csv"}
+        What to write: tar shards of the samples, an array of DataComp uids, one id per line, or a table of decisions.
     what : {"kept", "removed"}
         Which samples to write.
     dest : str or None
@@ -60,6 +60,8 @@ class ExportOptions:
         Largest size of a shard in bytes; replaces `shard_samples`. A larger sample gets a shard of its own.
     source : str or None
         Place of the input, if it has moved.
+    keep_formulas : bool
+        Whether cells of a CSV file that a spreadsheet would take for formulas stay as they are.
     """
 
     run: Path
@@ -69,6 +71,7 @@ class ExportOptions:
     shard_samples: int = SHARD_SAMPLES
     shard_bytes: int | None = None
     source: str | None = None
+    keep_formulas: bool = False
 
     @property
     def place(self) -> Path:
@@ -167,12 +170,11 @@ def _check_place(options: ExportOptions, directory: RunDirectory) -> None:
 def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Group], expected: int) -> ExportResult:
     """Write a file of ids. An existing file is not replaced: it must have exactly the same content."""
     place = options.place
-    write = write_lines if options.form == "txt" else write_uids
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(aside) as path:
-            count = write(path, iterate_ids(directory, (part.number for part in parts), options.what == "kept"))
+            count = _write_ids_to(path, options, directory, [part.number for part in parts])
         if count != expected:
             raise FairdedupError(
                 f"{count:,} ids, not {expected:,}, are {options.what}, so nothing was written: please report this bug"
@@ -184,6 +186,15 @@ def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Grou
     finally:
         aside.unlink(missing_ok=True)
     return ExportResult(path=place, samples=count)
+
+
+def _write_ids_to(path: Path, options: ExportOptions, directory: RunDirectory, parts: list[int]) -> int:
+    """Write the ids in the form that is chosen, and return their number."""
+    kept = options.what == "kept"
+    if options.form == "csv":
+        return write_csv(path, iterate_decisions(directory, parts, kept), keep_formulas=options.keep_formulas)
+    write = write_lines if options.form == "txt" else write_uids
+    return write(path, iterate_ids(directory, parts, kept))
 
 
 def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunManifest) -> Dataset:

@@ -29,6 +29,7 @@ from fairdedup.datasets.rows import (
     without_views,
 )
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.remote_path import read_range
 
 MAGIC = b"ARROW1\0\0"  # before the messages in a file that has a footer, too
@@ -79,7 +80,7 @@ def scan(fs: AbstractFileSystem, path: str) -> ArrowLayout:
     """
     total = fs.size(path) or 0
     if isinstance(fs, LocalFileSystem):
-        with open(path, "rb", buffering=0) as file:
+        with open_plain_file(path, buffering=0) as file:
 
             def read_local(start: int, count: int) -> bytes:
                 file.seek(start)
@@ -215,6 +216,7 @@ def _can_be_kept(field: pa.Field) -> bool:
 @contextmanager
 def _open(fs: AbstractFileSystem, path: str) -> Iterator[Any]:
     if isinstance(fs, LocalFileSystem):
+        expect_plain_file(path)
         with pa.memory_map(path) as mapped:
             yield mapped
     else:

@@ -15,7 +15,7 @@ from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import fingerprint, list_entries
 from fairdedup.datasets.findings import Findings, name_ending
 from fairdedup.datasets.folder_tree import FolderTree
-from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
+from fairdedup.datasets.input_format import NOT_PLAIN, DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
 from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
 from fairdedup.errors import UserError
@@ -206,9 +206,14 @@ def _expect_fitting_table(
 
 def _list_numbered(fs: AbstractFileSystem, folder: str, pattern: str) -> dict[str, str]:
     """Return number -> path of the files in a folder whose name matches, in natural order."""
-    entries = (entry for entry in list_entries(fs, folder) if entry.is_plain)
-    matches = ((re.fullmatch(pattern, entry.name), entry.path) for entry in entries)
-    return {match[1]: path for match, path in matches if match}
+    found = {}
+    for entry in list_entries(fs, folder):
+        match = re.fullmatch(pattern, entry.name)
+        if match and not entry.is_plain:
+            raise UserError(f"{entry.path!r} is {NOT_PLAIN}: remove it, or put the file in its place")
+        if match:
+            found[match[1]] = entry.path
+    return found
 
 
 def _expect_pairs(vectors: dict[str, str], tables: dict[str, str]) -> None:

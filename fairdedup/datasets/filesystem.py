@@ -19,10 +19,12 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.remote_path import read_range
 from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 
 BLOCK = 1 << 23  # bytes in one request to a store
+LOCAL = (None, "file", "local")
 STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
@@ -78,6 +80,8 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
         return LocalFileSystem(), LocalFileSystem._strip_protocol(source)
     check_url(source)
     protocol = protocol_of(source)
+    for part in source.split("::")[1:]:  # the archive of a chain of URLs, which is opened at once
+        expect_plain_file(LocalFileSystem._strip_protocol(part) if protocol_of(part) in LOCAL else part, repr(source))
     try:
         if protocol in WEB and "::" not in source:
             from fairdedup.datasets.web import WebFileSystem
@@ -104,11 +108,15 @@ def open_file(fs: AbstractFileSystem, path: str) -> IO[bytes]:
         The file system.
     path : str
         The file's path on it.
+
+    Raises
+    ------
+    UserError
+        If it is a pipe, a socket or a device.
     """
-    if isinstance(fs, LocalFileSystem):
-        file: IO[bytes] = fs.open(path, "rb")
-    else:
-        file = fs.open(path, "rb", block_size=BLOCK)
+    file: IO[bytes] = (
+        open_plain_file(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb", block_size=BLOCK)
+    )
     return file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
+from fairdedup.storage.csv_cells import restore_cell
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 COLUMNS = ("id", "uid", "key")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(?=[.eE])(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")  # not 007, and not 5
@@ -36,6 +39,7 @@ def check_ids(path: Path, option: str) -> None:
     UserError
         If the file does not exist, or its extension is unknown.
     """
+    expect_plain_file(path, f"{option} {str(path)!r}")
     if not path.is_file():
         raise UserError(f"{option} {str(path)!r}: no such file; give a {KINDS}")
     if path.suffix.lower() not in (".txt", ".csv", ".parquet"):
@@ -63,33 +67,33 @@ def read_ids(path: Path, option: str) -> pa.Array:
         If the file cannot be read, or has no column of ids.
     """
     check_ids(path, option)
-    kind = path.suffix.lower()
+    kind, what = path.suffix.lower(), f"{option} {str(path)!r}"
     try:
         if kind == ".parquet":
-            return _read_parquet(path, option)
-        with open(path, encoding="utf-8-sig", newline="") as file:
+            return _read_parquet(path, what)
+        with open_plain_file(path, what) as raw, TextIOWrapper(raw, "utf-8-sig", newline="") as file:
             if kind == ".txt":
                 names = [line.rstrip("\r\n") for line in file]
             else:
                 lines = csv.DictReader(file)
-                column = find_id_column(lines.fieldnames or (), f"{option} {str(path)!r}")
+                column = find_id_column(lines.fieldnames or (), what)
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{option} {str(path)!r} cannot be read ({str(error).splitlines()[0]}): write the file again"
-        ) from None
+        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write the file again") from None
     return pc.unique(pa.array([name for name in names if name], pa.string()))
 
 
-def _read_parquet(path: Path, option: str) -> pa.Array:
-    column = find_id_column(pq.read_schema(path).names, f"{option} {str(path)!r}")
-    return pc.unique(cast_to_text(pq.read_table(path, columns=[column]).column(column))).drop_null()
+def _read_parquet(path: Path, what: str) -> pa.Array:
+    with open_plain_file(path, what) as raw, pq.ParquetFile(raw) as file:
+        column = find_id_column(file.schema_arrow.names, what)
+        return pc.unique(cast_to_text(file.read([column]).column(column))).drop_null()
 
 
 def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
     """Return a list of ids in which some whole numbers are written out: "1.58e+12" and "1580000000000.0" are not.
 
-    Spreadsheets and pandas write ids of a column of floats so. Only ids that nothing has may be changed.
+    Spreadsheets and pandas write ids of a column of floats so. The apostrophe before an id that would be a formula in a
+    spreadsheet is removed, as in "'=a". Only ids that nothing has may be changed.
 
     Parameters
     ----------
@@ -101,12 +105,15 @@ def spell_out(ids: pa.Array, places: NDArray[np.int64]) -> pa.Array | None:
     Returns
     -------
     pyarrow.Array of string or None
-        The new list, without repetitions; None if none of these ids is such a number.
+        The new list, without repetitions; None if there is nothing to change.
     """
     texts = ids.to_pylist()
     there = [k for k in places.tolist() if _FLOAT.fullmatch(texts[k]) and float(texts[k]).is_integer()]
-    if not there:
+    marked = [k for k in places.tolist() if restore_cell(texts[k]) != texts[k]]
+    if not there and not marked:
         return None
+    for k in marked:
+        texts[k] = restore_cell(texts[k])
     written = cast_to_text(pa.chunked_array([pa.array([float(texts[k]) for k in there], pa.float64())]))
     for k, text in zip(there, written.to_pylist(), strict=True):
         texts[k] = text

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.filesystem import Entry, in_natural_order
 from fairdedup.datasets.findings import name_ending
 from fairdedup.datasets.image_formats import HEAD, IMAGE_EXTENSIONS, looks_like_image
+from fairdedup.storage.plain_files import open_plain_file
 
 LOOKS_PER_ENDING, LOOKS = 64, 1_024  # files of a store whose first bytes are read: of one ending, and of all
 
@@ -84,7 +85,7 @@ def _sort_out(found: FoundImages, entries: Sequence[Entry], is_image: Iterable[b
 
 def _is_local_image(path: str) -> bool:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_plain_file(path, buffering=0) as file:
             return looks_like_image(file.read(HEAD))
     except (PermissionError, FileNotFoundError):
         return False

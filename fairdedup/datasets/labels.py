@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fairdedup.datasets.ids import find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 MOST_GROUPS = 50  # a column with more distinct values is hardly an attribute, unless the user names it
 MOST_NAMED = 1000
@@ -81,6 +83,7 @@ def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:
         If the file cannot be read, an id is repeated, or a column is missing or has too many different values.
     """
     what = f"--labels {str(path)!r}"
+    expect_plain_file(path, what)
     if not path.is_file():
         raise UserError(f"{what}: no such file; give a .csv or .parquet with a column id and one for each attribute")
     if path.suffix.lower() not in (".csv", ".parquet"):
@@ -152,7 +155,7 @@ def _code(known: dict[str, int], value: str | None) -> int:
 
 
 def _read_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open_plain_file(path, what) as raw, TextIOWrapper(raw, "utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         header = next(lines, None)
         if header is None:
@@ -168,7 +171,7 @@ def _read_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
 
 
 def _read_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterator[Sequence[str | None]]:
-    with pq.ParquetFile(path) as file:
+    with open_plain_file(path, what) as raw, pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
         if wanted is not None:
             names = [n for n in names if n in (find_id_column(names, what), *wanted)]

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.filesystem import open_file
 from fairdedup.datasets.findings import Findings
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 1 << 20
@@ -201,6 +202,7 @@ def load_rows(
         Number of rows that are in the file, if it is cut off; the others are NaN. None means all.
     """
     if whole is None and isinstance(fs, LocalFileSystem):
+        expect_plain_file(path)
         return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
     shape, dtype, offset, by_column = read_header(fs, path, may_be_cut=whole is not None)
     stop = shape[0] if stop is None else stop

@@ -8,11 +8,13 @@ from typing import IO
 
 import numpy as np
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.datasets.metadata import describe_table
 from fairdedup.datasets.npy_arrays import Header, read_header
 from fairdedup.errors import UserError
+from fairdedup.storage.plain_files import expect_plain_file
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
 COMPANIONS = (".ids.npy", ".ids.txt", ".parquet")
@@ -60,8 +62,8 @@ def find_companions(fs: AbstractFileSystem, path: str, count: int, shard_rows: i
         If a companion cannot be read, or has another number of rows.
     """
     stem = posixpath.splitext(path)[0]
-    ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if fs.isfile(p)), None)
-    table = f"{stem}.parquet" if fs.isfile(f"{stem}.parquet") else None
+    ids = next((p for p in (f"{stem}.ids.npy", f"{stem}.ids.txt") if _is_there(fs, p)), None)
+    table = f"{stem}.parquet" if _is_there(fs, f"{stem}.parquet") else None
     offsets: list[int] = []
     id_column = None
     if ids is not None and ids.endswith(".npy"):
@@ -74,6 +76,13 @@ def find_companions(fs: AbstractFileSystem, path: str, count: int, shard_rows: i
         rows, id_column = describe_table(fs, table)
         _expect_rows(count, path, found=rows, companion=table)
     return Companions(ids, offsets, table, id_column)
+
+
+def _is_there(fs: AbstractFileSystem, path: str) -> bool:
+    """Tell whether a companion exists. A pipe in its place is refused, since it would be left out without a word."""
+    if isinstance(fs, LocalFileSystem):
+        expect_plain_file(path)
+    return bool(fs.isfile(path))
 
 
 def _expect_rows(count: int, path: str, *, found: int, companion: str) -> None:

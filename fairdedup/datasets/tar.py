@@ -22,6 +22,7 @@ from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.datasets.image_formats import HEAD
 from fairdedup.datasets.tar_contents import Content, FilePart, Spool
 from fairdedup.datasets.tar_streams import HEAD_BYTES, TarStream, is_tar_header
+from fairdedup.storage.plain_files import open_plain_file
 
 _CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
 _MAX_HEADER_BYTES = 1 << 20  # for a long name or pax records
@@ -250,7 +251,7 @@ def open_tar(fs: AbstractFileSystem, path: str) -> Iterator[Tar]:
         The tar's path on it.
     """
     if isinstance(fs, LocalFileSystem):
-        with open(path, "rb", buffering=0) as raw:
+        with open_plain_file(path, buffering=0) as raw:
             info = os.fstat(raw.fileno())
             plain = stat.S_ISREG(info.st_mode) and is_tar_header(os.pread(raw.fileno(), HEAD_BYTES, 0))
             yield Tar(raw, info.st_size if plain else None, path)

@@ -17,6 +17,7 @@ from fairdedup.datasets.filesystem import Unreadable, open_file, to_valid_text
 from fairdedup.datasets.tar import DamagedTar, Tar, TarMember
 from fairdedup.datasets.tar_contents import MAX_TEMPORARY_BYTES, FilePart
 from fairdedup.datasets.tar_streams import TarStream
+from fairdedup.storage.plain_files import open_plain_file
 
 MAX_MEMBERS = 4_000_000
 """Largest number of members that are indexed: their index takes about 1 GB."""
@@ -72,7 +73,7 @@ class TarLinks:
     def _index(self) -> dict[int, FilePart | str]:
         places: dict[int, FilePart | str] = {}
         if self._tar.path is not None and self._tar.size is not None:
-            self._file = open(self._tar.path, "rb", buffering=0)  # noqa: SIM115
+            self._file = open_plain_file(self._tar.path, buffering=0)
             size, path = self._tar.size, self._tar.path
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115

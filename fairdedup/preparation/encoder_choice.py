@@ -12,6 +12,7 @@ from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import ConfigRecord, read_config_record, write_config_record
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
@@ -56,8 +57,13 @@ def check_named_model(config: RunConfig) -> None:
     Raises
     ------
     UserError
-        If the model is unknown, its weights are missing, or only weights are named.
+        If the model is unknown, its weights are missing or not plain files, or only weights are named.
     """
+    if config.pretrained is not None:
+        expect_plain_file(config.pretrained, f"--pretrained {config.pretrained!r}")
+    if config.model is not None and config.model.startswith("local-dir:"):
+        for file in Path(config.model.removeprefix("local-dir:")).glob("*"):
+            expect_plain_file(file, f"--model {config.model!r}: {file.name!r}")
     if config.model is not None:
         check_model(config.model, config.pretrained)
     elif config.pretrained is not None:

@@ -39,6 +39,7 @@ from fairdedup.storage.config_record import (
 )
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import read_run_state
 from fairdedup.storage.seals import is_sealed, seal
@@ -68,6 +69,7 @@ def check_prototypes(config: RunConfig, kind: str, record: ConfigRecord, *, opti
     """
     check_named_model(config)
     file = config.prototypes or default_prototypes()
+    expect_plain_file(file, f"--prototypes {str(file)!r}")
     if config.prototypes is not None and not file.is_file():
         raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
     if config.against:

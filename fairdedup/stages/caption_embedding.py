@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fairdedup.core.prototypes import ABSENT
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.errors import UserError
-from fairdedup.yaml_files import RepeatedKeyError, parse_yaml
+from fairdedup.storage.plain_files import read_plain_text
+from fairdedup.yaml_files import MOST_BYTES, RepeatedKeyError, TooLargeError, parse_yaml
 
 BLANK = "{}"
 
@@ -71,7 +72,10 @@ def read_captions(file: Path) -> CaptionFile:
         If it cannot be read, or does not have the form of configs/prototypes/people.yaml.
     """
     try:
-        captions = CaptionFile.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
+        text = read_plain_text(file, f"prototypes {str(file)!r}", most=MOST_BYTES)
+        captions = CaptionFile.model_validate(parse_yaml(text))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"prototypes {str(file)!r}: {error.strerror}; give a .yaml, .parquet, .npz or .npy") from None
     except ValidationError as error:
@@ -82,6 +86,8 @@ def read_captions(file: Path) -> CaptionFile:
         ) from None
     except RepeatedKeyError as error:
         raise UserError(f"prototypes {str(file)!r} {error}: remove one of them") from None
+    except TooLargeError as error:
+        raise UserError(f"prototypes {str(file)!r} {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
         raise UserError(
             f"prototypes {str(file)!r} is not valid YAML: correct it, following configs/prototypes/people.yaml"

@@ -1,10 +1,11 @@
-"""Writes kept (or removed) ids as files for other tools: one id per line, or DataComp's array of pairs of integers.
+"""Writes kept (or removed) ids as files for other tools: one id per line, a table, or DataComp's pairs of integers.
 
 Ids are read one part of decisions/ at a time and never changed; an id that a format cannot represent is refused.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from binascii import unhexlify
 from collections.abc import Iterable, Iterator
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
+from fairdedup.storage.csv_cells import neutralise_cell
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.run_files import read_table, write_array
 
+ROWS_AT_ONCE = 10_000
 UID = np.dtype("u8,u8")
 _HEX = "^[0-9a-fA-F]{32}$"
 _ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # readers take a byte order mark for the encoding
@@ -50,6 +53,42 @@ def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
                     )
                 file.write(f"{name}\n")
             count += len(column)
+    return count
+
+
+def iterate_decisions(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.Table]:
+    """Yield the decisions of the kept, or of the removed, rows of each part, in the order of the input."""
+    for part in parts:
+        table = read_table(run.part("decisions", part))
+        flags = table.column("kept")
+        yield table.filter(flags if kept else pc.invert(flags))
+
+
+def write_csv(path: Path, tables: Iterable[pa.Table], *, keep_formulas: bool = False) -> int:
+    """Write tables of the same columns as CSV, the column of ids first, and return the number of rows.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write, UTF-8.
+    tables : iterable of pyarrow.Table
+        One or more tables with a column ``id``.
+    keep_formulas : bool
+        Whether texts that a spreadsheet would take for formulas stay as they are.
+    """
+    count, header = 0, None
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        for table in tables:
+            names = ["id", *(name for name in table.column_names if name != "id")]
+            if header is None:
+                header = names
+                writer.writerow(names)
+            for batch in table.select(names).to_batches(ROWS_AT_ONCE):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    cells = [str(v).lower() if isinstance(v, bool) else v for v in values]
+                    writer.writerow(cells if keep_formulas else map(neutralise_cell, cells))
+            count += len(table)
     return count
 
 

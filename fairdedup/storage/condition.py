@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
+from fairdedup.storage.condition_process import LESS, call_bounded
 
 EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
 LOCKED: dict[str, str | bool | int | float | list[str]] = {
@@ -24,11 +25,23 @@ LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "threads": "1",
+    "memory_limit": "1GiB",
+    "temp_directory": "",
 }
 TABLE = "--where"
 """The name of the table in a query; no column has it, so a name in the condition can only mean a column."""
 SAME_EVERYWHERE = ("TimeZone = 'UTC'", "Calendar = 'gregorian'")
 """Settings that a session would otherwise take from the machine."""
+
+MOST_LETTERS = 20_000
+"""Largest length of a condition."""
+
+ROWS_AT_ONCE, BYTES_AT_ONCE = 100_000, 1 << 27
+"""Rows of a shard, and bytes of them, that are evaluated in one call."""
+
+_WORD = re.compile("[a-z_][a-z0-9_]*")
+_CHANGING_WORDS = {"select", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"}
+"""Words in the definition of a macro that read the clock, or tables."""
 
 Node = dict[str, Any]
 """A node of the tree that DuckDB returns as JSON."""
@@ -63,15 +76,17 @@ def parse_condition(text: str) -> list[Node]:
     UserError
         If it is not exactly one expression, or uses more than the values of its row.
     """
+    if len(text) > MOST_LETTERS:
+        raise UserError(f"--where has {len(text):,} letters, and at most {MOST_LETTERS:,} are read: {LESS}")
     if not text.strip():
         raise UserError(f"--where is empty: {EXAMPLE}")
     with _connect() as connection:
         tree = _statement(connection, text)
         plain = _statement(connection, "true")
-    expressions = tree.pop("select_list")
+    expressions: list[Node] = tree.pop("select_list")
     if tree != {name: part for name, part in plain.items() if name != "select_list"} or len(expressions) != 1:
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
-    for node in _nodes(expressions):
+    for node in _nodes_of(text, expressions):
         if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "POSITIONAL_REFERENCE"):
             raise UserError(f"--where {text!r} uses more than its own row ({node['class'].lower()}): {EXAMPLE}")
         arguments = node.get("arguments") or node.get("children") or []  # DuckDB 2 and 1
@@ -101,9 +116,16 @@ def _list_nondeterministic() -> frozenset[str]:
         GROUP BY function_name
         HAVING bool_or(stability <> 'CONSISTENT') OR (max(len(parameters)) = 0 AND bool_and(varargs IS NULL))
     """
+    macros = "SELECT function_name, lower(macro_definition) FROM duckdb_functions() WHERE function_type = 'macro'"
     with _connect() as connection:
-        listed = frozenset(name for (name,) in connection.execute(query).fetchall())
-    return listed | {"current_setting"}  # DuckDB before 2.0 lists it as constant
+        listed = {name for (name,) in connection.execute(query).fetchall()}
+        defined = [(name, set(_WORD.findall(text or ""))) for name, text in connection.execute(macros).fetchall()]
+    listed |= {"current_setting"}  # DuckDB before 2.0 lists it as constant
+    number = 0
+    while len(listed) > number:  # a macro may call another one
+        number = len(listed)
+        listed |= {name for name, words in defined if words & (listed | _CHANGING_WORDS)}
+    return frozenset(listed)
 
 
 def _check_bound(connection: Any, text: str, query: str) -> None:
@@ -145,7 +167,7 @@ def check_condition(text: str, schema: pa.Schema) -> Condition:
     """
     found = Condition(text, _columns(text, parse_condition(text), schema.names))
     empty = pa.schema([schema.field(name) for name in found.columns]).empty_table()
-    kind = _evaluate(found, empty, "type", schema.names)
+    kind = call_bounded(text, 0, _evaluate, found, empty, "type", schema.names)
     if kind != "BOOLEAN":
         raise UserError(f"--where {text!r} must be true or false, and is {kind}: {EXAMPLE}")
     return found
@@ -193,11 +215,26 @@ def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
     Raises
     ------
     UserError
-        If a value cannot be converted as the condition requires.
+        If a value cannot be converted as the condition requires, or the condition takes too much time or memory.
     """
     if not known.columns:  # the same for every row
         table = pa.table({"": pa.nulls(table.num_rows)})
-    return _evaluate(known, table, "values", table.column_names)
+    rows = min(ROWS_AT_ONCE, max(1, table.num_rows * BYTES_AT_ONCE // max(1, table.nbytes)))
+    found = [np.zeros(0, bool)]
+    for start in range(0, table.num_rows, rows):
+        part = table.slice(start, rows)
+        sink = pa.BufferOutputStream()  # pickled, a part of a table would hold the whole one
+        with pa.ipc.new_stream(sink, part.schema) as stream:
+            stream.write_table(part)
+        found.append(call_bounded(known.text, part.num_rows, _evaluate_part, known, sink.getvalue().to_pybytes()))
+    return np.concatenate(found)
+
+
+def _evaluate_part(known: Condition, part: bytes) -> NDArray[np.bool_]:
+    with pa.ipc.open_stream(part) as stream:
+        table = stream.read_all()
+    found: NDArray[np.bool_] = _evaluate(known, table, "values", table.column_names)
+    return found
 
 
 def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values"], columns: list[str]) -> Any:
@@ -218,6 +255,8 @@ def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values
                 return kind
             values = connection.execute(f"SELECT coalesce({expression}, false) AS holds {source}").fetchnumpy()
             return np.asarray(values["holds"]).astype(bool)
+        except duckdb.OutOfMemoryException:
+            raise MemoryError from None
         except duckdb.Error as error:
             raise _explain(known.text, error, columns) from None
 
@@ -256,6 +295,13 @@ def _statement(connection: Any, text: str) -> Node:
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
     node: Node = answer["statements"][0]["node"]
     return node
+
+
+def _nodes_of(text: str, expressions: list[Node]) -> list[Node]:
+    try:
+        return list(_nodes(expressions))
+    except RecursionError:
+        raise UserError(f"--where has expressions within expressions, too many to read: {LESS}") from None
 
 
 def _nodes(tree: Any, mark: str = "class") -> Iterator[Node]:

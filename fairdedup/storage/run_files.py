@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.storage.remedies import MAKE_AGAIN
 from fairdedup.storage.remote_array import RemoteArray
 from fairdedup.storage.seals import forget_seal, has_sealed_bytes, is_sealed, remember_seal, seal
@@ -124,6 +125,7 @@ def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
     """
     if isinstance(path, RemotePath):
         return RemoteArray(path, AHEAD // max(1, share) if upto is not None else 0, upto)
+    expect_plain_file(path)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -133,6 +135,7 @@ def _readable(path: Path) -> Iterator[Any]:
         with explain_errors(path, "read"), path.open("rb") as file:
             yield file
     else:
+        expect_plain_file(path)
         yield path
 
 
@@ -166,6 +169,7 @@ def read_schema(path: Path) -> pa.Schema:
 @contextmanager
 def open_arrow(path: Path) -> Iterator[pa.Table]:
     """Yield the table of an Arrow file, mapped into memory if it is local."""
+    expect_plain_file(path)
     with pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source).read_all()
 
@@ -212,6 +216,7 @@ def read_json(path: Path) -> Any:
     FairdedupError
         If it is damaged.
     """
+    expect_plain_file(path)
     try:
         return _parsed(path, path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

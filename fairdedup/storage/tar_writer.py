@@ -10,6 +10,7 @@ from types import TracebackType
 import xxhash
 
 from fairdedup.errors import FairdedupError
+from fairdedup.storage.plain_files import expect_plain_file
 
 BLOCK = tarfile.BLOCKSIZE
 AT_ONCE = 1 << 22  # bytes copied
@@ -97,6 +98,7 @@ class ShardWriter:
     def _open(self, path: str) -> int:
         if self._source is None or self._source[0] != path:
             self._leave()
+            expect_plain_file(path)
             self._source = path, os.open(path, os.O_RDONLY)
         return self._source[1]
 
