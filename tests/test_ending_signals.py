@@ -90,11 +90,10 @@ def test_a_delayed_signal_ends_the_command_after_the_block(number, ignored, hand
     handle_stop_signals()
     before = signal.getsignal(number)
     reached = False
-    with pytest.raises(Stopped) as stopped:
-        with delay_interrupts(ignored=ignored):
-            os.kill(os.getpid(), number)
-            time.sleep(0.05)
-            reached = True
+    with pytest.raises(Stopped) as stopped, delay_interrupts(ignored=ignored):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        reached = True
     assert reached and stopped.value.code == CODES[number] and signal.getsignal(number) == before
 
 

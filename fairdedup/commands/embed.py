@@ -27,7 +27,6 @@ from fairdedup.storage.config_record import (
     write_input_fingerprints,
 )
 from fairdedup.storage.contents import Embedded
-from fairdedup.storage.layout import RunDirectory
 from fairdedup.workers import Workers
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import bz2
 import itertools
 import json
+import lzma
 import os
 import resource
 import time
@@ -22,10 +24,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_process import Colours
-from inputs import Maker, clip_retrieval, downloaded, encoded, folder_of, hugging_face, npy, parquet, plain, tar
+from inputs import (
+    Maker,
+    clip_retrieval,
+    downloaded,
+    encoded,
+    folder_of,
+    hugging_face,
+    npy,
+    parquet,
+    plain,
+    special,
+    tar,
+)
 from inputs import vectors as some_vectors
 from odd_folders import zipped
+from odd_images import HEIC
 from odd_tables import arrow, npys, npz, saved
+from odd_tars import HARD, SYM, named, zstd
 
 from fairdedup.datasets import open_input
 from fairdedup.datasets.images import BadImage, decode
@@ -70,6 +86,14 @@ FORMATS: dict[str, Maker] = {
     .rename(f / "metadata.parquet").parent,
     "tar": tar(("a.png", SMALL), ("a.txt", b"text"), ("a.json", b'{"n": 1}'), ("b.png", SMALL)),
     "tgz": tgz,
+    "tar.bz2": named("t.tar.bz2", bz2.compress),
+    "tar.xz": named("t.tar.xz", lzma.compress),
+    "tar.zst": named("t.tar.zst", zstd),
+    "tar of links": tar(
+        special("a.png", SYM, "in/c.png"), ("b.png", SMALL), special("d.png", HARD, "b.png"), ("in/c.png", SMALL)
+    ),
+    "tar.xz of links": named("t.tar.xz", lzma.compress, ("b.png", SMALL), special("d.png", HARD, "b.png")),
+    "tar of frames": tar(("a.0.png", SMALL), ("a.0.txt", b"text"), ("a.1.png", SMALL), ("a.json", b'["x", "y"]')),
     "img2dataset": downloaded(),
     "Parquet of images": parquet({"key": list("abc"), "image": [SMALL] * 3, **COLUMNS}),
     "Parquet of images, plain": parquet({"jpg": [SMALL] * 3, **COLUMNS}, compression="none", use_dictionary=False),
@@ -95,7 +119,8 @@ FORMATS: dict[str, Maker] = {
     "saved data set": saved("train", "test"),
     "img_emb": clip_retrieval(*((np.eye(3), {"key": list(keys), **COLUMNS}) for keys in ("abc", "def"))),
 }  # fmt: skip
-IMAGES = {kind: encoded(plain(size=(16, 16)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")}
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "DIB")
+IMAGES = {kind: encoded(plain(size=(16, 16)), kind) for kind in KINDS} | {"HEIC": HEIC}
 
 OPERATION = st.tuples(
     st.sampled_from(("flip", "set", "set", "cut", "insert", "repeat", "delete", "move")),
@@ -238,12 +263,16 @@ def test_no_change_of_bytes_makes_the_decoder_fail_or_hang() -> None:
 @pytest.mark.soak
 def test_an_hour_of_changes(tmp_path: Path) -> None:
     until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "3600"))
-    benches = {name: Bench(maker, tmp_path / name) for name, maker in FORMATS.items()}
+    benches = {
+        (name, skip): Bench(maker, tmp_path / f"{number}-{skip}", skip_damaged=skip)
+        for number, (name, maker) in enumerate(FORMATS.items())
+        for skip in (False, True)
+    }
     tried: Counter[str] = Counter()
-    for name in itertools.cycle([*FORMATS, "decoder"]):
+    for name in itertools.cycle([*benches, "decoder"]):
         if time.monotonic() > until:
             break
-        if name == "decoder":
+        if isinstance(name, str):
             decodes(1_000, derandomize=False)
             tried["decoded"] += 1_000
         else:
