@@ -42,7 +42,7 @@ OPTIONS: dict[str, Decorator] = {
     "id": _place("--id", type=click.Choice(("key", "shard/key")), help="What the id of a sample is made of."),
     "column": _place(
         "--column",
-        help="Column of images, paths or vectors (Parquet), or ending of the images (tars), if several are possible.",
+        help="Column of images, paths or vectors (tables, .npz), or ending of the images (tars), if several fit.",
     ),
     "skip_damaged": _place(
         "--skip-damaged/--no-skip-damaged",

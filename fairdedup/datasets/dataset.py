@@ -126,8 +126,8 @@ class Dataset:
     shards : tuple of ImageShard or of EmbeddingShard
         Its shards, in natural name order.
     column : str or None
-        The column of images, paths or vectors, or the ending of the members of a tar that are the images, where there
-        could have been another one.
+        The column of images, paths or vectors; or the ending of the members of a tar that are the images, if the user
+        chose it.
     unused : mapping of str to int
         How many files were found and are not read, by ending; what is found inside of shards is counted as they are
         read.
