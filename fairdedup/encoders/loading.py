@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 
+from fairdedup.encoders.model_config import REPOSITORY
+from fairdedup.encoders.model_folder import check_model_folder
 from fairdedup.encoders.protocol import Encoder
-from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, EncoderSpec, weights_stamp
+from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, FOLDERS, EncoderSpec, weights_stamp
 from fairdedup.errors import UserError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
@@ -33,14 +36,17 @@ def check_model(model: str, pretrained: str | None) -> None:
     Raises
     ------
     UserError
-        If the model is unknown, needs weights and has none, or has its own and got others.
+        If the model is unknown, needs weights and has none, or has its own and got others, or if a local folder holds
+        more than data (see `check_model_folder`).
     """
-    if model.startswith(("hf-hub:", "local-dir:")):
-        folder = model.partition(":")[2]
-        if model.startswith("local-dir:") and not (Path(folder) / "open_clip_config.json").is_file():
-            raise UserError(f"model {model!r}: no open_clip_config.json in that folder; give a folder that has one")
+    if model.startswith(FOLDERS):
         if pretrained:
             raise UserError(f"model {model!r} brings its own weights: omit --pretrained {pretrained}")
+        name = model.partition(":")[2]
+        if model.startswith("local-dir:"):
+            check_model_folder(model, Path(name))
+        elif not re.fullmatch(REPOSITORY, name):
+            raise UserError(f"model {model!r}: the hub has no such names; give hf-hub:OWNER/NAME")
         return
     names = list_models()
     if model.replace("/", "-") not in names:
