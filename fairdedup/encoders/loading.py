@@ -63,7 +63,7 @@ def check_model(model: str, pretrained: str | None) -> None:
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """Load an encoder, or return the loaded one if neither the options nor the file of weights have changed.
+    """Load an encoder, or return the loaded one if neither the options nor the files of the model have changed.
 
     Parameters
     ----------
@@ -73,16 +73,25 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     Raises
     ------
     UserError
-        If open_clip does not know the tag, or the weights do not fit the model.
+        If open_clip does not know the tag, the weights do not fit the model, or a model folder holds more than data.
     FairdedupError
         If the weights cannot be loaded.
     """
-    return _load(spec, weights_stamp(spec.weights))
+    return _load(spec, weights_stamp(spec.weights) or _folder_stamp(spec.model))
+
+
+def _folder_stamp(model: str) -> tuple[object, ...]:
+    """Return names, times (ns) and sizes (bytes) of the files of a local folder; () for any other model."""
+    folder = Path(model.removeprefix("local-dir:"))
+    if not model.startswith("local-dir:") or not folder.is_dir():
+        return ()
+    known = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.exists()]
+    return tuple((name, each.st_mtime_ns, each.st_size) for name, each in known)
 
 
 # A new encoder is returned here by the name of its model, which `check_model` must accept.
 @lru_cache(maxsize=1)
-def _load(spec: EncoderSpec, stamp: tuple[int, int] | None) -> Encoder:
+def _load(spec: EncoderSpec, stamp: tuple[object, ...]) -> Encoder:
     from fairdedup.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(spec)

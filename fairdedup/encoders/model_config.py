@@ -306,8 +306,9 @@ def count_least_parameters(model: Mapping[str, object]) -> int:
     """
     least = 0
     for tower in ("vision_cfg", "text_cfg", "multimodal_cfg"):
-        keys = model.get(tower) or {}
-        assert isinstance(keys, Mapping)
+        keys = model.get(tower)
+        if not isinstance(keys, Mapping):
+            continue
         default = 768 if tower == "vision_cfg" else 512
         layers, width = keys.get("layers", 12), keys.get("width", default)
         if tower == "text_cfg":
