@@ -16,6 +16,7 @@ from typing import Any
 from fairdedup.errors import UserError
 
 MIB = 1 << 20
+SMALL = 32 * MIB  # data that the measured run had
 PAUSES_AT = 0.8  # of its limit: a worker that Dask has paused takes no further task
 
 
@@ -118,7 +119,7 @@ def check_worker_memory(limit: int | None, data: int, what: str, *, workers: int
     UserError
         If the limit is too small.
     """
-    needed = least_memory(encoder=encoder).resident + data
+    needed = least_memory(encoder=encoder).resident + max(0, data - SMALL)
     least = math.ceil(needed / PAUSES_AT / (10 * MIB)) * 10
     if not limit or limit >= needed / PAUSES_AT:
         return
