@@ -6,10 +6,11 @@ fetch and run code. What is not listed here is refused. Nothing is imported to c
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from fairdedup.errors import visible
 
 Check = Callable[[object], bool]
 
@@ -52,68 +53,59 @@ class Refusal(Exception):
         shown = value if len(value) <= 60 else f"{value[:57]}..."
         reason = REASONS.get(self.key.rpartition(".")[2])
         default = "the value is not one that such a model can have" if self.known else "open_clip has no such key"
-        return f"{self.key} = {shown} is refused ({reason or default})"
+        key = self.key if len(self.key) <= 200 else f"{self.key[:197]}..."
+        return f"{visible(key)} = {shown} is refused ({reason or default})"
 
 
-def _integer(low: int, high: int) -> Check:
+def integer(low: int, high: int) -> Check:
+    """Accept whole numbers of a range."""
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _number(low: float, high: float) -> Check:
-    return lambda value: (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
+def number(low: float, high: float) -> Check:
+    """Accept finite numbers of a range."""
+    return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
-def _choice(*values: object) -> Check:
+def one_of(*values: object) -> Check:
+    """Accept these values, of the same type."""
     return lambda value: any(type(value) is type(each) and value == each for each in values)
 
 
-def _matches(pattern: str) -> Check:
+def matches(pattern: str) -> Check:
+    """Accept text that a regular expression matches as a whole."""
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-def _either(*checks: Check) -> Check:
+def either(*checks: Check) -> Check:
+    """Accept what one of several checks accepts."""
     return lambda value: any(check(value) for check in checks)
 
 
-def _several(check: Check, fewest: int, most: int) -> Check:
+def several(check: Check, fewest: int, most: int) -> Check:
+    """Accept lists of a length whose elements a check accepts."""
     return lambda value: isinstance(value, list) and fewest <= len(value) <= most and all(map(check, value))
 
 
-def _short(value: object) -> bool:
-    """Accept what a tokenizer calls a token: text, or the dictionary of an added token."""
-    if isinstance(value, dict):
-        return len(value) <= 10 and all(isinstance(v, (str, bool, int, type(None))) for v in value.values())
-    return value is None or (isinstance(value, str) and len(value) <= 1000)
-
-
-def _added_tokens(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_short, value.values()))
-
-
-NONE, FLAG = _choice(None), _choice(True, False)
-COUNT = _integer(1, 1 << 16)
-RATIO = _number(0, 100)
-OPTIONAL_RATIO = _either(RATIO, NONE)
-SIDE = _integer(1, 1 << 13)
-SIZE = _either(SIDE, _several(SIDE, 1, 2))
-CHANNELS = _either(_number(-1e3, 1e3), _several(_number(-1e3, 1e3), 1, 3))
+NONE, FLAG = one_of(None), one_of(True, False)
+COUNT = integer(1, 1 << 16)
+RATIO = number(0, 100)
+OPTIONAL_RATIO = either(RATIO, NONE)
+SIDE = integer(1, 1 << 13)
+SIZE = either(SIDE, several(SIDE, 1, 2))
+CHANNELS = either(number(-1e3, 1e3), several(number(-1e3, 1e3), 1, 3))
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 REPOSITORY = rf"{NAME}(/{NAME})?"
 
 Schema = Mapping[str, "Check | Schema"]
 
 BLOCKS: Schema = {
-    "block_type": _choice(None, "default", "custom"),
+    "block_type": one_of(None, "default", "custom"),
     **dict.fromkeys(
         ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"), FLAG
     ),
-    "act_kwargs": {"approximate": _choice("none", "tanh")},
-    "norm_kwargs": {"eps": _number(0, 1)},
+    "act_kwargs": {"approximate": one_of("none", "tanh")},
+    "norm_kwargs": {"eps": number(0, 1)},
     "mlp_ratio": RATIO,
     "ls_init_value": OPTIONAL_RATIO,
     "output_tokens": FLAG,
@@ -122,49 +114,49 @@ BLOCKS: Schema = {
 }
 VISION: Schema = {
     **BLOCKS,
-    "layers": _either(_integer(1, 1000), _several(_integer(1, 1000), 4, 4)),
+    "layers": either(integer(1, 1000), several(integer(1, 1000), 4, 4)),
     "head_width": COUNT,
-    "patch_size": _either(SIDE, NONE),
+    "patch_size": either(SIDE, NONE),
     "image_size": SIZE,
-    "patch_dropout": _number(0, 1),
-    "attentional_pool": _choice(True, False, "parallel", "cascade"),
+    "patch_dropout": number(0, 1),
+    "attentional_pool": one_of(True, False, "parallel", "cascade"),
     "attn_pooler_queries": COUNT,
     "attn_pooler_heads": COUNT,
     "no_ln_pre": FLAG,
-    "pos_embed_type": _choice("learnable", "sin_cos_2d"),
-    "pool_type": _choice("tok", "avg", "none"),
-    "timm_model_name": _either(_matches(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?"), NONE),
+    "pos_embed_type": one_of("learnable", "sin_cos_2d"),
+    "pool_type": one_of("tok", "avg", "none"),
+    "timm_model_name": either(matches(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?"), NONE),
     "timm_model_pretrained": FLAG,  # open_clip overrides it
-    "timm_pool": _either(_matches("[a-z_]{0,20}"), NONE),
-    "timm_proj": _choice(None, "", "linear", "mlp", "none"),
+    "timm_pool": either(matches("[a-z_]{0,20}"), NONE),
+    "timm_proj": one_of(None, "", "linear", "mlp", "none"),
     "timm_proj_bias": FLAG,
-    "timm_drop": _number(0, 1),
-    "timm_drop_path": _either(_number(0, 1), NONE),
+    "timm_drop": number(0, 1),
+    "timm_drop_path": either(number(0, 1), NONE),
 }
 TEXT: Schema = {
     **BLOCKS,
-    "context_length": _integer(1, 1 << 15),
-    "vocab_size": _integer(1, 1 << 22),
-    "layers": _integer(1, 1000),
+    "context_length": integer(1, 1 << 15),
+    "vocab_size": integer(1, 1 << 22),
+    "layers": integer(1, 1000),
     "heads": COUNT,
     "embed_cls": FLAG,
-    "pad_id": _integer(-1, 1 << 22),
-    "eos_id": _integer(-1, 1 << 22),
+    "pad_id": integer(-1, 1 << 22),
+    "eos_id": integer(-1, 1 << 22),
     "no_causal_mask": FLAG,
-    "pool_type": _choice("first", "last", "argmax", "eos", "none"),
+    "pool_type": one_of("first", "last", "argmax", "eos", "none"),
     "proj_bias": FLAG,
-    "proj_type": _choice(None, "linear", "none"),
-    "hf_tokenizer_name": _either(_matches(REPOSITORY), _choice(None, "")),
-    "tokenizer_mode": _choice(None, "", "clips"),
+    "proj_type": one_of(None, "linear", "none"),
+    "hf_tokenizer_name": either(matches(REPOSITORY), one_of(None, "")),
+    "tokenizer_mode": one_of(None, "", "clips"),
     "tokenizer_kwargs": {
-        "clean": _choice("canonicalize", "lower", "whitespace"),
+        "clean": one_of("canonicalize", "lower", "whitespace"),
         "strip_sep_token": FLAG,
-        "language": _either(_matches("[A-Za-z_-]{1,30}"), NONE),
+        "language": either(matches("[A-Za-z_-]{1,30}"), NONE),
     },
     "hf_model_name": NONE,
     "hf_model_pretrained": FLAG,  # open_clip overrides it
-    "hf_proj_type": _choice(None, "linear", "mlp"),
-    "hf_pooler_type": _choice(None, "mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"),
+    "hf_proj_type": one_of(None, "linear", "mlp"),
+    "hf_pooler_type": one_of(None, "mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"),
 }
 DECODER: Schema = {**TEXT, "dim_head": COUNT, "n_queries": COUNT, "attn_pooler_heads": COUNT}
 MODEL: Schema = {
@@ -174,69 +166,20 @@ MODEL: Schema = {
     "multimodal_cfg": DECODER,
     "quick_gelu": FLAG,
     "custom_text": FLAG,
-    "init_logit_scale": _number(-1e3, 1e3),
-    "init_logit_bias": _either(_number(-1e3, 1e3), NONE),
+    "init_logit_scale": number(-1e3, 1e3),
+    "init_logit_bias": either(number(-1e3, 1e3), NONE),
     "nonscalar_logit_scale": FLAG,
-    "pad_id": _integer(-1, 1 << 22),
+    "pad_id": integer(-1, 1 << 22),
 }
 PREPROCESS: Schema = {
     "size": SIZE,
-    "mode": _choice("RGB"),
+    "mode": one_of("RGB"),
     "mean": CHANNELS,
     "std": CHANNELS,
-    "interpolation": _choice("bicubic", "bilinear", "random"),
-    "resize_mode": _choice("shortest", "longest", "squash"),
-    "fill_color": _either(_integer(0, 255), _several(_integer(0, 255), 1, 3)),
+    "interpolation": one_of("bicubic", "bilinear", "random"),
+    "resize_mode": one_of("shortest", "longest", "squash"),
+    "fill_color": either(integer(0, 255), several(integer(0, 255), 1, 3)),
 }
-TOKENIZERS = (
-    *(
-        "Bert",
-        "Bloom",
-        "CLIP",
-        "Deberta",
-        "Gemma",
-        "GPT2",
-        "Llama",
-        "M2M100",
-        "MBart",
-        "MBart50",
-        "MT5",
-        "MPNet",
-        "Nllb",
-    ),
-    *("PreTrained", "Qwen2", "Roberta", "Siglip", "Siglip2", "T5", "XLMRoberta"),
-)
-"""Names of transformers' tokenizers, which read JSON, text or SentencePiece's protocol buffers."""
-
-_ONE_TOKEN = (
-    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
-    *("src_lang", "tgt_lang"),
-)
-_TOKENS = ("additional_special_tokens", "extra_special_tokens", "never_split", "language_codes")
-_COUNTS = ("max_length", "stride", "pad_to_multiple_of", "pad_token_type_id", "extra_ids")
-_WORDS = (
-    *("padding_side", "truncation_side", "truncation_strategy", "errors", "backend", "pad_token_type"),
-    "tokenizer_version",
-)
-_FLAGS = (
-    *("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "do_basic_tokenize"),
-    *("do_lower_case", "from_slow", "is_local", "keep_accents", "legacy", "legacy_behaviour", "remove_space"),
-    *("spaces_between_special_tokens", "split_special_tokens", "strip_accents", "tokenize_chinese_chars"),
-    *("trim_offsets", "use_default_system_prompt", "do_canonicalize", "local_files_only"),
-)
-TOKENIZER: Schema = {
-    "tokenizer_class": _matches(rf"TokenizersBackend|({'|'.join(TOKENIZERS)})Tokenizer(Fast)?"),
-    **dict.fromkeys(_ONE_TOKEN, _short),
-    **dict.fromkeys(_TOKENS, _either(_short, _added_tokens, _several(_short, 0, 10_000))),
-    **dict.fromkeys(_COUNTS, _either(_integer(0, 1 << 20), NONE)),
-    **dict.fromkeys(_WORDS, _either(_matches("[A-Za-z0-9_.-]{0,40}"), NONE)),
-    **dict.fromkeys(_FLAGS, _either(FLAG, NONE)),
-    "added_tokens_decoder": _added_tokens,
-    "sp_model_kwargs": lambda value: value in ({}, None),
-    "model_max_length": _number(0, 1e40),
-}
-UNREAD = re.compile(r"chat_template|name_or_path|processor_class|device_map|.*_file|.*_files|image_.*|tokenizer_type")
-"""Keys of tokenizer_config.json that are left out: paths on the machine that wrote it, and what is for other models."""
 
 
 def keep_data(

@@ -16,13 +16,12 @@ from pathlib import Path
 from fairdedup.encoders.model_config import (
     MODEL,
     PREPROCESS,
-    TOKENIZER,
-    UNREAD,
     Refusal,
     count_least_parameters,
     find_code,
     keep_data,
 )
+from fairdedup.encoders.tokenizer_config import TOKENIZER, UNREAD
 from fairdedup.errors import UserError
 
 CONFIG = "open_clip_config.json"

@@ -58,6 +58,8 @@ CONFIGS = {
     "an argument of the model": ("model_cfg.cast_dtype", "float16", "no such key"),
     "text for a number": ("model_cfg.embed_dim", "256; x", "not one that such a model"),
     "no number": ("model_cfg.init_logit_scale", float("nan"), "not one that such a model"),
+    "an endless number": ("model_cfg.init_logit_scale", 10**4000, "not one that such a model"),
+    "a key that moves the cursor": ("model_cfg.\x1b[2J\n", 1, "\\x1b[2J"),
     "a width for all memory": (f"{TEXT}.width", 1 << 40, "not one that such a model"),
     "layers without weights": (f"{TEXT}.layers", 1000, "describes at least"),
     "a list for the model": ("model_cfg", [], "model_cfg = [] is refused"),
@@ -92,7 +94,7 @@ def refusal(folder: Path) -> str:
 def test_a_configuration_that_is_more_than_data_is_refused(key, value, says, tmp_path):
     message = refusal(write_model(tmp_path, change(builtin_config(), key, value)))
     assert CONFIG in message and says in message
-    assert key.rpartition(".")[2] in message or "notes" in message or "parameters" in message
+    assert key.rpartition(".")[2] in message or "notes" in message or "parameters" in message or "x1b" in message
 
 
 TOKENIZERS = {

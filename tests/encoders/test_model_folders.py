@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fairdedup.encoders import loading
+from fairdedup.encoders.hub_snapshot import download_model
 from fairdedup.encoders.loading import check_model, load_encoder
 from fairdedup.encoders.model_config import MODEL, Refusal, count_least_parameters, keep_data
 from fairdedup.encoders.model_folder import check_model_folder
@@ -131,6 +132,56 @@ def test_a_model_of_the_hub_is_checked_as_a_folder_is(key, value, expected, cach
     assert_same(f"local-dir:{copy}", expected)
 
 
+T5 = {
+    "tokenizer_class": "T5Tokenizer",
+    "additional_special_tokens": [],
+    "eos_token": "</s>",
+    "extra_ids": 0,
+    "model_input_names": ["input_ids"],
+    "model_max_length": 64,
+    "processor_class": "SiglipProcessor",
+    "sp_model_kwargs": {},
+    "added_tokens_decoder": {"1": {"content": "</s>", "lstrip": True, "special": True}},
+    "special_tokens_map_file": "/nowhere/x",
+    "chat_template": "{{ x }}",
+}  # as models of the hub have it
+
+
+@pytest.mark.parametrize("name", ["own/er", "another/one"])
+def test_a_tokenizer_of_the_hub_is_downloaded_and_checked(name, cache, tmp_path):
+    config = change(builtin_config(), "model_cfg.text_cfg.hf_tokenizer_name", name)
+    folder = write_model(tmp_path / "m", config)
+    tokenizer = folder if name == "own/er" else tmp_path / "t"
+    tokenizer.mkdir(exist_ok=True)
+    (tokenizer / "spiece.model").write_bytes(b"pieces")
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(T5))
+    (tokenizer / "tokenization_evil.py").write_text("raise SystemExit")
+    write_cache(cache, "own/er", folder)
+    if tokenizer != folder:
+        write_cache(cache, name, tokenizer)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    download_model("hf-hub:own/er").write_copy(copy)
+    assert sorted(file.name for file in copy.iterdir()) == sorted(
+        [CONFIG, WEIGHTS, "spiece.model", "tokenizer_config.json"]
+    )
+    assert (copy / "spiece.model").read_bytes() == b"pieces"
+    written = json.loads((copy / "tokenizer_config.json").read_text())
+    left_out = {"special_tokens_map_file", "chat_template", "processor_class"}
+    assert written == {key: value for key, value in T5.items() if key not in left_out}
+
+
+def test_a_tokenizer_that_is_missing_can_be_saved_in_the_folder(tmp_path):
+    folder = write_model(tmp_path, change(builtin_config(), "model_cfg.text_cfg.hf_tokenizer_name", "a/b"))
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is missing: save the tokenizer in the folder"):
+        check_model(f"local-dir:{folder}", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(T5))
+    with pytest.raises(UserError, match=r"tokenizer\.json is missing"):
+        check_model(f"local-dir:{folder}", None)
+    (folder / "tokenizer.json").write_text("{}")
+    check_model(f"local-dir:{folder}", None)
+
+
 def test_a_link_out_of_a_snapshot_is_refused(cache, tmp_path):
     snapshot = write_cache(cache, "own/er", write_model(tmp_path / "m"))
     (snapshot / WEIGHTS).unlink()
@@ -235,7 +286,7 @@ def test_a_tokenizer_of_transformers_is_loaded_from_the_folder(expected, tmp_pat
     words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5, "photo": 6}
     folder = write_model(tmp_path, change(builtin_config(), "model_cfg.text_cfg.hf_tokenizer_name", "any/name"))
     (folder / "vocab.txt").write_text("\n".join(words))
-    keys = {"tokenizer_class": "BertTokenizer", "vocab_file": "/etc/passwd", "name_or_path": "/root/x"}
+    keys = {"tokenizer_class": "BertTokenizer", "vocab_file": "/etc/passwd", "name_or_path": "/nowhere/x"}
     (folder / "tokenizer_config.json").write_text(json.dumps(keys))
     encoder = load_encoder(spec(f"local-dir:{folder}"))
     tokens = encoder.tokenizer(["a photo"])  # type: ignore[attr-defined]
