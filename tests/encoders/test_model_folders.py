@@ -293,3 +293,33 @@ def test_a_tokenizer_of_transformers_is_loaded_from_the_folder(expected, tmp_pat
     assert tokens[0, :4].tolist() == [2, 5, 6, 3]
     assert encoder.encode_texts(["a photo"]).shape == (1, 256)
     assert np.array_equal(encoder.encode_images(PICTURES), expected[0])
+
+
+def test_a_folder_with_a_vision_model_of_timm_loads(tmp_path):
+    """A tiny model with random weights: what open_clip makes of the configuration, and of the folder, is the same."""
+    import open_clip
+    from safetensors.torch import save_model
+
+    config = builtin_config()
+    config["model_cfg"].update(
+        custom_text=True,
+        vision_cfg={
+            "timm_model_name": "test_vit",
+            "timm_model_pretrained": False,
+            "timm_pool": "token",
+            "image_size": 160,
+        },
+    )
+    config["preprocess_cfg"] = {
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    model = open_clip.CustomTextCLIP(**{k: v for k, v in config["model_cfg"].items() if k != "custom_text"}).eval()
+    save_model(model, tmp_path / WEIGHTS)
+    write_model(tmp_path, config, weights=(tmp_path / WEIGHTS).read_bytes())
+    encoder = load_encoder(spec(f"local-dir:{tmp_path}"))
+    prepared = torch.stack([encoder.prepare(each) for each in PICTURES])  # type: ignore[attr-defined]
+    with torch.no_grad():
+        assert np.array_equal(encoder.encode_images(PICTURES), model.encode_image(prepared).numpy())
