@@ -27,12 +27,15 @@ class Task:
         Name of what the task handles, for error messages; if empty, they give the number of the task.
     work : float or None
         Relative cost of the task, if it is not proportional to `rows`. The costliest task starts first.
+    memory : int
+        Bytes that the task needs at least, beside the libraries; a worker that has less is refused.
     """
 
     arguments: tuple[Any, ...]
     rows: int | None = None
     name: str = ""
     work: float | None = None
+    memory: int = 0
 
 
 class Submit(Protocol):

@@ -20,6 +20,7 @@ from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
+from fairdedup.worker_memory import check_address_space, check_worker_memory, parse_limit, smallest_limit
 
 RETRIES = 2  # how often a task is tried again after its worker was lost
 WORKER_THREADS = 1  # an encoder's result may depend on its threads; it never depends on the number of workers
@@ -108,6 +109,14 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
+    def require_memory(self, data: int, what: str, *, encoder: bool = False) -> None:
+        """Refuse workers whose memory is too small, as `check_worker_memory` does, before a task runs into it."""
+        if not self.scheduler:
+            check_address_space(encoder=encoder)
+            check_worker_memory(parse_limit(self.memory_limit), data, what, workers=self.number, encoder=encoder)
+        elif self._client is not None:
+            check_worker_memory(smallest_limit(self._client), data, what, workers=None, encoder=encoder)
+
     def _start(self) -> Any:
         """Start the local cluster or connect to the scheduler, and return the client."""
         from dask.utils import format_bytes
@@ -170,7 +179,9 @@ class Workers:
         from distributed import KilledWorker, as_completed
 
         if self._client is None:
+            self.require_memory(0, "any stage")
             self._client = self._start()
+        self.require_memory(max(task.memory for task in tasks), stage)
         known = [task.rows for task in tasks if task.rows is not None]
         weights = known if len(known) == len(tasks) else [1] * len(tasks)
         work = [weight if task.work is None else task.work for task, weight in zip(tasks, weights, strict=True)]

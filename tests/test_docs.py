@@ -27,7 +27,12 @@ from fairdedup.stages.caption_embedding import read_captions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FILES_OF_PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+FILES_OF_PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 PAGES = {path: path.read_text(encoding="utf-8") for path in FILES_OF_PAGES}
 RUN_DIRECTORY = PAGES[ROOT / "docs" / "run-directory.md"]
 COMMANDS = [

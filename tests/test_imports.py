@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "option_types": {"core", "storage"},
     "config_errors": set(),
     "config": {"config_errors", "core", "option_types", "path_expansion", "storage", "yaml_files", "errors"},
-    "workers": {"config", "ending_signals", "progress", "storage", "tasks", "errors"},
+    "workers": {"config", "ending_signals", "progress", "storage", "tasks", "worker_memory", "errors"},
+    "worker_memory": {"errors"},
     "prototype_files": {"core", "datasets", "storage", "errors"},
     "stages": STAGES_USE,
     "audit": STAGES_USE | {"stages"},
@@ -54,6 +55,7 @@ MAY_IMPORT = {
         "sample",
         "storage",
         "streams",
+        "worker_memory",
         "workers",
     }
     | {"errors"},

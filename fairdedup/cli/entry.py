@@ -14,6 +14,7 @@ from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
 from fairdedup.streams import replace_standard_streams
+from fairdedup.worker_memory import check_address_space
 
 EXIT_USER, EXIT_OTHER = 2, 1
 _INTERRUPTED = ("interrupted. Run the same command to resume.", EXIT_OTHER)
@@ -125,6 +126,11 @@ def _describe(error: Exception) -> tuple[str, int]:
         error = error.__cause__  # click reports the end of any file as an interrupt by the user
     if os.environ.get("FAIRDEDUP_DEBUG"):
         raise error
+    if isinstance(error, (MemoryError, ImportError, OSError, SystemError)):
+        try:
+            check_address_space(encoder=False)  # for lack of it, libraries cannot be imported
+        except UserError as limited:
+            return str(limited), EXIT_USER
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first} (set FAIRDEDUP_DEBUG=1 to see the traceback)", EXIT_OTHER
 

@@ -80,6 +80,10 @@ class Session:
         read_only : bool
             Whether the command writes nothing into the run directory; then it is not locked.
         """
+        from fairdedup.worker_memory import check_address_space
+
+        if self.config.scheduler is None:
+            check_address_space(encoder=False)  # before libraries are imported, for which memory may lack
         from fairdedup.workers import open_workers
 
         with self.progress, open_workers(self.config, self.progress, read_only=read_only) as workers:

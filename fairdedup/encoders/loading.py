@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 
+from fairdedup.encoders.model_config import REPOSITORY
+from fairdedup.encoders.model_folder import check_model_folder
 from fairdedup.encoders.protocol import Encoder
-from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, EncoderSpec, weights_stamp
+from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, FOLDERS, EncoderSpec, weights_stamp
 from fairdedup.errors import UserError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
@@ -33,14 +36,17 @@ def check_model(model: str, pretrained: str | None) -> None:
     Raises
     ------
     UserError
-        If the model is unknown, needs weights and has none, or has its own and got others.
+        If the model is unknown, needs weights and has none, or has its own and got others, or if a local folder holds
+        more than data (see `check_model_folder`).
     """
-    if model.startswith(("hf-hub:", "local-dir:")):
-        folder = model.partition(":")[2]
-        if model.startswith("local-dir:") and not (Path(folder) / "open_clip_config.json").is_file():
-            raise UserError(f"model {model!r}: no open_clip_config.json in that folder; give a folder that has one")
+    if model.startswith(FOLDERS):
         if pretrained:
             raise UserError(f"model {model!r} brings its own weights: omit --pretrained {pretrained}")
+        name = model.partition(":")[2]
+        if model.startswith("local-dir:"):
+            check_model_folder(model, Path(name))
+        elif not re.fullmatch(REPOSITORY, name):
+            raise UserError(f"model {model!r}: the hub has no such names; give hf-hub:OWNER/NAME")
         return
     names = list_models()
     if model.replace("/", "-") not in names:
@@ -57,7 +63,7 @@ def check_model(model: str, pretrained: str | None) -> None:
 
 
 def load_encoder(spec: EncoderSpec) -> Encoder:
-    """Load an encoder, or return the loaded one if neither the options nor the file of weights have changed.
+    """Load an encoder, or return the loaded one if neither the options nor the files of the model have changed.
 
     Parameters
     ----------
@@ -67,16 +73,25 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     Raises
     ------
     UserError
-        If open_clip does not know the tag, or the weights do not fit the model.
+        If open_clip does not know the tag, the weights do not fit the model, or a model folder holds more than data.
     FairdedupError
         If the weights cannot be loaded.
     """
-    return _load(spec, weights_stamp(spec.weights))
+    return _load(spec, weights_stamp(spec.weights) or _folder_stamp(spec.model))
+
+
+def _folder_stamp(model: str) -> tuple[object, ...]:
+    """Return names, times (ns) and sizes (bytes) of the files of a local folder; () for any other model."""
+    folder = Path(model.removeprefix("local-dir:"))
+    if not model.startswith("local-dir:") or not folder.is_dir():
+        return ()
+    known = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.exists()]
+    return tuple((name, each.st_mtime_ns, each.st_size) for name, each in known)
 
 
 # A new encoder is returned here by the name of its model, which `check_model` must accept.
 @lru_cache(maxsize=1)
-def _load(spec: EncoderSpec, stamp: tuple[int, int] | None) -> Encoder:
+def _load(spec: EncoderSpec, stamp: tuple[object, ...]) -> Encoder:
     from fairdedup.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(spec)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from fairdedup.encoders.bounded_transform import BoundedTransform
-from fairdedup.encoders.spec import BUILTIN_FOLDER, EncoderSpec
+from fairdedup.encoders.hub_snapshot import download_model, nothing_fetched, tensors_only
+from fairdedup.encoders.model_folder import check_model_folder
+from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, EncoderSpec
 from fairdedup.errors import FairdedupError, UserError
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -46,17 +50,19 @@ class OpenClipEncoder:
         open_clip.add_model_config(BUILTIN_FOLDER)
         _check_tag(spec)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tensors_only(), _safe_name(spec.model) as model:
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
                 logging.getLogger().setLevel(logging.ERROR)
                 self.model, _, transform = open_clip.create_model_and_transforms(
-                    spec.model,
+                    model,
                     pretrained=spec.weights,
                     precision=_PRECISION[spec.dtype],
                     device=spec.device,
                     weights_only=True,
                 )
-                self.tokenizer = open_clip.get_tokenizer(spec.model)
+                self.tokenizer = open_clip.get_tokenizer(model)
+        except FairdedupError:
+            raise
         except Exception as error:
             raise _explain(spec, error) from error
         self.prepare = BoundedTransform(transform)
@@ -93,6 +99,21 @@ class OpenClipEncoder:
         return np.concatenate(out)
 
 
+@contextmanager
+def _safe_name(model: str) -> Iterator[str]:
+    """Yield the name that open_clip gets: for a model folder, local or of the hub, that of a checked copy."""
+    if not model.startswith(FOLDERS):
+        yield model
+        return
+    if model.startswith("hf-hub:"):
+        checked = download_model(model)
+    else:
+        checked = check_model_folder(model, Path(model.removeprefix("local-dir:")))
+    with tempfile.TemporaryDirectory(prefix="fairdedup-model-") as copy, nothing_fetched():
+        checked.write_copy(Path(copy))
+        yield f"local-dir:{copy}"
+
+
 def _check_tag(spec: EncoderSpec) -> None:
     """Refuse a tag that open_clip does not list for the model; a file is not a tag."""
     if spec.weights is None or os.path.isfile(spec.weights):
@@ -117,6 +138,13 @@ def _explain(spec: EncoderSpec, error: Exception) -> Exception:
             first = "its tensors are those of another model"
         return UserError(
             f"pretrained {spec.pretrained!r} does not load into {spec.model!r} ({first}): give the model's own file"
+        )
+    if spec.model.startswith(FOLDERS):
+        if isinstance(error, ImportError):
+            return FairdedupError(f"model {spec.model!r} needs more ({first}): install that, or use another model")
+        first = "its weights hold more than tensors" if "weights_only" in str(error) else first
+        return UserError(
+            f"model {spec.model!r} does not load ({first}): give a folder whose files are those of one open_clip model"
         )
     return FairdedupError(
         f"weights {spec.pretrained or spec.model!r} cannot be loaded ({first}): give a local file with --pretrained"

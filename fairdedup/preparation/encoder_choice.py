@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairdedup.config import RunConfig
-from fairdedup.encoders import EncoderSpec, builtin_spec, check_model
+from fairdedup.encoders import BUILTIN_MODEL, EncoderSpec, builtin_spec, check_model
+from fairdedup.encoders.encoder_memory import estimate_encoder_memory
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import ConfigRecord, read_config_record, write_config_record
 from fairdedup.storage.layout import RunDirectory
@@ -34,8 +35,9 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
     UserError
         If the model is unknown, or its weights are missing.
     """
-    device = _find_device_once(config, directory, workers)
     check_named_model(config)
+    require_encoder_memory(workers, config.model or BUILTIN_MODEL, config.pretrained, config.batch_size)
+    device = _find_device_once(config, directory, workers)
     if config.model is not None:
         return _build_spec(config, config.model, config.pretrained, device)
     if config.input is not None:
@@ -44,6 +46,27 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
             "name a model, such as --model ViT-B-16 --pretrained openai"
         )
     return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
+
+
+def require_encoder_memory(workers: Workers, model: str, pretrained: str | None, batch_size: int) -> None:
+    """Refuse workers whose memory is too small for a model.
+
+    Parameters
+    ----------
+    workers : Workers
+        Load the model.
+    model, pretrained : str, str or None
+        The model and its weights, as in `EncoderSpec`.
+    batch_size : int
+        Pictures of a batch.
+
+    Raises
+    ------
+    UserError
+        If they have too little memory.
+    """
+    data = estimate_encoder_memory(model, pretrained, batch_size)
+    workers.require_memory(data, f"model {model!r} with --batch-size {batch_size}", encoder=True)
 
 
 def check_named_model(config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from fairdedup.preparation.encoder_choice import (
     check_named_model,
     find_named_encoder,
     find_recorded_encoder,
+    require_encoder_memory,
 )
 from fairdedup.prototype_files import (
     check_vectors,
@@ -134,6 +135,7 @@ def choose_prototypes(
     known = record.prototypes
     if known is not None and known.made_of == key and is_sealed(store, known.seal):
         return _check_fit(read_vectors(store, embedded), embedded, file)
+    require_encoder_memory(workers, spec.model, spec.pretrained, spec.batch_size)
     vectors = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec))])[0]
     write_vectors(store, vectors)
     made = PrototypesRecord(made_of=key, seal=seal(store))

@@ -183,8 +183,9 @@ def cluster_embeddings(
     else:
         number = kmeans.check_clusters(options.clusters, valid)
         trained_on = min(valid, kmeans.POINTS_PER_CENTROID * number)
+        sample = 4 * trained_on * _dimension(run, records)  # bytes in float32
         (centroids,) = submit(
-            "train k-means", train_centroids, [Task((run.root, records, number, options), trained_on)]
+            "train k-means", train_centroids, [Task((run.root, records, number, options), trained_on, memory=sample)]
         )
     counts = map_groups(submit, "assign", sort_group, embedded.groups, run.root, centroids)
     remove_sorted_from(run, len(embedded.groups))

@@ -1,0 +1,136 @@
+"""How much memory a worker needs at least, and the refusal of one that has less.
+
+Dask pauses a worker at 80 % of its limit and ends it at 95 %, again and again, so a run would never end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fairdedup.errors import UserError
+
+MIB = 1 << 20
+SMALL = 32 * MIB  # data that the measured run had
+PAUSES_AT = 0.8  # of its limit: a worker that Dask has paused takes no further task
+
+
+@dataclass(frozen=True)
+class LeastMemory:
+    """What a worker needs before it holds any data, in bytes: measured as the peak of a small run.
+
+    Attributes
+    ----------
+    resident : int
+        Memory for Python and the libraries.
+    space : int
+        Address space, which ``ulimit -v`` limits.
+    """
+
+    resident: int
+    space: int
+
+
+@cache
+def least_memory(*, encoder: bool) -> LeastMemory:
+    """Return what a worker needs, with or without an encoder. Libraries for GPUs take much, without a GPU too.
+
+    Parameters
+    ----------
+    encoder : bool
+        Whether the worker loads torch and a model.
+    """
+    torch = importlib.util.find_spec("torch")  # which imports nothing
+    folders = (torch.submodule_search_locations or []) if torch else []
+    if any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders):
+        return LeastMemory(1380 * MIB, 7300 * MIB) if encoder else LeastMemory(600 * MIB, 3500 * MIB)
+    return LeastMemory(500 * MIB, 2000 * MIB) if encoder else LeastMemory(200 * MIB, 1000 * MIB)
+
+
+def check_address_space(*, encoder: bool) -> None:
+    """Refuse a limit of address space under which workers on this machine could not start.
+
+    Parameters
+    ----------
+    encoder : bool
+        Whether they load a model.
+
+    Raises
+    ------
+    UserError
+        If the limit is too small.
+    """
+    try:
+        import resource
+    except ImportError:  # this system has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    needed = least_memory(encoder=encoder).space
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        what = "a worker with a model" if encoder else "a worker"
+        raise UserError(
+            f"`ulimit -v` gives each process {limit // 1024} KiB of address space, but {what} needs at least "
+            f"{needed // 1024}: run `ulimit -v unlimited` and start again"
+        )
+
+
+def parse_limit(memory_limit: str) -> int | None:
+    """Return the bytes that Dask gives a worker of one thread on this machine; None for no limit.
+
+    Parameters
+    ----------
+    memory_limit : str
+        The option ``--memory-limit``: an amount, or "auto".
+    """
+    from distributed.worker_memory import parse_memory_limit
+
+    return parse_memory_limit(memory_limit, 1, logger=logging.getLogger("distributed.nanny"))
+
+
+def smallest_limit(client: Any) -> int | None:
+    """Return the smallest memory limit of the workers of a Dask client in bytes; None if there is none."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return min((worker["memory_limit"] for worker in workers if worker["memory_limit"]), default=None)
+
+
+def check_worker_memory(limit: int | None, data: int, what: str, *, workers: int | None, encoder: bool) -> None:
+    """Refuse a memory limit of workers that is too small.
+
+    Parameters
+    ----------
+    limit : int or None
+        Bytes that a worker may use; None or 0 for no limit.
+    data : int
+        Bytes that a task needs at least, beside the libraries.
+    what : str
+        What needs them, as "model 'RN50'".
+    workers : int or None
+        Number of workers on this machine; None if others have started them.
+    encoder : bool
+        Whether the task loads a model.
+
+    Raises
+    ------
+    UserError
+        If the limit is too small.
+    """
+    needed = least_memory(encoder=encoder).resident + max(0, data - SMALL)
+    least = math.ceil(needed / PAUSES_AT / (10 * MIB)) * 10
+    if not limit or limit >= needed / PAUSES_AT:
+        return
+    amount = f"{least}MiB"
+    if workers is None:
+        remedy = f"start the workers with `dask worker --memory-limit {amount}`"
+    else:
+        from distributed.system import MEMORY_LIMIT
+
+        fit = MEMORY_LIMIT // (least * MIB)
+        remedy = f"give --memory-limit {amount}" + ("" if fit >= workers else f" --workers {max(fit, 1)}")
+        if not fit:
+            remedy = f"use a machine with more than the {MEMORY_LIMIT // MIB}MiB of this one"
+    raise UserError(f"a worker has {limit // MIB}MiB of memory, but {what} needs at least {amount}: {remedy}")
