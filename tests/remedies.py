@@ -68,6 +68,8 @@ class InProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def require_memory(self, data: int, what: str, *, encoder: bool = False) -> None: ...
+
     def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
         with self.progress.stage(stage, len(tasks)):
             return [function(*task.arguments) for task in tasks]
