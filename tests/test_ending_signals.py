@@ -37,7 +37,7 @@ def is_alive(group: int) -> bool:
     ("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGHUP, True), (signal.SIGKILL, False)]
 )
 def test_a_run_that_is_ended_prints_one_line_and_leaves_no_process(number, whole_group, tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50_000, 16)).astype("f4"))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(5_000, 16)).astype("f4"))
     process = started(tmp_path, *WORDS)
     assert process.stderr is not None
     assert "dashboard" in process.stderr.readline()
@@ -90,11 +90,10 @@ def test_a_delayed_signal_ends_the_command_after_the_block(number, ignored, hand
     handle_stop_signals()
     before = signal.getsignal(number)
     reached = False
-    with pytest.raises(Stopped) as stopped:
-        with delay_interrupts(ignored=ignored):
-            os.kill(os.getpid(), number)
-            time.sleep(0.05)
-            reached = True
+    with pytest.raises(Stopped) as stopped, delay_interrupts(ignored=ignored):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        reached = True
     assert reached and stopped.value.code == CODES[number] and signal.getsignal(number) == before
 
 

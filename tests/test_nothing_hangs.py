@@ -1,4 +1,4 @@
-"""A pipe, a socket or a device in place of a file is refused in one line, in every option and in every kind of input."""
+"""A pipe, a socket or a device in place of a file is refused in one line, in every option and every kind of input."""
 
 from __future__ import annotations
 

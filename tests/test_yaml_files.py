@@ -1,4 +1,4 @@
-"""YAML files whose aliases expand to too much are refused before anything is made of them; others are read as written."""
+"""YAML files whose aliases expand to too much are refused before anything is made of them; others stay as they were."""
 
 from __future__ import annotations
 
