@@ -155,4 +155,8 @@ def parse_yaml(text: str) -> Any:
     yaml.YAMLError, ValueError, RecursionError
         If it is not valid YAML.
     """
-    return yaml.load(text, _Loader)  # noqa: S506
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -37,7 +37,7 @@ def is_alive(group: int) -> bool:
     ("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGHUP, True), (signal.SIGKILL, False)]
 )
 def test_a_run_that_is_ended_prints_one_line_and_leaves_no_process(number, whole_group, tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50_000, 16)).astype("f4"))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(5_000, 16)).astype("f4"))
     process = started(tmp_path, *WORDS)
     assert process.stderr is not None
     assert "dashboard" in process.stderr.readline()

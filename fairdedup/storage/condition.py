@@ -17,22 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
-from fairdedup.storage.condition_process import LESS, call_bounded
+from fairdedup.storage.condition_process import LESS, call_bounded, connect, serve_calls
 
 EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
-LOCKED: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "threads": "1",
-    "memory_limit": "1GiB",
-    "temp_directory": "",
-}
 TABLE = "--where"
 """The name of the table in a query; no column has it, so a name in the condition can only mean a column."""
-SAME_EVERYWHERE = ("TimeZone = 'UTC'", "Calendar = 'gregorian'")
-"""Settings that a session would otherwise take from the machine."""
-
 MOST_LETTERS = 20_000
 """Largest length of a condition."""
 
@@ -80,7 +69,7 @@ def parse_condition(text: str) -> list[Node]:
         raise UserError(f"--where has {len(text):,} letters, and at most {MOST_LETTERS:,} are read: {LESS}")
     if not text.strip():
         raise UserError(f"--where is empty: {EXAMPLE}")
-    with _connect() as connection:
+    with connect() as connection:
         tree = _statement(connection, text)
         plain = _statement(connection, "true")
     expressions: list[Node] = tree.pop("select_list")
@@ -117,7 +106,7 @@ def _list_nondeterministic() -> frozenset[str]:
         HAVING bool_or(stability <> 'CONSISTENT') OR (max(len(parameters)) = 0 AND bool_and(varargs IS NULL))
     """
     macros = "SELECT function_name, lower(macro_definition) FROM duckdb_functions() WHERE function_type = 'macro'"
-    with _connect() as connection:
+    with connect() as connection:
         listed = {name for (name,) in connection.execute(query).fetchall()}
         defined = [(name, set(_WORD.findall(text or ""))) for name, text in connection.execute(macros).fetchall()]
     listed |= {"current_setting"}  # DuckDB before 2.0 lists it as constant
@@ -167,7 +156,7 @@ def check_condition(text: str, schema: pa.Schema) -> Condition:
     """
     found = Condition(text, _columns(text, parse_condition(text), schema.names))
     empty = pa.schema([schema.field(name) for name in found.columns]).empty_table()
-    kind = call_bounded(text, 0, _evaluate, found, empty, "type", schema.names)
+    kind = _call(found, empty, "type", schema.names)
     if kind != "BOOLEAN":
         raise UserError(f"--where {text!r} must be true or false, and is {kind}: {EXAMPLE}")
     return found
@@ -222,19 +211,31 @@ def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
     rows = min(ROWS_AT_ONCE, max(1, table.num_rows * BYTES_AT_ONCE // max(1, table.nbytes)))
     found = [np.zeros(0, bool)]
     for start in range(0, table.num_rows, rows):
-        part = table.slice(start, rows)
-        sink = pa.BufferOutputStream()  # pickled, a part of a table would hold the whole one
-        with pa.ipc.new_stream(sink, part.schema) as stream:
-            stream.write_table(part)
-        found.append(call_bounded(known.text, part.num_rows, _evaluate_part, known, sink.getvalue().to_pybytes()))
+        found.append(_call(known, table.slice(start, rows), "values", table.column_names))
     return np.concatenate(found)
 
 
-def _evaluate_part(known: Condition, part: bytes) -> NDArray[np.bool_]:
-    with pa.ipc.open_stream(part) as stream:
+def _call(known: Condition, table: pa.Table, wanted: Literal["type", "values"], names: list[str]) -> Any:
+    """Return what `_evaluate` returns, from a process with limits. What is sent is these rows alone."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    request = {"text": known.text, "columns": known.columns, "wanted": wanted, "names": names}
+    answer, values = call_bounded(known.text, table.num_rows, request, sink.getvalue().to_pybytes())
+    return answer["type"] if wanted == "type" else np.frombuffer(values, bool)
+
+
+def serve() -> None:
+    """Evaluate conditions for another process; this is the child process of `condition_process`."""
+    serve_calls(_answer)
+
+
+def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    with pa.ipc.open_stream(data) as stream:
         table = stream.read_all()
-    found: NDArray[np.bool_] = _evaluate(known, table, "values", table.column_names)
-    return found
+    known = Condition(request["text"], tuple(request["columns"]))
+    found = _evaluate(known, table, request["wanted"], request["names"])
+    return ({"type": found}, b"") if request["wanted"] == "type" else ({}, found.tobytes())
 
 
 def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values"], columns: list[str]) -> Any:
@@ -244,7 +245,7 @@ def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values
     if not table.column_names:
         table = pa.table({"": pa.nulls(0)})
     expression = f"(\n{known.text}\n)"
-    with _connect() as connection:
+    with connect() as connection:
         try:
             connection.register("metadata", table)
             source = f'FROM metadata AS "{TABLE}"'
@@ -272,17 +273,6 @@ def _explain(text: str, error: Exception, columns: list[str]) -> UserError:
 
 def _no_column(text: str, name: str, columns: list[str]) -> UserError:
     return UserError(f"--where {text!r} names column {name!r}: the metadata has {', '.join(columns)}")
-
-
-def _connect() -> Any:
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config=LOCKED)
-    connection.execute("SET python_enable_replacements = false")  # a name is a column, never a Python variable
-    for setting in SAME_EVERYWHERE:
-        connection.execute(f"SET {setting}")
-    connection.execute("SET lock_configuration = true")
-    return connection
 
 
 def _statement(connection: Any, text: str) -> Node:
