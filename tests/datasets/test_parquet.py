@@ -41,7 +41,8 @@ def test_other_columns_of_images_in_parquet_keep_their_types(run: Any, folder: P
     source = parquet(columns)(folder)
     run(source)
     kept = pq.read_table(folder.parent / "run" / "kept")
-    assert kept.column_names == ["id", "caption", "input_id", *list(columns)[4:], "image_file"]
+    own = ["width", "height", "format", "bytes"]
+    assert kept.column_names == ["id", "caption", "input_id", *list(columns)[4:], "image_file", *own]
     assert kept.column("id").to_pylist() == [f"00000000-0000-0000-0000-00000000000{k}" for k in (1, 2, 3)]
     assert kept.column("caption").to_pylist() == ["a caption", None, None]
     assert kept.column("image_file").to_pylist() == ["p.png"] * 3
