@@ -430,6 +430,11 @@ REMEDIES: dict[str, Remedy] = {
     "Parquet of bytes beside images": Remedy(
         both(table("b.parquet", {"jpg": [GOOD]}), folder_of(TWO)), "1 Parquet files and 2 images", (1, 2)
     ),
+    "labels and a table of images beside images": Remedy(
+        both(table("labels.parquet", {"id": ["a"]}), table("x.parquet", {"id": ["c"], "jpg": [GOOD]}), folder_of(TWO)),
+        "1 Parquet files and 2 images",
+        (1, 2),
+    ),
     "a table of images beside images": Remedy(
         both(table("more.parquet", {"id": ["c", "d"], "jpg": [GOOD, OTHER]}), folder_of(TWO)),
         "1 Parquet files and 2 images",

@@ -218,6 +218,10 @@ REMEDIES: dict[str, Remedy] = {
         options={"column": "png"},
         first={"column": "jpg"},
     ),
+    "--column of a later tar": Remedy(
+        shards(tar_bytes(*PAIR), tar_bytes(*DEPTH)), ("--column depth.png",), None, 2, 2,
+        options={"column": "depth.png"},
+    ),
     "an empty --column": Remedy(
         tar(*DEPTH), ("such as --column rgb.png",), None, 2, options={"column": "rgb.png"}, first={"column": "."}
     ),

@@ -47,6 +47,18 @@ def decoded(values: list[str]) -> list[bytes]:
 
 
 REMEDIES: dict[str, Remedy] = {
+    "ids beside some arrays only": Remedy(
+        npys({"a.npy": MATRIX[:2], "b.npy": MATRIX[:2]}, {"a.ids.txt": "x\ny"}), "b.ids.txt', one a line",
+        npys({"a.npy": MATRIX[:2], "b.npy": MATRIX[:2]}, {"a.ids.txt": "x\ny", "b.ids.txt": "v\nw"}), 4,
+    ),
+    "a table of ids beside some .npz only": Remedy(
+        npys({"a.npy": MATRIX[:2], "b.npy": MATRIX[:2], "a.ids.npy": np.array([4, 5])}), "give the files as separate",
+        npys({"a.npy": MATRIX[:2], "a.ids.npy": np.array([4, 5])}), 2,
+    ),
+    "ids of floats beside an array": Remedy(
+        npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1.0, 2.0])}), "ids.astype('int64')",
+        npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1, 2])}), 2,
+    ),
     "choose a column": Remedy(
         parquet({"file_name": NAMES, "bbox": BOXES}, TWO), "--column file_name",
         parquet({"file_name": NAMES, "bbox": BOXES}, TWO), 2, {"column": "file_name"},

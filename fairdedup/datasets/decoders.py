@@ -1,13 +1,14 @@
-"""Two ways to decode and prepare the pictures of a shard: within the process, and in a child process that may die.
+"""Two ways to decode the pictures of a shard: within the process, and in a child process that may die.
 
 The child is for a shard whose worker has died before. A picture that kills the child, needs too much memory or takes
-too long is an unusable picture, and the next one gets a new child. Both ways give the same values, bit by bit.
+too long is an unusable picture. Both ways give the same values, bit by bit. The processes exchange JSON and plain
+bytes, so that a picture that takes over the child cannot run anything in its parent.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import signal
 import struct
 import subprocess
@@ -15,10 +16,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from typing import IO, Any, NamedTuple
 
+from PIL import Image
+
 from fairdedup.datasets import images
-from fairdedup.datasets.images import BadImage, Facts
+from fairdedup.datasets.images import BadImage, Facts, Picture
 
 MEMORY = 2 << 30
 """Bytes that a child process may use for one picture, besides what it uses at its start."""
@@ -27,7 +31,12 @@ TIME_LIMIT = 120.0
 """Seconds that a child process may take for one picture."""
 
 Prepare = Callable[[Any], Any]
-_LENGTH = struct.Struct("<Q")
+_LENGTHS = struct.Struct("<QQ")  # of the JSON and of the bytes of a message
+
+
+class _Message(NamedTuple):
+    values: dict[str, Any]
+    data: bytes = b""
 
 
 class Prepared(NamedTuple):
@@ -72,7 +81,7 @@ class Decoder:
         BadImage
             If it cannot be decoded or prepared.
         """
-        picture = images.decode_picture(data, self.white)
+        picture = self.decode(data)
         if self.prepare is None:
             return Prepared(picture.image, picture.facts)
         try:
@@ -82,6 +91,10 @@ class Decoder:
         except Exception as error:  # transforms of models raise errors of their own on odd shapes
             width, height = picture.facts.width, picture.facts.height
             raise BadImage(f"{width} x {height} pixels cannot be prepared ({type(error).__name__})") from None
+
+    def decode(self, data: bytes) -> Picture:
+        """Decode a picture; see `images.decode_picture`."""
+        return images.decode_picture(data, self.white)
 
     def read_facts(self, data: bytes) -> Facts:
         """Return what an image file is, without decoding it if possible; see `images.read_facts`."""
@@ -101,27 +114,28 @@ class IsolatedDecoder(Decoder):
         """End the child process."""
         self._end()
 
-    def load(self, data: bytes) -> Prepared:
-        """Decode and prepare a picture; see `Decoder.load`. One that its child process dies of is unusable."""
-        answer = self._call("load", data)
-        assert isinstance(answer, Prepared)
-        return answer
+    def decode(self, data: bytes) -> Picture:
+        """Decode a picture; see `Decoder.decode`. One that its child process dies of is unusable."""
+        answer, pixels = self._call("decode", data)
+        facts, size = _read_facts(answer["facts"]), (int(answer["size"][0]), int(answer["size"][1]))
+        try:
+            return Picture(Image.frombytes("RGB", size, pixels), facts)
+        except ValueError:
+            raise BadImage("its decoder gave no picture") from None
 
     def read_facts(self, data: bytes) -> Facts:
         """Return what an image file is; see `Decoder.read_facts`."""
-        answer = self._call("read_facts", data)
-        assert isinstance(answer, Facts)
-        return answer
+        return _read_facts(self._call("read_facts", data)[0]["facts"])
 
     def measure_peak(self, data: bytes) -> int:
         """Return the largest value of a 16-bit picture; 0 for others, and for one that its child process dies of."""
         try:
-            return int(self._call("measure_peak", data))
+            return int(self._call("measure_peak", data)[0]["peak"])
         except BadImage:
             return 0
 
-    def _call(self, method: str, data: bytes) -> Any:
-        """Return what a method of a `Decoder` returns in the child process."""
+    def _call(self, method: str, data: bytes) -> _Message:
+        """Return what a method of a `Decoder` returns in the child process, as `_answer` has it."""
         child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
         too_long = threading.Event()
@@ -133,9 +147,9 @@ class IsolatedDecoder(Decoder):
         timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
         try:
-            _send(child.stdin, (method, data))
+            _send(child.stdin, _Message({"method": method, "white": self.white}, data))
             answer = _receive(child.stdout)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):
             answer = None
         finally:
             timer.cancel()
@@ -143,8 +157,8 @@ class IsolatedDecoder(Decoder):
             code = self._end()
             late = f"took longer than {TIME_LIMIT:g} seconds" if too_long.is_set() else _describe_end(code)
             raise BadImage(f"its decoder {late}")
-        if isinstance(answer, BadImage):
-            raise answer
+        if "error" in answer.values:
+            raise BadImage(str(answer.values["error"]))
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -159,8 +173,6 @@ class IsolatedDecoder(Decoder):
             start_new_session=True,  # so that its fork can be killed with it
             env={**os.environ, "PYTHONPATH": path},
         )
-        assert child.stdin is not None
-        _send(child.stdin, (self.prepare, self.white))
         return child
 
     def _end(self) -> int:
@@ -185,7 +197,7 @@ def open_decoder(prepare: Prepare | None, white: int, *, isolated: bool) -> Deco
     Parameters
     ----------
     prepare : callable or None
-        What is done with each decoded picture; it must be picklable for a child process.
+        What is done with each decoded picture, in this process.
     white : int
         Value that becomes white in 16-bit pictures.
     isolated : bool
@@ -202,28 +214,32 @@ def serve() -> None:
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not get among the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    decoder = Decoder(*_receive(calls))
     while True:
         try:
-            method, data = _receive(calls)
+            call = _receive(calls)
         except EOFError:
             return
-        answer = _answer_in_fork(decoder, method, data) if hasattr(os, "fork") else _answer(decoder, method, data)
-        _send(answers, answer)
+        _send(answers, _answer_in_fork(call) if hasattr(os, "fork") else _answer(call))
 
 
-def _answer(decoder: Decoder, method: str, data: bytes) -> Any:
-    """Return what a method returns, or the `BadImage` that it raises."""
+def _answer(call: _Message) -> _Message:
+    """Return what a method of a `Decoder` returns, or the words of the `BadImage` that it raises."""
+    decoder, method = Decoder(None, int(call.values["white"])), call.values["method"]
     try:
-        return getattr(decoder, method)(data)
+        if method == "decode":
+            picture = decoder.decode(call.data)
+            return _Message({"facts": asdict(picture.facts), "size": picture.image.size}, picture.image.tobytes())
+        if method == "read_facts":
+            return _Message({"facts": asdict(decoder.read_facts(call.data))})
+        return _Message({"peak": decoder.measure_peak(call.data)})
     except BadImage as error:
-        return error
+        return _Message({"error": str(error)})
     except MemoryError:
-        return BadImage(f"it needs more than {MEMORY >> 30} GiB of memory to decode")
+        return _Message({"error": f"it needs more than {MEMORY >> 30} GiB of memory to decode"})
 
 
-def _answer_in_fork(decoder: Decoder, method: str, data: bytes) -> Any:
-    """Return what a method returns in a fork of this process; a `BadImage` if the fork dies."""
+def _answer_in_fork(call: _Message) -> _Message:
+    """Return the answer to a call from a fork of this process, or that the fork has died."""
     reading, writing = os.pipe()
     fork = os.fork()
     if not fork:
@@ -232,7 +248,7 @@ def _answer_in_fork(decoder: Decoder, method: str, data: bytes) -> Any:
             os.close(reading)
             _limit_memory()
             with os.fdopen(writing, "wb") as pipe:
-                _send(pipe, _answer(decoder, method, data))
+                _send(pipe, _answer(call))
             code = 0
         finally:
             os._exit(code)
@@ -240,10 +256,10 @@ def _answer_in_fork(decoder: Decoder, method: str, data: bytes) -> Any:
     with os.fdopen(reading, "rb") as pipe:
         try:
             answer = _receive(pipe)
-        except EOFError:
+        except (EOFError, ValueError):
             answer = None
     code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
-    return BadImage(f"its decoder {_describe_end(code)}") if answer is None else answer
+    return _Message({"error": f"its decoder {_describe_end(code)}"}) if answer is None else answer
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -278,20 +294,26 @@ def _describe_end(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _send(pipe: IO[bytes], value: object) -> None:
-    data = pickle.dumps(value, protocol=5)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
+def _read_facts(values: dict[str, Any]) -> Facts:
+    """Return the facts that a child process has sent."""
+    return Facts(int(values["width"]), int(values["height"]), str(values["format"]))
+
+
+def _send(pipe: IO[bytes], message: _Message) -> None:
+    values = json.dumps(message.values).encode()
+    pipe.write(_LENGTHS.pack(len(values), len(message.data)))
+    pipe.write(values)
+    pipe.write(message.data)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> Any:
-    """Return the next value of a pipe between two processes of this program."""
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+def _receive(pipe: IO[bytes]) -> _Message:
+    """Return the next message of a pipe; raise an EOFError if the other process has ended."""
+    lengths = pipe.read(_LENGTHS.size)
+    if len(lengths) < _LENGTHS.size:
         raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = pipe.read(length)
-    if len(data) < length:
+    sizes = _LENGTHS.unpack(lengths)
+    values, data = (pipe.read(size) for size in sizes)
+    if (len(values), len(data)) != sizes:
         raise EOFError
-    return pickle.loads(data)
+    return _Message(json.loads(values), data)

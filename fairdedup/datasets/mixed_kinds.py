@@ -53,9 +53,9 @@ def choose_kind(
     if len(alone) < 2:
         return found
     holding = {
-        known: paths for known, paths in alone.items() if any(known.can_hold_samples(source, path) for path in paths)
+        known: [path for path in paths if known.can_hold_samples(source, path)] for known, paths in alone.items()
     }
-    alone = holding or alone
+    alone = {known: paths for known, paths in holding.items() if paths} or alone
     if len(alone) == 1:
         return next(iter(alone))
     counts = [f"{len(paths):,} {known.folder_title or known.name}" for known, paths in alone.items()]

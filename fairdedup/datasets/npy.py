@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -146,7 +147,26 @@ def cut_into_shards(source: InputSource, paths: list[str], options: ReadOptions)
             fs=source.fs, path=path, start=0, stop=shape.rows, whole=shape.whole if shape.whole < shape.rows else None
         )
         shards += cut(base, label, options, alone=alone)
+    expect_ids_in_all(shards)
     return tuple(shards)
+
+
+def expect_ids_in_all(shards: Sequence[NpyShard]) -> None:
+    """Refuse files of which only some have ids: the rows of the others would be numbered without a word.
+
+    Raises
+    ------
+    UserError
+        Naming a file with ids and one without.
+    """
+    with_ids = [shard.path for shard in shards if shard.ids is not None or shard.id_column is not None]
+    without = [shard.path for shard in shards if shard.ids is None and shard.id_column is None]
+    if with_ids and without:
+        ids = f"{posixpath.splitext(without[0])[0]}.ids.txt"
+        raise UserError(
+            f"{with_ids[0]!r} has ids but {without[0]!r} has none: write them to {ids!r}, one a line, or give the "
+            "files as separate inputs"
+        )
 
 
 def expect_width(path: str, width: int, first: str, expected: int) -> None:

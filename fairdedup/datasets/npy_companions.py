@@ -95,9 +95,10 @@ def _expect_rows(count: int, path: str, *, found: int, companion: str) -> None:
 def _count_ids(fs: AbstractFileSystem, path: str) -> int:
     header = read_header(fs, path)
     if not holds_ids(header):
+        example = "ids.astype('int64')" if header.dtype.kind == "f" else "numpy.array(ids, dtype=str)"
         raise UserError(
             f"{path!r} holds {header.dtype} of shape {header.shape}: ids are a 1-d array of text or integers, such as "
-            "numpy.array(ids, dtype=str)"
+            f"{example}"
         )
     return header.shape[0]
 

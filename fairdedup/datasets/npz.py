@@ -16,7 +16,7 @@ from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.file_labels import is_named_itself, label_files
 from fairdedup.datasets.filesystem import fingerprint
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions
-from fairdedup.datasets.npy import Npy, NpyShard, cut, expect_width
+from fairdedup.datasets.npy import Npy, NpyShard, cut, expect_ids_in_all, expect_width
 from fairdedup.datasets.npy_arrays import Header, expect_embeddings
 from fairdedup.datasets.npy_companions import holds_ids, write_texts
 from fairdedup.datasets.npz_arrays import load_array_rows, read_headers
@@ -96,6 +96,7 @@ class Npz(Npy):
             expect_width(path, width, *first)
             found = cut(NpzShard(source.fs, path, 0, rows, array=array), label, options, alone=alone)
             shards += [_with_ids(shard, ids) for shard in found] if ids is not None else found
+        expect_ids_in_all(shards)
         return Dataset("embeddings", self.name, source.text, tuple(shards), column=array, remarks=tuple(remarks))
 
 

@@ -6,7 +6,7 @@ Shards are streamed from the first byte to the last; no member is ever written t
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -34,6 +34,7 @@ from fairdedup.errors import UserError
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
 
+FIRST_SHARDS = 16
 FIRST_KEYS = 100
 """Keys of the first tar that are looked at when an input is opened."""
 
@@ -213,31 +214,40 @@ class WebDataset(ShardFormat):
                     options.skip_damaged,
                 )
             )
-        _check_first_keys(shards[0])
+        _check_first_keys(shards)
         return Dataset(kind="images", format=self.name, source=source.text, shards=tuple(shards), column=column)
 
 
-def _check_first_keys(shard: TarShard) -> None:
+def _check_first_keys(shards: Sequence[TarShard]) -> None:
     """Refuse a choice of images that is missing or wrong, before anything is written, as far as the first keys show it.
 
-    Only an uncompressed local tar is looked at: there it is cheap. Reading finds the rest.
+    Only uncompressed local tars are looked at: there it is cheap. Reading finds the rest.
     """
+    faults = []
+    for shard in shards[:FIRST_SHARDS]:
+        fault = _describe_unfit(shard)
+        if fault is None:
+            return
+        faults.append(fault)
+    raise UserError(f"--column {shards[0].column!r} fits {faults[0]}: give one of these endings")
+
+
+def _describe_unfit(shard: TarShard) -> str | None:
+    """Return which of the first keys of a tar lack the image that the user chose; None if one has it, or to be read."""
     if not isinstance(shard.fs, LocalFileSystem):
-        return
+        return None
     images, groups, samples = 0, 0, []
     with suppress(DamagedTar, OSError):  # reading reports them
         with open_tar(shard.fs, shard.path) as tar:
             if tar.size is None:
-                return
+                return None
         for group in islice(read_groups(shard.fs, shard.path, shard.column), FIRST_KEYS):
             samples = split_group(group, shard.column, shard.name)
             groups += 1
             images += sum(sample.image is not None for sample in samples)
-    if samples and not images and shard.column not in (None, EVERY_IMAGE):
-        raise UserError(
-            f"--column {shard.column!r} fits none of the first {groups:,} keys of {shard.name} ({samples[-1].error}): "
-            "give one of these endings"
-        )
+    if not samples or images or shard.column in (None, EVERY_IMAGE):
+        return None
+    return f"none of the first {groups:,} keys of {shard.name} ({samples[-1].error})"
 
 
 def _parse_column(column: str | None) -> str | None:

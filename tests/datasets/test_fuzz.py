@@ -110,7 +110,10 @@ FORMATS: dict[str, Maker] = {
     and npy(np.eye(4))(f),
     "npz": npz({"emb": np.eye(4), "ids": np.arange(4)}, {"id": list("abcd"), "n": [1, 2, 3, 4]}),
     "npz, compressed": npz({"emb": np.eye(4), "n": np.arange(3)}, save=np.savez_compressed),
-    "several npy": npys({"a.npy": np.eye(4), "b/c.npy": np.eye(4, dtype=np.float16)}, {"a.ids.txt": "a\nb\nc\nd"}),
+    "several npy": npys(
+        {"a.npy": np.eye(4), "b/c.npy": np.eye(4, dtype=np.float16)},
+        {"a.ids.txt": "a\nb\nc\nd", "b/c.ids.txt": "e\nf\ng\nh"},
+    ),
     "Arrow of images": arrow({"key": list("abc"), "image": hugging_face(SMALL, None, SMALL), **COLUMNS}, rows=2),
     "Arrow of vectors": arrow({"emb": some_vectors(3), "id": [1.0, 2.0, 3.0], **COLUMNS}, compression="lz4"),
     "Arrow of dictionaries": arrow(
