@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
@@ -69,6 +69,16 @@ class ShardRecord(Record):
     seals: dict[str, str]
     unused: dict[str, int] = {}
     damage: str | None = None
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> ShardRecord:
+        """Refuse a record whose numbers contradict each other, since a digit of them was altered."""
+        rejected = {rejection.position for rejection in self.rejected}
+        if self.valid + len(self.rejected) != self.input or len(rejected) < len(self.rejected):
+            raise ValueError("the valid and the rejected samples are not the input")
+        if rejected and not 0 <= min(rejected) <= max(rejected) < self.input:
+            raise ValueError("a rejected sample has a position outside the input")
+        return self
 
     def positions(self) -> NDArray[np.int64]:
         """Return the position in the input shard of every vector: (valid,)."""
