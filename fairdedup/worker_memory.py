@@ -5,9 +5,9 @@ Dask pauses a worker at 80 % of its limit and ends it at 95 %, again and again, 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,9 +45,7 @@ def least_memory(*, encoder: bool) -> LeastMemory:
     encoder : bool
         Whether the worker loads torch and a model.
     """
-    torch = importlib.util.find_spec("torch")  # which imports nothing
-    folders = (torch.submodule_search_locations or []) if torch else []
-    if any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders):
+    if any((Path(folder) / "torch" / "lib" / "libtorch_cuda.so").exists() for folder in sys.path):
         return LeastMemory(1380 * MIB, 7300 * MIB) if encoder else LeastMemory(600 * MIB, 3500 * MIB)
     return LeastMemory(500 * MIB, 2000 * MIB) if encoder else LeastMemory(200 * MIB, 1000 * MIB)
 

@@ -81,7 +81,7 @@ def lay_folder(folder: Path) -> dict[str, bytes]:
     made["50%25%2Epng.json"] = b'{"id": "50%.png"}'
     put("listed/x.png", picture(530))
     (folder / "listed" / "metadata.csv").write_text("file_name,text,stars\nx.png,a star,5\n")
-    made |= {"listed/x.txt": b"a star", "listed/x.json": b'{"path": "listed/x.png", "stars": "5"}'}
+    made |= {"listed/x.txt": b"a star", "listed/x.json": b'{"path": "listed/x.png", "stars": 5}'}
     return made
 
 
