@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from inputs import GOOD, OTHER, Maker, clip_retrieval, downloaded, npy, parquet, parquets, vectors
+from odd_folders import zipped
 from odd_inputs import BOTH, TWO
 from odd_tables import (
     BOXES,
@@ -21,9 +23,11 @@ from odd_tables import (
     TEXTS,
     URIS,
     WEB,
+    arrow,
     arrow_bytes,
     claims,
     cut_last,
+    header_of,
     npys,
     npz,
     one_cut,
@@ -42,6 +46,23 @@ class Remedy(NamedTuple):
     wrong_options: dict[str, Any] = {}
 
 
+def without(name: str, maker: Maker) -> Maker:
+    """Make an input, and remove a file of it."""
+
+    def make(folder: Path) -> Path | str:
+        source = maker(folder)
+        (folder / name).unlink()
+        return source
+
+    return make
+
+
+def lie_about_rows(data: bytes) -> bytes:
+    """Change the 77 rows of the last row group in the footer of a Parquet file to 78."""
+    at = data.rfind(b"\x9a\x01")
+    return data[:at] + b"\x9c\x01" + data[at + 2 :]
+
+
 def decoded(values: list[str]) -> list[bytes]:
     return [base64.b64decode(value.partition(",")[2] or value) for value in values]
 
@@ -58,6 +79,38 @@ REMEDIES: dict[str, Remedy] = {
     "ids of floats beside an array": Remedy(
         npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1.0, 2.0])}), "ids.astype('int64')",
         npys({"e.npy": MATRIX[:2], "e.ids.npy": np.array([1, 2])}), 2,
+    ),
+    "the other half of img_emb": Remedy(
+        without("img_emb/img_emb_1.npy", clip_retrieval((MATRIX[:2], {"id": ["a", "b"]}), (MATRIX[:1], {"id": ["c"]}))),
+        "add it, or remove that file",
+        clip_retrieval((MATRIX[:2], {"id": ["a", "b"]}), (MATRIX[:1], {"id": ["c"]})), 3,
+    ),
+    "the output folder of clip-retrieval": Remedy(
+        without("img_emb/img_emb_0.npy", clip_retrieval((MATRIX[:2], None))), "give clip-retrieval's output folder",
+        clip_retrieval((MATRIX[:2], None)), 2,
+    ),
+    "a column of fewer dimensions": Remedy(
+        parquet({"emb": [[0.5] * 70_000], "other": [[1.0, 0.0]]}), "name another with --column",
+        parquet({"emb": [[0.5] * 70_000], "other": [[1.0, 0.0]]}), 1, {"column": "other"},
+    ),
+    "write a footer again": Remedy(
+        parquet({"emb": np.eye(77, 4).tolist()}, change=lie_about_rows), "impossible numbers of rows: write it again",
+        parquet({"emb": (np.eye(77, 4) + 1).tolist()}), 77,
+    ),
+    "write an Arrow file of nothing again": Remedy(
+        arrow({"emb": pa.nulls(100_000)}), "impossible numbers of rows: write it again", arrow({"emb": [[1.0, 0.0]]}), 1
+    ),
+    "write vectors of values": Remedy(
+        parquet({"emb": pa.array([[], []], pa.list_(pa.float32(), 0))}), "of no values: write the file again",
+        parquet({"emb": pa.array([[1.0]], pa.list_(pa.float32(), 1))}), 1,
+    ),
+    "copy an array again": Remedy(
+        zipped({"a.npy": header_of("(6, 4)") + b"1234"}, "e.npz"), "bytes: copy or write it again",
+        npz({"a": MATRIX}), 6,
+    ),
+    "fewer arrays": Remedy(
+        npz({f"a{k}": np.zeros(1, np.int8) for k in range(10_001)}), "save fewer with numpy.savez",
+        npz({"a": MATRIX}), 6,
     ),
     "choose a column": Remedy(
         parquet({"file_name": NAMES, "bbox": BOXES}, TWO), "--column file_name",
