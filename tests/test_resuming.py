@@ -99,6 +99,8 @@ def test_a_model_that_did_not_embed_the_images_is_refused(images_run, weights, t
     for other in ((), ("--pretrained", "openai")):
         shown = command(*asked, *other)
         assert shown.code == 2 and "this run's images were embedded by --model 'fairdedup-small' --pr" in shown.err
+        assert shown.err.endswith("leave --model out\n")
+    done("prune", tmp_path / "run", "--keep", 0.4, "--scheduler", scheduler, "--quiet")
     done(*asked, "--pretrained", tmp_path / "same.safetensors")
     shown = command("audit", tmp_path / "run", "--pretrained", "openai", "--scheduler", scheduler)
     assert shown.code == 2 and "needs --model" in shown.err
