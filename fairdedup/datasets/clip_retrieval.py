@@ -21,6 +21,7 @@ from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
 from fairdedup.errors import UserError
 
 FOLDER, METADATA, TEXTS = "img_emb", "metadata", "text_emb"
+_OF_A_RUN = re.compile(r"(?:records/(?:record_[0-9]+|input)\.json|copies/(?:hashes|samples)_[0-9]+\.(?:npy|json))")
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,15 @@ class ClipRetrieval(InputFormat):
         return [e.path for e in folder.with_endings((".npy", ".parquet")) if posixpath.dirname(e.path) in places]
 
     def without_companions(self, others: list[str], shards: list[str]) -> list[str]:
-        """Return the files that are not in clip-retrieval's own folder of texts' embeddings, which is never read."""
-        folders = {posixpath.join(posixpath.dirname(posixpath.dirname(path)), TEXTS) for path in shards}
-        return [path for path in others if posixpath.dirname(path) not in folders]
+        """Return the files that belong neither to clip-retrieval's embeddings of texts nor to the records of a run."""
+        tops = {posixpath.dirname(posixpath.dirname(path)) for path in shards}
+
+        def is_companion(path: str) -> bool:
+            folder, name = posixpath.split(path)
+            top, kind = posixpath.split(folder)
+            return top in tops and (kind == TEXTS or _OF_A_RUN.fullmatch(f"{kind}/{name}") is not None)
+
+        return [path for path in others if not is_companion(path)]
 
     def recognises(self, source: InputSource) -> bool:
         """Tell whether the folder, or every folder that the braces name, contains img_emb/."""
