@@ -12,7 +12,7 @@ help:
 	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
 	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
-	@echo 'make clean  remove .venv, .airflow-venv and caches; runs (fairdedup-run/) stay'
+	@echo 'make clean  remove .venv, .airflow-venv, .azurite and caches; runs (fairdedup-run/) stay'
 
 run: $(INSTALLED)
 	$(BIN)/fairdedup run --keep 0.5
@@ -34,7 +34,7 @@ soak: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py
 
 clean:
-	rm -rf .venv .airflow-venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow-venv .azurite build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find fairdedup tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in a third of pip's time; pip steps in where uv cannot, as where only pip's own settings name an index.

@@ -30,6 +30,15 @@ print(*server.get_host_and_port(), flush=True)
 sys.stdin.read()
 """
 
+GOOGLE = """
+import sys
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+server.start()  # returns when it has an address
+print(*server._api._httpd.server_address[:2], flush=True)
+sys.stdin.read()
+"""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -182,22 +191,46 @@ class _Files(_Handler):
 
 
 @contextlib.contextmanager
-def s3(folder: Path) -> Iterator[Served]:
-    """Yield a proxy in front of moto's server."""
-    with open(folder / "moto.log", "wb") as log, subprocess.Popen(
-        [sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-    ) as moto:  # fmt: skip
+def _behind_proxy(command: list[str], log: Path, address: str) -> Iterator[Served]:
+    """Yield a proxy in front of a server that prints its host and port in a line that matches `address`."""
+    with open(log, "wb") as errors, subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+    ) as server:  # fmt: skip
         try:
-            assert moto.stdout is not None
+            assert server.stdout is not None
             found = None
             while found is None:
-                line = moto.stdout.readline()
-                assert line, (folder / "moto.log").read_text()
-                found = re.fullmatch(r"([0-9.]+) ([0-9]+)\n", line)
+                line = server.stdout.readline()
+                assert line, log.read_text()
+                found = re.search(address, line)
             with Served(_Proxy, target=(found[1], int(found[2]))) as proxy:
                 yield proxy
         finally:
-            moto.kill()
+            server.kill()
+
+
+def s3(folder: Path) -> contextlib.AbstractContextManager[Served]:
+    """Return a proxy in front of moto's server."""
+    return _behind_proxy([sys.executable, "-c", MOTO], folder / "moto.log", r"^([0-9.]+) ([0-9]+)$")
+
+
+def google(folder: Path) -> contextlib.AbstractContextManager[Served]:
+    """Return a proxy in front of an emulator of Google's store, which has a bucket "bucket"."""
+    return _behind_proxy([sys.executable, "-c", GOOGLE], folder / "google.log", r"^([0-9.]+) ([0-9]+)$")
+
+
+def azure(folder: Path, program: str) -> contextlib.AbstractContextManager[Served]:
+    """Return a proxy in front of Microsoft's emulator of its own store."""
+    command = [
+        program,
+        "--blobPort",
+        "0",
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--silent",
+    ]
+    return _behind_proxy(command, folder / "azure.log", r"listens on http://([0-9.]+):([0-9]+)")
 
 
 def files_over_http(folder: Path, ranges: bool = True) -> Served:

@@ -33,20 +33,21 @@ class Store:
 
     proxy: Served
     scheduler: str
+    bucket: str = BUCKET
 
     def put(self, folder: Path, name: str) -> str:
         """Copy a local folder into the bucket and return its URL."""
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                (as_path(f"{BUCKET}/{name}") / path.relative_to(folder)).put(path)  # type: ignore[attr-defined]
-        return f"{BUCKET}/{name}"
+                (as_path(f"{self.bucket}/{name}") / path.relative_to(folder)).put(path)  # type: ignore[attr-defined]
+        return f"{self.bucket}/{name}"
 
     def get(self, url: str, folder: Path) -> Path:
         """Copy everything below a URL into a local folder, and return the folder."""
         place = as_path(url)
         assert isinstance(place, RemotePath)
         for name in place.fs.find(url):
-            path = folder / name.removeprefix(url.removeprefix("s3://")).lstrip("/")
+            path = folder / name.removeprefix(url.partition("://")[2]).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(place.fs.cat_file(name, start=0))
         return folder

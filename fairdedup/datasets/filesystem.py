@@ -20,7 +20,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
-from fairdedup.storage.remote_path import read_range
+from fairdedup.storage.remote_path import prepare_package, read_range
+from fairdedup.storage.store_errors import no_credentials
 from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 
 BLOCK = 1 << 23  # bytes in one request to a store
@@ -87,13 +88,16 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
             from fairdedup.datasets.web import WebFileSystem
 
             return WebFileSystem(), source
+        prepare_package(protocol or "")
         fs, path = url_to_fs(source)
     except ImportError as error:
         raise UserError(
             f"cannot open input {source!r}: {explain_missing_package(protocol or '', str(error))}"
         ) from None
-    except Exception as error:  # an unknown protocol, an archive that is damaged
+    except Exception as error:  # an unknown protocol, an archive that is damaged, no credentials
         reason = (str(error) or type(error).__name__).split("\n")[0]
+        if protocol in OBJECT_STORES:
+            raise UserError(f"cannot open input {source!r} ({reason}): {no_credentials(protocol)}") from None
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None
     fs.invalidate_cache()  # its cached listings may be out of date
     return fs, path

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fnmatch
 import itertools
+import logging
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -12,8 +15,8 @@ from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.store_errors import describe_error, explain_errors
-from fairdedup.storage.urls import explain_missing_package
+from fairdedup.storage.store_errors import describe_error, explain_errors, no_credentials
+from fairdedup.storage.urls import AZURE, GOOGLE, explain_missing_package
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -57,10 +60,35 @@ def file_system(protocol: str) -> AbstractFileSystem:
     """
     import fsspec
 
+    prepare_package(protocol)
     try:
-        return fsspec.filesystem(protocol, use_listings_cache=False)
+        fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         raise UserError(f"{protocol}://: {explain_missing_package(protocol, str(error))}") from None
+    try:
+        return fsspec.filesystem(protocol, use_listings_cache=False)
+    except Exception as error:  # each package has errors of its own; adlfs raises ValueError without credentials
+        raise UserError(
+            f"{protocol}:// cannot be opened ({describe_error(error)}): {no_credentials(protocol)}"
+        ) from None
+
+
+def prepare_package(protocol: str) -> None:
+    """Set up the package of a protocol before it is imported, so that it prints nothing and asks only the store itself.
+
+    Parameters
+    ----------
+    protocol : str
+        The part of a URL before ``://``.
+    """
+    if protocol in GOOGLE:
+        # Zonal and hierarchical buckets need an API of their own, and asking for it takes a request for each bucket.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    if "GCSFS_DEBUG" not in os.environ:  # they print a stack for each request that fails
+        for name in {**dict.fromkeys(GOOGLE, ("gcsfs", "google")), **dict.fromkeys(AZURE, ("azure",))}.get(
+            protocol, ()
+        ):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def read_range(fs: AbstractFileSystem, name: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -77,10 +105,14 @@ def read_range(fs: AbstractFileSystem, name: str, start: int = 0, stop: int | No
     """
     try:
         return bytes(fs.cat_file(name, start=start, end=stop))
-    except OSError as error:
-        if error.errno == errno.EINVAL and fs.size(name) <= start:  # an empty object has no range
+    except Exception as error:  # S3 and Azure refuse a range behind the end, and so every range of an empty object
+        if _is_range_refused(error) and fs.size(name) <= start:
             return b""
         raise
+
+
+def _is_range_refused(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.EINVAL or getattr(error, "error_code", None) == "InvalidRange"
 
 
 class RemotePath(PosixPath):
@@ -227,7 +259,15 @@ class RemotePath(PosixPath):
             self.fs.get_file(str(self), str(local))
 
     def copy_from(self, source: RemotePath) -> None:
-        """Copy another object of the same store, on its server."""
+        """Copy another object of the same store, on its server; in Azure through the local disk.
+
+        Azure's server copies in the background, and whoever reads the copy too early does not get it whole.
+        """
+        if self.protocol in AZURE:
+            with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
+                source.get(Path(folder, source.name))
+                self.put(Path(folder, source.name))
+            return
         with explain_errors(self, "write"):
             self.fs.cp_file(str(source), str(self))
 
@@ -287,5 +327,5 @@ class RemotePath(PosixPath):
 
 
 def _size(info: Mapping[str, Any]) -> Size:
-    changed: Any = info.get("LastModified") or info.get("updated") or info.get("last_modified")
+    changed: Any = info.get("LastModified") or info.get("mtime") or info.get("last_modified")  # S3, Google, Azure
     return Size(info["size"], changed.timestamp() if hasattr(changed, "timestamp") else time.time())

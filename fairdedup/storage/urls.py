@@ -11,7 +11,14 @@ from fairdedup.errors import UserError, visible
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object appears whole or not at all
 WEB = ("http", "https")
-EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # protocol -> extra of this package
+GOOGLE = ("gs", "gcs")
+AZURE = ("az", "abfs", "abfss")
+EXTRAS = {  # protocol -> extra of this package
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(GOOGLE, "gcs"),
+    **dict.fromkeys(AZURE, "azure"),
+    **dict.fromkeys(WEB, "http"),
+}
 
 _URL = re.compile(r"(?:[a-z0-9+.-]+::)*([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _BEGINS = re.compile(r"(?:--[a-z-]+=)?\{?[a-z0-9+.:-]+://", re.IGNORECASE)  # a URL, or an option with a URL as value
@@ -35,7 +42,8 @@ def check_url(text: str) -> None:
     Raises
     ------
     UserError
-        If there is a name with a secret before the host, or a query behind the path.
+        If there is a name with a secret before the host, or a query behind the path; or if a URL of Azure names its
+        account, which only the environment can.
     """
     for protocol, host, rest in _IN_URL.findall(text) if _BEGINS.match(text) else ():
         web = protocol.lower() in WEB
@@ -49,6 +57,14 @@ def check_url(text: str) -> None:
                 f"the URL {protocol}://{place}... has credentials in it (NAME:SECRET@, or a signature behind '?'), "
                 "which would be stored with the run: remove them, and set them in the environment or the store's own "
                 "configuration (docs/object-stores.md)"
+            )
+        if protocol.lower() in AZURE and "@" in host:
+            container, _, server = host.partition("@")
+            account = visible(server.partition(".")[0])
+            raise UserError(
+                f"the URL {protocol}://{visible(host)}{visible(rest)} names an account, which is read from the "
+                f"environment only: set AZURE_STORAGE_ACCOUNT_NAME={account} and give "
+                f"{protocol}://{visible(container)}{visible(rest)}"
             )
 
 
