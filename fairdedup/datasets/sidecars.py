@@ -6,6 +6,7 @@ column whose name is taken gets another one. Nothing here executes or imports wh
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,18 @@ MAX_TEXT_BYTES = 1 << 20
 TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
 """Why a caption or JSON was not read: the value of the columns ``caption_error`` and ``json_error``."""
 
+TEXT_REPLACED = "bytes that are not text were replaced"
+"""Value of ``caption_error`` where a caption was read, but some of its bytes are not text."""
+
+BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks and the encodings of what follows; a caption without a mark is UTF-8."""
+
 CAPTION_ENDINGS = ("txt", "caption")
 """Endings of caption files; where an image has several, the first one counts."""
 
@@ -29,7 +42,20 @@ SIDECAR_ENDINGS = (*CAPTION_ENDINGS, "json", "cls")
 
 def parse_caption(data: bytes) -> str | None:
     """Return the text of a caption file, stripped, with wrong bytes replaced; None if nothing is left."""
-    return data.decode("utf-8-sig", "replace").strip() or None
+    return data.decode(_find_encoding(data), "replace").strip() or None
+
+
+def is_text(data: bytes) -> bool:
+    """Return whether a caption file can be read without replacing a byte."""
+    try:
+        data.decode(_find_encoding(data))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _find_encoding(data: bytes) -> str:
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
 
 
 def parse_class(data: bytes) -> int | str | None:
@@ -110,7 +136,7 @@ def combine_sidecars(text: bytes | None, columns: Metadata, own: Metadata | None
     Parameters
     ----------
     text : bytes or None
-        The caption file.
+        The caption file. Where bytes of it are not text, the column ``caption_error`` says so.
     columns : dict
         The columns of the JSON file, as `parse_json` returns them. A name that is taken gets ``json_`` before it, and
         underscores after it until it is free: ``id``, the names in `own`, and a ``caption`` that differs from the
@@ -120,6 +146,8 @@ def combine_sidecars(text: bytes | None, columns: Metadata, own: Metadata | None
     """
     columns, own = dict(columns), dict(own or {})
     caption = parse_caption(text) if text is not None else None
+    if text is not None and not is_text(text):
+        own.setdefault("caption_error", TEXT_REPLACED)
     found = columns.pop("caption", None)
     if isinstance(found, list):
         texts = [stripped for stripped in map(str.strip, found) if stripped]

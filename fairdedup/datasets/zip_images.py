@@ -67,9 +67,11 @@ class ZipImages(ShardFormat):
                 for number, rows in cut(found.rows, MOST_SHARDS)
             ]
         if not shards:
-            held = f"but {describe_unused(unused)}" if unused else "and is empty"
+            if not unused:
+                raise UserError(f"{source.text!r} is empty: give a zip of images")
             raise UserError(
-                f"{source.text!r} holds no images, {held}: unpack it and give the folder, or give a zip of images"
+                f"{source.text!r} holds no images, but {describe_unused(unused)}: unpack it and give the folder, or "
+                "give a zip of images"
             )
         return Dataset("images", self.name, source.text, tuple(shards), unused=unused, remarks=tuple(remarks))
 

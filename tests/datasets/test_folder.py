@@ -157,3 +157,20 @@ def test_folder_fingerprint_follows_every_file(tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     seen.append(fingerprint())
     assert len(set(seen)) == 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_caption_is_read_by_its_byte_order_mark(encoding, tmp_path):
+    touch(tmp_path / "a.png", PNG)
+    touch(tmp_path / "a.txt", "a café\n".encode(encoding))
+    (sample,) = samples_of(tmp_path)
+    assert (sample.caption, sample.metadata) == ("a café", {"path": "a.png"})
+
+
+@pytest.mark.parametrize("data", ["a café".encode("latin-1"), "a café".encode("utf-16")[:-1]])
+def test_bytes_of_a_caption_that_are_no_text_are_noted(data, tmp_path):
+    touch(tmp_path / "a.png", PNG)
+    touch(tmp_path / "a.txt", data)
+    (sample,) = samples_of(tmp_path)
+    assert sample.caption == "a caf\ufffd"
+    assert sample.metadata["caption_error"] == "bytes that are not text were replaced"

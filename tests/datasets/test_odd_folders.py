@@ -10,8 +10,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from folder_remedies import REMEDIES
 from inputs import GOOD, OTHER, folder_of, write
-from odd_folders import JPEG, NUMBERS, REMEDIES, TABLE, FolderCase, zipped
+from odd_folders import JPEG, NUMBERS, TABLE, FolderCase, zipped
 from odd_inputs import TWO
 from runs import table
 

@@ -59,6 +59,7 @@ def test_webdataset_groups_members_by_key(tmp_path):
         "ok": True,
         "n": None,
         "json_caption": "from json",
+        "caption_error": "bytes that are not text were replaced",
     }
     assert read[2].metadata == {}
     assert read[3].error == "no image member for key 002"
