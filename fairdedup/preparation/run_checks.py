@@ -35,7 +35,7 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
     if not directory.config.is_file():
         _check_empty(directory)
         return
-    changes = compare_options(read_config_record(directory), options)
+    changes = compare_options(read_config_record(directory), _at_its_recorded_place(directory, options))
     if changes.unknown_stages:
         raise UserError(
             f"{root} was made by another version, with the stage {changes.unknown_stages[0]!r}: choose another --out"
@@ -48,6 +48,14 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
                 "options"
             )
         raise UserError(f"{made}: choose another --out or --restart")
+
+
+def _at_its_recorded_place(directory: RunDirectory, options: dict[str, StageOptions]) -> dict[str, StageOptions]:
+    """Return the options with the recorded name of the input, which may have moved: `check_input` compares files."""
+    recorded, own = read_config_record(directory).options_of("embed"), options.get("embed", {})
+    if None in (recorded.get("input"), own.get("input")) or not directory.input.is_file():
+        return options
+    return {**options, "embed": {**own, "input": recorded["input"]}}
 
 
 def _check_place(directory: RunDirectory) -> None:
