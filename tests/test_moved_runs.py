@@ -155,7 +155,9 @@ def test_a_run_over_embeddings_moves_with_and_without_its_input(place):
     shutil.copy(place / "in/x.npy", place / "x.npy")  # another time: not the same file
     os.utime(place / "x.npy", (1, 1))
     assert "was made of another input ('x.npy" in refused(f"run x.npy {moved} --out new")
-    ends_well(f"sweep new --keep 0.5,0.7 --rule semdedup && cluster new --clusters 5 && prune new --eps 0.1 --rule semdedup")
+    ends_well(
+        "sweep new --keep 0.5,0.7 --rule semdedup && cluster new --clusters 5 && prune new --eps 0.1 --rule semdedup"
+    )
     every_command_without_groups("new", place)
 
 
