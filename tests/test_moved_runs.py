@@ -128,6 +128,21 @@ def test_a_refit_takes_the_new_place_of_a_run_of_its_line(line, place):
     assert manifest_of(place / "all")["counts"]["input"] == 125
 
 
+def test_a_refit_takes_a_run_that_was_decided_again_at_its_new_place(line, place):
+    (line / "1").rename(place / "first")
+    ends_well("prune first --eps 0.2 --rule semdedup && refit old/3 first --keep 0.5 --out all")
+    assert manifest_of(place / "all")["counts"]["input"] == 125
+
+
+def test_a_refit_takes_no_other_run_of_the_line_for_one_that_is_missing(place):
+    """Every run of this line has the same name, so that of the last one is beside itself."""
+    for day in "abc":
+        (place / day).mkdir()
+    ends_well(f"{DAY_1} && run y.npy --against a/1 --out b/1", line="a")
+    shutil.rmtree(place / "a")
+    assert "are missing: restore the folder" in refused("refit b/1 --keep 0.5 --out all")
+
+
 def test_another_run_at_the_old_place_is_not_taken_for_the_run_of_the_line(line, place):
     line.rename(place / "new")
     ends_well("run y.npy --rule semdedup --eps 0.2 --clusters 3 --out old/1")

@@ -13,6 +13,7 @@ from fairdedup.storage.object_stores import RemotePath, as_path
 from fairdedup.storage.run_state import KeptRun, RunState, read_run_state
 
 CENTROIDS = "centroids.npy"  # equal in all runs of a line
+SIZES = "sizes.npy"  # of the rows that were decided, whatever was kept of them
 
 
 def places_of(recorded: str, root: Path, before: str | None) -> Iterator[Path]:
@@ -72,8 +73,10 @@ def find_run(run: KeptRun, root: Path, state: RunState, named: Mapping[str, Path
     """
     if run.identity in named:
         return named[run.identity]
-    similar: list[Path] = []
-    for place in places_of(run.run, root, state.runs[-1].run):
+    others = {each.identity for each in state.runs}
+    same_rows: list[Path] = []  # of this line, and decided again since
+    same_line: list[Path] = []
+    for place in (*places_of(run.run, root, state.runs[-1].run), *named.values()):
         if not RunDirectory(place).vectors(0).parent.is_dir():
             continue
         try:
@@ -82,6 +85,11 @@ def find_run(run: KeptRun, root: Path, state: RunState, named: Mapping[str, Path
             there = None
         if there is None or there.runs[-1].identity == run.identity:
             return place
-        if there.files.get(CENTROIDS) == state.files.get(CENTROIDS):  # of this line, and decided again since
-            similar.append(place)
-    return similar[0] if similar else None
+        own = there.runs[-1]
+        if there.files.get(CENTROIDS) != state.files.get(CENTROIDS) or own.identity in others:
+            continue
+        if own.files.get(SIZES) == run.files.get(SIZES):
+            same_rows.append(place)
+        elif place not in named.values():
+            same_line.append(place)
+    return next(iter((*same_rows, *same_line)), None)
