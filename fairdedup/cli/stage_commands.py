@@ -103,7 +103,7 @@ def cluster(**flags: Any) -> None:
     ],
 )
 @RUN
-@options(*AMOUNT, *DECISION, "seed", "model", "pretrained", *MACHINE)
+@options(*AMOUNT, *DECISION, "seed", "against", "model", "pretrained", *MACHINE)
 def prune(**flags: Any) -> None:
     """Stage 3: decide which samples of RUN are kept.
 

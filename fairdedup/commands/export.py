@@ -205,7 +205,7 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     try:
         dataset = open_input(source, id_from=config["id"], column=config["column"], skip_damaged=True)
     except UserError as error:
-        remedy = MAKE_AGAIN if drawn else "name its new place with --input"
+        remedy = MAKE_AGAIN if drawn else "name its new place with --input; --to txt, csv and uids need no input"
         raise UserError(f"the input of {options.run} cannot be opened ({error}); {remedy}") from None
     changes = describe_input_changes(directory, dataset.fingerprints)
     if changes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fairdedup.commands.run import decide
 from fairdedup.config import RunConfig
-from fairdedup.preparation.request import list_recorded_runs, read_clustered_request
+from fairdedup.preparation.recorded_runs import list_recorded_runs
+from fairdedup.preparation.request import read_clustered_request
 from fairdedup.preparation.run_checks import check_decision_options
 from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory

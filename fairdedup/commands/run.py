@@ -17,6 +17,7 @@ from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import link_earlier_runs
 from fairdedup.preparation.prototype_choice import check_prototypes, choose_prototypes
+from fairdedup.preparation.recorded_runs import record_earlier_runs
 from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import (
     build_curation_options,
@@ -96,6 +97,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
     curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
     with mark_rows(embedded, curation, workers.submit) as marks:
         lineage = link_earlier_runs(request.directory, earlier)
+        record_earlier_runs(request.directory, earlier, config.against, lineage.runs)
         pruned = prune(
             clustered,
             marks,

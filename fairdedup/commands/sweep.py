@@ -17,7 +17,8 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.survey import survey
 from fairdedup.errors import UserError
 from fairdedup.preparation.prototype_choice import choose_prototypes
-from fairdedup.preparation.request import Request, list_recorded_runs, read_clustered_request
+from fairdedup.preparation.recorded_runs import list_recorded_runs
+from fairdedup.preparation.request import Request, read_clustered_request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.stages.curation import check_curation_options, mark_rows
 from fairdedup.stages.pruning import make_map_parts, split_clusters

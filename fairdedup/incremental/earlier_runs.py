@@ -17,9 +17,11 @@ from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.config_record import NamedModel
+from fairdedup.storage.inherited_state import InheritedState
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.object_stores import any_in
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_state import MembershipSums, RunState, SimilaritySums, require_run_state
 from fairdedup.storage.state_directory import StateDirectory
 
@@ -118,9 +120,18 @@ def read_sources(config: RunConfig) -> list[tuple[Path, RunState]]:
             raise UserError(f"--against {str(folder)!r} is the run itself: choose another --out")
         manifest = read_manifest(RunDirectory(root))
         if manifest is None:
-            raise UserError(f"--against {str(folder)!r} holds no finished run: finish it, or name another folder")
+            raise UserError(
+                f"--against {str(folder)!r} holds no finished run: finish it, or name another folder{_without(config)}"
+            )
         sources.append((root, require_run_state(root, manifest.files.get(STATE_FILE))))
     return sources
+
+
+def _without(config: RunConfig) -> str:
+    """Return a remedy for a run whose earlier runs are missing, if it has all that is needed of them."""
+    if not InheritedState.path(config.out).is_file():
+        return ""
+    return f"; {config.out} has what it needs of earlier runs: `fairdedup prune {quote(config.out)}` decides it again"
 
 
 def find_earlier_runs(config: RunConfig) -> EarlierRuns | None:

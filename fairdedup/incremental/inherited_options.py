@@ -16,9 +16,11 @@ from fairdedup.errors import UserError
 from fairdedup.incremental.earlier_runs import EarlierRuns, check_cluster_count, read_sources
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
+from fairdedup.storage.moved_runs import find_run
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import compute_sha256
+from fairdedup.storage.run_state import RunState
 from fairdedup.storage.state_directory import StateDirectory
 
 FIXED = ("start", "calibrate", "temperature")  # options that cannot change, since sums of earlier runs depend on them
@@ -106,8 +108,7 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     """
     sources = read_sources(config.model_copy(update={"against": tuple(runs)}))
     state = sources[0][1]
-    earlier = (run.run for _, each in sources for run in each.runs[:-1])
-    days = list(dict.fromkeys([*earlier, *(str(root) for root, _ in sources)]))
+    days = _find_days(sources, runs)
     _check_embeddings(config, days)
     given, options = config.model_fields_set, state.options
     # Options of the daily runs, for example from the YAML file, that do not apply to this one.
@@ -120,6 +121,22 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     if config.prototypes is None and state.prototypes is not None:
         update["prototypes"] = StateDirectory(sources[0][0]).prototypes
     return config.model_copy(update=update)
+
+
+def _find_days(sources: Sequence[tuple[Path, RunState]], names: Sequence[Path]) -> list[str]:
+    """Return the directories of all runs of some lines, wherever they are now."""
+    named = {state.runs[-1].identity: root for root, state in sources}
+    days: list[str] = []
+    for root, state in sources:
+        for run in state.runs[:-1]:
+            place = find_run(run, root, state, named)
+            if place is None:
+                raise UserError(
+                    f"the embeddings of {run.run!r} are missing: restore the folder of that run, or name its new place "
+                    f"too, such as `fairdedup refit {' '.join(map(quote, names))} NEW/PLACE`"
+                )
+            days.append(str(place))
+    return list(dict.fromkeys([*days, *(str(root) for root, _ in sources)]))
 
 
 def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:

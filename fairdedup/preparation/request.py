@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fairdedup.config import STAGE_KEYS, RunConfig
-from fairdedup.errors import UserError
-from fairdedup.incremental.earlier_runs import EarlierRuns, check_encoder, find_earlier_runs, list_state_seals
+from fairdedup.incremental.earlier_runs import EarlierRuns, check_encoder, find_earlier_runs
 from fairdedup.incremental.inherited_options import inherit_options
 from fairdedup.preparation.encoder_choice import find_named_encoder
+from fairdedup.preparation.recorded_runs import find_recorded_runs
 from fairdedup.preparation.stage_options import collect_stage_options
 from fairdedup.storage.config_record import EMPTY_RECORD, StageOptions, read_config_record
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.object_stores import as_path
 
 
 @dataclass(frozen=True)
@@ -72,34 +71,24 @@ class Request:
             check_encoder(kind, spec, self.earlier, model_named=self.model_named)
 
 
-def read_request(config: RunConfig) -> Request:
+def read_request(config: RunConfig, inherited: EarlierRuns | None = None) -> Request:
     """Return the request of a command that needs no run directory yet.
 
     Parameters
     ----------
     config : RunConfig
         Options of the command.
+    inherited : EarlierRuns, optional
+        What the run directory itself has kept of the runs of ``--against``; these are then not read.
 
     Raises
     ------
     UserError
         If a run of ``--against`` cannot be used, or contradicts an option.
     """
-    earlier = find_earlier_runs(config)
+    earlier = find_earlier_runs(config) if inherited is None else inherited
     completed = config if earlier is None else inherit_options(config, earlier)
     return Request(completed, RunDirectory(config.out.absolute()), earlier, config.model is not None)
-
-
-def list_recorded_runs(directory: RunDirectory) -> list[str]:
-    """Return the run directories that a run was clustered against.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        Directory of the run.
-    """
-    recorded: list[str] = read_config_record(directory).options_of("cluster").get("against", [])
-    return recorded
 
 
 def read_clustered_request(config: RunConfig) -> Request:
@@ -121,17 +110,5 @@ def read_clustered_request(config: RunConfig) -> Request:
     clustering = read_config_record(directory).options_of("cluster")
     if "seed" not in config.model_fields_set:
         config = config.model_copy(update={"seed": clustering["seed"]})
-    recorded = list_recorded_runs(directory)
-    named = [str(folder.absolute()) for folder in config.against]
-    if named and named != recorded:
-        raise UserError(
-            f"{directory.root} was not clustered --against {', '.join(named)}: leave --against out, or choose another "
-            "--out"
-        )
-    request = read_request(config.model_copy(update={"against": tuple(map(as_path, recorded))}))
-    if recorded and list_state_seals(request.config) != clustering.get("against_state"):
-        raise UserError(
-            f"{directory.root} was clustered against runs that have changed since ({', '.join(recorded)}): start it "
-            "again with --restart"
-        )
-    return request
+    runs = find_recorded_runs(config, directory)
+    return read_request(config.model_copy(update={"against": runs.places}), runs.inherited)

@@ -10,7 +10,7 @@ from fairdedup.datasets import Dataset
 from fairdedup.errors import UserError
 from fairdedup.preparation.stage_options import compare_options
 from fairdedup.stages.curation import CurationOptions, check_curation_options
-from fairdedup.storage.config_record import StageOptions, describe_input_changes, read_config_record
+from fairdedup.storage.config_record import ConfigRecord, StageOptions, describe_input_changes, read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
 
@@ -35,19 +35,30 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
     if not directory.config.is_file():
         _check_empty(directory)
         return
-    changes = compare_options(read_config_record(directory), options)
+    record = read_config_record(directory)
+    changes = compare_options(record, _with_recorded_input(record, directory, options))
     if changes.unknown_stages:
         raise UserError(
             f"{root} was made by another version, with the stage {changes.unknown_stages[0]!r}: choose another --out"
         )
     if changes.texts:
-        made = f"{root} was made with other options ({', '.join(changes.texts)})"
+        made = f"{root} was made with other options ({', '.join(compare_options(record, options).texts)})"
         if changes.stages == {"prune"}:
             raise UserError(
                 f"{made}: choose another --out, --restart, or decide again with `fairdedup prune {root}` and these "
                 "options"
             )
         raise UserError(f"{made}: choose another --out or --restart")
+
+
+def _with_recorded_input(
+    record: ConfigRecord, directory: RunDirectory, options: dict[str, StageOptions]
+) -> dict[str, StageOptions]:
+    """Return the options with the recorded name of the input, which may have moved: `check_input` compares files."""
+    recorded, own = record.options_of("embed"), options.get("embed", {})
+    if None in (recorded.get("input"), own.get("input")) or not directory.input.is_file():
+        return options
+    return {**options, "embed": {**own, "input": recorded["input"]}}
 
 
 def _check_place(directory: RunDirectory) -> None:

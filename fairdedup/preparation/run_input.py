@@ -9,8 +9,10 @@ from fairdedup.config import RunConfig
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
+from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import quote
 
 
 def open_run_input(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
@@ -32,13 +34,21 @@ def open_run_input(config: RunConfig, directory: RunDirectory, progress: StagePr
     """
     if config.input is None:
         return _open_sample(config, directory, progress)
-    dataset = open_input(
-        config.input,
-        id_from=config.id,
-        column=config.column,
-        skip_damaged=config.skip_damaged,
-        may_be_empty=bool(config.against),
-    )
+    try:
+        dataset = open_input(
+            config.input,
+            id_from=config.id,
+            column=config.column,
+            skip_damaged=config.skip_damaged,
+            may_be_empty=bool(config.against),
+        )
+    except UserError as error:
+        if read_config_record(directory).done.cluster is None:
+            raise
+        raise UserError(
+            f"{error}; if the input has moved, give its new place; `fairdedup prune {quote(directory.root)}` needs no "
+            "input"
+        ) from None
     if dataset.lies_in(directory.root):
         raise UserError(f"INPUT {config.input!r} is in the run directory {directory.root}: choose another --out")
     return dataset

@@ -14,6 +14,10 @@ from fairdedup.storage.object_stores import as_path
 from fairdedup.storage.run_files import compute_sha256
 
 FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # files whose content is compared, not only their names
+CONTENT = {name: f"{name}_sha256" for name in FILE_OPTIONS} | {  # options that name content, and what identifies it
+    "against": "against_state",
+    "exclude_near": "exclude_near_fingerprint",
+}
 DEFAULTS = RunConfig.model_validate({}).model_dump(mode="json")
 
 
@@ -44,6 +48,15 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
     return options
 
 
+def _has_moved(name: str, before: StageOptions, after: StageOptions) -> bool:
+    """Return whether an option names another place of the same content, which its hash shows."""
+    content = CONTENT.get(name)
+    if content is None or None in (before.get(name), after.get(name)):
+        return False
+    known = before.get(content)
+    return known == after.get(content) and bool(known) and (not isinstance(known, list) or None not in known)
+
+
 class OptionChanges(NamedTuple):
     """How options differ from those that a run directory was made with.
 
@@ -65,7 +78,8 @@ class OptionChanges(NamedTuple):
 def compare_options(record: ConfigRecord, options: dict[str, StageOptions]) -> OptionChanges:
     """Compare the options of all stages with those in config.json.
 
-    An option that the version of the record did not have yet counts as its default.
+    An option that the version of the record did not have yet counts as its default. A file, a run or evaluation
+    samples may have moved: only their content is compared.
 
     Parameters
     ----------
@@ -83,7 +97,7 @@ def compare_options(record: ConfigRecord, options: dict[str, StageOptions]) -> O
             continue
         for name in sorted(recorded.keys() | options[stage].keys()):
             before, after = (each.get(name, DEFAULTS.get(name)) for each in (recorded, options[stage]))
-            if before != after:
+            if before != after and not _has_moved(name, recorded, options[stage]):
                 texts.append(f"{name} was {before!r}, is {after!r}")
                 stages.add(stage)
     return OptionChanges(list(dict.fromkeys(texts)), stages, unknown)

@@ -71,18 +71,20 @@ def start_stage(directory: RunDirectory, stage: str, options: StageOptions) -> N
 
 
 def forget_start(directory: RunDirectory) -> None:
-    """Forget the options and the input of a run that stopped before it embedded anything.
+    """Forget the input of a run that stopped before its embeddings were complete, and its options if there are none.
 
-    What its message advises, such as another --column, can then be done in the same run directory.
+    What its message advises, such as a correction of the input or another --column, can then be done in the same run
+    directory. A shard that is embedded is used again only if its own fingerprint is the same.
 
     Parameters
     ----------
     directory : RunDirectory
         Directory of the run.
     """
-    if set(read_config_record(directory).options) <= {"embed"} and not list_recorded_shards(directory):
+    if set(read_config_record(directory).options) <= {"embed"}:
         directory.input.unlink(missing_ok=True)
-        write_config_record(directory, EMPTY_RECORD)
+        if not list_recorded_shards(directory):
+            write_config_record(directory, EMPTY_RECORD)
 
 
 def finish_stage(

@@ -119,6 +119,8 @@ class ConfigRecord(StoredFile):
         Model that was named when the input was embedded.
     prototypes : PrototypesRecord or None
     stages : dict of str to StageTime
+    place : str or None
+        Run directory, where it was when the runs of ``--against`` were recorded.
     """
 
     options: dict[str, StageOptions] = Field(validation_alias="asked", serialization_alias="asked")
@@ -129,6 +131,7 @@ class ConfigRecord(StoredFile):
     named_model: NamedModel | None = None
     prototypes: PrototypesRecord | None = None
     stages: dict[str, StageTime] = {}
+    place: str | None = None
 
     def options_of(self, stage: str) -> StageOptions:
         """Return the options of a stage; none if it was never started."""

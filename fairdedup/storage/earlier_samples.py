@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.file_errors import changed
 from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import is_same_file, link_or_copy, open_arrow, read_array, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
-from fairdedup.storage.seals import is_sealed
+from fairdedup.storage.seals import has_sealed_size, is_sealed
 from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
 
 PLACE_BITS = 32  # lower bits of a name: place in a segment; the upper bits are the number of the segment
@@ -46,6 +47,8 @@ def _link(source: Path, target: Path, sealed: str) -> None:
     if is_same_file(source, target) or is_sealed(target, sealed):
         return
     link_or_copy(source, target)
+    if not has_sealed_size(target, sealed):
+        raise changed(source)
 
 
 class EarlierSamples:

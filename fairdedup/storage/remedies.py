@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 MAKE_AGAIN = "bring it back, or make the whole run again: `fairdedup run` with --restart"
@@ -26,4 +27,5 @@ def decide_again(root: object) -> str:
     root : path or str
         Run directory.
     """
-    return f"run `fairdedup prune {quote(root)}` again, with its own options (`prune` in config.json)"
+    moved = "" if "://" in str(root) or os.path.isdir(str(root)) else " (it was there, and has moved since)"
+    return f"run `fairdedup prune {quote(root)}` again{moved}, with its own options (`prune` in config.json)"

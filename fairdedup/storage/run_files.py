@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
+from fairdedup.storage.file_errors import explain_failed_write, link_or_copy_local
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.storage.remedies import MAKE_AGAIN
@@ -32,6 +33,7 @@ from fairdedup.storage.remote_array import RemoteArray
 from fairdedup.storage.seals import forget_seal, has_sealed_bytes, is_sealed, remember_seal, seal
 from fairdedup.storage.store_errors import explain_errors
 
+LOCAL_FIRST = "it is written to the local disk first: free some space there, or set TMPDIR to another folder"
 PIECE = 1 << 24  # bytes that are written at a time
 AHEAD = 1 << 27  # bytes that all arrays of a task in a store may read ahead together
 
@@ -46,16 +48,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         If it cannot be written (no space, no permission). No partial file is left.
     """
     if isinstance(path, RemotePath):
+        chosen = None
         try:
             with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
-                aside = Path(folder, path.name)
-                yield aside
-                _put(aside, path)
+                chosen = Path(folder, path.name)
+                yield chosen
+                _put(chosen, path)
         except OSError as error:
-            raise FairdedupError(
-                f"cannot write {path}: {error.strerror or error}; it is written to the local disk first: free some "
-                "space there, or set TMPDIR to another folder"
-            ) from error
+            raise explain_failed_write(path, chosen, error, LOCAL_FIRST) from error
         return
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -65,9 +65,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise FairdedupError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+        raise explain_failed_write(path, aside, error) from error
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -257,10 +255,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         if isinstance(source, RemotePath):
             source.get(aside)
             return
-        try:
-            os.link(source, aside)
-        except OSError:
-            shutil.copyfile(source, aside)
+        link_or_copy_local(source, aside)
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from remedies import call
-from runs import picture
+from remedies import call, manifest_of
+from runs import picture, raw_vectors
 
 WRONG = "embed in --out r"
 DEPTH = {
@@ -64,3 +64,22 @@ def test_an_input_that_was_damaged_and_is_repaired_is_taken_in_the_same_director
     shard(place / "in" / "0.tar", {"e.png": 5})
     changed = call(WRONG)
     assert changed.code == 2 and "'0.tar' has changed" in changed.err
+
+
+def test_an_input_with_too_many_rejected_rows_can_be_fixed_in_the_same_run_directory(place: Path) -> None:
+    """The message says so; a shard that has not changed is not read again."""
+    words = "run in --rule semdedup --eps 0.1 --clusters 2 --out r"
+    (place / "in").mkdir()
+    x = raw_vectors(40)
+    np.save(place / "in/a.npy", x[:20])
+    np.save(place / "in/b.npy", np.where(np.arange(20)[:, None] < 9, np.nan, x[20:]))
+    np.save(place / "in/c.npy", raw_vectors(20, seed=9))
+    shown = call(words)
+    assert shown.code == 2 and "fix the input or raise --max-rejected" in shown.err
+    first = (place / "r/embeddings/img_emb/img_emb_0.npy").stat()
+    np.save(place / "in/b.npy", x[20:])
+    (place / "in/c.npy").unlink()
+    assert call(words).code == 0
+    assert (place / "r/embeddings/img_emb/img_emb_0.npy").stat().st_mtime_ns == first.st_mtime_ns
+    assert manifest_of(place / "r")["counts"]["input"] == 40
+    assert not (place / "r/embeddings/img_emb/img_emb_2.npy").exists()

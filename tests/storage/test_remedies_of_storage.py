@@ -216,7 +216,7 @@ def test_no_room_for_a_file_on_its_way_to_a_store_is_solved_by_tmpdir(tmp_path, 
 
 def test_a_place_that_cannot_be_written_can_be_another(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(FairdedupError, match="free some space or choose another place"):
+    with pytest.raises(FairdedupError, match="a file is where its folder must be: choose another place"):
         write_json(tmp_path / "file" / "x.json", 1)
     write_json(tmp_path / "folder" / "x.json", 1)
 

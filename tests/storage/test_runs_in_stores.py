@@ -204,7 +204,7 @@ def test_another_input_in_the_same_run_is_refused_and_restart_clears_only_the_ru
     store.done("run", first, *asked)
     assert "finished already" in done("run", first, *asked, "--scheduler", store.scheduler).err
     finished = store.command("run", second, *asked)
-    assert finished.code == 2 and "made with other options" in finished.err
+    assert finished.code == 2 and "was made of another input" in finished.err
     store.done("run", second, *asked, "--restart")
     assert beside.read_bytes() == b"theirs"
     assert store.command("run", job.url, *asked[:-1], f"{BUCKET}/twice").code == 2  # holds other files
