@@ -73,8 +73,8 @@ def client_on(address: str, run: Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_task_that_outlives_its_client_writes_nothing_and_queued_ones_never_start(
     number: signal.Signals,
-    processes: Processes,
-    tmp_path: Path,  # noqa: F811
+    processes: Processes,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     address = processes.scheduler()
     processes.worker()
@@ -95,10 +95,10 @@ def test_a_task_that_outlives_its_client_writes_nothing_and_queued_ones_never_st
 
 
 def test_a_run_whose_client_was_killed_is_resumed_at_once_with_the_same_bytes(
-    processes: Processes,
+    processes: Processes,  # noqa: F811
     tmp_path: Path,
     finished: Path,
-    prototypes: Path,  # noqa: F811
+    prototypes: Path,
 ) -> None:
     address = processes.scheduler()
     processes.worker()
