@@ -18,6 +18,7 @@ from fairdedup.config import RunConfig
 from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
+from fairdedup.storage.fence import Fence, current_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 from fairdedup.worker_memory import check_address_space, check_worker_memory, parse_limit, smallest_limit
@@ -59,18 +60,21 @@ def dask_setup(worker: Any) -> None:
     allow_files()
 
 
-def call_on_worker(function: Callable[..., Any], *args: Any) -> Any:
+def call_on_worker(fence: Fence | None, function: Callable[..., Any], *args: Any) -> Any:
     """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it.
 
     Parameters
     ----------
+    fence : Fence or None
+        The right of the command to write to its run directory; the function writes nothing after that has ended.
     function : callable
         A module-level function.
     *args
         Its arguments.
     """
     try:
-        return function(*args)
+        with use_fence(fence):
+            return function(*args)
     except UserError as error:
         return error
 
@@ -196,7 +200,7 @@ class Workers:
                     key = f"{stage}-{k}-{pass_id}"
                     arguments = tasks[k].arguments
                     future = self._client.submit(
-                        call_on_worker, function, *arguments, pure=False, retries=RETRIES, key=key
+                        call_on_worker, current_fence(), function, *arguments, pure=False, retries=RETRIES, key=key
                     )
                     futures[future] = k
             results: list[Any] = [None] * len(tasks)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fairdedup import cli
 from fairdedup.config import first_error, read_yaml
+from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.option_types import Memory
 from fairdedup.workers import allow_files
@@ -96,7 +97,7 @@ def make_command(
             return 0
         verbose = check_command(arguments)
         allow_files()
-        with _signals_as_interrupts() as handled, start_cluster(config, adapt) as cluster:
+        with _raise_on_signals() as handled, start_cluster(config, adapt) as cluster:
             try:
                 _wait_for_workers(cluster, config, adapt, advice, verbose)
                 return _run_command(arguments, cluster.scheduler_address)
@@ -121,11 +122,13 @@ def make_command(
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[list[int]]:
-    """Turn the signals that end this process into KeyboardInterrupt, and yield the list of these signals."""
+def _raise_on_signals() -> Iterator[list[int]]:
+    """Let the signals that end this process raise KeyboardInterrupt or `Stopped`, and yield the list of them."""
     # Under nohup SIGHUP stays ignored.
     handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
+    before = {number: signal.getsignal(number) for number in handled}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handle_stop_signals()
     try:
         yield handled
     finally:
@@ -194,16 +197,22 @@ def _wait_for_workers(cluster: Any, config: ClusterConfig, adapt: Adapt, advice:
 
 
 def _run_command(arguments: tuple[str, ...], address: str) -> int:
-    """Run a command of fairdedup on a scheduler and return its exit code. Ctrl-C is passed on to it."""
+    """Run a command of fairdedup on a scheduler and return its exit code. Signals that end it are passed on."""
     name, *rest = arguments
     words = [sys.executable, "-m", "fairdedup", name, "--scheduler", address, *rest]
     process = subprocess.Popen(words, start_new_session=True)  # so that Ctrl-C reaches it only once, through us
+    stopped: Stopped | None = None
     while True:
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
+        except Stopped as error:
+            stopped = error
+            process.send_signal(error.number)
         else:
+            if stopped and code == -stopped.number:  # it arrived before the command could handle it
+                raise stopped
             if code == -signal.SIGINT:  # the command handled it, but CPython dies if it arrives during an `exec`
                 return cli.EXIT_OTHER
             return code if code >= 0 else 128 - code

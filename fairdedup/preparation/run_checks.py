@@ -11,6 +11,7 @@ from fairdedup.errors import UserError
 from fairdedup.preparation.stage_options import compare_options
 from fairdedup.stages.curation import CurationOptions, check_curation_options
 from fairdedup.storage.config_record import ConfigRecord, StageOptions, describe_input_changes, read_config_record
+from fairdedup.storage.fence import NAME as FENCE
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
 
@@ -77,8 +78,9 @@ def _check_empty(directory: RunDirectory) -> None:
     """Refuse a folder that is not a run directory and is not empty."""
     root = directory.root
     present = sorted(p.name for p in root.iterdir()) if isinstance(root, RemotePath) or root.is_dir() else []
-    # A run that was killed early may have left its sample, or a temporary file.
-    foreign = [name for name in present if name != "sample" and not (name[0] == "." and name.endswith(".tmp"))]
+    # A run that was killed early may have left its sample, its fence, or a temporary file.
+    own = ("sample", FENCE)
+    foreign = [name for name in present if name not in own and not (name[0] == "." and name.endswith(".tmp"))]
     if foreign:
         raise UserError(f"--out {str(root)!r} holds other files ({foreign[0]!r}): choose a new or empty folder")
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fairdedup.errors import FairdedupError
+from fairdedup.storage.fence import raise_fence
 from fairdedup.storage.object_stores import RemotePath
 
 try:
@@ -21,7 +22,8 @@ def lock_run_directory(root: Path) -> Iterator[None]:
     """Lock a run directory for the block. It is created if needed, and removed again if nothing is written to it.
 
     The lock is on the folder itself: it leaves no file behind, and the system releases it when the process ends,
-    however it ends. Object stores and some network file systems have no such lock: there nothing is locked.
+    however it ends. Object stores and some network file systems have no such lock: there a later command takes over.
+    Either way tasks that an earlier command left running can no longer write, as `fence` says.
 
     Raises
     ------
@@ -29,7 +31,8 @@ def lock_run_directory(root: Path) -> Iterator[None]:
         If another command has locked it. This is not the user's mistake: the same command may work later.
     """
     if fcntl is None or isinstance(root, RemotePath):
-        yield
+        with raise_fence(root):
+            yield
         return
     lock = None
     try:
@@ -46,7 +49,8 @@ def lock_run_directory(root: Path) -> Iterator[None]:
     except (OSError, ValueError):  # not writable, which the command reports itself, or without locks
         created = []
     try:
-        yield
+        with raise_fence(root):
+            yield
     finally:
         with suppress(OSError):
             for folder in created:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError
+from fairdedup.storage.fence import check_fence
 from fairdedup.storage.file_errors import explain_failed_write, link_or_copy_local
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.plain_files import expect_plain_file
@@ -45,7 +46,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises
     ------
     FairdedupError
-        If it cannot be written (no space, no permission). No partial file is left.
+        If it cannot be written (no space, no permission, another command has the run). No partial file is left.
     """
     if isinstance(path, RemotePath):
         chosen = None
@@ -53,16 +54,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(prefix="fairdedup-") as folder:
                 chosen = Path(folder, path.name)
                 yield chosen
+                check_fence()
                 _put(chosen, path)
         except OSError as error:
             raise explain_failed_write(path, chosen, error, LOCAL_FIRST) from error
         return
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        check_fence()
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
+        check_fence()
         os.replace(aside, path)
     except OSError as error:
         raise explain_failed_write(path, aside, error) from error
@@ -249,6 +253,7 @@ def list_sizes(folder: Path) -> dict[str, int]:
 def link_or_copy(source: Path, target: Path) -> None:
     """Link a file to another place, or copy it where hard links are not possible."""
     if isinstance(target, RemotePath) and isinstance(source, RemotePath) and source.protocol == target.protocol:
+        check_fence()
         target.copy_from(source)
         return
     with atomic_write(target) as aside:
@@ -260,6 +265,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def move_file(source: Path, target: Path) -> None:
     """Move a file; in an object store the server copies it, and the source is removed."""
+    check_fence()
     if isinstance(target, RemotePath) and isinstance(source, RemotePath):
         target.copy_from(source)
         source.unlink()
@@ -279,6 +285,7 @@ def is_same_file(a: Path, b: Path) -> bool:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder and everything in it, if it exists."""
+    check_fence()
     if isinstance(folder, RemotePath):
         folder.remove_tree()
     else:
