@@ -11,13 +11,13 @@ import pytest
 from runs import command, done
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.stages.clustering import hash_of
 from fairdedup.storage.config_record import ConfigRecord, FinishedStages, read_config_record, write_config_record
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.records import Rejection, ShardRecord
 from fairdedup.storage.run_state import read_run_state
+from fairdedup.storage.shard_groups import hash_of
 
 RECORD = ShardRecord(
     number=3,
