@@ -137,7 +137,7 @@ def measure_job(
         plant_centres(run, centres, clusters)
     report["cluster"] = measure_command("cluster", run, "--clusters", clusters, *dask)
     report["prune"] = measure_command("prune", run, "--keep", 0.5, "--rule", rule, *dask)
-    sizes = json.loads((run / "clusters" / "sizes.json").read_text())
+    sizes = json.loads((run / "clusters" / "sizes.json").read_text())["sizes"]
     report["clusters"] = {"number": len(sizes), "largest": max(sizes)}
     report["files"] = {
         "sorted": len(list((run / "clusters").glob("vectors_*.npy"))),

@@ -99,6 +99,13 @@ def manifest(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))
 
 
+def read_plain(file: Path) -> dict[str, Any]:
+    """Return a JSON file of a run without its checksum, as an earlier version would have written it."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content.pop("checksum", None)
+    return content
+
+
 def picture(seed: int, side: int = 24) -> bytes:
     """Return a PNG of two colours and some noise; seeds with equal tens (seed // 10) give near duplicates."""
     shape, noise = np.random.default_rng(seed // 10), np.random.default_rng(seed)

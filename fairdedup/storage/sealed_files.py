@@ -2,7 +2,7 @@
 
 A reader gets a `Seal`, and nothing of the file is believed before its bytes are those that were sealed. The few files
 that have no seal by nature are named by `Unsealed`, with the reason. JSON files carry their own checksum, see
-`checked_json`. A local file is mapped, and its checksum is the first use of its pages, so none is read twice from a disk.
+`checked_json`. A local file is mapped, and its checksum is the first use of its pages, so no page is read twice.
 """
 
 from __future__ import annotations
