@@ -96,7 +96,7 @@ def table(folder: Path) -> pd.DataFrame:
 
 def manifest(run: Path) -> dict[str, Any]:
     """Return run.json."""
-    return json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return read_plain(run / "run.json")
 
 
 def read_plain(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.storage.remedies import MAKE_AGAIN, decide_again
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import is_same_file, link_or_copy, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_file
 from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
@@ -135,7 +135,7 @@ def _run_of(segment: Segment, runs: Sequence[str]) -> str:
 def _read_earlier(state: StateDirectory) -> EarlierRecord:
     record = EarlierRecord.read(state.earlier)
     if record is None:
-        raise FairdedupError(f"{state.earlier} is missing: {MAKE_AGAIN}")
+        raise FairdedupError(f"{state.earlier} is missing: run the same command again")
     return record
 
 

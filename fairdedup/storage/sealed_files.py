@@ -222,6 +222,8 @@ def _map(source: Source) -> Any:
             if not state.st_size:  # which cannot be mapped
                 raise source.error()
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except UserError:
+        raise
     except (OSError, ValueError):
         raise source.error() from None
     if isinstance(source, Seal):
