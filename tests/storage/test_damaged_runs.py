@@ -71,8 +71,8 @@ TABLE = {
     ),
     "against a run of a line: sums of the first": Advice(
         f"{FIRST} && {NEXT} && run x.npy --against s --out u",
-        r"run `fairdedup (?P<first>prune \S+)` again, with its own options .*, then `fairdedup (?P<then>prune \S+)` with",
-        [f"{{first}} {OWN} && {{then}} && run x.npy --against s --out u"], flip("s/state/run-0000/sizes.npy"),
+        rf"{PRUNE} .*, then `fairdedup (?P<then>prune \S+)` with",
+        [f"{{prune}} {OWN} && {{then}} && run x.npy --against s --out u"], flip("s/state/run-0000/sizes.npy"),
     ),
     # prune, sweep, cluster
     **{f"{name}: centroids": Advice(
@@ -90,7 +90,8 @@ TABLE = {
     **{f"cluster: {name}": of_record("cluster r --clusters 3", name, EMBED, "embed t.parquet {out} && cluster r")
        for name in (VECTORS, METADATA)},
     "prune: vectors of exclude-near": Advice(
-        f"{FIRST} && embed y.npy --out e && prune r {OWN} --exclude-near e", rf"e/{VECTORS} is missing or damaged: .*{EMBED}",
+        f"{FIRST} && embed y.npy --out e && prune r {OWN} --exclude-near e",
+        rf"e/{VECTORS} is missing or damaged: .*{EMBED}",
         [f"embed y.npy {{out}} && prune r {OWN} --exclude-near e"], flip(f"e/{VECTORS}"),
     ),
     # refit, audit, calibrate
