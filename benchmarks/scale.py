@@ -23,11 +23,12 @@ import psutil
 from results_file import RESULTS, write_results
 
 from fairdedup.core import kmeans
-from fairdedup.stages.clustering import ClusterOptions, hash_of
+from fairdedup.stages.clustering import ClusterOptions
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import mark_up_to_date
 from fairdedup.storage.run_files import write_array
+from fairdedup.storage.shard_groups import hash_of
 
 MIB = 1 << 20
 LARGEST_PROCESS = 2048  # MiB; no process may use more
