@@ -8,7 +8,7 @@ from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import check_ids
 from fairdedup.incremental.lineage import check_run_state, renew_run_state
 from fairdedup.stages.replacement import complete_replacement, replace
-from fairdedup.stages.sample_shares import measure_sample_shares
+from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
 from fairdedup.storage.contents import Embedded, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, require_manifest, write_manifest
@@ -38,7 +38,9 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     check_run_state(directory, manifest)
-    embedded = load_embedded(directory)
+    if manifest.input.format == "sample":
+        check_sample_labels(directory)
+    embedded = load_embedded(directory, workers.submit, ["metadata"])  # their schema is that of kept/
     load_clustered(embedded, workers.submit)  # the state is made of them once the decisions are replaced
     return _update_dependents(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
 

@@ -46,6 +46,13 @@ def measure_sample_shares(directory: RunDirectory, files: Mapping[str, str]) -> 
     return shares
 
 
+def check_sample_labels(directory: RunDirectory) -> None:
+    """Raise `DamagedFileError` if the labels of the built-in sample of a run are damaged."""
+    source = labels_of(directory)
+    if isinstance(source, Seal):
+        source.verify()
+
+
 def labels_of(directory: RunDirectory) -> Seal | Unsealed:
     """Return the labels of the sample with the seal that config.json has since the sample was embedded."""
     path, sealed = directory.root / "sample" / "labels.parquet", read_config_record(directory).sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,7 +103,9 @@ class Clustered:
         return self.embedded.groups
 
 
-def load_embedded(directory: RunDirectory, submit: Submit | None = None) -> Embedded:
+def load_embedded(
+    directory: RunDirectory, submit: Submit | None = None, files: Sequence[str] = ("vectors", "metadata")
+) -> Embedded:
     """Return the embeddings of a run.
 
     Parameters
@@ -110,6 +113,8 @@ def load_embedded(directory: RunDirectory, submit: Submit | None = None) -> Embe
     directory : RunDirectory
     submit : Submit, optional
         Runs the tasks that verify the checksums of all shards; with None whoever reads a shard verifies it.
+    files : sequence of str
+        Which files of each shard these tasks verify.
 
     Raises
     ------
@@ -122,21 +127,29 @@ def load_embedded(directory: RunDirectory, submit: Submit | None = None) -> Embe
         raise UserError(f"{root} holds no finished embeddings: run `fairdedup embed INPUT --out {quote(root)}`")
     embedded = Embedded(directory, tuple(read_shard_records(directory, shards)))
     if submit is not None:
-        map_groups(submit, "verify", check_embedded, embedded.groups, directory)
+        map_groups(submit, "verify", check_embedded, embedded.groups, directory, files)
     return embedded
 
 
-def check_embedded(group: Group, directory: RunDirectory) -> None:
+def check_embedded(group: Group, directory: RunDirectory, files: Sequence[str]) -> None:
     """Verify the checksums of a group of embedding shards.
+
+    Parameters
+    ----------
+    group : Group
+    directory : RunDirectory
+    files : sequence of str
+        Which files of each shard: "vectors", "metadata".
 
     Raises
     ------
     DamagedFileError
         If a file is missing or damaged.
     """
+    sources = {"vectors": shard_vectors, "metadata": shard_metadata}
     for record in group.records:
-        shard_vectors(directory, record).verify()
-        shard_metadata(directory, record).verify()
+        for name in files:
+            sources[name](directory, record).verify()
 
 
 def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustered:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,10 @@ from fairdedup.storage.store_errors import explain_errors
 AHEAD = 1 << 27  # bytes that all arrays of a task in a store may read ahead together
 WHOLE = 1 << 28  # bytes of an array in a store up to which it is loaded at once, so that it is read only once
 _VERIFIED_MOST = 1 << 16
+BAD_BYTES = (  # what numpy and pyarrow raise for them; numpy reads a header as Python's own literals
+    *(OSError, ValueError, TypeError, KeyError, OverflowError, EOFError, pa.ArrowException),
+    *(SyntaxError, TokenError, RecursionError, MemoryError),
+)
 
 _VERIFIED: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()  # local files that this process has verified
 Parsed = TypeVar("Parsed")
@@ -170,7 +175,7 @@ def _parse(source: Source, function: Callable[..., Parsed], *arguments: Any) -> 
     """Return what a function makes of the bytes of a file; its errors are those of a damaged file."""
     try:
         return function(*arguments)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, pa.ArrowException):
+    except BAD_BYTES:
         raise source.error() from None
 
 

@@ -11,6 +11,10 @@ import pytest
 from remedies import Advice, call, check
 from runs import contents, product, read_plain, write_embeddings
 
+from fairdedup.errors import UserError
+from fairdedup.stages.sample_shares import check_sample_labels
+from fairdedup.storage.config_record import read_config_record, write_config_record
+from fairdedup.storage.earlier_samples import EarlierSamples
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 
@@ -110,6 +114,11 @@ TABLE = {
         "calibrate r --labels labels.csv --prototypes p.npz --out c.parquet", name, EMBED,
         "embed t.parquet {out} && calibrate r --labels labels.csv --prototypes p.npz --out c.parquet",
     ) for name in (VECTORS, METADATA)},
+    "run: fingerprints of the input": Advice(
+        f"{FIRST} && {FIRST}", r"input\.json is damaged .*: bring it back, or make the whole run again: "
+        r"`fairdedup (?P<run>run)` with (?P<restart>--restart)", [f"{FIRST} {{restart}} && prune r {OWN}"],
+        flip("r/embeddings/records/input.json"), code=1,
+    ),
     # export, gate
     "export: decisions": of_record("export r --to txt", DECISIONS, PRUNE, f"{{prune}} {OWN} && export r --to txt"),
     **{f"{words}: run.json": Advice(
@@ -148,6 +157,45 @@ def test_a_damaged_list_of_removed_samples_is_noticed_before_the_decisions_chang
     shown = call("prune r --keep 0.4 --rule semdedup")
     assert shown.code == 2 and "gone_0.parquet, the list of removed samples, is damaged" in shown.err
     assert contents(place / "r") == before
+
+
+def test_no_bit_of_the_header_of_earlier_vectors_changes_what_is_read(place):
+    """Each cluster has a checksum, but the header is in none of them."""
+
+    def read() -> list[tuple[bytes, list[int]]]:
+        samples = EarlierSamples(place / "s", 0, 4)
+        found = [samples.cluster(k, 16) for k in range(4)]
+        return [(unit.tobytes() + str((unit.shape, unit.dtype)).encode(), names.tolist()) for unit, names, _ in found]
+
+    call(f"{FIRST} && {NEXT}")
+    path = place / "s" / "state" / "run-0000" / "vectors_0.npy"
+    data, known, noticed = path.read_bytes(), read(), 0
+    path.unlink()  # a link
+    for bit in range(8 * 128):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = read()
+        except UserError as error:
+            assert "vectors_0.npy is" in str(error) and "then make this run again: `fairdedup run`" in str(error)
+            noticed += 1
+            continue
+        assert found == known, bytes(flipped[:128])
+    assert noticed > 300
+
+
+def test_labels_of_the_sample_are_verified_before_a_decision(place):
+    call("embed t.parquet --out r && cluster r --clusters 4")
+    (place / "r" / "sample").mkdir()
+    (place / "r" / "sample" / "labels.parquet").write_bytes(b"altered")
+    directory = RunDirectory(place / "r")
+    check_sample_labels(directory)  # of an earlier version: nothing is known of them
+    write_config_record(directory, read_config_record(directory).model_copy(update={"sample": "7-abc"}))
+    with pytest.raises(UserError, match=r"labels\.parquet is missing or damaged: .*`fairdedup run` with --restart"):
+        check_sample_labels(directory)
+    shown = call(f"prune r {OWN}")
+    assert shown.code == 2 and "labels.parquet" in shown.err and not (place / "r" / "decisions").exists()
 
 
 def test_what_is_damaged_is_never_sealed(place):
