@@ -23,10 +23,12 @@ import psutil
 from results_file import RESULTS, write_results
 
 from fairdedup.core import kmeans
-from fairdedup.stages.clustering import ClusterOptions, hash_of
+from fairdedup.stages.clustering import ClusterOptions
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import mark_up_to_date, write_array
+from fairdedup.storage.made_of import mark_up_to_date
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.shard_groups import hash_of
 
 MIB = 1 << 20
 LARGEST_PROCESS = 2048  # MiB; no process may use more
@@ -136,7 +138,7 @@ def measure_job(
         plant_centres(run, centres, clusters)
     report["cluster"] = measure_command("cluster", run, "--clusters", clusters, *dask)
     report["prune"] = measure_command("prune", run, "--keep", 0.5, "--rule", rule, *dask)
-    sizes = json.loads((run / "clusters" / "sizes.json").read_text())
+    sizes = json.loads((run / "clusters" / "sizes.json").read_text())["sizes"]
     report["clusters"] = {"number": len(sizes), "largest": max(sizes)}
     report["files"] = {
         "sorted": len(list((run / "clusters").glob("vectors_*.npy"))),

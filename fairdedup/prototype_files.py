@@ -22,7 +22,9 @@ from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
-from fairdedup.storage.run_files import read_array, read_table, write_table
+from fairdedup.storage.run_files import write_table
+from fairdedup.storage.sealed_files import Source, load_table
+from fairdedup.storage.shard_files import open_shard_vectors, read_shard_metadata
 
 MOST_BYTES = 1 << 28
 """Largest size of the vectors in a file of a user."""
@@ -120,20 +122,36 @@ def _write_rows(path: Path, rows: list[_Row], number: pa.DataType, *, with_tempe
     write_table(path, pa.Table.from_pylist(lines, pa.schema(columns)))
 
 
-def read_prototypes(path: Path) -> Prototypes:
+def read_prototypes(source: Source) -> Prototypes:
     """Read what `write_prototypes` wrote, bit for bit: scaling the vectors again would round them again.
 
     Parameters
     ----------
-    path : Path
+    source : Seal or Unsealed
         A Parquet file of a run's state.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is missing or damaged.
     """
     attributes = []
-    for name, rows in _group(_rows_of(read_table(path), np.float16), path).items():
+    for name, rows in _group(_rows_of(load_table(source), np.float16), source.path).items():
         vectors = np.stack(list(rows.concepts.values()))
         absent = np.stack(rows.absent) if rows.absent else np.zeros((0, vectors.shape[1]), np.float16)
         attributes.append(Attribute(name, tuple(rows.concepts), vectors, absent, rows.temperature))
     return Prototypes(tuple(attributes))
+
+
+def read_own_vectors(source: Source) -> Prototypes:
+    """Read what `write_vectors` wrote into a run; raises as `read_prototypes`.
+
+    Parameters
+    ----------
+    source : Seal or Unsealed
+        A Parquet file of vectors in a run.
+    """
+    return _group_vectors(load_table(source), source.path)
 
 
 def check_vectors(file: Path) -> None:
@@ -235,6 +253,10 @@ def _from_table(table: pa.Table, file: Path) -> pa.Table | Prototypes:
             raise UserError(f"prototypes {str(file)!r}: column {name!r} has empty rows; fill them or remove them")
     if "vector" not in names:
         return table
+    return _group_vectors(table, file)
+
+
+def _group_vectors(table: pa.Table, file: Path) -> Prototypes:
     grouped = _group(_rows_of(table, np.float64), file)
     vectors = {
         name: rows.concepts | ({ABSENT: np.vstack(rows.absent)} if rows.absent else {})
@@ -275,10 +297,10 @@ def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptV
     wanted = set(names)
     found: dict[str, NDArray[np.float64]] = {}
     for record in embedded.records:
-        ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
+        ids = read_shard_metadata(run, record, ["id"]).column("id").to_pylist()
         places = [k for k, name in enumerate(ids) if name in wanted]
         if places:
-            vectors = np.asarray(read_array(run.vectors(record.number))[places], np.float64)
+            vectors = np.asarray(open_shard_vectors(run, record)[places], np.float64)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             found.update(zip([ids[k] for k in places], vectors, strict=True))
     missing = sorted(wanted - set(found))

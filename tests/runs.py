@@ -96,7 +96,14 @@ def table(folder: Path) -> pd.DataFrame:
 
 def manifest(run: Path) -> dict[str, Any]:
     """Return run.json."""
-    return json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return read_plain(run / "run.json")
+
+
+def read_plain(file: Path) -> dict[str, Any]:
+    """Return a JSON file of a run without its checksum, as an earlier version would have written it."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content.pop("checksum", None)
+    return content
 
 
 def picture(seed: int, side: int = 24) -> bytes:

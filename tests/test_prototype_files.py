@@ -27,10 +27,12 @@ from fairdedup.prototype_files import (
 )
 from fairdedup.stages import caption_embedding
 from fairdedup.stages.caption_embedding import embed_captions, read_captions
+from fairdedup.storage.checked_json import write_json
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord, seal_files, write_shard_record
-from fairdedup.storage.run_files import write_array, write_json, write_table
+from fairdedup.storage.run_files import write_array, write_table
+from fairdedup.storage.sealed_files import Unsealed
 
 SPEC = EncoderSpec("model", None, 8, "cpu", "float32", 1)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -173,7 +175,7 @@ def test_vectors_come_back_from_parquet_whatever_their_names(tmp_path, vectors):
 def test_prototypes_in_use_come_back_bit_for_bit_with_their_temperatures(tmp_path, vectors):
     known = Prototypes.of(vectors).with_temperatures({"age": 0.25})
     write_prototypes(tmp_path / "p.parquet", known)
-    assert read_prototypes(tmp_path / "p.parquet").same_as(known)
+    assert read_prototypes(Unsealed(tmp_path / "p.parquet", "a test")).same_as(known)
     assert pq.read_schema(tmp_path / "p.parquet").names == ["attribute", "concept", "vector", "temperature"]
 
 
@@ -182,7 +184,7 @@ def test_a_file_without_temperatures_is_read_by_both_readers(tmp_path, vectors):
     write_prototypes(tmp_path / "new.parquet", known)
     older = pq.read_table(tmp_path / "new.parquet").drop_columns(["temperature"])
     pq.write_table(older, tmp_path / "p.parquet")
-    assert read_prototypes(tmp_path / "p.parquet").same_as(known)
+    assert read_prototypes(Unsealed(tmp_path / "p.parquet", "a test")).same_as(known)
     assert read_vectors(tmp_path / "p.parquet").concepts == known.concepts
 
 

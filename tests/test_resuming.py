@@ -20,6 +20,7 @@ from runs import (
     done,
     files,
     manifest,
+    read_plain,
     write_embeddings,
 )
 from slow_twin import flags_of
@@ -119,10 +120,9 @@ def test_the_stages_one_by_one_give_the_same_bytes(finished, tmp_path, embedding
 def test_a_stage_names_the_one_that_must_run_first(tmp_path, finished):
     shutil.copytree(finished / "embeddings", tmp_path / "run" / "embeddings")
     assert "holds no finished embeddings: run `fairdedup embed" in command("cluster", tmp_path / "run").err
-    shutil.copy(finished / "config.json", tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(
-        (finished / "config.json").read_text().replace('"cluster":', '"none":')
-    )
+    config = read_plain(finished / "config.json")
+    del config["done"]["cluster"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     answer = command("prune", tmp_path / "run", "--keep", 0.5, "--rule", "semdedup")
     assert answer.code == 2 and "holds no finished clustering: run `fairdedup cluster" in answer.err
 
@@ -251,7 +251,7 @@ def test_an_input_that_has_changed_is_refused_by_name(tmp_path, scheduler):
 
 
 def test_clusters_of_other_embeddings_are_not_used(again, tmp_path, scheduler):
-    config = json.loads((again / "config.json").read_text())
+    config = read_plain(again / "config.json")
     config["done"]["cluster"] = "another fingerprint"
     (again / "config.json").write_text(json.dumps(config))
     answer = command("prune", again, "--keep", 0.5, "--rule", "semdedup", "--scheduler", scheduler)

@@ -395,12 +395,12 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
 
 def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finished, monkeypatch):
     from fairdedup.stages.pruning import cluster_ranges as prune
-    from fairdedup.storage.contents import load_clustered, load_embedded
+    from fairdedup.storage.contents import load_clustered, load_embedded, write_sizes
     from fairdedup.storage.marks import Marks
 
     shutil.copytree(finished, tmp_path / "run")
     sizes = np.r_[np.random.default_rng(0).integers(1, 500, 3000), 4000]
-    (tmp_path / "run" / "clusters" / "sizes.json").write_text(json.dumps(sizes.tolist()))
+    write_sizes(RunDirectory(tmp_path / "run"), sizes)
     clustered = load_clustered(load_embedded(RunDirectory(tmp_path / "run")))
     parts, filled = prune.split_clusters(clustered, Marks())
     assert filled == 3001 and sum(p.rows for p in parts) == sizes.sum() and len(parts) <= prune.TASKS

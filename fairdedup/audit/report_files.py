@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_files import read_json, write_json, write_table
+from fairdedup.storage.run_files import write_table
 
 _INTERVALS = ("rate_interval", "shift_interval", "skew_interval")
 _TEXT = ("attribute", "group", "why")

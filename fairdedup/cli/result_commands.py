@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ def audit(
     report = session.config.out / "report" / "audit.json"
     session.finish(report=str(report), source=found.source, counts=found.counts, notes=found.notes)
     if as_json:
-        click.echo(report.read_text(encoding="utf-8"), nl=False)
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     elif session.prints:
         from fairdedup.cli.audit_summary import print_audit
 

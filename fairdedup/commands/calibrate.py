@@ -23,8 +23,7 @@ from fairdedup.prototype_files import write_vectors
 from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.contents import Embedded, load_embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_table
-from fairdedup.storage.vectors import read_vectors_of_rows
+from fairdedup.storage.shard_files import GroupVectors, read_shard_metadata
 from fairdedup.workers import Workers
 
 LEAST_LABELS = 3  # labels that each concept needs
@@ -183,13 +182,13 @@ def _read_labelled_vectors(embedded: Embedded, labels: Labels) -> tuple[NDArray[
     for group in embedded.groups:
         rows, own = [], []
         for record, first in group.shards():
-            ids = read_table(run.metadata(record.number), ["id"]).column("id").to_pylist()
+            ids = read_shard_metadata(run, record, ["id"]).column("id").to_pylist()
             for position, name in zip(record.positions().tolist(), ids, strict=True):
                 if str(name) in labels.places:
                     rows.append(first + position)
                     own.append(labels.places[str(name)])
         if rows:
-            vectors.append(read_vectors_of_rows(run, group, np.array(rows, np.int64)))
+            vectors.append(GroupVectors(run, group).read_rows(np.array(rows, np.int64)))
             lines.append(np.array(own, np.int64))
     found = np.zeros(len(labels.places), np.bool_)
     found[np.concatenate(lines) if lines else []] = True

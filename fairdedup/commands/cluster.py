@@ -30,7 +30,7 @@ def cluster_run(config: RunConfig, workers: Workers) -> Clustered:
         If the embeddings are not finished, or there are more clusters than rows.
     """
     directory = RunDirectory(config.out.absolute())
-    embedded = load_embedded(directory)
+    embedded = load_embedded(directory, workers.submit)
     earlier = find_earlier_runs(config)
     return cluster(Request(config, directory, earlier), embedded, workers)
 

@@ -27,6 +27,7 @@ from fairdedup.storage.config_record import (
     write_input_fingerprints,
 )
 from fairdedup.storage.contents import Embedded
+from fairdedup.storage.seals import seal
 from fairdedup.workers import Workers
 
 
@@ -103,6 +104,9 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
         if isinstance(error, UserError):
             forget_start(directory)
         raise
+    sample = read_config_record(directory).sample
+    if dataset.format == "sample" and sample is None:
+        sample = seal(directory.root / "sample" / "labels.parquet")
     workers.progress.rows["embed"] = embedded.input  # the number of samples in a tar is known only now
     finish_stage(
         directory,
@@ -118,12 +122,23 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
             unused=add_unused(embedded.records, dataset.unused),
             damaged=describe_damage(embedded.records),
             remarks=list(dataset.remarks),
-            white=read_scan(directory, len(prints)).white if encoder else None,
+            white=_find_white(request, dataset, prints, workers) if encoder else None,
         ),
         encoder=EncoderRecord(**asdict(encoder)) if encoder else None,
+        sample=sample,
         named_model=NamedModel(model=config.model, pretrained=config.pretrained) if config.model else None,
     )
     return embedded
+
+
+def _find_white(request: Request, dataset: Dataset, prints: list[str], workers: Workers) -> int | None:
+    """Return the value that is white in 16-bit pictures; what the first pass has left may be damaged."""
+    scan = read_scan(request.directory, len(prints))
+    if scan is None:
+        scan = scan_images(
+            dataset, request.directory, workers.submit, prints, (request.config.id, request.config.column)
+        )
+    return scan.white
 
 
 def _plan_images(

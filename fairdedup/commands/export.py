@@ -23,13 +23,16 @@ from fairdedup.datasets.originals import find_clashing_stems
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.stages.id_export import iterate_decisions, iterate_ids, write_csv, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
+from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.config_record import describe_input_changes
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.remedies import MAKE_AGAIN, decide_again
-from fairdedup.storage.run_files import atomic_write, read_json, write_json
+from fairdedup.storage.remedies import MAKE_AGAIN
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.run_files import atomic_write
+from fairdedup.storage.sealed_files import Seal
 from fairdedup.storage.seals import is_sealed, seal
 from fairdedup.storage.shard_groups import Group
 from fairdedup.workers import Workers
@@ -128,25 +131,18 @@ def export_samples(options: ExportOptions, workers: Workers) -> ExportResult:
         samples, or the place is taken.
     """
     directory = RunDirectory(options.run.absolute())
-    manifest, parts = _load_finished_run(directory)
+    manifest = require_manifest(directory)
+    parts = load_embedded(directory).groups
+    decisions = [result_part(directory, "decisions", part.number, manifest.files) for part in parts]
+    for part in decisions:  # before the input is opened, and before anything is written
+        part.verify()
     _check_place(options, directory)
     if options.form != "webdataset":
-        return _write_ids(options, directory, parts, getattr(manifest.counts, options.what))
+        return _write_ids(options, decisions, getattr(manifest.counts, options.what))
     if manifest.input.kind != "images":
         raise UserError(f"{options.run} is a run over embeddings and has no images to write: use --to txt or --to uids")
     dataset = _open_source(options, directory, manifest)
     return _write_shards(options, directory, manifest, parts, dataset, workers)
-
-
-def _load_finished_run(directory: RunDirectory) -> tuple[RunManifest, list[Group]]:
-    """Return the manifest and the parts of a finished run whose decisions are undamaged."""
-    manifest, root = require_manifest(directory), directory.root
-    parts = load_embedded(directory).groups
-    for part in parts:
-        path = directory.part("decisions", part.number)
-        if not is_sealed(path, manifest.files.get(str(path.relative_to(root)), "")):
-            raise UserError(f"{path} is missing or damaged: {decide_again(root)}")
-    return manifest, parts
 
 
 def _check_place(options: ExportOptions, directory: RunDirectory) -> None:
@@ -167,14 +163,14 @@ def _check_place(options: ExportOptions, directory: RunDirectory) -> None:
         raise UserError(f"{shown} is a file: choose a folder")
 
 
-def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Group], expected: int) -> ExportResult:
+def _write_ids(options: ExportOptions, decisions: list[Seal], expected: int) -> ExportResult:
     """Write a file of ids. An existing file is not replaced: it must have exactly the same content."""
     place = options.place
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(aside) as path:
-            count = _write_ids_to(path, options, directory, [part.number for part in parts])
+            count = _write_ids_to(path, options, decisions)
         if count != expected:
             raise FairdedupError(
                 f"{count:,} ids, not {expected:,}, are {options.what}, so nothing was written: please report this bug"
@@ -188,13 +184,13 @@ def _write_ids(options: ExportOptions, directory: RunDirectory, parts: list[Grou
     return ExportResult(path=place, samples=count)
 
 
-def _write_ids_to(path: Path, options: ExportOptions, directory: RunDirectory, parts: list[int]) -> int:
+def _write_ids_to(path: Path, options: ExportOptions, decisions: list[Seal]) -> int:
     """Write the ids in the form that is chosen, and return their number."""
     kept = options.what == "kept"
     if options.form == "csv":
-        return write_csv(path, iterate_decisions(directory, parts, kept), keep_formulas=options.keep_formulas)
+        return write_csv(path, iterate_decisions(decisions, kept), keep_formulas=options.keep_formulas)
     write = write_lines if options.form == "txt" else write_uids
-    return write(path, iterate_ids(directory, parts, kept))
+    return write(path, iterate_ids(decisions, kept))
 
 
 def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunManifest) -> Dataset:
@@ -233,12 +229,12 @@ def _write_shards(
     place = options.place
     shards: list[Any] = list(dataset.shards)
     made_of, clashing = _hash_shard_inputs(options, manifest), find_clashing_stems(shards)
-    plan = Plan(directory.root, place, options.what == "kept", made_of, clashing)
+    plan = Plan(directory.root, place, options.what == "kept", made_of, clashing, _decision_seals(manifest))
     _begin_export(options, plan)
-    new = plan_shards(directory, parts, shards, plan.kept, repeat(options.shard_samples))
+    new = plan_shards(plan, parts, shards, repeat(options.shard_samples))
     if options.shard_bytes is not None:
         sizes = measure_samples(plan, new, workers.submit)
-        new = plan_shards(directory, parts, shards, plan.kept, _cut_by_size(sizes, options.shard_bytes))
+        new = plan_shards(plan, parts, shards, _cut_by_size(sizes, options.shard_bytes))
     written = write_shards(plan, new, workers.submit)
     samples = sum(shard.samples for shard in written)
     expected = getattr(manifest.counts, options.what)
@@ -259,10 +255,14 @@ def _write_shards(
 
 def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
     """Return a hash of all that shards depend on: the decisions, the input, and the size of shards."""
-    decisions = {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
+    decisions = _decision_seals(manifest)
     cut = options.shard_samples if options.shard_bytes is None else [options.shard_bytes]
     known = [VERSION, options.what, cut, manifest.input.fingerprint, decisions]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _decision_seals(manifest: RunManifest) -> dict[str, str]:
+    return {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
 
 
 def _begin_export(options: ExportOptions, plan: Plan) -> None:

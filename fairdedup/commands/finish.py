@@ -75,15 +75,15 @@ def finish_run(request: Request, decided: DecidedRun, written: Written, workers:
     embedded, directory, lineage = decided.clustered.embedded, decided.clustered.directory, decided.lineage
     record = read_config_record(directory)
     manifest = replace_again(embedded, _build_manifest(request, decided, written, record), workers.submit)
-    state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), workers.submit)
-    drift = measure_drift(directory, len(state.state.runs))
+    state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), manifest.files, workers.submit)
+    drift = measure_drift(directory, state.state.runs)
     update: dict[str, Any] = {
         "stages": merge_stage_times(record, workers.progress),
         "files": {**manifest.files, **state.seals},
         "warnings": [*manifest.warnings, *drift_warnings(drift, directory.root)],
     }
     if manifest.input.format == "sample":
-        update["shares"] = measure_sample_shares(directory)
+        update["shares"] = measure_sample_shares(directory, manifest.files)
     if request.earlier is not None:
         update |= {"against": [run.run for run in lineage.runs], "drift": drift}
     manifest = manifest.model_copy(update=update)

@@ -32,6 +32,6 @@ def refit(config: RunConfig, runs: Sequence[Path], workers: Workers, *, restart:
     Raises
     ------
     UserError
-        As `run` does; also if the embeddings of a run are missing.
+        As `run` does; also if the embeddings of a run are missing or damaged.
     """
-    return run(build_refit_config(config, runs), workers, restart=restart)
+    return run(build_refit_config(config, runs, workers.submit), workers, restart=restart)

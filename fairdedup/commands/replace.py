@@ -6,10 +6,10 @@ from pathlib import Path
 
 from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import check_ids
-from fairdedup.incremental.lineage import renew_run_state
+from fairdedup.incremental.lineage import check_run_state, renew_run_state
 from fairdedup.stages.replacement import complete_replacement, replace
-from fairdedup.stages.sample_shares import measure_sample_shares
-from fairdedup.storage.contents import Embedded, load_embedded
+from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
+from fairdedup.storage.contents import Embedded, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, require_manifest, write_manifest
 from fairdedup.storage.state_directory import StateDirectory
@@ -31,13 +31,17 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
     Raises
     ------
     UserError
-        If the run is not finished, or the file cannot be read.
+        If the run is not finished, a file of it is damaged, or the list cannot be read. Nothing is changed then.
     """
     directory = RunDirectory(config.out.absolute())
     check_ids(vanished, "--gone")
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
-    embedded = load_embedded(directory)
+    check_run_state(directory, manifest)
+    if manifest.input.format == "sample":
+        check_sample_labels(directory)
+    embedded = load_embedded(directory, workers.submit, ["metadata"])  # their schema is that of kept/
+    load_clustered(embedded, workers.submit)  # the state is made of them once the decisions are replaced
     return _update_dependents(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
 
 
@@ -60,6 +64,6 @@ def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> N
 def _update_dependents(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
     """Write again what depends on the decisions after a replacement, and return the manifest."""
     if manifest.input.format == "sample":
-        manifest = manifest.model_copy(update={"shares": measure_sample_shares(embedded.directory)})
+        manifest = manifest.model_copy(update={"shares": measure_sample_shares(embedded.directory, manifest.files)})
         write_manifest(embedded.directory, manifest)
     return renew_run_state(embedded, manifest, workers.submit)

@@ -30,7 +30,9 @@ from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import clear_run, start_stage
 from fairdedup.stages.curation import mark_rows
 from fairdedup.stages.pruning import prune
+from fairdedup.stages.replacement import list_removed
 from fairdedup.stages.results import write_results
+from fairdedup.stages.sample_shares import check_sample_labels
 from fairdedup.storage.config_record import EMPTY_RECORD, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest, read_manifest
@@ -93,6 +95,8 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
     """
     config, earlier, embedded = request.config, request.earlier, clustered.embedded
     options = build_options(config)
+    list_removed(request.directory)  # what is damaged is noticed while the old results are still there
+    check_sample_labels(request.directory)
     prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
     curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
     with mark_rows(embedded, curation, workers.submit) as marks:

@@ -6,6 +6,7 @@ It reads the sums that each run of a line leaves in state/; docs/increments.md e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import Drift
-from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_files import read_array
+from fairdedup.storage.remedies import decide_in_turn, quote
+from fairdedup.storage.run_state import KeptRun
+from fairdedup.storage.sealed_files import Seal, load_array
 from fairdedup.storage.state_directory import StateDirectory
 
 PSI_LIMIT = 0.25  # population stability index beyond chance that counts as a major shift
@@ -30,15 +32,15 @@ class StabilityIndex(NamedTuple):
     by_chance: float
 
 
-def measure_drift(directory: RunDirectory, runs: int) -> Drift | None:
+def measure_drift(directory: RunDirectory, runs: Sequence[KeptRun]) -> Drift | None:
     """Compare the rows of the last run of a line with those of all before it.
 
     Parameters
     ----------
     directory : RunDirectory
         Directory of the last run; its state has the sums of all runs of the line.
-    runs : int
-        Number of runs in the line.
+    runs : sequence of KeptRun
+        The runs of the line.
 
     Returns
     -------
@@ -46,7 +48,16 @@ def measure_drift(directory: RunDirectory, runs: int) -> Drift | None:
         None if the last run, or the runs before it, have no row.
     """
     state = StateDirectory(directory.root)
-    sums = [np.asarray(read_array(state.run_folder(k) / "sizes.npy")) for k in range(runs)]  # each (k, 2)
+    sums = [  # each (k, 2)
+        load_array(
+            Seal(
+                state.run_folder(k) / "sizes.npy",
+                run.files.get("sizes.npy"),
+                decide_in_turn([run.run, directory.root]),
+            )
+        )
+        for k, run in enumerate(runs)
+    ]
     before, now = np.sum(sums[:-1], axis=0), sums[-1]
     if len(sums) < 2 or not before[:, 0].sum() or not now[:, 0].sum():
         return None

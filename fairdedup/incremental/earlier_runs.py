@@ -22,10 +22,17 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.object_stores import any_in
 from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_state import MembershipSums, RunState, SimilaritySums, require_run_state
-from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.storage.run_state import (
+    STATE_FILE,
+    MembershipSums,
+    RunState,
+    SimilaritySums,
+    require_run_state,
+    state_file,
+)
+from fairdedup.storage.sealed_files import Seal
 
-STATE_FILE = "state/state.json"  # key in the `files` of run.json
+PROTOTYPES = "prototypes.parquet"
 SHARED = (
     "eps",
     "dimension",
@@ -65,13 +72,13 @@ class EarlierRuns:
         return self.state.eps
 
     @property
-    def centroids(self) -> Path:
-        """Path of the centroids: float32 (k, d)."""
-        return StateDirectory(self.root).centroids
+    def centroids(self) -> Seal:
+        """The centroids with their seal: float32 (k, d)."""
+        return state_file(self.root, self.state, "centroids.npy")
 
     def read_prototypes(self) -> Prototypes | None:
         """Return the prototypes of the line, None if it has none."""
-        return read_prototypes(StateDirectory(self.root).prototypes) if self.state.prototypes else None
+        return read_prototypes(state_file(self.root, self.state, PROTOTYPES)) if self.state.prototypes else None
 
     def build_inherited(self) -> Inherited:
         """Return what the earlier runs hand down to the decision of new rows."""

@@ -13,15 +13,16 @@ from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.rules.registry import find_rule, sweeping_names
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.errors import UserError
-from fairdedup.incremental.earlier_runs import EarlierRuns, check_cluster_count, read_sources
+from fairdedup.incremental.earlier_runs import PROTOTYPES, EarlierRuns, check_cluster_count, read_sources
+from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.moved_runs import find_run
 from fairdedup.storage.object_stores import any_in, as_path, protocol_of
 from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import compute_sha256
-from fairdedup.storage.run_state import RunState
-from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.storage.run_state import RunState, state_file
+from fairdedup.tasks import Submit
 
 FIXED = ("start", "calibrate", "temperature")  # options that cannot change, since sums of earlier runs depend on them
 
@@ -89,7 +90,7 @@ def _check_amount(config: RunConfig, earlier: EarlierRuns, name: str) -> None:
         )
 
 
-def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
+def build_refit_config(config: RunConfig, runs: Sequence[Path], submit: Submit) -> RunConfig:
     """Return the configuration of a run over the embeddings of all runs of some lines.
 
     Rule, prototypes and model are those of the first run unless given.
@@ -100,16 +101,20 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
         Options of the command.
     runs : sequence of Path
         Finished runs; the last of each line.
+    submit : Submit
+        Runs the tasks that verify the embeddings of all runs of the lines, which become the input.
 
     Raises
     ------
     UserError
-        If a run has no state, or the embeddings of a run of its line are missing.
+        If a run has no state, or the embeddings of a run of its line are missing or damaged.
     """
     sources = read_sources(config.model_copy(update={"against": tuple(runs)}))
     state = sources[0][1]
     days = _find_days(sources, runs)
     _check_embeddings(config, days)
+    for day in days:
+        load_embedded(RunDirectory(as_path(day)), submit)
     given, options = config.model_fields_set, state.options
     # Options of the daily runs, for example from the YAML file, that do not apply to this one.
     update: dict[str, Any] = {"input": _join_inputs(days), "against": (), "column": None}
@@ -119,7 +124,7 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path]) -> RunConfig:
     if config.model is None and state.named is not None:
         update |= {n: getattr(state.named, n) for n in ("model", "pretrained")}
     if config.prototypes is None and state.prototypes is not None:
-        update["prototypes"] = StateDirectory(sources[0][0]).prototypes
+        update["prototypes"] = state_file(sources[0][0], state, PROTOTYPES).path  # `read_sources` has verified it
     return config.model_copy(update=update)
 
 

@@ -5,8 +5,8 @@ Later runs are decided against it. This module never decides a row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ from fairdedup.core.model import Inherited, Options
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.encoders import EncoderSpec
-from fairdedup.errors import UserError
-from fairdedup.incremental.earlier_runs import STATE_FILE, EarlierRuns, identify_encoder, similarity_moments
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.incremental.earlier_runs import PROTOTYPES, EarlierRuns, identify_encoder, similarity_moments
 from fairdedup.prototype_files import read_prototypes, write_prototypes
 from fairdedup.stages.record_state import StateInputs, write_segments
 from fairdedup.storage.config_record import EncoderRecord, NamedModel
@@ -25,17 +25,21 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import link_runs, write_earlier
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, read_manifest, write_manifest
-from fairdedup.storage.remedies import decide_again
-from fairdedup.storage.run_files import read_array, remove_folder, write_array
+from fairdedup.storage.remedies import decide_again, decide_in_turn
+from fairdedup.storage.run_files import remove_folder, write_array
 from fairdedup.storage.run_state import (
+    STATE_FILE,
     DecisionOptions,
     KeptRun,
     MembershipSums,
     RunState,
     SimilaritySums,
     StatePrototypes,
+    read_run_state,
 )
-from fairdedup.storage.seals import is_sealed, seal
+from fairdedup.storage.sealed_files import DamagedFileError, Seal, load_array
+from fairdedup.storage.seals import seal
+from fairdedup.storage.shard_files import centroids_of
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Submit
 
@@ -75,10 +79,11 @@ def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> L
         return Lineage()
     target = StateDirectory(directory.root)
     runs = link_runs(target, earlier.sources)
-    clusters, _, concepts = read_array(target.run_folder(0) / "concepts.npy").shape
+    first = _read_sums(target, 0, "concepts.npy", runs[0])
+    clusters, _, concepts = first.shape
     sums, begun = np.zeros((clusters, concepts), np.int64), np.zeros(clusters, np.bool_)
     for number, run in enumerate(runs):
-        sizes, own = (_read_sums(target.run_folder(number), f"{name}.npy", run) for name in ("sizes", "concepts"))
+        sizes, own = (_read_sums(target, number, f"{name}.npy", run) for name in ("sizes", "concepts"))
         new = ~begun & (sizes[:, 0] > 0)
         if earlier.state.options.start == "cluster":
             sums[new] = np.rint(own[new, 0] / sizes[new, :1]).astype(np.int64)
@@ -88,10 +93,10 @@ def link_earlier_runs(directory: RunDirectory, earlier: EarlierRuns | None) -> L
     return Lineage(runs, earlier.build_inherited())
 
 
-def _read_sums(folder: Path, name: str, run: KeptRun) -> NDArray[np.int64]:
-    if not is_sealed(folder / name, run.files[name]):
-        raise UserError(f"{folder / name} is damaged: {decide_again(run.run)}, which wrote it")
-    return np.asarray(read_array(folder / name))
+def _read_sums(target: StateDirectory, number: int, name: str, run: KeptRun) -> NDArray[np.int64]:
+    remedy = decide_in_turn([run.run, target.root])
+    sums: NDArray[np.int64] = load_array(Seal(target.run_folder(number) / name, run.files.get(name), remedy))
+    return sums
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,9 @@ class WrittenState(NamedTuple):
     seals: dict[str, str]
 
 
-def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, submit: Submit) -> WrittenState:
+def write_run_state(
+    embedded: Embedded, lineage: Lineage, outcome: RunOutcome, decisions: Mapping[str, str], submit: Submit
+) -> WrittenState:
     """Write state/ of a run, once its decisions are written.
 
     Parameters
@@ -155,12 +162,14 @@ def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, s
         Runs before this one.
     outcome : RunOutcome
         What later runs need to know about the decision.
+    decisions : mapping of str to str
+        Seal of each part of the decisions, by path below the run directory.
     submit : Submit
         Runs the tasks that write the kept samples.
     """
     directory = embedded.directory
     target = StateDirectory(directory.root)
-    centroids = np.asarray(read_array(directory.centroids))
+    centroids = load_array(centroids_of(directory))
     write_array(target.centroids, centroids)
     files = {"centroids.npy": seal(target.centroids)}
     prototypes = None
@@ -171,7 +180,7 @@ def write_run_state(embedded: Embedded, lineage: Lineage, outcome: RunOutcome, s
     number = len(lineage.runs)
     remove_folder(target.run_folder(number))  # written by an earlier decision of this run
     own = write_segments(
-        embedded, StateInputs(len(centroids), outcome.prototypes, outcome.moments), submit, number=number
+        embedded, StateInputs(len(centroids), outcome.prototypes, outcome.moments), decisions, submit, number=number
     )
     remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
@@ -223,6 +232,56 @@ def _list_seals(target: StateDirectory, state: RunState) -> dict[str, str]:
     return {f"state/{name}": sealed for name, sealed in state.list_files().items()} | {STATE_FILE: seal(target.file)}
 
 
+def _own_prototypes(target: StateDirectory, state: RunState) -> Seal:
+    return Seal(target.prototypes, state.files.get(PROTOTYPES), decide_again(target.root))
+
+
+def check_run_state(directory: RunDirectory, manifest: RunManifest) -> None:
+    """Verify what a replacement in a run needs of its state, before the replacement changes anything.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+    manifest : RunManifest
+        Manifest of the run.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or damaged.
+    """
+    target = StateDirectory(directory.root)
+    if STATE_FILE in manifest.files:  # runs of early versions have no state
+        state = read_run_state(directory.root)
+        if state is None:
+            raise DamagedFileError(f"{target.file} is missing: {decide_again(directory.root)}")
+        if state.prototypes:
+            _own_prototypes(target, state).verify()
+
+
+def read_stale_state(directory: RunDirectory) -> RunState | None:
+    """Return the state from before a replacement, which is to be written again; None where there is none.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of the run.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
+    path = StateDirectory(directory.root).stale
+    try:
+        return RunState.read(path)
+    except UserError:
+        raise
+    except FairdedupError:
+        raise UserError(f"{path} is damaged: {decide_again(directory.root)}") from None
+
+
 def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
     """Write the state of a run again after a replacement, and return the manifest with the new seals.
 
@@ -239,13 +298,14 @@ def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -
     """
     directory = embedded.directory
     target = StateDirectory(directory.root)
-    state, written = RunState.read(target.stale), read_manifest(directory)
+    state, written = read_stale_state(directory), read_manifest(directory)
     if state is None or written is None:
         return manifest
     *runs, own = state.runs
-    prototypes = read_prototypes(target.prototypes) if state.prototypes else None
+    prototypes = read_prototypes(_own_prototypes(target, state)) if state.prototypes else None
     moments = similarity_moments(state.moments)
-    again = write_segments(embedded, StateInputs(state.clusters, prototypes, moments), submit, number=len(runs))
+    inputs = StateInputs(state.clusters, prototypes, moments)
+    again = write_segments(embedded, inputs, written.files, submit, number=len(runs))
     again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
     state = state.model_copy(update={"runs": [*runs, again]})
     state.write(target.file)

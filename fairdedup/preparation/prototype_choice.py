@@ -26,6 +26,7 @@ from fairdedup.prototype_files import (
     check_vectors,
     default_prototypes,
     needs_text_tower,
+    read_own_vectors,
     read_prototypes,
     read_vectors,
     write_vectors,
@@ -41,10 +42,11 @@ from fairdedup.storage.config_record import (
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.object_stores import as_path
 from fairdedup.storage.plain_files import expect_plain_file
+from fairdedup.storage.remedies import decide_again
 from fairdedup.storage.run_files import compute_sha256
-from fairdedup.storage.run_state import read_run_state
-from fairdedup.storage.seals import is_sealed, seal
-from fairdedup.storage.state_directory import StateDirectory
+from fairdedup.storage.run_state import read_run_state, state_file
+from fairdedup.storage.sealed_files import Seal
+from fairdedup.storage.seals import seal
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
@@ -133,8 +135,9 @@ def choose_prototypes(
     key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
     store = directory.root / "prototypes.parquet"
     known = record.prototypes
-    if known is not None and known.made_of == key and is_sealed(store, known.seal):
-        return _check_fit(read_vectors(store, embedded), embedded, file)
+    own = Seal(store, None if known is None else known.seal, decide_again(directory.root))
+    if known is not None and known.made_of == key and own.holds():
+        return _check_fit(read_own_vectors(own), embedded, file)
     require_encoder_memory(workers, spec.model, spec.pretrained, spec.batch_size)
     vectors = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec))])[0]
     write_vectors(store, vectors)
@@ -194,7 +197,7 @@ def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOpt
     if (config.prototypes, config.model, config.pretrained) == (None, None, None):
         state = read_run_state(root)
         if state is not None and state.prototypes is not None:
-            return read_prototypes(StateDirectory(root).prototypes)
+            return read_prototypes(state_file(root, state, "prototypes.parquet"))
     recorded: Any = options.get("prototypes")
     file = config.prototypes or (as_path(recorded) if recorded else None)
     prototypes = choose_prototypes(config.model_copy(update={"prototypes": file}), embedded, workers, optional=True)

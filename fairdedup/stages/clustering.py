@@ -6,19 +6,17 @@ slices of a few files, even if there are many tiny shards.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.storage.contents import Clustered, Embedded
+from fairdedup.storage.contents import Clustered, Embedded, read_sizes, write_sizes
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date
 from fairdedup.storage.records import (
     ShardRecord,
     SortedRecord,
@@ -27,19 +25,16 @@ from fairdedup.storage.records import (
     seal_files,
     write_sorted_record,
 )
-from fairdedup.storage.run_files import (
-    is_up_to_date,
-    mark_up_to_date,
-    read_array,
-    read_json,
-    write_array,
-    write_json,
-)
+from fairdedup.storage.remedies import cluster_again
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.sealed_files import Seal, Unsealed, load_array, open_array
 from fairdedup.storage.seals import seal
-from fairdedup.storage.shard_groups import Group, first_rows
+from fairdedup.storage.shard_files import open_shard_vectors, open_sorted
+from fairdedup.storage.shard_groups import Group, fingerprint_sorted, first_rows, hash_of
 from fairdedup.tasks import Submit, Task, map_groups
 
 BLOCK = 1 << 16  # rows that are assigned at a time, since assignment widens them
+VERIFIED = "tasks of the same command have verified or written all shards; this one reads a sample of them"
 
 
 @dataclass(frozen=True)
@@ -76,17 +71,17 @@ def train_centroids(root: Path, records: Sequence[ShardRecord], clusters: int, o
         low, high = np.searchsorted(chosen, [start, start + record.input])
         if high > low:
             places = np.searchsorted(shard_rows(record, int(start)), chosen[low:high])
-            sample[low:high] = read_array(run.vectors(record.number))[places]
+            sample[low:high] = open_array(Unsealed(run.vectors(record.number), VERIFIED))[places]
     write_array(run.centroids, kmeans.train(sample, clusters, options.seed, options.threads))
     mark_up_to_date(run.centroids, made_of)
     return seal(run.centroids)
 
 
-def take_centroids(run: RunDirectory, frozen: Path) -> str:
+def take_centroids(run: RunDirectory, frozen: Seal) -> str:
     """Copy the centroids of an earlier run, and return their seal."""
-    made_of = hash_of("frozen", seal(frozen))
+    made_of = hash_of("frozen", frozen.expected)
     if not is_up_to_date(run.centroids, made_of):
-        write_array(run.centroids, np.asarray(read_array(frozen)))
+        write_array(run.centroids, load_array(frozen))
         mark_up_to_date(run.centroids, made_of)
     return seal(run.centroids)
 
@@ -112,11 +107,11 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
         Number of rows in each cluster.
     """
     run, number = RunDirectory(root), group.number
-    made_of = hash_of([r.content() for r in group.records], group.first, centroids)
+    made_of = fingerprint_sorted(group, centroids)
     known = read_sorted_record(run, number)
     if known is not None and known.fingerprint == made_of:
-        return np.diff(read_array(run.sorted("offsets", number)))
-    unit_centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)))
+        return np.diff(open_sorted(run, number, "offsets")[0])
+    unit_centroids = kmeans.unit_centroids(load_array(Seal(run.centroids, centroids, cluster_again(root))))
     unit, rows = _vectors(run, group), group.rows()
     labels = np.empty(len(unit), np.int64)
     for start in range(0, len(unit), BLOCK):
@@ -140,23 +135,18 @@ def _vectors(run: RunDirectory, group: Group) -> NDArray[np.float16]:
     unit = np.empty((sum(r.valid for r in filled), _dimension(run, filled)), np.float16)
     start = 0
     for record in filled:
-        unit[start : start + record.valid] = read_array(run.vectors(record.number))
+        unit[start : start + record.valid] = open_shard_vectors(run, record)
         start += record.valid
     return unit
 
 
 def _dimension(run: RunDirectory, records: Sequence[ShardRecord]) -> int:
     """Return the length of a vector; at least one of the shards must have one."""
-    return int(read_array(run.vectors(next(r.number for r in records if r.valid))).shape[1])
-
-
-def hash_of(*known: Any) -> str:
-    """Return a hash of what a result is made of, through its JSON."""
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return int(open_shard_vectors(run, next(r for r in records if r.valid)).shape[1])
 
 
 def cluster_embeddings(
-    embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Path | None = None
+    embedded: Embedded, options: ClusterOptions, submit: Submit, frozen: Seal | None = None
 ) -> Clustered:
     """Cluster the embeddings of a run; files that are complete and undamaged are used again.
 
@@ -165,7 +155,7 @@ def cluster_embeddings(
     embedded : Embedded
     options : ClusterOptions
     submit : Submit
-    frozen : Path, optional
+    frozen : Seal, optional
         Centroids of an earlier run. With them nothing is trained, and the run may have no rows.
 
     Returns
@@ -190,6 +180,7 @@ def cluster_embeddings(
     counts = map_groups(submit, "assign", sort_group, embedded.groups, run.root, centroids)
     remove_sorted_from(run, len(embedded.groups))
     sizes = np.sum(counts, axis=0)
-    if read_json(run.sizes) != sizes.tolist():
-        write_json(run.sizes, sizes.tolist())
+    known = read_sizes(run)
+    if known is None or not np.array_equal(known, sizes):
+        write_sizes(run, sizes)
     return Clustered(embedded, sizes)

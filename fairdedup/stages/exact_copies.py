@@ -18,7 +18,10 @@ from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_up_to_date, mark_up_to_date, read_array, write_array
+from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date, marked_file
+from fairdedup.storage.remedies import embed_again
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.sealed_files import open_array
 from fairdedup.storage.shared_vectors import Copies
 from fairdedup.tasks import Submit, Task
 
@@ -48,7 +51,8 @@ def find_copies(run: RunDirectory, shards: int) -> FoundCopies:
     shards : int
         Number of shards.
     """
-    hashes = [read_array(run.image_hashes(k)) for k in range(shards)]  # each (n, 2) uint64
+    remedy = embed_again(run.root)
+    hashes = [open_array(marked_file(run.image_hashes(k), remedy)) for k in range(shards)]  # each (n, 2) uint64
     starts = np.cumsum([0] + [len(h) for h in hashes])
     every = np.concatenate(hashes)
     order = np.lexsort((np.arange(len(every)), every[:, 1], every[:, 0]))

@@ -21,12 +21,11 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.uncertainty import uncertainty
 from fairdedup.datasets.labels import Labels
-from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.remedies import decide_again
-from fairdedup.storage.run_files import read_sealed_table
+from fairdedup.storage.sealed_files import Seal, load_table
+from fairdedup.storage.shard_files import GroupVectors
 from fairdedup.storage.shard_groups import Group
-from fairdedup.storage.vectors import read_vectors_of_rows
 
 BLOCK = 1 << 15  # vectors whose similarities are in memory at a time
 Weights = list[NDArray[Any]]  # for each attribute (n, c): how much of each row belongs to each group
@@ -104,14 +103,11 @@ class DecisionPart:
 
         Raises
         ------
-        UserError
+        DamagedFileError
             If the part is missing or damaged.
         """
         path = self.run.part("decisions", self.group.number)
-        table = read_sealed_table(path, self.seal, columns)
-        if table is None:
-            raise UserError(f"{path} is missing or damaged: {decide_again(self.run.root)}")
-        return table
+        return load_table(Seal(path, self.seal, decide_again(self.run.root)), columns)
 
 
 class GroupSource(Protocol):
@@ -189,8 +185,9 @@ def _iterate_similarities(
     part: DecisionPart, rows: NDArray[np.int64], prototypes: Prototypes
 ) -> Iterator[list[NDArray[np.float64]]]:
     """Yield, for each block of the rows, each attribute's cosines; those with the absent prototypes come last."""
+    vectors = GroupVectors(part.run, part.group)
     for start in range(0, len(rows), BLOCK):
-        unit = read_vectors_of_rows(part.run, part.group, rows[start : start + BLOCK])
+        unit = vectors.read_rows(rows[start : start + BLOCK])
         yield prototypes.similarity(Vectors.of(unit), absent=True)
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
 from fairdedup.storage.csv_cells import neutralise_cell
-from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_table, write_array
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.sealed_files import Seal, load_table
 
 ROWS_AT_ONCE = 10_000
 UID = np.dtype("u8,u8")
@@ -27,10 +27,10 @@ _HEX = "^[0-9a-fA-F]{32}$"
 _ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # readers take a byte order mark for the encoding
 
 
-def iterate_ids(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.ChunkedArray]:
+def iterate_ids(parts: Iterable[Seal], kept: bool) -> Iterator[pa.ChunkedArray]:
     """Yield the ids of the kept, or of the removed, rows of each part, in the order of the input."""
     for part in parts:
-        table = read_table(run.part("decisions", part), ["id", "kept"])
+        table = load_table(part, ["id", "kept"])
         flags = table.column("kept")
         yield table.column("id").filter(flags if kept else pc.invert(flags))
 
@@ -56,10 +56,10 @@ def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
     return count
 
 
-def iterate_decisions(run: RunDirectory, parts: Iterable[int], kept: bool) -> Iterator[pa.Table]:
+def iterate_decisions(parts: Iterable[Seal], kept: bool) -> Iterator[pa.Table]:
     """Yield the decisions of the kept, or of the removed, rows of each part, in the order of the input."""
     for part in parts:
-        table = read_table(run.part("decisions", part))
+        table = load_table(part)
         flags = table.column("kept")
         yield table.filter(flags if kept else pc.invert(flags))
 

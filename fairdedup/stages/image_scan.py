@@ -21,7 +21,10 @@ from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.datasets.findings import Findings
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import is_up_to_date, mark_up_to_date, read_array, write_array
+from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date, marked_file
+from fairdedup.storage.remedies import embed_again
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.sealed_files import DamagedFileError, open_array
 from fairdedup.tasks import Submit, Task
 
 SUSPECTS = 1_000  # repeated hashes of ids whose samples are looked at together
@@ -138,17 +141,25 @@ def scan_images(
         for k, (shard, fingerprint) in enumerate(zip(dataset.shards, fingerprints, strict=True))
     ]
     submit("find copies", scan_shard, tasks)
-    checks = [np.asarray(read_array(run.sample_checks(k))) for k in range(len(tasks))]  # each (n, 2) uint64
+    checks = _read_checks(run, len(tasks))
     _check_unique_ids(dataset, [own[:, 0] for own in checks], submit)
     return _summarise([own[:, 1] for own in checks])
 
 
-def read_scan(run: RunDirectory, shards: int) -> Scan:
-    """Return what an earlier first pass has found; nothing if it was made by a version without it."""
-    paths = [run.sample_checks(k) for k in range(shards)]
-    if not all(path.exists() for path in paths):
+def read_scan(run: RunDirectory, shards: int) -> Scan | None:
+    """Return what an earlier first pass has found: nothing if a version without it made the run; None if damaged."""
+    if not all(run.sample_checks(k).exists() for k in range(shards)):
         return Scan(None, frozenset())
-    return _summarise([np.asarray(read_array(path))[:, 1] for path in paths])
+    try:
+        return _summarise([own[:, 1] for own in _read_checks(run, shards)])
+    except DamagedFileError:
+        return None
+
+
+def _read_checks(run: RunDirectory, shards: int) -> list[NDArray[np.uint64]]:
+    """Return the sample checks (n, 2) of each shard."""
+    remedy = embed_again(run.root)
+    return [open_array(marked_file(run.sample_checks(k), remedy)) for k in range(shards)]
 
 
 def _summarise(peaks: Sequence[NDArray[np.uint64]]) -> Scan:

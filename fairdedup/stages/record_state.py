@@ -5,6 +5,7 @@ A task reads the group's decisions and its sorted vectors, so a finished run is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array, read_table, write_array
-from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.run_files import write_array
+from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state, state_file
+from fairdedup.storage.sealed_files import Unsealed, load_array, load_table
 from fairdedup.storage.seals import seal
+from fairdedup.storage.shard_files import open_sorted
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
 from fairdedup.tasks import Submit, map_groups
@@ -45,7 +49,9 @@ class StateInputs:
     moments: Moments | None
 
 
-def write_group_state(group: Group, root: Path, folder: Path, inputs: StateInputs) -> dict[str, str]:
+def write_group_state(
+    group: Group, root: Path, folder: Path, inputs: StateInputs, decisions: Mapping[str, str]
+) -> dict[str, str]:
     """Write the segment of consecutive shards and its sums over each cluster; return the seals of the segment.
 
     Parameters
@@ -56,15 +62,16 @@ def write_group_state(group: Group, root: Path, folder: Path, inputs: StateInput
     folder : Path
         Folder of the run in state/.
     inputs : StateInputs
+    decisions : mapping of str to str
+        Seal of each part of the decisions, by path below the run directory.
     """
     clusters, prototypes, moments = inputs.clusters, inputs.prototypes, inputs.moments
     run = RunDirectory(root)
     columns = ["row", "id", "cluster", "kept", "centroid_similarity"]
-    table = read_table(run.part("decisions", group.number), columns)
+    table = load_table(result_part(run, "decisions", group.number, decisions), columns)
     decided, cluster = table.column("row").to_numpy(), table.column("cluster").to_numpy()
     kept = table.column("kept").to_numpy().astype(bool)
-    rows = np.asarray(read_array(run.sorted("rows", group.number)))
-    unit = read_array(run.sorted("vectors", group.number))
+    rows, unit = open_sorted(run, group.number, "rows", "vectors")
     stays = np.flatnonzero(np.isin(rows, decided[kept]))
     places = np.searchsorted(decided, rows[stays])
     offsets = np.concatenate(([0], np.cumsum(np.bincount(cluster[kept], minlength=clusters)))).astype(np.int64)
@@ -93,7 +100,9 @@ def _sums_path(folder: Path, what: str, number: int) -> Path:
     return folder / f".{what}_{number}.npy"
 
 
-def write_segments(embedded: Embedded, inputs: StateInputs, submit: Submit, *, number: int) -> KeptRun:
+def write_segments(
+    embedded: Embedded, inputs: StateInputs, decisions: Mapping[str, str], submit: Submit, *, number: int
+) -> KeptRun:
     """Write the folder of this run in its own state, and return its entry for state.json.
 
     The folder has sums over the decided rows: ``sizes.npy`` int64 (k, 2), the number of rows and their quantised
@@ -103,19 +112,24 @@ def write_segments(embedded: Embedded, inputs: StateInputs, submit: Submit, *, n
     ----------
     embedded : Embedded
     inputs : StateInputs
+    decisions : mapping of str to str
+        Seal of each part of the decisions, by path below the run directory.
     submit : Submit
     number : int
         Place of this run in the line, which is the last.
     """
     root, parts = embedded.directory.root, embedded.groups
     folder = StateDirectory(root).run_folder(number)
+    own = {name: sealed for name, sealed in decisions.items() if name.startswith("decisions/")}
     files: dict[str, str] = {}
-    for seals in map_groups(submit, "state", write_group_state, parts, root, folder, inputs):
+    for seals in map_groups(submit, "state", write_group_state, parts, root, folder, inputs, own):
         files |= seals
     for what in ("sizes", "concepts"):  # one group at a time: all of them together may be large
         total = np.sum([0])
         for group in parts:
-            total = total + np.asarray(read_array(_sums_path(folder, what, group.number)))
+            total = total + load_array(
+                Unsealed(_sums_path(folder, what, group.number), "a task of this command has written it")
+            )
             _sums_path(folder, what, group.number).unlink()
         write_array(folder / f"{what}.npy", total)
         files[f"{what}.npy"] = seal(folder / f"{what}.npy")
@@ -130,5 +144,5 @@ def read_temperatures(run: RunDirectory, prototypes: Prototypes) -> tuple[float,
     state = read_run_state(run.root)
     if state is None or state.prototypes is None:
         return ()
-    own = read_prototypes(StateDirectory(run.root).prototypes).same_as(prototypes)
+    own = read_prototypes(state_file(run.root, state, "prototypes.parquet")).same_as(prototypes)
     return tuple(state.temperatures) if own else ()

@@ -19,15 +19,18 @@ from fairdedup.storage.earlier_samples import name_samples
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.records import ShardRecord, read_shard_metadata
+from fairdedup.storage.records import ShardRecord
 from fairdedup.storage.remedies import decide_again
-from fairdedup.storage.run_files import open_table_writer, read_array, remove_folder
+from fairdedup.storage.run_files import open_table_writer, remove_folder
 from fairdedup.storage.schemas import REJECTED_SCHEMA, conform
+from fairdedup.storage.sealed_files import Unsealed, open_array
 from fairdedup.storage.seals import seal
+from fairdedup.storage.shard_files import read_shard_metadata
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, Task
 
 FOLDERS = ("decisions", "kept", "rejected")
+DECIDED_BEFORE = "a task of the same command has written it"
 DECISIONS_SCHEMA = pa.schema(
     [(c.name, pa.string() if c.dtype == "str" else pa.from_numpy_dtype(np.dtype(c.dtype))) for c in COLUMNS]
 )
@@ -159,7 +162,9 @@ def _combine(
 
 def _read_decided(run: RunDirectory, slices: list[TaskSlice]) -> NDArray[Any]:
     """Return the decisions of some slices, in the order of their rows, as `RECORD`."""
-    parts = [np.asarray(read_array(run.decided(task))[first:last]) for task, first, last in slices]
+    parts = [
+        np.asarray(open_array(Unsealed(run.decided(task), DECIDED_BEFORE))[first:last]) for task, first, last in slices
+    ]
     decided = np.concatenate([np.zeros(0, RECORD), *parts])
     return decided[np.argsort(decided["row"])]
 

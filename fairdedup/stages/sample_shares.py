@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
+from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import GroupShare
-from fairdedup.storage.run_files import read_table
+from fairdedup.storage.remedies import MAKE_AGAIN
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.sealed_files import Seal, Unsealed, load_table
 
 COLUMNS = ("perceived_gender", "age", "skin_tone")
 
 
-def measure_sample_shares(directory: RunDirectory) -> list[GroupShare]:
-    """Return the share of each drawn group among the valid and among the kept samples, by attribute, then by name."""
-    labels = read_table(directory.root / "sample" / "labels.parquet").to_pandas()
-    parts = sorted((directory.root / "decisions").glob("*.parquet"))
-    decisions = pd.concat([read_table(part, ["id", "kept"]).to_pandas() for part in parts])
+def measure_sample_shares(directory: RunDirectory, files: Mapping[str, str]) -> list[GroupShare]:
+    """Return the share of each drawn group among the valid and among the kept samples, by attribute, then by name.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    files : mapping of str to str
+        Seals of the results, by path below the run directory.
+    """
+    labels = load_table(labels_of(directory)).to_pandas()
+    numbers = range(sum(name.startswith("decisions/") for name in files))
+    parts = [result_part(directory, "decisions", number, files) for number in numbers]
+    decisions = pd.concat([load_table(part, ["id", "kept"]).to_pandas() for part in parts])
     merged = labels.merge(decisions, on="id")
     shares = []
     for column in COLUMNS:
@@ -31,3 +44,18 @@ def measure_sample_shares(directory: RunDirectory) -> list[GroupShare]:
             )
             shares.append(share)
     return shares
+
+
+def check_sample_labels(directory: RunDirectory) -> None:
+    """Raise `DamagedFileError` if the labels of the built-in sample of a run are damaged."""
+    source = labels_of(directory)
+    if isinstance(source, Seal):
+        source.verify()
+
+
+def labels_of(directory: RunDirectory) -> Seal | Unsealed:
+    """Return the labels of the sample with the seal that config.json has since the sample was embedded."""
+    path, sealed = directory.root / "sample" / "labels.parquet", read_config_record(directory).sample
+    if sealed is None:
+        return Unsealed(path, "a version without this seal has drawn the sample")
+    return Seal(path, sealed, MAKE_AGAIN)

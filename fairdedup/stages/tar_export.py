@@ -6,8 +6,8 @@ it needs. The record of a shard is written after it; with it, the same command s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import FileRange, Member, read_originals
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import atomic_write, read_json, read_table, write_json
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.run_files import atomic_write
+from fairdedup.storage.sealed_files import load_table
 from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
@@ -43,6 +46,8 @@ class Plan:
         Hash of what the shards depend on.
     clashing : frozenset of str
         See `read_originals`.
+    seals : mapping of str to str
+        Seal of each part of the decisions, by path below the run directory.
     """
 
     root: Path
@@ -50,6 +55,7 @@ class Plan:
     kept: bool
     made_of: str
     clashing: frozenset[str]
+    seals: Mapping[str, str] = field(default_factory=dict)
 
     def record(self, name: str) -> Path:
         """Return the path of a shard's record."""
@@ -98,33 +104,33 @@ class Written:
     seal: str
 
 
-def rows_of(run: RunDirectory, part: int, kept: bool, columns: Sequence[str] = ()) -> pa.Table:
+def rows_of(plan: Plan, part: int, columns: Sequence[str] = ()) -> pa.Table:
     """Return `row` and these columns of the kept, or of the removed, rows of a part of decisions/."""
-    table = read_table(run.part("decisions", part), ["row", *columns, "kept"])
+    source = result_part(RunDirectory(plan.root), "decisions", part, plan.seals)
+    table = load_table(source, ["row", *columns, "kept"])
     flags = table.column("kept").to_numpy()
-    return table.drop_columns(["kept"]).filter(pa.array(flags if kept else ~flags))
+    return table.drop_columns(["kept"]).filter(pa.array(flags if plan.kept else ~flags))
 
 
 def plan_shards(
-    run: RunDirectory, parts: Sequence[Group], shards: Sequence[ImageShard], kept: bool, sizes: Iterator[int]
+    plan: Plan, parts: Sequence[Group], shards: Sequence[ImageShard], sizes: Iterator[int]
 ) -> list[NewShard]:
     """Cut the samples, in the order of the input, into shards.
 
     Parameters
     ----------
-    run : RunDirectory
+    plan : Plan
     parts : sequence of Group
         Groups of all embedding shards.
     shards : sequence of ImageShard
         Input shards.
-    kept : bool
     sizes : iterator of int
         Number of samples of each new shard; the last shard may have fewer.
     """
     ends: list[tuple[int, int, int, list[int]]] = []  # first row, last row, samples, parts
     wanted = 0
     for part in parts:
-        rows = rows_of(run, part.number, kept).column("row").to_numpy()
+        rows = rows_of(plan, part.number).column("row").to_numpy()
         at = 0
         while at < len(rows):
             if not wanted:
@@ -136,12 +142,12 @@ def plan_shards(
             at, wanted = at + taken, wanted - taken
     starts = np.array([first for part in parts for _, first in part.shards()])
     digits = max(5, len(str(len(ends) - 1)))
-    plan = []
+    new = []
     for number, (first, last, samples, own) in enumerate(ends):
         low, high = np.searchsorted(starts, [first, last], side="right")
         sources = tuple((int(starts[k]), shards[k]) for k in range(low - 1, high))
-        plan.append(NewShard(f"shard-{number:0{digits}d}.tar", first, last, samples, tuple(own), sources))
-    return plan
+        new.append(NewShard(f"shard-{number:0{digits}d}.tar", first, last, samples, tuple(own), sources))
+    return new
 
 
 def write_shard(plan: Plan, new: NewShard) -> Written:
@@ -176,8 +182,7 @@ def _known(plan: Plan, name: str) -> Written | None:
 
 def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np.int64], list[str], int]]:
     """Yield each input shard with the rows and ids of its samples to export, and its first row."""
-    run = RunDirectory(plan.root)
-    table = pa.concat_tables([rows_of(run, part, plan.kept, ["id"]) for part in new.parts])
+    table = pa.concat_tables([rows_of(plan, part, ["id"]) for part in new.parts])
     rows = table.column("row").to_numpy()
     low, high = np.searchsorted(rows, [new.first, new.last + 1])
     rows, names = rows[low:high], table.column("id").slice(low, high - low)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fairdedup.storage.run_files import write_json
+from fairdedup.storage.checked_json import write_json
 
 
 @contextmanager

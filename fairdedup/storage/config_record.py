@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
+from fairdedup.storage.checked_json import damage, read_json, write_json
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_json, write_json
 from fairdedup.storage.stored_model import StoredFile, StoredModel
 
 StageOptions = dict[str, Any]  # options by their names, and hashes of the files that they name
@@ -118,6 +118,8 @@ class ConfigRecord(StoredFile):
     named_model : NamedModel or None
         Model that was named when the input was embedded.
     prototypes : PrototypesRecord or None
+    sample : str or None
+        Seal of the labels of the built-in sample.
     stages : dict of str to StageTime
     place : str or None
         Run directory, where it was when the runs of ``--against`` were recorded.
@@ -130,6 +132,7 @@ class ConfigRecord(StoredFile):
     encoder: EncoderRecord | None = None
     named_model: NamedModel | None = None
     prototypes: PrototypesRecord | None = None
+    sample: str | None = None
     stages: dict[str, StageTime] = {}
     place: str | None = None
 
@@ -170,13 +173,20 @@ def write_config_record(directory: RunDirectory, record: ConfigRecord) -> None:
 
 def read_input_fingerprints(directory: RunDirectory) -> dict[str, str] | None:
     """Return the fingerprint of each shard of the input that the run was started with, None before that."""
-    known: dict[str, str] | None = read_json(directory.input)
-    return known
+    known = read_json(directory.input)
+    if known is None:
+        return None
+    shards = known.get("shards", known) if isinstance(known, dict) else None
+    if isinstance(shards, str):  # an earlier version, and a shard of this name
+        shards = known
+    if not isinstance(shards, dict) or not all(isinstance(each, str) for each in shards.values()):
+        raise damage(directory.input, "it does not name shards and their fingerprints")
+    return dict(shards)
 
 
 def write_input_fingerprints(directory: RunDirectory, fingerprints: dict[str, str]) -> None:
     """Write the fingerprint of each shard of the input."""
-    write_json(directory.input, fingerprints)
+    write_json(directory.input, {"shards": fingerprints})
 
 
 def describe_input_changes(directory: RunDirectory, fingerprints: dict[str, str]) -> list[str]:

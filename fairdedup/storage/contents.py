@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,15 +11,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord, read_shard_records, read_sorted_record
-from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_files import read_array, read_json, read_schema
+from fairdedup.storage.remedies import MAKE_AGAIN, cluster_again, quote
 from fairdedup.storage.schemas import merge_schemas
-from fairdedup.storage.shard_groups import Group, group_shards
+from fairdedup.storage.sealed_files import Seal, Unsealed, read_schema
+from fairdedup.storage.shard_files import centroids_of, open_shard_vectors, open_sorted, shard_metadata, shard_vectors
+from fairdedup.storage.shard_groups import Group, fingerprint_sorted, group_shards
 from fairdedup.tasks import Submit, map_groups
+
+SCHEMA_REASON = "the rows of the same file are verified where they are read, before anything is made of them"
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,14 @@ class Embedded:
     @cached_property
     def dimension(self) -> int | None:
         """Length of a vector; None where there is no vector."""
-        filled = next((record.number for record in self.records if record.valid), None)
-        return None if filled is None else int(read_array(self.directory.vectors(filled)).shape[1])
+        filled = next((record for record in self.records if record.valid), None)
+        return None if filled is None else int(open_shard_vectors(self.directory, filled).shape[1])
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Schema that holds the metadata of all shards."""
-        return merge_schemas([read_schema(self.directory.metadata(record.number)) for record in self.records])
+        sources = (shard_metadata(self.directory, record) for record in self.records)
+        return merge_schemas([read_schema(Unsealed(s.path, SCHEMA_REASON, s.remedy)) for s in sources])
 
     @property
     def fingerprint(self) -> str:
@@ -81,6 +87,11 @@ class Clustered:
     embedded: Embedded
     sizes: NDArray[np.int64]
 
+    @cached_property
+    def centroids(self) -> Seal:
+        """The centroids with their seal: float32 (k, d)."""
+        return centroids_of(self.directory)
+
     @property
     def directory(self) -> RunDirectory:
         """The run directory."""
@@ -92,8 +103,18 @@ class Clustered:
         return self.embedded.groups
 
 
-def load_embedded(directory: RunDirectory) -> Embedded:
+def load_embedded(
+    directory: RunDirectory, submit: Submit | None = None, files: Sequence[str] = ("vectors", "metadata")
+) -> Embedded:
     """Return the embeddings of a run.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    submit : Submit, optional
+        Runs the tasks that verify the checksums of all shards; with None whoever reads a shard verifies it.
+    files : sequence of str
+        Which files of each shard these tasks verify.
 
     Raises
     ------
@@ -104,7 +125,31 @@ def load_embedded(directory: RunDirectory) -> Embedded:
     if shards is None:
         root = directory.root
         raise UserError(f"{root} holds no finished embeddings: run `fairdedup embed INPUT --out {quote(root)}`")
-    return Embedded(directory, tuple(read_shard_records(directory, shards)))
+    embedded = Embedded(directory, tuple(read_shard_records(directory, shards)))
+    if submit is not None:
+        map_groups(submit, "verify", check_embedded, embedded.groups, directory, files)
+    return embedded
+
+
+def check_embedded(group: Group, directory: RunDirectory, files: Sequence[str]) -> None:
+    """Verify the checksums of a group of embedding shards.
+
+    Parameters
+    ----------
+    group : Group
+    directory : RunDirectory
+    files : sequence of str
+        Which files of each shard: "vectors", "metadata".
+
+    Raises
+    ------
+    DamagedFileError
+        If a file is missing or damaged.
+    """
+    sources = {"vectors": shard_vectors, "metadata": shard_metadata}
+    for record in group.records:
+        for name in files:
+            sources[name](directory, record).verify()
 
 
 def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustered:
@@ -114,7 +159,8 @@ def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustere
     ----------
     embedded : Embedded
     submit : Submit, optional
-        Runs the tasks that verify the checksums of the sorted files; with None they are not verified.
+        Runs the tasks that verify the checksums of the sorted files, once for all tasks of the command that read ranges
+        of clusters; with None they are not verified.
 
     Raises
     ------
@@ -122,26 +168,62 @@ def load_clustered(embedded: Embedded, submit: Submit | None = None) -> Clustere
         If there are no clusters of these embeddings, or a file is missing or damaged.
     """
     directory = embedded.directory
-    sizes = read_json(directory.sizes)
-    if sizes is None or read_config_record(directory).done.cluster != embedded.fingerprint:
-        root = directory.root
+    sizes, finished = read_sizes(directory), read_config_record(directory).done.cluster == embedded.fingerprint
+    root = directory.root
+    if not finished or (sizes is None and not directory.sizes.is_file()):
         raise UserError(f"{root} holds no finished clustering: run `fairdedup cluster {quote(root)}` first")
+    if sizes is None:
+        raise _damaged_sizes(directory)
+    clustered = Clustered(embedded, sizes)
     if submit is not None:
-        map_groups(submit, "verify", check_sorted, embedded.groups, directory)
-    return Clustered(embedded, np.array(sizes, np.int64))
+        clustered.centroids.verify()
+        counts = map_groups(submit, "verify", check_sorted, embedded.groups, directory, clustered.centroids.expected)
+        if counts and not np.array_equal(np.sum(counts, axis=0), sizes):
+            raise _damaged_sizes(directory)
+    return clustered
 
 
-def check_sorted(group: Group, directory: RunDirectory) -> None:
-    """Verify the checksums of a sorted group.
+def read_sizes(directory: RunDirectory) -> NDArray[np.int64] | None:
+    """Return the number of vectors in each cluster (k,); None if the file is missing or damaged."""
+    try:
+        known = read_json(directory.sizes)
+    except FairdedupError:
+        return None
+    sizes = known.get("sizes") if isinstance(known, dict) else known  # a plain list in earlier versions
+    if not isinstance(sizes, list) or not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes):
+        return None
+    return np.array(sizes, np.int64)
+
+
+def write_sizes(directory: RunDirectory, sizes: NDArray[np.int64]) -> None:
+    """Write the number of vectors in each cluster, once all groups are sorted."""
+    write_json(directory.sizes, {"sizes": sizes.tolist()})
+
+
+def _damaged_sizes(directory: RunDirectory) -> UserError:
+    return UserError(f"{directory.sizes} is damaged: {cluster_again(directory.root)}")
+
+
+def check_sorted(group: Group, directory: RunDirectory, centroids: str) -> NDArray[np.int64]:
+    """Verify the checksums of a sorted group, and return the number of its rows in each cluster (k,).
+
+    Parameters
+    ----------
+    group : Group
+    directory : RunDirectory
+    centroids : str
+        Seal of the centroids.
 
     Raises
     ------
     UserError
-        If a file is missing or damaged.
+        If a file is missing or damaged, or the records of the embeddings are not those that were clustered.
     """
-    if read_sorted_record(directory, group.number) is None:
+    record = read_sorted_record(directory, group.number)
+    if record is None:
         path = directory.sorted("vectors", group.number)
-        raise UserError(
-            f"{path} or another file of its group is missing or damaged: run `fairdedup cluster "
-            f"{quote(directory.root)}` again, with its own options"
-        )
+        raise UserError(f"{path} or another file of its group is missing or damaged: {cluster_again(directory.root)}")
+    if record.fingerprint != fingerprint_sorted(group, centroids):
+        names = directory.record(group.records[0].number), directory.sorted_record(group.number)
+        raise UserError(f"{names[0]} and {names[1]} contradict each other, so one was altered: {MAKE_AGAIN}")
+    return np.diff(open_sorted(directory, group.number, "offsets")[0])

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.file_errors import changed
 from fairdedup.storage.remedies import decide_again
-from fairdedup.storage.run_files import is_same_file, link_or_copy, open_arrow, read_array, write_array
-from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState
+from fairdedup.storage.run_files import is_same_file, link_or_copy, write_array
+from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_file
+from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
 from fairdedup.storage.seals import has_sealed_size, is_sealed
-from fairdedup.storage.state_directory import Segment, StateDirectory, checksum
+from fairdedup.storage.state_directory import Segment, StateDirectory, checksum, has_checksums
 
+LINKED = "`link_runs` of the same command has verified it"
+WRITTEN = "`write_earlier` of the same command has written it"
+BY_CLUSTER = "each cluster is verified where it is read, by its own checksum"
 PLACE_BITS = 32  # lower bits of a name: place in a segment; the upper bits are the number of the segment
 
 
@@ -35,20 +39,29 @@ def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) 
         for number, run in enumerate(state.runs):
             if run.identity in {known.identity for known in runs}:
                 continue
-            source, folder = StateDirectory(root).run_folder(number), target.run_folder(len(runs))
+            folder = target.run_folder(len(runs))
             folder.mkdir(parents=True, exist_ok=True)
-            for name, sealed in run.files.items():
-                _link(source / name, folder / name, sealed)
+            for name in run.files:
+                source = state_file(root, state, f"{StateDirectory(root).run_folder(number).name}/{name}")
+                _link(source, folder / name)
             runs.append(run)
     return runs
 
 
-def _link(source: Path, target: Path, sealed: str) -> None:
-    if is_same_file(source, target) or is_sealed(target, sealed):
+def _link(source: Seal, target: Path) -> None:
+    """Link a file, unless that is done. It is verified, but for new vectors: each of their clusters has a checksum."""
+    if has_checksums(source.path) and not target.exists():
+        expect_sealed_size(source)
+    elif source.expected is not None and is_sealed(target, source.expected):
         return
-    link_or_copy(source, target)
-    if not has_sealed_size(target, sealed):
-        raise changed(source)
+    else:
+        source.verify()
+    if not is_same_file(source.path, target):
+        link_or_copy(source.path, target)
+    if source.expected is not None and not has_sealed_size(target, source.expected):
+        raise changed(source.path)
+    if source.expected is not None and not has_sealed_size(target, source.expected):
+        raise changed(source.path)
 
 
 class EarlierSamples:
@@ -69,8 +82,8 @@ class EarlierSamples:
         self._segments = [
             _OpenSegment(segment, run, first, last, len(segments)) for segment, run in zip(segments, runs, strict=True)
         ]
-        self._sums = np.asarray(read_array(self.state.sums)[first:last])
-        self._begun = np.asarray(read_array(self.state.begun)[first:last])
+        self._sums = np.asarray(open_array(Unsealed(self.state.sums, WRITTEN))[first:last])
+        self._begun = np.asarray(open_array(Unsealed(self.state.begun, WRITTEN))[first:last])
 
     def cluster(self, number: int, dimension: int) -> tuple[NDArray[np.float16], NDArray[np.int64], Any]:
         """Return vectors (m, d) and names (m,) of a cluster, and its concepts' sums (c,) or None.
@@ -93,9 +106,15 @@ class _OpenSegment:
 
     def __init__(self, segment: Segment, run: str, first: int, last: int, share: int) -> None:
         self.segment, self.run, self.first = segment, run, first
-        self.offsets = np.asarray(read_array(segment.offsets)[first : last + 1])
-        self.checksums = np.asarray(read_array(segment.checksums)[first:last])
-        self.vectors = read_array(segment.vectors, int(self.offsets[-1]), share)
+        self.offsets = np.asarray(open_array(Unsealed(segment.offsets, LINKED))[first : last + 1])
+        self.checksums = np.asarray(open_array(Unsealed(segment.checksums, LINKED))[first:last])
+        source = Unsealed(segment.vectors, BY_CLUSTER, self._remedy())
+        self.vectors = open_array(source, int(self.offsets[-1]), share)
+        if self.vectors.dtype != np.float16 or self.vectors.ndim != 2:  # no checksum of a cluster covers the header
+            raise source.error()
+
+    def _remedy(self) -> str:
+        return f"{decide_again(self.run)}, where it came from; then make this run again: `fairdedup run` with --restart"
 
     def cluster(self, number: int, place: int) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
         k = number - self.first
@@ -103,10 +122,7 @@ class _OpenSegment:
         if stop > start:
             unit = np.asarray(self.vectors[start:stop])
             if checksum(unit) != int(self.checksums[k]):
-                raise UserError(
-                    f"{self.segment.vectors} is damaged: {decide_again(self.run)}, where it came from; then make this "
-                    "run again: `fairdedup run` with --restart"
-                )
+                raise UserError(f"{self.segment.vectors} is damaged: {self._remedy()}")
             yield unit, (place << PLACE_BITS) + np.arange(start, stop)
 
 
@@ -132,7 +148,7 @@ def count_kept_by_cluster(root: Path, clusters: int) -> NDArray[np.int64]:
     """Return the number of samples that earlier runs kept in each cluster: (k,)."""
     total = np.zeros(clusters, np.int64)
     for segment in list_segments(root):
-        total += np.diff(read_array(segment.offsets))
+        total += np.diff(load_array(Unsealed(segment.offsets, LINKED)))
     return total
 
 
@@ -154,7 +170,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
     numbers = names >> PLACE_BITS
     for number in np.unique(numbers[names >= 0]).tolist():
         segment, mine = segments[number], np.flatnonzero(numbers == number)
-        with open_arrow(segment.ids) as table:
+        with open_arrow(Unsealed(segment.ids, LINKED)) as table:
             column = table.column("id")
             found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
         run = _run_of(segment, folders)

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError
-from fairdedup.storage.run_files import read_table, write_table
+from fairdedup.storage.run_files import write_table
+from fairdedup.storage.sealed_files import Unsealed, load_table
 
 FEW = 3  # ids that a message names
 
@@ -23,10 +24,9 @@ def write_ids(path: Path, ids: pa.Array) -> None:
 
 def find_ids(path: Path, ids: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which of some ids (n,) are in the list at a path, and their places in it; none if there is no list."""
-    try:
-        known = read_table(path).column("id").combine_chunks()
-    except FileNotFoundError:
+    if not path.is_file():
         return np.zeros(len(ids), np.bool_), np.zeros(0, np.int64)
+    known = load_table(Unsealed(path, "the same command has written it")).column("id").combine_chunks()
     found = pc.index_in(pa.chunked_array([ids]) if isinstance(ids, pa.Array) else ids, value_set=known)
     return pc.is_valid(found).to_numpy().astype(bool), pc.drop_null(found).to_numpy().astype(np.int64)
 

@@ -7,7 +7,7 @@ from typing import Any
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import EncoderRecord, InputRecord, StageTime
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.remedies import quote
+from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.stored_model import StoredFile, StoredModel, read_undamaged
 
 AUDIT_FILES = ("audit.json", "audit.parquet")
@@ -156,6 +156,8 @@ def require_manifest(directory: RunDirectory) -> RunManifest:
     manifest = read_manifest(directory)
     if directory.new_manifest.is_file():
         raise UserError(f"a replacement in {root} was stopped: run the same `fairdedup replace` again to finish it")
+    if manifest is None and directory.manifest.is_file():
+        raise UserError(f"{directory.manifest} is damaged: {decide_again(root)}")
     if manifest is None:
         raise UserError(f"{root} holds no finished run: run `fairdedup prune {quote(root)} --keep F` first")
     return manifest

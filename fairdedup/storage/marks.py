@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.errors import visible
-from fairdedup.storage.run_files import read_array, read_table
+from fairdedup.storage.sealed_files import Unsealed, load_array, load_table
 
 MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
+WRITTEN = "a task of the same command has written it, and the command removes it when it ends"
 EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # near: an evaluation sample, or -1
 
 
@@ -57,7 +58,7 @@ class Marks:
         """Return the reason of each excluded row, as text; `excluded` is an array of `EXCLUDED`."""
         if not (excluded["near"] >= 0).any():
             return [self.reasons[why] for why in excluded["reason"].tolist()]
-        ids = read_table(self.evaluation, ["id"]).column("id")
+        ids = load_table(Unsealed(self.evaluation, WRITTEN), ["id"]).column("id")
         return [
             self.reasons[why] + (f" {visible(ids[near].as_py())!r}" if near >= 0 else "")
             for _, why, near in excluded.tolist()
@@ -65,7 +66,7 @@ class Marks:
 
     def of_group(self, number: int) -> NDArray[Any]:
         """Return a group's excluded rows, as `EXCLUDED`."""
-        return np.asarray(read_array(self.excluded_path(number))) if self.folder else np.zeros(0, EXCLUDED)
+        return load_array(Unsealed(self.excluded_path(number), WRITTEN)) if self.folder else np.zeros(0, EXCLUDED)
 
     @property
     def always_kept(self) -> int:

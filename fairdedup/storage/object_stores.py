@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairdedup.errors import UserError
-from fairdedup.storage.plain_files import expect_plain_file
+from fairdedup.storage.plain_files import open_plain_file
 from fairdedup.storage.remote_path import RemotePath
 from fairdedup.storage.store_errors import explain_errors
 from fairdedup.storage.urls import OBJECT_STORES, check_url, protocol_of
@@ -133,8 +133,8 @@ def read_many(paths: list[Path]) -> list[bytes | None]:
 
 
 def _bytes_of(path: Path) -> bytes | None:
-    expect_plain_file(path)
     try:
-        return path.read_bytes()
+        with open_plain_file(path) as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

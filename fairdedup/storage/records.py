@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ConfigDict, model_validator
 
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_files import list_sizes, read_sealed_table
+from fairdedup.storage.remedies import embed_again
+from fairdedup.storage.run_files import list_sizes
 from fairdedup.storage.seals import has_sealed_size, is_sealed, seal, sealed_size
 from fairdedup.storage.stored_model import StoredFile, read_stored_files, read_undamaged
 
@@ -157,11 +156,11 @@ def read_shard_records(directory: RunDirectory, shards: int) -> list[ShardRecord
     sizes = {name: list_sizes(path.parent) for name, path in directory.shard_files(0).items()}
     records = []
     for number, record in enumerate(read_stored_files(paths, ShardRecord)):
-        files = directory.shard_files(number)
-        if record is None or any(
-            str(sizes[name].get(path.name)) != sealed_size(record.seals.get(name, "")) for name, path in files.items()
-        ):
-            raise _damaged_shard(directory, directory.vectors(number))
+        if record is None or record.number != number:
+            raise _damaged_shard(directory, directory.record(number))
+        for name, path in directory.shard_files(number).items():
+            if str(sizes[name].get(path.name)) != sealed_size(record.seals.get(name, "")):
+                raise _damaged_shard(directory, path)
         records.append(record)
     return records
 
@@ -170,28 +169,6 @@ def list_recorded_shards(directory: RunDirectory) -> set[int]:
     """Return the numbers of the embedding shards that have a record, by one listing."""
     found = (re.fullmatch(r"record_([0-9]+)\.json", name) for name in list_sizes(directory.record(0).parent))
     return {int(match[1]) for match in found if match}
-
-
-def read_shard_metadata(directory: RunDirectory, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
-    """Return the metadata of an embedding shard: one row for each vector.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-    record : ShardRecord
-    columns : list of str, optional
-        Names of the columns to read; None reads all.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or damaged.
-    """
-    path = directory.metadata(record.number)
-    table = read_sealed_table(path, record.seals["metadata"], columns)
-    if table is None:
-        raise _damaged_shard(directory, path)
-    return table
 
 
 def remove_shards_from(directory: RunDirectory, number: int) -> None:
@@ -216,4 +193,4 @@ def _match(files: Mapping[str, Path], seals: Mapping[str, str], check: Any) -> b
 
 
 def _damaged_shard(directory: RunDirectory, path: Path) -> UserError:
-    return UserError(f"{path} is missing or damaged: run `fairdedup embed` with --out {quote(directory.root)} again")
+    return UserError(f"{path} is missing or damaged: {embed_again(directory.root)}")

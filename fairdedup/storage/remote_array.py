@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class RemoteArray:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError("another version of the format")
             self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
+        except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError) as error:
             raise FairdedupError(f"{path} is not an .npy file of a run ({error}): {MAKE_AGAIN}") from None
         if fortran or self.dtype.hasobject:
             raise FairdedupError(f"{path} is not an .npy file of a run: {MAKE_AGAIN}")

@@ -1,20 +1,18 @@
-"""Reads and writes the files of a run, on a disk or in an object store; each is complete or absent.
+"""Writes the files of a run, on a disk or in an object store; each is complete or absent.
 
 On a disk a file is written to a temporary name and renamed. In an object store it is written to the local disk and
-uploaded as one object. Reading an object transfers only the ranges that are needed. `seals` detects damaged files;
-no third module opens the files of a run.
+uploaded as one object. `sealed_files` reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,19 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.errors import FairdedupError
 from fairdedup.storage.fence import check_fence
 from fairdedup.storage.file_errors import explain_failed_write, link_or_copy_local
 from fairdedup.storage.object_stores import RemotePath
-from fairdedup.storage.plain_files import expect_plain_file
-from fairdedup.storage.remedies import MAKE_AGAIN
-from fairdedup.storage.remote_array import RemoteArray
-from fairdedup.storage.seals import forget_seal, has_sealed_bytes, is_sealed, remember_seal, seal
-from fairdedup.storage.store_errors import explain_errors
+from fairdedup.storage.seals import forget_seal, remember_seal, seal
 
 LOCAL_FIRST = "it is written to the local disk first: free some space there, or set TMPDIR to another folder"
 PIECE = 1 << 24  # bytes that are written at a time
-AHEAD = 1 << 27  # bytes that all arrays of a task in a store may read ahead together
 
 
 @contextmanager
@@ -81,27 +73,6 @@ def _put(local: Path, path: RemotePath) -> None:
     remember_seal(path, seal(local))
 
 
-def is_up_to_date(path: Path, made_of: str) -> bool:
-    """Return whether a file is undamaged and was made of these inputs, as `mark_up_to_date` has recorded.
-
-    Parameters
-    ----------
-    path : Path
-    made_of : str
-        Hash of the inputs.
-    """
-    try:
-        known = read_json(path.with_suffix(".json"))
-    except FairdedupError:
-        return False
-    return isinstance(known, dict) and known.get("made of") == made_of and is_sealed(path, str(known.get("seal")))
-
-
-def mark_up_to_date(path: Path, made_of: str) -> None:
-    """Record what a complete file was made of, and its seal, in a JSON file of the same stem."""
-    write_json(path.with_suffix(".json"), {"made of": made_of, "seal": seal(path)})
-
-
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array as .npy, in pieces by Python's own writer: numpy's does not report a full disk."""
     if array.dtype.hasobject:
@@ -114,68 +85,6 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
             file.write(data[start : start + PIECE])
 
 
-def read_array(path: Path, upto: int | None = None, share: int = 1) -> Any:
-    """Map an .npy file into memory, read-only; in an object store, return an array whose slices are range requests.
-
-    Parameters
-    ----------
-    path : Path
-    upto : int, optional
-        Row up to which the array is read in order; then slices in a store are read ahead.
-    share : int
-        Number of arrays that are read in order at the same time and share the memory for reading ahead.
-    """
-    if isinstance(path, RemotePath):
-        return RemoteArray(path, AHEAD // max(1, share) if upto is not None else 0, upto)
-    expect_plain_file(path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[Any]:
-    if isinstance(path, RemotePath):
-        with explain_errors(path, "read"), path.open("rb") as file:
-            yield file
-    else:
-        expect_plain_file(path)
-        yield path
-
-
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or columns of it."""
-    if isinstance(path, RemotePath) and columns is None:
-        return pq.read_table(pa.BufferReader(path.read_bytes()))
-    with _readable(path) as file:
-        return pq.read_table(file, columns=None if columns is None else list(columns))
-
-
-def read_sealed_table(path: Path, expected: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """Return a Parquet file, or columns of it; None if its bytes are not those that it was sealed with."""
-    if isinstance(path, RemotePath):  # one request for both
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        if not has_sealed_bytes(data, expected):
-            return None
-        return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
-    return read_table(path, columns) if is_sealed(path, expected) else None
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Read the schema of a Parquet file."""
-    with _readable(path) as file:
-        return pq.read_schema(file)
-
-
-@contextmanager
-def open_arrow(path: Path) -> Iterator[pa.Table]:
-    """Yield the table of an Arrow file, mapped into memory if it is local."""
-    expect_plain_file(path)
-    with pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else pa.memory_map(str(path)) as source:
-        yield pa.ipc.open_file(source).read_all()
-
-
 def compute_sha256(path: Path) -> str | None:
     """Return the SHA-256 of a file, or None if there is none."""
     if not path.is_file():
@@ -186,8 +95,8 @@ def compute_sha256(path: Path) -> str | None:
 
 def release_pages(array: NDArray[Any]) -> None:
     """Release the pages of a mapped file from this process; they stay in the system's cache."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+    mapped = getattr(array, "base", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -202,41 +111,6 @@ def open_table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWrite
     """Yield a writer of a Parquet file that is written one table at a time."""
     with atomic_write(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         yield writer
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON."""
-    with atomic_write(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON, or None where there is no such file.
-
-    Raises
-    ------
-    FairdedupError
-        If it is damaged.
-    """
-    expect_plain_file(path)
-    try:
-        return _parsed(path, path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError as error:
-        raise damage(path, str(error)) from None
-
-
-def _parsed(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise damage(path, str(error)) from None
-
-
-def damage(path: Path, reason: str) -> FairdedupError:
-    """Return the error of a damaged file."""
-    return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): {MAKE_AGAIN}")
 
 
 def list_sizes(folder: Path) -> dict[str, int]:

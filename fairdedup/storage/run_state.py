@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairdedup.errors import UserError
+from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.config_record import EncoderRecord, NamedModel
-from fairdedup.storage.remedies import decide_again, quote
-from fairdedup.storage.seals import has_sealed_size, is_sealed
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import read_manifest
+from fairdedup.storage.remedies import decide_again, decide_in_turn, finish_replacement
+from fairdedup.storage.sealed_files import Seal, expect_sealed_size
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.storage.stored_model import StoredFile, StoredModel
+
+STATE_FILE = "state/state.json"  # key in the `files` of run.json
 
 
 class MembershipSums(StoredModel):
@@ -153,19 +158,52 @@ def identify_run(files: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def state_file(root: Path, state: RunState, name: str) -> Seal:
+    """Return a file of the state of a run with its seal.
+
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    state : RunState
+        Content of its state.json.
+    name : str
+        Path below state/, such as "centroids.npy" or "run-0000/sizes.npy".
+    """
+    roots: list[object] = [root]
+    if name.startswith("run-"):
+        own = state.runs[int(name.partition("/")[0].removeprefix("run-"))]
+        roots = [root] if own is state.runs[-1] else [own.run, root]
+    return Seal(StateDirectory(root).folder / name, state.list_files().get(name), decide_in_turn(roots))
+
+
 def read_run_state(root: Path) -> RunState | None:
     """Return state.json of a run, None where there is none.
 
     Raises
     ------
-    FairdedupError
+    UserError
         If it is damaged, or a newer version of fairdedup wrote it.
     """
-    return RunState.read(StateDirectory(root).file)
+    file = StateDirectory(root).file
+    if not file.is_file():
+        return None
+    manifest = read_manifest(RunDirectory(root))
+    if manifest is not None:
+        Seal(file, manifest.files.get(STATE_FILE), decide_again(root)).verify()
+    try:
+        return RunState.read(file)
+    except UserError:
+        raise
+    except FairdedupError:
+        raise UserError(f"{file} is damaged: {decide_again(root)}") from None
 
 
 def require_run_state(root: Path, sealed: str | None) -> RunState:
     """Return state.json of a finished run, checked.
+
+    Centroids and prototypes are verified. Of the samples that the runs of the line kept, only the sizes of the files
+    are checked here: each file is verified where it is linked or read.
 
     Parameters
     ----------
@@ -177,20 +215,22 @@ def require_run_state(root: Path, sealed: str | None) -> RunState:
     Raises
     ------
     UserError
-        If it is missing or damaged, or another file of the state is missing or has a different size.
+        If a file is missing or damaged.
     """
     directory = StateDirectory(root)
-    remedy = decide_again(root)
-    if directory.stale.is_file():  # deciding again would not help
-        remedy = (
-            "a replacement was stopped; finish it by its own `fairdedup run` command, or by "
-            f"`fairdedup replace {quote(root)} --gone FILE` with the same file"
-        )
-    state = read_run_state(root) if sealed is not None and is_sealed(directory.file, sealed) else None
-    if state is None:
-        raise UserError(f"--against {str(root)!r}: {directory.file} is missing or damaged: {remedy}")
-    for name, expected in state.list_files().items():
-        path = directory.folder / name
-        if not has_sealed_size(path, expected):
-            raise UserError(f"--against {str(root)!r}: {path} is missing or damaged: {remedy}")
+    stopped = directory.stale.is_file()  # deciding again would not help
+    remedy = finish_replacement(root) if stopped else decide_again(root)
+    try:
+        Seal(directory.file, sealed, remedy).verify()
+        state = RunState.read(directory.file)
+        assert state is not None
+        for name in state.list_files():
+            source = state_file(root, state, name)
+            source = replace(source, remedy=remedy) if stopped else source
+            if name in state.files:
+                source.verify()
+            else:
+                expect_sealed_size(source)
+    except UserError as error:
+        raise UserError(f"--against {str(root)!r}: {error}") from None
     return state

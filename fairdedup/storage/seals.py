@@ -10,6 +10,7 @@ from pathlib import Path
 import xxhash
 
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.plain_files import open_plain_file
 
 LOCAL_BLOCK = 1 << 22  # bytes of a local file that are read at a time
 REMOTE_BLOCK = 1 << 26  # bytes of an object that one request reads
@@ -22,7 +23,7 @@ def seal(path: Path) -> str:
     """Return the seal of a file: its size and the checksum of its bytes (XXH3, 128 bits)."""
     if isinstance(path, RemotePath):
         return _UPLOADED.pop(path, None) or _seal_blocks(path.blocks(REMOTE_BLOCK))
-    with open(path, "rb") as file:
+    with open_plain_file(path, buffering=0) as file:
         return _seal_blocks(iter(partial(file.read, LOCAL_BLOCK), b""))
 
 

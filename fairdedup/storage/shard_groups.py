@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,3 +83,20 @@ def group_shards(records: Sequence[ShardRecord]) -> list[Group]:
 def first_rows(records: Sequence[ShardRecord]) -> NDArray[np.int64]:
     """Return the first row of each shard, and at the end the number of input rows: (s + 1,)."""
     return np.cumsum([0] + [r.input for r in records]).astype(np.int64)
+
+
+def hash_of(*known: Any) -> str:
+    """Return a hash of what a result is made of, through its JSON."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_sorted(group: Group, centroids: str) -> str:
+    """Return the hash of what the sorted files of a group are made of.
+
+    Parameters
+    ----------
+    group : Group
+    centroids : str
+        Seal of the centroids.
+    """
+    return hash_of([record.content() for record in group.records], group.first, centroids)

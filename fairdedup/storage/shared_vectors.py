@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array
+from fairdedup.storage.made_of import marked_file
+from fairdedup.storage.remedies import embed_again
+from fairdedup.storage.sealed_files import open_array
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Copies:
 def load_shared(root: Path, copies: Copies) -> dict[int, NDArray[np.float16]]:
     """Return the shared vector (d,) of each position that has one; images that cannot be used have none."""
     run = RunDirectory(root)
-    files = {owner: np.asarray(read_array(run.shared_vectors(owner))) for owner in copies.owners()}
+    remedy = embed_again(root)
+    files = {owner: open_array(marked_file(run.shared_vectors(owner), remedy)) for owner in copies.owners()}
     vectors = {position: files[owner][place] for position, (owner, place) in copies.elsewhere.items()}
     return {position: vector for position, vector in vectors.items() if vector.any()}

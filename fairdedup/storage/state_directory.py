@@ -84,6 +84,11 @@ class Segment:
         return {path.name: seal(path) for path in self.files()}
 
 
+def has_checksums(path: Path) -> bool:
+    """Return whether a file of a segment holds vectors, of which each cluster has a checksum."""
+    return path.name.startswith("vectors_")
+
+
 def checksum(unit: NDArray[np.float16]) -> int:
     """Return the checksum (XXH3, 64 bits) of vectors."""
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(unit).view(np.uint8).reshape(-1).data) if unit.size else 0

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.checked_json import check_content, damage, parse_json, write_json
 from fairdedup.storage.object_stores import read_many
-from fairdedup.storage.run_files import damage, read_json, write_json
+from fairdedup.storage.sealed_files import read_small_file
 
 REMEDY = "upgrade it (pip install --upgrade fairdedup), or choose another run directory"
 
@@ -50,7 +51,7 @@ class StoredFile(StoredModel):
         return version
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the file holds: what was set, under the keys of the file."""
+        """Return what the file holds but for its checksum: what was set, under the keys of the file."""
         return {"version": self.version, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
     @classmethod
@@ -62,7 +63,7 @@ class StoredFile(StoredModel):
         path : Path
             The file, for messages.
         content : object
-            Its JSON.
+            Its JSON, with its checksum if it has one.
 
         Raises
         ------
@@ -73,15 +74,15 @@ class StoredFile(StoredModel):
         """
         _check_version(cls, path, content)
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(check_content(path, content))
         except ValidationError as error:
             raise damage(path, _first_line(error)) from None
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Return the model of a file, or None where there is no such file; raises as `parse`."""
-        content = read_json(path)
-        return None if content is None else cls.parse(path, content)
+        data = read_small_file(path)
+        return None if data is None else cls.parse(path, parse_json(path, data))
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -99,13 +100,10 @@ def read_stored_files(paths: Sequence[Path], model: type[Stored]) -> list[Stored
     NewerVersionError
         If a newer version of fairdedup wrote one of them.
     """
-    found: list[Stored | None] = []
-    for path, data in zip(paths, read_many(list(paths)), strict=True):
-        try:
-            found.append(None if data is None else model.model_validate_json(data))
-        except ValidationError:
-            found.append(read_undamaged(path, model))  # it tells a newer version from damage
-    return found
+    return [
+        None if data is None else _parse_undamaged(path, data, model)
+        for path, data in zip(paths, read_many(list(paths)), strict=True)
+    ]
 
 
 def read_undamaged(path: Path, model: type[Stored]) -> Stored | None:
@@ -116,8 +114,13 @@ def read_undamaged(path: Path, model: type[Stored]) -> Stored | None:
     NewerVersionError
         If a newer version of fairdedup wrote it.
     """
+    data = read_small_file(path)
+    return None if data is None else _parse_undamaged(path, data, model)
+
+
+def _parse_undamaged(path: Path, data: bytes, model: type[Stored]) -> Stored | None:
     try:
-        return model.read(path)
+        return model.parse(path, parse_json(path, data))
     except NewerVersionError:
         raise
     except FairdedupError:

@@ -18,6 +18,7 @@ from runs import (
     done,
     manifest,
     raw_vectors,
+    read_plain,
     table,
 )
 
@@ -73,7 +74,7 @@ def test_quiet_leaves_only_the_results_of_a_command(again, prototypes, scheduler
         shown = done("sweep", again, "--keep", 0.5, "--prototypes", prototypes, *dask, *more)
         assert shown.out.split()[:5] == ["keep", "kept", "eps", "re-admitted", "0.5"] and shown.err == ""
         shown = done("audit", again, "--labels", labels, "--json", *dask, *more)
-        assert shown.out == (again / "report" / "audit.json").read_text(encoding="utf-8") and shown.err == ""
+        assert json.loads(shown.out) == read_plain(again / "report" / "audit.json") and shown.err == ""
 
 
 OF_A_RUN = {"counts", "eps", "guarantees", "warnings", "shares"}

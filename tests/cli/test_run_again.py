@@ -15,6 +15,7 @@ from runs import (
     done,
     files,
     manifest,
+    read_plain,
 )
 
 
@@ -51,7 +52,7 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
 
 
 def test_an_option_that_an_earlier_version_had_not_stood_at_its_default(again, asked, tmp_path):
-    known = json.loads((again / "config.json").read_text())
+    known = read_plain(again / "config.json")
     del known["asked"]["prune"]["drop"]
     (again / "config.json").write_text(json.dumps(known))
     assert "finished already" in done(*asked, "--out", again).err

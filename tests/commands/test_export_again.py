@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "no form": ("export $IMAGES", ("Missing option '--to'",)),
     "a form of nobody": ("export $IMAGES --to zip", ("'--to'", "'zip' is not one of 'webdataset', 'uids', 'txt'")),
     "no run": ("export nowhere --to txt", ("nowhere holds no finished run", "fairdedup prune")),
-    "an unfinished run": ("export $STOPPED --to txt", ("holds no finished run",)),
+    "a damaged manifest": ("export $STOPPED --to txt", ("run.json is damaged", "fairdedup prune")),
     "a damaged run": ("export $DAMAGED --to txt", ("part-00000.parquet is missing or damaged", "fairdedup prune")),
     "images of embeddings": ("export $RUN --to webdataset", ("has no images to write", "--to txt")),
     "uids that are none": ("export $RUN --to uids --dest x.npy", ("is not of 32 hex digits", "id 'k", "--to txt")),

@@ -18,6 +18,7 @@ from fairdedup.errors import UserError
 from fairdedup.prototype_files import read_prototypes, read_vectors, write_prototypes
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.sealed_files import Unsealed
 
 
 def unit(x):
@@ -195,9 +196,12 @@ def test_labels_that_do_not_fit_the_run_are_one_line(again, prototypes, schedule
 def test_what_a_later_run_takes_over_has_the_calibrated_temperatures(finished, tmp_path):
     known = Prototypes.of(prototype_vectors()).with_temperatures({"age": 0.2})
     write_prototypes(tmp_path / "p.parquet", known)
-    for read in (read_prototypes(tmp_path / "p.parquet"), read_vectors(tmp_path / "p.parquet", RunDirectory(finished))):
+    for read in (
+        read_prototypes(Unsealed(tmp_path / "p.parquet", "a test")),
+        read_vectors(tmp_path / "p.parquet", RunDirectory(finished)),
+    ):
         assert {a.name: a.temperature for a in read.attributes} == {"tone": None, "age": 0.2}
-    again = read_prototypes(tmp_path / "p.parquet")
+    again = read_prototypes(Unsealed(tmp_path / "p.parquet", "a test"))
     for own, kept in zip(known.attributes, again.attributes, strict=True):
         np.testing.assert_array_equal(own.vectors, kept.vectors)
         np.testing.assert_array_equal(own.absent, kept.absent)

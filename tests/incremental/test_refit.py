@@ -11,6 +11,7 @@ from runs import (
     done,
     manifest,
     product,
+    read_plain,
 )
 
 from fairdedup.storage.seals import seal
@@ -50,8 +51,8 @@ def test_refitting_names_a_run_that_is_not_where_it_was_made(line, tmp_path):
     for k, run in enumerate(line[:2]):
         shutil.copytree(run, tmp_path / f"a{k}")
     state = tmp_path / "a1" / "state" / "state.json"
-    state.write_text(state.read_text().replace(str(line[0]), str(tmp_path / "gone")))
-    known = manifest(tmp_path / "a1")
+    state.write_text(json.dumps(read_plain(state)).replace(str(line[0]), str(tmp_path / "gone")))
+    known = read_plain(tmp_path / "a1" / "run.json")
     known["files"]["state/state.json"] = seal(state)
     (tmp_path / "a1" / "run.json").write_text(json.dumps(known))
     shown = command("refit", tmp_path / "a1", "--keep", 0.5, "--out", tmp_path / "new", "--quiet")

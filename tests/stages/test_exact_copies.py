@@ -12,6 +12,7 @@ from runs import command, contents, done, manifest, picture, table, write_tar
 
 from fairdedup.stages.exact_copies import find_copies
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.made_of import mark_up_to_date
 from fairdedup.storage.run_files import write_array
 
 # shard -> seeds of its pictures; equal seeds give equal files. -1 cannot be decoded.
@@ -93,6 +94,7 @@ def test_shared_vectors_are_those_that_loops_find(seed, tmp_path):
     for number, own in enumerate(files):
         digests = b"".join(xxhash.xxh3_128_digest(str(f).encode()) if f >= 0 else bytes(16) for f in own)
         write_array(run.image_hashes(number), np.frombuffer(digests, np.uint64).reshape(-1, 2))
+        mark_up_to_date(run.image_hashes(number), "a test")
     found, saved = find_copies(run, len(files))
     first: dict[int, tuple[int, int]] = {}
     borrowers: dict[int, set[int]] = {}

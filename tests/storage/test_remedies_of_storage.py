@@ -15,11 +15,12 @@ from remedies import Advice, call, check, manifest_of
 from runs import product
 
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.storage.checked_json import write_json
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.storage.object_stores import as_path, check_local, check_writable
 from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.remote_array import RemoteArray
-from fairdedup.storage.run_files import atomic_write, write_array, write_json
+from fairdedup.storage.run_files import atomic_write, write_array
 from fairdedup.storage.tar_writer import ShardWriter
 
 OWN = "--rule semdedup --eps 0.1"

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import command, done
+from runs import command, done, read_plain
 
 from fairdedup.errors import FairdedupError, UserError
-from fairdedup.stages.clustering import hash_of
 from fairdedup.storage.config_record import ConfigRecord, FinishedStages, read_config_record, write_config_record
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import read_manifest
 from fairdedup.storage.records import Rejection, ShardRecord
 from fairdedup.storage.run_state import read_run_state
+from fairdedup.storage.seals import seal
+from fairdedup.storage.shard_groups import hash_of
 
 RECORD = ShardRecord(
     number=3,
@@ -32,7 +33,7 @@ RECORD = ShardRecord(
 
 def change(file: Path, **values: Any) -> None:
     """Change keys of a JSON file, or remove those that are None."""
-    content = json.loads(file.read_text()) | values
+    content = read_plain(file) | values
     file.write_text(json.dumps({name: v for name, v in content.items() if v is not None or name not in values}))
 
 
@@ -53,6 +54,8 @@ def test_files_without_a_version_count_as_version_1(again, scheduler, prototypes
     for file in plain:
         assert json.loads(file.read_text())["version"] == 1
         change(file, version=None)
+    change(run.manifest, files={**before[1].files, "state/state.json": seal(again / "state" / "state.json")})
+    before = before[0], read_manifest(run), before[2], before[3]
     found = read_config_record(run), read_manifest(run), read_run_state(again), load_embedded(run).records
     assert found == before
     done("prune", again, "--keep", 0.4, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
@@ -97,7 +100,7 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
 def test_what_was_not_set_is_not_written(tmp_path):
     run = RunDirectory(tmp_path)
     write_config_record(run, ConfigRecord(options={}, done=FinishedStages()))
-    assert json.loads(run.config.read_text()) == {"version": 1, "asked": {}, "done": {}}
+    assert read_plain(run.config) == {"version": 1, "asked": {}, "done": {}}
 
 
 def test_a_manifest_without_files_can_be_read_but_is_made_again(again, scheduler, prototypes):

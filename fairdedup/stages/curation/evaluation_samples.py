@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array
+from fairdedup.storage.records import ShardRecord
+from fairdedup.storage.shard_files import open_shard_vectors
 
 BLOCK = 1 << 14  # rows, and evaluation samples, that are compared at a time
 
@@ -22,14 +23,14 @@ class EvaluationVectors:
     Attributes
     ----------
     directory : RunDirectory
-    shards : list of (int, int)
-        Number of each embedding shard that has vectors, and how many.
+    shards : list of ShardRecord
+        Records of the embedding shards that have vectors.
     eps : int
         Ten-thousandths; a row is too near if its cosine is above 1 - eps.
     """
 
     directory: RunDirectory
-    shards: list[tuple[int, int]]
+    shards: list[ShardRecord]
     eps: int
 
 
@@ -53,7 +54,7 @@ class Evaluation:
 
     def vectors(self) -> EvaluationVectors:
         """Return the vectors in the form that tasks take."""
-        shards = [(record.number, record.valid) for record in self.embedded.records if record.valid]
+        shards = [record for record in self.embedded.records if record.valid]
         return EvaluationVectors(self.embedded.directory, shards, self.eps)
 
 
@@ -71,18 +72,18 @@ def find_too_near(unit: NDArray[np.float16], evaluation: EvaluationVectors) -> N
     ndarray of shape (n,), int64
         Place of the most similar evaluation sample, ties to the first; -1 where none is too near.
     """
+    opened = [open_shard_vectors(evaluation.directory, record) for record in evaluation.shards]
     found = np.full(len(unit), -1)
     for start in range(0, len(unit), BLOCK):
         own = Vectors.of(unit[start : start + BLOCK])
         best, place = np.full(len(own), -2.0), np.full(len(own), -1)
         before = 0
-        for number, valid in evaluation.shards:
-            others = read_array(evaluation.directory.vectors(number))
-            for first in range(0, valid, BLOCK):
+        for others in opened:
+            for first in range(0, len(others), BLOCK):
                 nearest, similarity = most_similar(own, Vectors.of(others[first : first + BLOCK]))
                 more = similarity > best
                 best[more], place[more] = similarity[more], before + first + nearest[more]
-            before += valid
+            before += len(others)
         near = best > 1.0 - evaluation.eps / EPS_UNIT
         found[start : start + BLOCK][near] = place[near]
     return found

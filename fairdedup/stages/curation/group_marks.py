@@ -23,9 +23,10 @@ from fairdedup.storage.condition import Condition, evaluate_condition
 from fairdedup.storage.id_lists import find_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import EXCLUDED, MARK, Marks
-from fairdedup.storage.records import ShardRecord, read_shard_metadata
-from fairdedup.storage.run_files import read_array, read_schema, write_array
+from fairdedup.storage.records import ShardRecord
+from fairdedup.storage.run_files import write_array
 from fairdedup.storage.schemas import conform
+from fairdedup.storage.shard_files import open_shard_vectors, open_sorted, read_known_columns
 from fairdedup.storage.shard_groups import Group
 
 DROP, WHERE, NEAR = 0, 1, 2  # a row has one reason: NEAR before DROP before WHERE
@@ -123,9 +124,9 @@ def mark_group(group: Group, root: Path, criteria: Criteria) -> GroupMarks:
     excluded = np.concatenate([shard.excluded for shard in shards])
     write_array(Marks(criteria.folder).excluded_path(number), excluded)
     marks = np.concatenate([shard.marks for shard in shards])
-    marks = marks[np.searchsorted(group.rows(), read_array(run.sorted("rows", number)))]
+    sorted_rows, bounds = open_sorted(run, number, "rows", "offsets")
+    marks = marks[np.searchsorted(group.rows(), sorted_rows)]
     write_array(Marks(criteria.folder).path(number), marks)
-    bounds = np.asarray(read_array(run.sorted("offsets", number)))
     return GroupMarks(
         excluded=_count_by_cluster(marks["excluded"], bounds),
         protected=_count_by_cluster(marks["protected"], bounds),
@@ -146,7 +147,7 @@ def _mark_shard(run: RunDirectory, record: ShardRecord, first: int, criteria: Cr
     reason[is_dropped] = DROP
     nearest = np.full(len(rows), -1)
     if criteria.evaluation is not None and len(rows):
-        nearest = find_too_near(read_array(run.vectors(record.number)), criteria.evaluation)
+        nearest = find_too_near(open_shard_vectors(run, record), criteria.evaluation)
         reason[nearest >= 0] = NEAR
     is_kept, kept = find_ids(criteria.always_keep, ids)
     marks = np.zeros(len(rows), MARK)
@@ -170,8 +171,7 @@ def _mark_shard(run: RunDirectory, record: ShardRecord, first: int, criteria: Cr
 
 
 def _read_columns(run: RunDirectory, record: ShardRecord, schema: pa.Schema) -> pa.Table:
-    own = read_schema(run.metadata(record.number)).names
-    return conform(read_shard_metadata(run, record, [name for name in schema.names if name in own]), schema)
+    return conform(read_known_columns(run, record, schema.names), schema)
 
 
 def _multiply(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:

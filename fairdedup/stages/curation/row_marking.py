@@ -22,8 +22,8 @@ from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
-from fairdedup.storage.records import read_shard_metadata
 from fairdedup.storage.run_files import remove_folder
+from fairdedup.storage.shard_files import read_shard_metadata
 from fairdedup.tasks import Submit, map_groups
 
 PIXELS, SIDES = "pixels", ("width", "height")  # what --prefer pixels multiplies

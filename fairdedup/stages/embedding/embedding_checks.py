@@ -13,8 +13,9 @@ from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.errors import UserError
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord
-from fairdedup.storage.run_files import read_array, read_table
+from fairdedup.storage.sealed_files import Unsealed, load_table, open_array
 
+VERIFIED = "a task of the same command has verified or written it"
 COMMON_REASONS = 3  # reasons that a message lists
 
 
@@ -57,7 +58,8 @@ def check_dimension(records: Sequence[ShardRecord], run: RunDirectory) -> None:
     seen: dict[int, str] = {}
     for record in records:
         if record.valid:
-            seen.setdefault(read_array(run.vectors(record.number)).shape[1], record.name)
+            width = open_array(Unsealed(run.vectors(record.number), VERIFIED)).shape[1]
+            seen.setdefault(width, record.name)
     if len(seen) > 1:
         (a, first), (b, second) = list(seen.items())[:2]
         raise UserError(
@@ -101,4 +103,4 @@ def _select_ids(run: RunDirectory, record: ShardRecord, places: NDArray[np.int64
 
 
 def _read_ids(run: RunDirectory, number: int) -> pd.Series:
-    return read_table(run.metadata(number), ["id"]).column("id").to_pandas()
+    return load_table(Unsealed(run.metadata(number), VERIFIED), ["id"]).column("id").to_pandas()

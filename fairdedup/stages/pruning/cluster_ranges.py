@@ -16,10 +16,12 @@ from fairdedup.core.model import Cluster, EarlierKept, MapParts
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.marks import Marks
-from fairdedup.storage.run_files import read_array, release_pages
+from fairdedup.storage.marks import WRITTEN, Marks
+from fairdedup.storage.run_files import release_pages
+from fairdedup.storage.sealed_files import Seal, Unsealed, open_array
 from fairdedup.tasks import Result, Submit, Task
 
+VERIFIED = "a task for each group has verified or written it in the same command, once for all ranges of clusters"
 TASKS = 64  # least number of tasks, if there are as many clusters
 LARGE = 1 << 25  # bytes of a cluster from which the pages that it was read from are released
 ROWS_A_TASK = 1 << 18  # mean number of rows of a task in a large data set
@@ -45,6 +47,8 @@ class ClusterRange:
         Relative cost.
     starts : ndarray of shape (g + 1,), int64
         First row of each group of shards, and the number of input rows.
+    centroids : Seal
+        Centroids of the run.
     marks : Path or None
         Folder of the marks; None if no row is marked.
     against : bool
@@ -61,6 +65,7 @@ class ClusterRange:
     rows: int
     work: float
     starts: NDArray[np.int64]
+    centroids: Seal
     marks: Path | None = None
     against: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
@@ -73,15 +78,17 @@ class ClusterRange:
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters that have a row that is not excluded, each with its rows in ascending order."""
         run = RunDirectory(self.root)
-        centroids = kmeans.unit_centroids(np.asarray(read_array(run.centroids)[self.first : self.last]))
+        centroids = kmeans.unit_centroids(np.asarray(open_array(self.centroids)[self.first : self.last]))
         files = []
         for k in range(self.files):
-            own = np.array(read_array(run.sorted("offsets", k))[self.first : self.last + 1])
-            vectors, rows = (read_array(run.sorted(what, k), int(own[-1]), self.files) for what in ("vectors", "rows"))
+            own = np.array(_open_sorted(run, "offsets", k)[self.first : self.last + 1])
+            vectors, rows = (_open_sorted(run, what, k, int(own[-1]), self.files) for what in ("vectors", "rows"))
             files.append((vectors, rows, own))
         marks = []
         if self.marks:
-            marks = [read_array(Marks(self.marks).path(k), int(o[-1]), self.files) for k, (_, _, o) in enumerate(files)]
+            paths = [Marks(self.marks).path(k) for k in range(self.files)]
+            ends = [int(own[-1]) for _, _, own in files]
+            marks = [open_array(Unsealed(p, WRITTEN), end, self.files) for p, end in zip(paths, ends, strict=True)]
         earlier = EarlierSamples(self.root, self.first, self.last) if self.against else None
         for number in range(self.first, self.last):
             at = number - self.first
@@ -104,6 +111,10 @@ class ClusterRange:
                     if earlier is not None:
                         cluster = replace(cluster, earlier=EarlierKept(*earlier.cluster(number, cluster.unit.shape[1])))
                     yield cluster
+
+
+def _open_sorted(run: RunDirectory, what: str, number: int, upto: int | None = None, share: int = 1) -> Any:
+    return open_array(Unsealed(run.sorted(what, number), VERIFIED), upto, share)
 
 
 def _apply_marks(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
@@ -163,6 +174,7 @@ def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False)
             rows=int(sizes[a:b].sum()),
             work=float(each[a:b].sum()),
             starts=starts,
+            centroids=clustered.centroids,
             marks=marks.folder,
             against=against,
         )

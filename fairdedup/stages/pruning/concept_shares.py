@@ -18,7 +18,7 @@ from fairdedup.core.uncertainty import LEAST_INFORMATIVE, is_uninformative
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import GroupShare
-from fairdedup.storage.run_files import read_array
+from fairdedup.storage.sealed_files import Unsealed, load_array
 from fairdedup.tasks import Submit
 
 
@@ -35,7 +35,9 @@ def sum_kept_memberships(
     readmitted : ndarray of shape (r,), int64
         The re-admitted rows of this part.
     """
-    decided = np.asarray(read_array(RunDirectory(part.root).decided(part.number)))
+    decided = load_array(
+        Unsealed(RunDirectory(part.root).decided(part.number), "a task of the same command has written it")
+    )
     rows, kept = np.array(decided["row"]), np.array(decided["kept"])  # (n,), rows ascending
     kept[np.searchsorted(rows, readmitted)] = True
     sums = [[0] * len(a.concepts) for a in prototypes.attributes]

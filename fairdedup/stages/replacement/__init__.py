@@ -3,6 +3,6 @@
 `replacing` is the stage, `group_rewriting` and `guarantee_checks` have its tasks, `promotion` chooses who is promoted.
 """
 
-from fairdedup.stages.replacement.replacing import complete_replacement, replace, replace_again
+from fairdedup.stages.replacement.replacing import complete_replacement, list_removed, replace, replace_again
 
-__all__ = ["complete_replacement", "replace", "replace_again"]
+__all__ = ["complete_replacement", "list_removed", "replace", "replace_again"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import Vectors, cosine_of_pairs
 from fairdedup.storage.id_lists import find_ids
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.records import read_shard_metadata
-from fairdedup.storage.run_files import open_table_writer, read_array, read_table, write_table
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.run_files import open_table_writer, write_table
 from fairdedup.storage.schemas import conform
+from fairdedup.storage.sealed_files import Unsealed, load_array, load_table, open_array
 from fairdedup.storage.seals import seal
+from fairdedup.storage.shard_files import GroupVectors, read_shard_metadata
 from fairdedup.storage.shard_groups import Group
-from fairdedup.storage.vectors import read_vectors_of_rows
 
 FOLDERS = ("decisions", "kept", "rejected")
+WRITTEN = "the same command has written it"
 Rows = NDArray[np.int64]
 
 
@@ -32,10 +35,13 @@ class DecidedGroup:
     ----------
     run : RunDirectory
     group : Group
+    seals : mapping of str to str
+        Seals of the group's parts, by path below the run directory.
     """
 
     run: RunDirectory
     group: Group
+    seals: Mapping[str, str]
 
     @property
     def number(self) -> int:
@@ -54,7 +60,11 @@ class DecidedGroup:
 
     def read_decisions(self) -> pa.Table:
         """Return the decisions of the group's rows."""
-        return read_table(self.run.part("decisions", self.number))
+        return load_table(result_part(self.run, "decisions", self.number, self.seals))
+
+    def read_rejected(self) -> pa.Table:
+        """Return the rejected rows of the group."""
+        return load_table(result_part(self.run, "rejected", self.number, self.seals))
 
     def slice_of(self, rows: Rows) -> slice:
         """Return where the group's rows are among some ascending rows."""
@@ -62,7 +72,7 @@ class DecidedGroup:
 
     def read_vectors(self, rows: Rows) -> NDArray[np.float16]:
         """Return the vectors of some rows of the group, in the order of the rows."""
-        return read_vectors_of_rows(self.run, self.group, rows)
+        return GroupVectors(self.run, self.group).read_rows(rows)
 
 
 @dataclass(frozen=True)
@@ -79,11 +89,16 @@ class GatheredVectors:
     rows: Rows
     path: Path
 
+    def load(self) -> NDArray[np.float16]:
+        """Return all of them."""
+        vectors: NDArray[np.float16] = load_array(Unsealed(self.path, WRITTEN))
+        return vectors
+
     def similarity(self, unit: NDArray[np.float16], rows: Rows) -> NDArray[np.float64]:
         """Return the cosine of each vector (n, d) with the gathered vector of the row at its place (n,)."""
         if not len(rows):
             return np.zeros(0)
-        other = np.asarray(read_array(self.path)[np.searchsorted(self.rows, rows)])
+        other = np.asarray(open_array(Unsealed(self.path, WRITTEN))[np.searchsorted(self.rows, rows)])
         both = Vectors.of(np.concatenate((unit, other)))
         places = np.arange(len(rows))
         return cosine_of_pairs(both.x, both.squares, places, len(rows) + places)
@@ -148,7 +163,7 @@ def find_gone(group: DecidedGroup, ids: Path) -> GoneRows:
     """Return the rows of a group whose ids are in the list at a path."""
     table = group.read_decisions().select(["row", "id", "kept", "representative"])
     gone, named = find_ids(ids, table.column("id"))
-    rejected = read_table(group.run.part("rejected", group.number), ["id"])
+    rejected = group.read_rejected()
     _, before = find_ids(ids, rejected.column("id"))
     rows, kept, representative = (get_column(table, name)[gone] for name in ("row", "kept", "representative"))
     return GoneRows(rows, kept, representative, np.concatenate((named, before)))
@@ -219,7 +234,7 @@ def rewrite_group(
         for record, first in group.group.shards():
             stays = np.isin(first + record.positions(), kept_rows)
             kept.write_table(conform(read_shard_metadata(run, record).filter(pa.array(stays)), schema))
-    rejected = read_table(run.part("rejected", number))
+    rejected = group.read_rejected()
     out = _reject(before.filter(pa.array(left)), group, reason)
     write_table(parts.part("rejected", number), pa.concat_tables([rejected, out.cast(rejected.schema)]).sort_by("row"))
     seals = {str(parts.part(f, number).relative_to(aside)): seal(parts.part(f, number)) for f in FOLDERS}

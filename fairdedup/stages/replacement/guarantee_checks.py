@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fairdedup.core.similarity import Vectors, cosines, most_similar
-from fairdedup.stages.replacement.group_rewriting import DecidedGroup, GatheredVectors, Rows, get_column
+from fairdedup.stages.replacement.group_rewriting import WRITTEN, DecidedGroup, GatheredVectors, Rows, get_column
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.run_files import read_array, read_table
+from fairdedup.storage.sealed_files import Unsealed, load_table
 
 
 def find_clusters(group: DecidedGroup, rows: Rows) -> Rows:
@@ -34,14 +34,14 @@ def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promot
         Vectors of the promoted rows.
     """
     part = RunDirectory(aside).part("decisions", group.number)
-    table = read_table(part) if part.is_file() else group.read_decisions()
+    table = load_table(Unsealed(part, WRITTEN)) if part.is_file() else group.read_decisions()
     judged = (
         get_column(table, "kept") & ~get_column(table, "readmitted") & np.isin(get_column(table, "cluster"), clusters)
     )
     rows, cluster = get_column(table, "row")[judged], get_column(table, "cluster")[judged]
     order, by_cluster = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
     rows, cluster = rows[order], cluster[order]
-    unit, promoted_unit = group.read_vectors(rows), np.asarray(read_array(promoted.path))
+    unit, promoted_unit = group.read_vectors(rows), promoted.load()
     largest = -2.0
     for number in np.unique(cluster):
         own = slice(*np.searchsorted(cluster, [number, number + 1]))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.datasets.ids import read_ids, spell_out
-from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.errors import FairdedupError, visible
 from fairdedup.stages.replacement.group_rewriting import (
     FOLDERS,
     DecidedGroup,
@@ -37,6 +37,7 @@ from fairdedup.stages.replacement.promotion import Promotion, Rows, promote, tra
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.made_of import mark_up_to_date, read_mark
 from fairdedup.storage.manifest import (
     Counts,
     Guarantees,
@@ -45,16 +46,9 @@ from fairdedup.storage.manifest import (
     remove_audit,
     write_manifest,
 )
-from fairdedup.storage.remedies import quote
-from fairdedup.storage.run_files import (
-    is_up_to_date,
-    mark_up_to_date,
-    move_file,
-    read_json,
-    read_table,
-    remove_folder,
-    write_array,
-)
+from fairdedup.storage.remedies import restore_list
+from fairdedup.storage.run_files import move_file, remove_folder, write_array
+from fairdedup.storage.sealed_files import DamagedFileError, Seal, load_table
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Result, Submit, Task, map_groups
 
@@ -115,19 +109,31 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
         If a list of vanished samples is damaged.
     """
     run = embedded.directory
-    for number in range(_count_lists(run)):
-        path = run.gone(number)
-        name = (read_json(path.with_suffix(".json")) or {}).get("made of")
-        if not is_up_to_date(path, str(name)):
-            raise UserError(
-                f"{path}, the list of removed samples, is damaged: restore it, or make the whole run again: `fairdedup "
-                f"run` with --restart and then `fairdedup replace {quote(run.root)} --gone FILE`"
-            )
-        ids = read_table(path).column("id").combine_chunks()
-        manifest = _write_parts(embedded, manifest, ids, str(name), submit, repeated=True)
+    for source, name in list_removed(run):
+        ids = load_table(source).column("id").combine_chunks()
+        manifest = _write_parts(embedded, manifest, ids, name, submit, repeated=True)
         _move_parts(run)
         remove_folder(run.replaced)
     return manifest
+
+
+def list_removed(run: RunDirectory) -> list[tuple[Seal, str]]:
+    """Return the lists of samples that replacements have removed, verified, each with the name of the user's file.
+
+    Raises
+    ------
+    UserError
+        If a list is damaged.
+    """
+    lists = []
+    for number in range(_count_lists(run)):
+        path = run.gone(number)
+        mark = read_mark(path)
+        source = Seal(path, None if mark is None else mark.seal, restore_list(run.root))
+        if mark is None or not source.holds():
+            raise DamagedFileError(f"{path}, the list of removed samples, is damaged: {source.remedy}")
+        lists.append((source, mark.made_of))
+    return lists
 
 
 def complete_replacement(run: RunDirectory) -> RunManifest | None:
@@ -226,7 +232,7 @@ def _write_parts(
     run = embedded.directory
     aside = run.replaced
     remove_folder(aside)
-    groups = _Groups([DecidedGroup(run, group) for group in embedded.groups], aside, submit)
+    groups = _Groups(_list_groups(embedded, manifest), aside, submit)
     ids, gone = _find_gone(groups, ids, aside / "gone.parquet")
     mark_up_to_date(aside / "gone.parquet", name)
     unknown, what = find_unknown(ids, [gone.found]), f"--gone {name}"
@@ -253,6 +259,16 @@ def _write_parts(
             "replaced": [*manifest.replaced, record],
         }
     )
+
+
+def _list_groups(embedded: Embedded, manifest: RunManifest) -> list[DecidedGroup]:
+    run = embedded.directory
+    groups = []
+    for group in embedded.groups:
+        names = [str(run.part(folder, group.number).relative_to(run.root)) for folder in FOLDERS]
+        seals = {name: manifest.files[name] for name in names if name in manifest.files}
+        groups.append(DecidedGroup(run, group, seals))
+    return groups
 
 
 def _change_counts(counts: Counts, changes: dict[str, int]) -> Counts:
