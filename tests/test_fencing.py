@@ -17,9 +17,10 @@ from runs import done, product
 from test_workers import Processes, processes  # noqa: F401 (a fixture)
 
 from fairdedup.errors import FairdedupError
+from fairdedup.storage.checked_json import write_json
 from fairdedup.storage.fence import NAME, Fence, check_fence, current_fence, raise_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
-from fairdedup.storage.run_files import atomic_write, link_or_copy, move_file, remove_folder, write_json
+from fairdedup.storage.run_files import atomic_write, link_or_copy, move_file, remove_folder
 from fairdedup.workers import call_on_worker
 
 CLIENT = """

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.sealed_files import read_small_file
 
 NAME = ".writer"  # the file in RUN that names the command that may write
 REMEMBERED = 1.0  # seconds for which an answer of a store is used again, so that small files cost no request each
@@ -121,7 +122,5 @@ def _write(fence: Fence) -> None:
 
 
 def _read(fence: Fence) -> str | None:
-    try:
-        return (fence.root / NAME).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    data = read_small_file(fence.root / NAME)
+    return None if data is None else data.decode("utf-8", "replace")
