@@ -35,7 +35,7 @@ from fairdedup.workers import Workers
 def make():
     def task(root, name):
         import time
-        from fairdedup.storage.run_files import write_json
+        from fairdedup.storage.checked_json import write_json
         (root.parent / f"began-{name}").touch()
         while not (root.parent / "go").exists():
             time.sleep(0.05)
