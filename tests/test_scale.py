@@ -26,6 +26,7 @@ from fairdedup.stages.results import GroupDecisions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord
 from fairdedup.storage.run_files import write_array
+from fairdedup.storage.seals import seal
 from fairdedup.tasks import Task
 
 
@@ -125,7 +126,13 @@ def test_training_keeps_its_sample_and_little_else_in_memory(tmp_path: Path, mon
         write_array(run.vectors(k), np.full((rows - 1, width), k, np.float16))
         rejected = [Rejection(k, "an id", "a source", "a reason")]
         record = ShardRecord(
-            number=k, name=f"{k}", fingerprint="", input=rows, valid=rows - 1, rejected=rejected, seals={}
+            number=k,
+            name=f"{k}",
+            fingerprint="",
+            input=rows,
+            valid=rows - 1,
+            rejected=rejected,
+            seals={"vectors": seal(run.vectors(k))},
         )
         records.append(record)
     seen: list[NDArray[Any]] = []
