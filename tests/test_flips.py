@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flips import DAMAGES, Place, build, draw_cases, expect, jobs, try_case
 
-from fairdedup.cli import entry
+from fairdedup import cli
 
-SAMPLED, ALL = 16, 700  # cases of each kind of run
+SAMPLED, ALL = 40, 700  # cases of each kind of run
 
 
 @pytest.fixture(params=["vectors", "line", "images"], scope="module")
@@ -45,12 +46,10 @@ def test_thousands_of_damages_are_noticed_or_make_no_difference(place: Place, ki
 def test_every_command_that_reads_a_run_is_tried() -> None:
     tried = {job.words[0] for kind in ("vectors", "line", "images") for job in jobs(kind).values()}
     read_no_run = {"embed", "cluster", "sample"}  # embed and cluster are stages of `run`
-    assert tried | read_no_run == set(entry.main.commands)
+    assert tried | read_no_run == set(cli.cli.commands)
 
 
 def test_each_damage_changes_the_bytes(tmp_path: Path) -> None:
-    import numpy as np
-
     data = bytes(range(1, 200))
     for damage in DAMAGES.values():
         assert damage(data, np.random.default_rng(0)) != data

@@ -8,6 +8,7 @@ from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import open_input
 from fairdedup.incremental.earlier_runs import list_state_seals
 from fairdedup.preparation.provenance import fingerprint_dataset
+from fairdedup.storage.checked_json import read_json
 from fairdedup.storage.config_record import ConfigRecord, StageOptions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
@@ -39,6 +40,7 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
             options[f"{name}_sha256"] = compute_sha256(file)
     if config.exclude_near and "exclude_near" in options:
         run_input = RunDirectory(as_path(config.exclude_near)).input
+        read_json(run_input)  # which raises if it is damaged
         options["exclude_near_fingerprint"] = compute_sha256(run_input) or fingerprint_dataset(
             open_input(config.exclude_near, id_from=config.id)
         )
