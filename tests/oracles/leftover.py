@@ -3,11 +3,11 @@
 Rulings, where the text leaves room:
 
 - Re-admitted rows are left aside on both sides: none is in the sample, and none counts as a duplicate.
-- The sample is of this run's kept rows: those with the lowest hash of row and seed, ties to the lowest row. It is compared
-  with all that is kept, by earlier runs of the line too. A pair of two protected rows counts, as any other pair does.
-- A sample may have duplicates of several kinds, and then it counts for each of them. `comparable` means: comparable, and of
-  another cluster; `elsewhere`: of another cluster, and not comparable. Rows with different values of `within` are not
-  compared here either.
+- The sample is of this run's kept rows: those with the lowest hash of row and seed, ties to the lowest row. It is
+  compared with all that is kept, by earlier runs of the line too. A pair of two protected rows counts as any other.
+- A sample may have duplicates of several kinds, and then it counts for each of them. `comparable` means: comparable,
+  and of another cluster; `elsewhere`: of another cluster, and not comparable. Rows with different values of `within`
+  are not compared here either.
 - The interval is the two-sided one: each tail has 2.5 %, and where none or all are found its end is 0 or 1.
 """
 

@@ -347,8 +347,8 @@ class Problem:
     def broken(self, decision: Decision, e: int) -> tuple[int, int]:
         """Count the broken promises at e, over all pairs that are compared: see `guarantees`.
 
-        A pair has at least one row of this run that is not protected. Ruling: a removed row has its representative if that
-        is kept and a duplicate of it, comparable or not, since a row may be handed over.
+        A pair has at least one row of this run that is not protected. Ruling: a removed row has its representative if
+        that is kept and a duplicate of it, comparable or not, since a row may be handed over.
         """
         near = duplicates(cosine_matrix(self.all16, self.all16), e)
         swept = self.all_kept.copy()

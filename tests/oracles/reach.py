@@ -3,9 +3,9 @@
 Written from the law on duplicates across clusters alone. "Ruling" marks a decision where the text leaves room.
 
 `within`: rows are compared only where the values of a column are equal. So two rows with different values are never
-linked: neither in the sweep of a cluster, nor with rows kept before, nor in a conflict, nor in the leftover. Nothing else
-changes: the visiting order, the sums of `fairdedup` and every mean are still those of the whole cluster. Rulings: missing
-values (None, NaN) are equal to each other and to nothing else; an empty string is a value like any other.
+linked: neither in the sweep of a cluster, nor with rows kept before, nor in a conflict, nor in the leftover. Nothing
+else changes: the visiting order, the sums of `fairdedup` and every mean are still those of the whole cluster. Rulings:
+missing values (None, NaN) are equal to each other and to nothing else; an empty string is a value like any other.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def rho(e: int, d: int, reach: Reach = "auto") -> int:
 
     For `auto` it is the integer nearest to 10^6 * 4 * sqrt(e / 10^4 / d), halves to even. It is computed exactly: its
     square is the fraction 16 * 10^8 * e / d, so the root is at least r + 1/2 where (2r + 1)^2 * d <= 64 * 10^8 * e.
-    Float64 as written gives the same: two integers that differ do so by 1, which keeps the root 2.2e-8 / sqrt(d) or more
-    away from a half, while the error of the float is under 2.3e-9 / sqrt(d). A half itself needs a d that 2^14 divides.
-    A number is rint(10^6 * reach) in float64, as all that is quantised.
+    Float64 as written gives the same: two integers that differ do so by 1, which keeps the root 2.2e-8 / sqrt(d) or
+    more away from a half, while the error of the float is under 2.3e-9 / sqrt(d). A half itself needs a d that 2^14
+    divides. A number is rint(10^6 * reach) in float64, as all that is quantised.
     """
     if reach != "auto":
         return int(quantised(float(reach)))
@@ -39,7 +39,7 @@ def rho(e: int, d: int, reach: Reach = "auto") -> int:
 
 
 def nearest_clusters(own: Any, similarity: Mapping[Any, int], count: int) -> list[Any]:
-    """Return the `count` clusters most similar to a row: its own, then by quantised similarity, ties to the lower number."""
+    """Return a row's `count` clusters: its own, then by quantised similarity, ties to the lower number."""
     others = sorted((k for k in similarity if k != own), key=lambda k: (-similarity[k], k))
     return [own, *others][:count]
 

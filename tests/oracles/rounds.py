@@ -1,10 +1,11 @@
 """The rounds: a decision over all clusters together, as plain loops over matrices of all rows.
 
-Rows are numbers in the problem's `all16`: those of earlier runs first, in their order. Written from the law on duplicates
-across clusters alone. Rulings, where the text leaves room:
+Rows are numbers in the problem's `all16`: those of earlier runs first, in their order. Written from the law on
+duplicates across clusters alone. Rulings, where the text leaves room:
 
 - Round 1 looks at the rows of earlier runs in their order, then at protected rows; ties go to the first in that order.
-  No later round can find an open row linked to one of these, since links do not change. So there ties are to the lowest row.
+  No later round can find an open row linked to one of these, since links do not change. There ties are to the lowest
+  row.
 - Protected rows are kept before round 1; they are neither open, nor candidates, nor in a conflict.
 - Two candidates of one cluster that are linked (rules without cover) make no conflict. Where each has a conflict of its
   own they are neighbours in the conflict sweep, since rows of one cluster are comparable.
@@ -12,7 +13,8 @@ across clusters alone. Rulings, where the text leaves room:
 - `fairdedup`: a cluster's sums get the p of every candidate when the sweep takes it up, and go on like that in the next
   round. The conflict sweep has sums of its own, new in every round; it neither adds to nor subtracts from a cluster's.
 - `balanced`: h in the conflict sweep is taken over the leader and its unvisited linked candidates.
-- What a candidate stood for is what its step of this round visited. No hand-over is repeated: the one who gets it is kept.
+- What a candidate stood for is what its step of this round visited. Nothing is handed over twice: the one that gets it
+  is kept.
 - A row that is handed over needs cosine > 1 - eps with the kept one and nothing else. (Its value of `within` is the
   same in any case.)
 - `neighbourhood`: the leader of the last step that visited the row, a step of a conflict too; of a row that was removed
