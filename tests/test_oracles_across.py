@@ -34,6 +34,7 @@ def settle(
     gives_back: bool = True,
     protected: Sequence[int] = (),
     earlier: Sequence[int] = (),
+    in_conflict: Callable[[int, list[int]], int] | None = None,
 ) -> oracles.Outcome:
     """Decide rows that are duplicates (with these cosines) only as `near` says, and linked except where `unlinked`."""
     n = len(labels)
@@ -47,8 +48,8 @@ def settle(
     return oracles.decide_in_rounds(
         labels=np.array(labels), order_keys=[(place[row], row) for row in range(n)], cosines=cosines,
         near=cosines > 0, linked=linked, new=[row for row in range(n) if row not in earlier], earlier=earlier,
-        protected=protected, picks=dict.fromkeys(labels, pick), conflict_pick=lambda rows: pick, cover=cover,
-        hands_over_duplicates=gives_back,
+        protected=protected, picks=dict.fromkeys(labels, pick), conflict_pick=lambda rows: in_conflict or pick,
+        cover=cover, hands_over_duplicates=gives_back,
     )  # fmt: skip
 
 
@@ -98,6 +99,19 @@ def test_a_row_that_is_given_back_may_conflict_again() -> None:
     outcome = settle([0, 1, 1, 2, 2], {(0, 1): 0.9, (1, 2): 0.9, (0, 3): 0.9, (3, 4): 0.9, (2, 4): 0.9})
     assert outcome.representative == {0: 0, 1: 0, 2: 2, 3: 0, 4: 2}
     assert [r.taken for r in outcome.rounds] == [{1: 0, 3: 0}, {4: 2}]
+
+
+def test_a_rule_goes_on_where_the_last_round_left_it() -> None:
+    # 0 takes 1, which gives 2 and 3 back; these are the third neighbourhood of the rule, which then keeps the last
+    leaders = []
+
+    def keep_first_twice(leader: int, members: list[int]) -> int:
+        leaders.append(leader)
+        return members[0] if len(leaders) < 3 else members[-1]
+
+    near = {(0, 1): 0.9, (1, 2): 0.9, (1, 3): 0.9, (2, 3): 0.8}
+    outcome = settle([0, 1, 1, 1], near, pick=keep_first_twice, in_conflict=oracles.pick_semdedup)
+    assert (leaders, outcome.representative) == ([0, 1, 2], {0: 0, 1: 0, 2: 3, 3: 3})
 
 
 def test_linked_candidates_of_one_cluster_make_no_conflict() -> None:
@@ -159,6 +173,16 @@ def test_one_of_two_rows_reaches_for_both() -> None:
     assert comparable(0.21, 1) == [True, False, True]
 
 
+def test_a_gap_of_exactly_rho_reaches_and_reach_0_never_does() -> None:
+    # HALF is as near to both centroids: its gap is 0, and with a given label that is not the nearest below 0
+    x16, centroids = oracles.unit16([HALF, E2, E2]), dict(enumerate(oracles.unit16([E1, E2])))
+    for reach, expected in ((1e-7, [True, True, True]), (0, [True, False, False])):
+        reaching = oracles.Reaching(x16, np.array([0, 1, 1]), centroids, reach)
+        assert reaching.comparable(np.full(3, 100))[0].tolist() == expected
+        reaching = oracles.Reaching(x16, np.array([0, 0, 1]), centroids, reach)
+        assert reaching.comparable(np.full(3, 100))[1].tolist() == [True, True, reach > 0]
+
+
 def test_across_clusters_fairdedup_starts_from_the_mean_in_conflict() -> None:
     # p is (0.5, 1) for E1, (1, 0.5) for HALF: the mean ties, so the first concept, so HALF (row 1). With -E1, which is
     # in no conflict and has (-0.5, -1), the means would be 1/3 and 1/6, and E1 would be kept.
@@ -169,6 +193,38 @@ def test_across_clusters_fairdedup_starts_from_the_mean_in_conflict() -> None:
     assert decision["representative"].tolist() == [1, 1, 2]
     assert decision["similarity"].tolist() == [0.5, 1.0, 1.0]
     assert oracles.Problem(problem.x16, [0, 1, 2], "fairdedup", prototypes=[HALF, E1]).count(5001) == 3
+
+
+def test_across_clusters_fairdedup_forgets_the_sums_of_the_clusters() -> None:
+    # as above; two more copies of -E1 in cluster 0 make its mean -1/6 and -1/3, so that its concept would be the second
+    options: dict[str, Any] = {"prototypes": [HALF, E1], "reach": 2.0}
+    decision = oracles.decide_at_eps(oracles.unit16([E1, HALF, -E1, -E1]), [0, 1, 0, 0], "fairdedup", 5001, **options)
+    assert decision["representative"].tolist() == [1, 1, 2, 2]
+    # p is (1, 0) for E1, (0.5, 0.5) for HALF. The mean (0.75, 0.25) asks for the second concept, zeros for the first
+    options = {"prototypes": [E1, E2], "reach": 2.0}
+    for start, kept in (("cluster", 1), ("zero", 0)):
+        decision = oracles.decide_at_eps(oracles.unit16([E1, HALF]), [0, 1], "fairdedup", 5001, start=start, **options)
+        assert decision["representative"].tolist() == [kept, kept]
+
+
+def test_across_clusters_balanced_counts_the_leader_and_its_linked_candidates() -> None:
+    # Prices are 0 (one concept). Leader 0 (E1) has cosine 0.5 with HALF, which has 0.5 with E2 too; E1 and E2 have 0.
+    # Over the leader's neighbourhood {E1, HALF} h ties at 0.75: row 0. Over all three HALF would be the most central.
+    options: dict[str, Any] = {"prototypes": [E1], "temperature": 0.1, "reach": 2.0}
+    decision = oracles.decide_at_eps(oracles.unit16([E1, HALF, E2]), [0, 1, 2], "balanced", 5001, **options)
+    assert decision["representative"].tolist() == [0, 0, 2]
+
+
+def test_broken_promises_are_counted_over_compared_pairs() -> None:
+    # copies, all kept: of 6 pairs, rows 0 and 1 are both protected; without reach only 0-1 and 2-3 are compared
+    x16, protected = oracles.unit16([E1] * 4), np.array([True, True, False, False])
+    decision = oracles.decide_at_eps(x16, [0, 0, 1, 1], "semdedup", 0)
+    for reach, pairs in ((2.0, 5), (0, 1)):
+        problem = oracles.Problem(x16, [0, 0, 1, 1], "semdedup", reach=reach, protected=protected)
+        assert problem.broken(decision, 1) == (pairs, 0)
+    lost = {**decision, "kept": np.array([True, True, True, False])}  # row 3 still names itself
+    assert problem.broken(lost, 1) == (0, 1)
+    assert problem.broken({**lost, "representative": np.array([0, 1, 2, 0])}, 1) == (0, 0)
 
 
 def test_exact_copies_in_two_clusters_are_one_kept_row() -> None:
