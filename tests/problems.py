@@ -334,7 +334,7 @@ def random_across(seed: int, nights: int | None = None) -> AcrossProblem:
         centroids = x[rng.integers(n, size=k)] + 0.3 * rng.normal(size=(k, d))
         labels = oracles.assign(oracles.unit16(x), oracles.unit16(centroids))
     days = nights or (1, 1, 3)[rng.integers(3)]
-    day = rng.integers(days, size=n)
+    day = np.where(rng.random(n) < 0.6, days - 1, rng.integers(days, size=n))  # most rows are of the last night
     day[rng.permutation(n)[:days]] = np.arange(days)
     protected = None
     if rng.random() < 0.3:

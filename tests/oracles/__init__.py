@@ -1,4 +1,6 @@
-"""Slow float64 twin of the rules: what a decision must be, written from docs/rules.md alone.
+"""Slow float64 twin of the rules: what a decision must be, written from their definitions alone.
+
+One cluster by itself is in sweeps.py; across clusters, reach.py, rounds.py and leftover.py go on from there.
 
 It never imports the package and never finds eps: it says whether an eps is right and what follows from it.
 """
