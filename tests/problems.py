@@ -265,3 +265,95 @@ def naming(what: object) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in {what}")
         raise
+
+
+@dataclass(frozen=True)
+class AcrossProblem:
+    """A problem with duplicates across clusters, and what is compared there.
+
+    Attributes
+    ----------
+    case : Case
+        `protected` is of rows of the last day only.
+    centroids : ndarray of shape (k, d), optional
+        The labels are the nearest of these. Without them the labels are given ones.
+    reach, reach_clusters : the options of these names
+    within : list of n values, optional
+        Some are missing.
+    day : ndarray of shape (n,), int64
+        The night on which each row arrived, from 0; the rows of the last night are to be decided.
+    """
+
+    case: Case
+    centroids: NDArray[Any] | None
+    reach: str | float
+    reach_clusters: int
+    within: list[Any] | None
+    day: NDArray[np.int64]
+
+    def twin(self, rule: str, cover: bool = False, **changes: Any) -> oracles.Problem:
+        """Return the slow twin's problem of the last night; it decides the nights before at the case's eps."""
+        case, unit, earlier = self.case, oracles.unit16(self.case.x), []
+        centroids: Any = None if self.centroids is None else oracles.unit16(self.centroids)
+        if centroids is None and self.day.any():  # of given labels: those of all rows, so that they are the line's
+            centroids = oracles.centroids_of_labels(unit, case.labels)
+        for night in range(int(self.day.max()) + 1):
+            own = np.flatnonzero(self.day == night)
+            within = None if self.within is None else [self.within[i] for i in own]
+            options: dict[str, Any] = {
+                "cover": cover, "prototypes": case.prototypes, "centroids16": centroids, "values": case.quality[own],
+                "protected": None if case.protected is None else case.protected[own], "earlier": tuple(earlier),
+                "reach": self.reach, "reach_clusters": self.reach_clusters, "within": within, "seed": 0,
+                **(case.options if rule in ("fairdedup", "balanced") else {}), **changes,
+            }  # fmt: skip
+            problem = oracles.Problem(unit[own], case.labels[own], rule, **options)
+            if night < self.day.max():
+                kept = problem.at_eps(case.eps)["kept"]
+                earlier.append(oracles.Day(unit[own], case.labels[own], kept, within))
+        return problem
+
+
+def random_across(seed: int, nights: int | None = None) -> AcrossProblem:
+    """Return a random problem of 2 to 12 clusters whose borders run through near duplicates, copies and ties.
+
+    Two of three are of one night, the others of three; `nights` says how many instead.
+    """
+    rng = np.random.default_rng([seed, 515])
+    n, d, k = int(rng.integers(8, 100)), int(rng.integers(2, 17)), int(rng.integers(2, 13))
+    bases = rng.normal(size=(int(rng.integers(1, n // 2 + 1)), d))
+    x = bases[rng.integers(len(bases), size=n)] + rng.normal(size=(n, d)) * 10 ** rng.uniform(-1.5, 0.1)
+    if rng.random() < 0.5:
+        x = np.rint(x * rng.integers(1, 4))  # ties, and exact copies
+    if rng.random() < 0.3:
+        x[rng.integers(n, size=n // 3)] = x[rng.integers(n, size=n // 3)]
+    x[np.abs(x).max(axis=1) == 0, 0] = 1.0
+    centroids = None
+    if rng.random() < 0.5:  # random labels split copies too; some cluster numbers may be empty
+        labels = rng.choice(rng.choice(np.array(NUMBERS), size=min(k, len(NUMBERS)), replace=False), size=n)
+    else:
+        centroids = x[rng.integers(n, size=k)] + 0.3 * rng.normal(size=(k, d))
+        labels = oracles.assign(oracles.unit16(x), oracles.unit16(centroids))
+    days = nights or (1, 1, 3)[rng.integers(3)]
+    day = np.where(rng.random(n) < 0.6, days - 1, rng.integers(days, size=n))  # most rows are of the last night
+    day[rng.permutation(n)[:days]] = np.arange(days)
+    protected = None
+    if rng.random() < 0.3:
+        protected = (rng.random(n) < 0.15) & (day == days - 1)
+    within = None
+    if rng.random() < 0.25:
+        within = [("a", "b", "", None, float("nan"))[i] for i in rng.integers(5, size=n)]
+    reach: Any = ("auto", "auto", "auto", 0, float(10 ** rng.uniform(-2, 0.3)), 0.05, 2.0, 2.0)[rng.integers(8)]
+    reach_clusters = int(rng.choice([1, 2, 16], p=[0.15, 0.3, 0.55]))
+    prototypes = random_prototypes(rng, x)
+    pair = x[[0, int(rng.integers(1, n))]]
+    near = oracles.cosine_matrix(oracles.unit16(x), oracles.unit16(x)) - 3 * np.eye(n)
+    if rng.random() < 0.85:  # mostly the distance of a row to one of its nearest: not everything falls into one
+        i = int(rng.integers(n))
+        pair = x[[i, int(np.argsort(-near[i])[rng.integers(min(4, n - 1))])]]
+    eps = int(np.clip(eps_of_pair(pair) + rng.integers(-1, 2), 1, LARGEST_EPS))
+    last, pinned = day == days - 1, np.zeros(n, bool) if protected is None else protected
+    least = sum(max(1, int(pinned[last & (labels == c)].sum())) for c in np.unique(labels[last]))
+    keep = int(rng.integers(least, last.sum() + 1)) / int(last.sum())
+    options = random_options(rng, prototypes)
+    case = Case(x, labels, prototypes, eps, keep, options, rng.integers(0, 4, size=n), protected)
+    return AcrossProblem(case, centroids, reach, reach_clusters, within, day)

@@ -1,4 +1,6 @@
-"""Slow float64 twin of the rules: what a decision must be, written from docs/rules.md alone.
+"""Slow float64 twin of the rules: what a decision must be, written from their definitions alone.
+
+One cluster by itself is in sweeps.py; across clusters, reach.py, rounds.py and leftover.py go on from there.
 
 It never imports the package and never finds eps: it says whether an eps is right and what follows from it.
 """
@@ -24,6 +26,7 @@ from oracles.arithmetic import (
     visiting_order,
     zscores,
 )
+from oracles.leftover import Leftover, count_leftover, interval, sample_rows
 from oracles.problem import (
     Decision,
     Problem,
@@ -35,6 +38,8 @@ from oracles.problem import (
     readmit,
     swept_seats,
 )
+from oracles.reach import Reach, Reaching, group_by_value, nearest_clusters, rho, row_hash, same_value
+from oracles.rounds import Outcome, Round, decide_in_rounds, walk
 from oracles.sweeps import (
     Day,
     Pick,
@@ -43,7 +48,9 @@ from oracles.sweeps import (
     chain,
     pick_balanced,
     pick_fairdedup,
+    pick_highest,
     pick_prefer,
+    pick_random,
     pick_semdedup,
     sweep,
 )
@@ -53,9 +60,14 @@ __all__ = [
     "Day",
     "Decision",
     "HALF_UNIT",
+    "Leftover",
+    "Outcome",
     "PRECISE",
     "Pick",
     "Problem",
+    "Reach",
+    "Reaching",
+    "Round",
     "Step",
     "Target",
     "assign",
@@ -63,20 +75,31 @@ __all__ = [
     "centroids_of_labels",
     "chain",
     "cosine_matrix",
+    "count_leftover",
     "decide",
     "decide_at_eps",
+    "decide_in_rounds",
     "duplicates",
+    "group_by_value",
     "guarantees",
+    "interval",
     "kept_seats",
     "membership",
+    "nearest_clusters",
     "pick_balanced",
     "pick_fairdedup",
+    "pick_highest",
     "pick_prefer",
+    "pick_random",
     "pick_semdedup",
     "quantised",
     "random_fault",
     "readmit",
+    "rho",
     "root_spread",
+    "row_hash",
+    "same_value",
+    "sample_rows",
     "shares",
     "standardised",
     "sweep",
@@ -86,5 +109,6 @@ __all__ = [
     "unit16",
     "utility",
     "visiting_order",
+    "walk",
     "zscores",
 ]

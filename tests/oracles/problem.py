@@ -34,7 +34,21 @@ from oracles.arithmetic import (
     visiting_order,
     zscores,
 )
-from oracles.sweeps import Day, Pick, chain, pick_balanced, pick_fairdedup, pick_prefer, pick_semdedup, sweep
+from oracles.leftover import Leftover, count_leftover, sample_rows
+from oracles.reach import Reach, Reaching, group_by_value, same_value
+from oracles.rounds import Outcome, decide_in_rounds
+from oracles.sweeps import (
+    Day,
+    Pick,
+    chain,
+    pick_balanced,
+    pick_fairdedup,
+    pick_highest,
+    pick_prefer,
+    pick_random,
+    pick_semdedup,
+    sweep,
+)
 
 Decision = dict[str, Array]
 
@@ -82,7 +96,8 @@ class Problem:
     ----------
     x16 : (n, d) float16, from `unit16`
     labels : (n,) integers, each row's cluster
-    rule : "semdedup", "fairdedup", "balanced", "prefer", "semdedup-chain" or "random-neighbour"
+    rule : "semdedup", "fairdedup", "balanced", "prefer", "semdedup-chain", "random-neighbour", or "central", the rule
+        of the user's own in docs/rules.md
     cover : the kept sample takes only its own neighbours
     prototypes : attribute -> {concept: (d,), "absent": (m, d) optional}, or (c, d): one attribute "concept".
         Scaled here. Ruling: absent prototypes take part in `balanced`'s softmax and temperature only.
@@ -93,6 +108,11 @@ class Problem:
     values : (n,) numbers, for "prefer"
     protected : (n,) bool, rows that are kept first
     earlier : runs before this one, in order; the clusters and their centroids are the first one's
+    reach, reach_clusters : what is compared across clusters. `semdedup-chain` never looks across
+    within : (n,) values; rows are compared only where they are equal (see oracles/reach.py)
+    seed : for "random-neighbour", by the hash of docs/rules.md; takes the place of `chosen`
+    line_eps : the eps of the line's first run, where this run's may differ (`--at-most`). Ruling: rows of earlier runs
+        reach by it, new rows by the eps that they are decided at
     """
 
     def __init__(
@@ -113,6 +133,11 @@ class Problem:
         values: ArrayLike | None = None,
         protected: ArrayLike | None = None,
         earlier: Sequence[Day] = (),
+        reach: Reach = 0,
+        reach_clusters: int = 16,
+        within: Sequence[Any] | None = None,
+        seed: int | None = None,
+        line_eps: int | None = None,
     ) -> None:
         self.x16, self.labels, self.rule, self.cover = x16, np.asarray(labels), rule, cover
         self.start, self.reserve = start, reserve
@@ -126,11 +151,17 @@ class Problem:
         self.all16 = np.concatenate([*(day.x16 for day in self.earlier), x16])
         self.all_labels = np.concatenate([*(day.labels for day in self.earlier), self.labels])
         self.all_kept = np.concatenate([*(day.kept for day in self.earlier), np.zeros(self.n, bool)])
+        self.reach, self.seed, self.line_eps = reach, seed, line_eps
         centroids = centroids_of_labels(x16, self.labels) if centroids16 is None else centroids16
+        numbered = centroids if isinstance(centroids, Mapping) else dict(enumerate(centroids))
+        self._set_groups(within)
+        self.reaching = Reaching(self.all16, self.all_labels, numbered, reach, reach_clusters) if reach else None
         self.cosines = {k: cosine_matrix(x16[rows], x16[rows]) for k, rows in self.clusters.items()}
         self.centroid_similarity = np.zeros(self.n)
         for k, rows in self.clusters.items():
             self.centroid_similarity[rows] = cosine_matrix(x16[rows], centroids[k][None])[:, 0]
+        if rule == "central":
+            self.price = quantised(self.centroid_similarity).tolist()
         if rule == "fairdedup":
             found = self._similarities(prototypes).values()
             concepts = np.hstack([similarity[:, : len(names)] for names, similarity in found])
@@ -139,6 +170,16 @@ class Problem:
             self.p = self.all_p[self.before :]
         if rule == "balanced":
             self._set_price(prototypes, target, temperature)
+
+    def _set_groups(self, within: Sequence[Any] | None) -> None:
+        """Set which rows have the same value, over all rows (n, n), and the group that each belongs to."""
+        self.within = within is not None
+        values: list[Any] = [None] * len(self.all16)  # without the option all rows are of one group
+        if within is not None:
+            assert all(day.within is not None for day in self.earlier), "earlier runs have values too"
+            values = [value for day in self.earlier for value in day.within or ()] + list(within)
+        self.same = same_value(values)
+        self.groups = group_by_value(values)
 
     def _similarities(self, prototypes: Any) -> dict[str, tuple[list[str], Array]]:
         """Attribute -> (concept names, similarities (n, concepts then absent))."""
@@ -173,11 +214,14 @@ class Problem:
 
     @property
     def least(self) -> int:
-        """Rows that every eps leaves: the protected ones, and one of each cluster where nothing is kept before."""
-        return sum(
-            max(not self.all_kept[self.all_labels == k].any(), int(self.protected[rows].sum()))
-            for k, rows in self.clusters.items()
-        )
+        """The least K: the protected rows, and one row of each cluster where nothing is kept before.
+
+        Ruling on `within`: one row of each value of each cluster, since without reach every eps leaves those.
+        """
+        first = np.concatenate([np.zeros(self.before, bool), self.protected])
+        pinned = {(k, self.groups[i]) for i, k in enumerate(self.all_labels.tolist()) if self.all_kept[i] or first[i]}
+        new = {(k, self.groups[self.before + i]) for i, k in enumerate(self.labels.tolist())}
+        return len(new - pinned) + int(self.protected.sum())
 
     def _pick(self, rows: Array) -> Pick:
         if self.rule == "semdedup":
@@ -195,11 +239,15 @@ class Problem:
         if self.rule == "prefer":
             assert self.values is not None
             return pick_prefer([self.values[row] for row in rows])
+        if self.rule == "central":
+            return pick_highest([self.price[row] for row in rows])
+        if self.rule == "random-neighbour" and self.seed is not None:
+            return pick_random(rows.tolist(), self.seed)
         if self.rule == "random-neighbour" and self.chosen is not None:
             position = {row: i for i, row in enumerate(rows.tolist())}
             chosen = self.chosen
             return lambda leader, members: position.get(int(chosen[rows[leader]]), -1)
-        raise ValueError(f"no oracle for rule {self.rule!r} (random-neighbour needs `chosen`)")
+        raise ValueError(f"no oracle for rule {self.rule!r} (random-neighbour needs `chosen` or `seed`)")
 
     def at_eps(self, e: int) -> Decision:
         """Return what is kept at eps = e ten-thousandths, before any readmission.
@@ -208,6 +256,8 @@ class Problem:
         centroid_similarity, readmitted, and neighbourhood, the row of the step's leader (no such column for
         `semdedup-chain`, which has no steps). Ruling: a kept row represents itself with similarity 1.0.
         """
+        if self.rule != "semdedup-chain" and (self.reach or self.within):
+            return self.in_rounds(e)[0]
         representative = np.arange(self.n)
         neighbourhood = np.arange(self.n)
         by_earlier = np.full(self.n, -1)
@@ -215,6 +265,7 @@ class Problem:
         for k, rows in self.clusters.items():
             cosines, order = self.cosines[k], visiting_order(self.centroid_similarity[rows])
             if self.rule == "semdedup-chain":
+                cosines = np.where(self.same[self.before + rows][:, self.before + rows], cosines, -2.0)
                 pairs = [(i, r) for i, r in enumerate(chain(cosines, order, e)) if r is not None]
             else:
                 first = np.flatnonzero(self.protected[rows]).tolist()
@@ -242,6 +293,89 @@ class Problem:
         if self.earlier:
             decision["earlier"] = by_earlier  # position among the rows of all earlier runs, one after the other
         return decision if self.rule == "semdedup-chain" else {**decision, "neighbourhood": neighbourhood}
+
+    def comparable(self, e: int) -> Array:
+        """Return which rows are compared at e, over all rows (n, n): comparable, and of one value."""
+        if self.reaching is None:
+            return np.asarray((self.all_labels[:, None] == self.all_labels) & self.same)
+        each = np.full(len(self.all16), e)
+        if self.line_eps is not None:
+            each[: self.before] = self.line_eps
+        return np.asarray(self.reaching.comparable(each) & self.same)
+
+    def in_rounds(self, e: int) -> tuple[Decision, Outcome]:
+        """Return the decision of `at_eps` by rounds, and how it went, in positions among all rows."""
+        cosines = cosine_matrix(self.all16, self.all16)
+        near = duplicates(cosines, e)
+        new = np.arange(self.before, len(self.all16))
+        keys = [(0, 0)] * self.before + [
+            (key, self.before + i) for i, key in enumerate(quantised(self.centroid_similarity).tolist())
+        ]
+        outcome = decide_in_rounds(
+            labels=self.all_labels, order_keys=keys, cosines=cosines, near=near, linked=near & self.comparable(e),
+            new=new.tolist(), earlier=np.flatnonzero(self.all_kept).tolist(),
+            protected=(self.before + np.flatnonzero(self.protected)).tolist(),
+            picks={k: self._by_number(self._pick(rows), rows) for k, rows in self.clusters.items()},
+            conflict_pick=lambda rows: self._pick_conflict(np.array(rows) - self.before), cover=self.cover,
+            hands_over_duplicates=self.cover or self.rule == "semdedup",
+        )  # fmt: skip
+        by = np.array([outcome.representative[i] for i in new.tolist()], dtype=np.int64)
+        leader = np.array([outcome.leader[i] for i in new.tolist()], dtype=np.int64)
+        decision = {
+            "cluster": self.labels,
+            "kept": by == new,
+            "representative": np.where(by < self.before, -1, by - self.before),
+            "similarity": np.where(by == new, 1.0, cosines[new, by]),
+            "centroid_similarity": self.centroid_similarity,
+            "readmitted": np.zeros(self.n, dtype=bool),
+            "neighbourhood": np.where(leader < self.before, -1, leader - self.before),
+        }
+        return (decision | {"earlier": np.where(by < self.before, by, -1)} if self.earlier else decision), outcome
+
+    def _by_number(self, pick: Pick, rows: Array) -> Pick:
+        """Return the pick among positions in `rows` as one among numbers of all rows."""
+        position = {self.before + row: i for i, row in enumerate(rows.tolist())}
+        return lambda leader, members: (
+            self.before + int(rows[pick(position[leader], [position[row] for row in members])])
+        )
+
+    def _pick_conflict(self, rows: Array) -> Pick:
+        """Return the rule over candidates in conflict; `fairdedup` starts anew, from their mean (or 0)."""
+        fresh = self.rule == "fairdedup"
+        return self._by_number(pick_fairdedup(self.p[rows], self.start) if fresh else self._pick(rows), rows)
+
+    def broken(self, decision: Decision, e: int) -> tuple[int, int]:
+        """Count the broken promises at e, over all pairs that are compared: see `guarantees`.
+
+        A pair has at least one row of this run that is not protected. Ruling: a removed row has its representative if
+        that is kept and a duplicate of it, comparable or not, since a row may be handed over.
+        """
+        near = duplicates(cosine_matrix(self.all16, self.all16), e)
+        swept = self.all_kept.copy()
+        swept[self.before :] = decision["kept"] & ~decision["readmitted"]
+        free = np.concatenate([np.zeros(self.before, bool), ~self.protected])
+        pairs = near & self.comparable(e) & np.outer(swept, swept) & (free[:, None] | free)
+        kept = self.all_kept.copy()
+        kept[self.before :] = decision["kept"]
+        orphans = 0
+        for i in np.flatnonzero(~decision["kept"]).tolist():
+            old = int(decision["earlier"][i]) if "earlier" in decision else -1
+            by = old if old >= 0 else self.before + int(decision["representative"][i])
+            orphans += not (kept[by] and near[self.before + i, by] and self.same[self.before + i, by])
+        return int(np.triu(pairs, 1).sum()), orphans
+
+    def leftover(self, decision: Decision, e: int, rows: Sequence[int] | None = None) -> Leftover:
+        """Return how many kept rows of this run, all or the `rows` given, still have a kept duplicate."""
+        kept = np.flatnonzero(decision["kept"] & ~decision["readmitted"]).tolist()
+        everyone = [*np.flatnonzero(self.all_kept).tolist(), *(self.before + i for i in kept)]
+        sample = [self.before + i for i in (kept if rows is None else rows)]
+        return count_leftover(
+            self.all16, self.all_labels, self.comparable(e), self.same, e, sample, everyone
+        )  # fmt: skip
+
+    def leftover_sample(self, decision: Decision, size: int, seed: int) -> list[int]:
+        """Return the rows that a run of this seed looks up."""
+        return sample_rows(np.flatnonzero(decision["kept"] & ~decision["readmitted"]).tolist(), size, seed)
 
     def count(self, e: int) -> int:
         """Rows kept at e over all clusters together."""

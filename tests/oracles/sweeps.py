@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from oracles.arithmetic import HALF_UNIT, Array, duplicates
+from oracles.reach import row_hash
 
 Pick = Callable[[int, list[int]], int]
 """(leader, members ascending) -> the member to keep; all are positions inside the cluster."""
@@ -33,6 +34,7 @@ class Day(NamedTuple):
     x16: Array
     labels: Array
     kept: Array  # (n,) bool
+    within: Sequence[Any] | None = None  # (n,) values of the column that rows are compared within
 
 
 def sweep(
@@ -121,6 +123,17 @@ def pick_prefer(values: Sequence[float]) -> Pick:
     return lambda leader, members: min(
         members, key=lambda j: (math.isnan(values[j]), 0 if math.isnan(values[j]) else -values[j], j)
     )
+
+
+def pick_random(rows: Sequence[int], seed: int) -> Pick:
+    """Keep the member with the largest hash of row and seed, ties to the lowest row; `rows` are the rows' numbers."""
+    draws = [row_hash(row, seed) for row in rows]
+    return lambda leader, members: min(members, key=lambda j: (-draws[j], j))
+
+
+def pick_highest(prices: Sequence[int]) -> Pick:
+    """Keep the highest price, ties to the lowest row: what a rule of the user's own does."""
+    return lambda leader, members: min(members, key=lambda j: (-prices[j], j))
 
 
 def pick_fairdedup(
