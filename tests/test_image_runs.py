@@ -161,7 +161,9 @@ def test_too_much_rejected_stops_with_the_commonest_reasons_and_costs_nothing(tm
     )
     before = files(tmp_path / "run" / "embeddings")
     done(*asked, "--max-rejected", 0.1)
-    assert files(tmp_path / "run" / "embeddings") == before
+    after = files(tmp_path / "run" / "embeddings")
+    after.pop("records/input.json")  # only now is it settled what the input of the run is
+    assert after == before
     assert manifest(tmp_path / "run")["counts"]["rejected"] == 4
 
 

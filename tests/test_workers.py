@@ -383,9 +383,9 @@ def test_the_task_with_most_pairs_begins_first(scheduler):
         workers.submit("any", abs, [Task((-1,))])
         submit = workers._client.submit
 
-        def noted(function: Any, task: Any, *args: Any, **more: Any) -> Any:
+        def noted(function: Any, fence: Any, task: Any, *args: Any, **more: Any) -> Any:
             begun.append(args[0])
-            return submit(function, task, *args, **more)
+            return submit(function, fence, task, *args, **more)
 
         workers._client.submit = noted
         work = [3.0, 9.0, 1.0, 4.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairdedup.config import RunConfig
-from fairdedup.datasets.ids import check_ids
+from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import check_run_state, renew_run_state
 from fairdedup.stages.replacement import complete_replacement, replace
 from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
@@ -34,7 +34,7 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
         If the run is not finished, a file of it is damaged, or the list cannot be read. Nothing is changed then.
     """
     directory = RunDirectory(config.out.absolute())
-    check_ids(vanished, "--gone")
+    read_ids(vanished, "--gone")  # before workers are started
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     check_run_state(directory, manifest)

@@ -114,7 +114,10 @@ class _OpenSegment:
             raise source.error()
 
     def _remedy(self) -> str:
-        return f"{decide_again(self.run)}, where it came from; then make this run again: `fairdedup run` with --restart"
+        return (
+            f"{decide_again(self.run)}, where it came from, then each run after it in the same way; then make this run "
+            "again: `fairdedup run` with --restart"
+        )
 
     def cluster(self, number: int, place: int) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
         k = number - self.first

@@ -159,7 +159,7 @@ TABLE: dict[str, Remedy] = {
     "fair against a run": Remedy(NEXT + "--rule fairdedup", "choose a rule that needs none", NEXT + "--rule semdedup"),
     "refit in the line": Remedy("refit old --keep 0.5 --out old --quiet --scheduler DASK", "choose another --out",
                                 "refit old --keep 0.5 --out next --quiet --scheduler DASK"),
-    "prune against": Remedy(PRUNE + "--keep 0.5 --against next", "No such option '--against'", PRUNE + "--keep 0.5"),
+    "prune against": Remedy(PRUNE + "--keep 0.5 --against next", "leave --against out", PRUNE + "--keep 0.5"),
     # Commands that use a run
     "prune without an amount": Remedy(PRUNE, "such as --keep 0.5.", PRUNE + "--keep 0.5"),
     "no vanished is found": Remedy("replace old --gone wrong.txt --quiet --scheduler DASK",
