@@ -22,6 +22,7 @@ from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.model import Options
 from fairdedup.core.parts import Decided
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.reach import REACH_CLUSTERS
 from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
 from fairdedup.core.similarity import EPS_UNIT, reason
@@ -94,6 +95,8 @@ def deduplicate(
     clusters: Any = "auto",
     seed: int = 0,
     cover: bool = False,
+    reach: str | float = 0,
+    reach_clusters: int = REACH_CLUSTERS,
     start: str = "cluster",
     calibrate: str = "none",
     target: str | Mapping[str, Mapping[str, float]] = "uniform",
@@ -133,6 +136,12 @@ def deduplicate(
     cover : bool
         Whether a kept sample removes only its own neighbours: then every removed row has a kept duplicate, and no two
         kept rows of a cluster are duplicates.
+    reach : "auto" or float
+        How near another cluster a row must lie to be compared with its rows: the largest difference of its cosines
+        to the two centroids, 0 to 2; "auto" derives it from eps. 0 compares rows within clusters only, as all
+        published methods do.
+    reach_clusters : int
+        Number of most similar clusters that a row can reach, its own included.
     start : {"cluster", "zero"}
         `fairdedup`: whether concept sums start from the cluster's mean similarity, or from zero.
     calibrate : {"none", "zscore"}
@@ -198,6 +207,8 @@ def deduplicate(
         temperature=temperature,
         reserve=reserve,
         protected=always_keep is not None,
+        reach=reach,
+        reach_clusters=reach_clusters,
     )
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
@@ -208,7 +219,7 @@ def deduplicate(
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
     given = read_inputs(vectors, ids, always_keep, prefer)
-    parts = make_parts(given, clusters, seed, device, at_most if keep is None else keep)
+    parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
     eps_units = None if eps is None else parse_eps(eps)
     decision = decide(
         parts,

@@ -15,8 +15,9 @@ from fairdedup.arrays import as_labels, as_numbers
 from fairdedup.core import kmeans
 from fairdedup.core.approximate import limit_product_threads
 from fairdedup.core.keep_fraction import count_kept
-from fairdedup.core.model import Cluster
+from fairdedup.core.model import Cluster, Options, Visitors
 from fairdedup.core.ordered_integers import to_ordered_integers
+from fairdedup.core.reach import Visits, find_nearby, reach_limits
 from fairdedup.core.similarity import unit_float16
 from fairdedup.id_arrays import as_ids, as_mask
 
@@ -49,6 +50,22 @@ class RowInputs:
     values: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True)
+class Across:
+    """Which rows of other clusters reach one cluster.
+
+    Attributes
+    ----------
+    visits : Visits
+        Those to all clusters; rows are positions among the valid rows.
+    place : int
+        Place of the cluster's centroid among all centroids.
+    """
+
+    visits: Visits
+    place: int
+
+
 @dataclass
 class ClusterInMemory:
     """A `Part` in memory that has one cluster.
@@ -59,36 +76,50 @@ class ClusterInMemory:
         Rows of all clusters.
     number : int
         Number of the cluster.
-    index : ndarray of shape (m,), int64
+    members : ndarray of shape (m,), int64
         Rows of the cluster, as positions among the valid rows.
     centroid : ndarray of shape (d,), float16
         Unit vector.
+    index : int
+        Place of the part among all parts.
+    across : Across or None
+        Which rows of other clusters reach this one; None if rows are compared within clusters only.
     memo : dict
         Cache that a pass leaves for the next one.
     """
 
     given: RowInputs
     number: int
-    index: NDArray[np.int64]
+    members: NDArray[np.int64]
     centroid: NDArray[np.float16]
+    index: int = 0
+    across: Across | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return len(self.index)
+        return len(self.members)
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the cluster."""
-        given, rows = self.given, self.given.rows[self.index]
+        given, rows = self.given, self.given.rows[self.members]
         yield Cluster(
             self.number,
             rows,
-            given.unit[self.index],
+            given.unit[self.members],
             self.centroid,
             None if given.protected is None else given.protected[rows],
             None if given.values is None else given.values[rows],
         )
+
+    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
+        """Yield the rows that reach the cluster at an eps and have any of the wanted flags."""
+        if self.across is not None:
+            places, needed = self.across.visits.to(self.across.place)
+            rows = self.given.rows[places]
+            chosen = (needed <= eps) & ((flags[rows] & wanted) > 0)
+            yield Visitors(self.number, rows[chosen], self.given.unit[places[chosen]], needed[chosen])
 
 
 class Threads:
@@ -152,7 +183,7 @@ def holds_protected(part: ClusterInMemory) -> bool:
         Part of one cluster.
     """
     protected = part.given.protected
-    return protected is not None and bool(protected[part.given.rows[part.index]].any())
+    return protected is not None and bool(protected[part.given.rows[part.members]].any())
 
 
 def count_protected(given: RowInputs) -> int:
@@ -174,7 +205,7 @@ def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16
 
 
 def make_parts(
-    given: RowInputs, clusters: Any, seed: int, device: str, kept: float | None = None
+    given: RowInputs, clusters: Any, options: Options, device: str, kept: float | None = None
 ) -> list[ClusterInMemory]:
     """Return a part for each cluster of the valid rows.
 
@@ -184,8 +215,8 @@ def make_parts(
         The rows.
     clusters : int, "auto" or array-like of shape (n,)
         Number of clusters, or the label of each row.
-    seed : int
-        Seed of the clustering.
+    options : Options
+        Options of the decision: the seed of the clustering, and whether rows are compared across clusters.
     device : {"auto", "cpu", "cuda"}
         Device on which k-means trains.
     kept : float, optional
@@ -196,7 +227,7 @@ def make_parts(
     UserError
         If the number of clusters or the labels do not fit the rows.
     """
-    rows, unit = given.rows, given.unit
+    rows, unit, seed = given.rows, given.unit, options.seed
     if not len(rows):
         return []
     if isinstance(clusters, (str, int, np.integer)):
@@ -205,15 +236,26 @@ def make_parts(
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
         labels = kmeans.assign(unit, centroids)
         numbers = np.unique(labels)
-        centroids = centroids[numbers]
+        places = numbers  # of the centroids, of which some may have no row
     else:
         labels = as_labels(clusters, len(given.names))[rows]
         numbers = np.unique(labels)
-        centroids = kmeans.centroids_of_labels(unit, labels, numbers)
+        centroids, places = kmeans.centroids_of_labels(unit, labels, numbers), np.arange(len(numbers))
+    visits = None
+    if options.looks_across:
+        own = places[np.searchsorted(numbers, labels)]
+        nearby = find_nearby(unit, own, centroids, options.reach_clusters)
+        visits = Visits.of(nearby, reach_limits(options.reach, unit.shape[1]), len(centroids))
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], numbers)
     return [
-        ClusterInMemory(given, int(numbers[k]), index, centroids[k])
-        for k, index in enumerate(np.split(order, bounds[1:]))
-        if len(index)
+        ClusterInMemory(
+            given,
+            int(numbers[k]),
+            members,
+            centroids[places[k]],
+            index=k,
+            across=None if visits is None else Across(visits, int(places[k])),
+        )
+        for k, members in enumerate(np.split(order, bounds[1:]))
     ]

@@ -37,6 +37,8 @@ class _Walk(NamedTuple):
         Whether `pairs` has the duplicates; otherwise cosines are computed.
     pairs : Pairs
         Duplicates of each row.
+    own_only : bool
+        Whether the kept row removes its own duplicates, as with `cover`; otherwise the leader's.
     visited : ndarray of shape (n,), bool
         Mask of the visited rows; updated.
     leader, keeper : ndarrays of shape (n,), int32
@@ -49,6 +51,7 @@ class _Walk(NamedTuple):
     rows: NDArray[np.int64]
     has_graph: bool
     pairs: Pairs
+    own_only: bool
     visited: NDArray[np.bool_]
     leader: NDArray[np.int32]
     keeper: NDArray[np.int32]
@@ -87,7 +90,8 @@ def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
             continue
         m = _list_unvisited(i, walk, members)
         kept = members[choose_one(members[:m], rows, x, preference, sums, scratch)]
-        m = _list_unvisited(kept, walk, members)
+        if walk.own_only:
+            m = _list_unvisited(kept, walk, members)
         for k in range(m):
             visited[members[k]] = True
             leader[members[k]] = i
@@ -101,6 +105,8 @@ def cover_sweep(
     preference: Preference,
     graph: PairGraph | None,
     pinned: PinnedRows | None = None,
+    *,
+    own_only: bool = True,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sweep one cluster with `cover` at one eps.
 
@@ -118,6 +124,8 @@ def cover_sweep(
         Duplicates of the cluster; if None, cosines are computed when they are needed.
     pinned : PinnedRows, optional
         Rows that are kept before the sweep, and the rows that these remove.
+    own_only : bool
+        Whether a kept row removes its own duplicates only. False is the sweep without `cover`, over any graph.
 
     Returns
     -------
@@ -147,6 +155,7 @@ def cover_sweep(
         rows,
         has_graph=graph is not None,
         pairs=_NO_PAIRS if graph is None else graph.pairs,
+        own_only=own_only,
         visited=visited,
         leader=leader,
         keeper=keeper,

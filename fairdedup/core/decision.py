@@ -17,6 +17,7 @@ from fairdedup.core.eps_search import count_over, search_eps, smallest_eps
 from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, Plan
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rounds import Rounds
 from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.survey import survey
@@ -88,7 +89,10 @@ class _Context:
 
     def decide_at(self, eps: int, plan: Plan) -> list[Decided]:
         """Decide all parts at an eps, and check the guarantees that the rule promises."""
-        results = self.map_parts("decide", self.decide_step, self.parts, eps, plan)
+        if plan.options.looks_across:
+            results = Rounds(self.parts, eps, plan, self.map_parts).decide()
+        else:
+            results = self.map_parts("decide", self.decide_step, self.parts, eps, plan)
         _check_promises(plan.options, results)
         return results
 

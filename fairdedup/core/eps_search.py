@@ -13,6 +13,7 @@ import numpy as np
 
 from fairdedup.core.model import MapParts, Part, Plan
 from fairdedup.core.parts import count_kept
+from fairdedup.core.rounds import Rounds
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import MAX_EPS
 from fairdedup.core.swept import count_neighbourhoods
@@ -53,6 +54,9 @@ def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, map_p
     options = plan.options
     if target >= valid:
         return 0
+    if options.looks_across:
+        near = _search_plain(parts, target, valid, options.seed, map_parts)
+        return find_eps(count_in_rounds(parts, plan, map_parts), target, near, reach=1)
     if options.rule.sweeps and not options.cover:
         return _search_plain(parts, target, valid, options.seed, map_parts)
     # With cover the counts depend on the rule, but the eps of the plain sweep is near.
@@ -73,6 +77,21 @@ def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts
         Maps the counting over the parts.
     """
     return lambda eps: np.sum(map_parts("search", count_kept, parts, eps, plan), axis=0).tolist()
+
+
+def count_in_rounds(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
+    """Return the function that counts what is kept over all parts where rows are compared across clusters.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The clustered data set.
+    plan : Plan
+        What is known about the whole data set.
+    map_parts : MapParts
+        Maps the steps over the parts.
+    """
+    return lambda eps: [Rounds(parts, e, plan, map_parts).count() for e in eps]
 
 
 def _count_plain(parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str) -> list[int]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.moments import MembershipMoments, Moments, PriceTerm
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.reach import REACH_CLUSTERS, check_reach
 from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.registry import DEFAULT, all_rules, find_rule, sweeping_names
 from fairdedup.errors import UserError
@@ -49,6 +50,10 @@ class Options:
         Share of the kept count that is reserved for rare rows; 0 to 0.3.
     protected : bool
         Whether some rows are kept whatever the rule is.
+    reach : "auto" or float
+        How near another cluster a row must lie to be compared with its rows; 0 means never.
+    reach_clusters : int
+        Number of most similar clusters that a row can reach, its own included.
 
     Raises
     ------
@@ -65,11 +70,14 @@ class Options:
     temperature: Any = "auto"
     reserve: float = 0.1
     protected: bool = False
+    reach: str | float = 0
+    reach_clusters: int = REACH_CLUSTERS
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
             object.__setattr__(self, "rule", find_rule(self.rule))
         name = self.rule.name
+        check_reach(self.reach, self.reach_clusters)
         if self.cover and not self.rule.sweeps:
             raise UserError(
                 f"`cover` cannot be combined with `rule={name}`: choose one of {', '.join(sweeping_names())}"
@@ -88,6 +96,16 @@ class Options:
             raise UserError(f"`temperature` must be a number above 0, or auto; got {self.temperature}")
         if not 0 <= self.reserve <= MOST_RESERVED:
             raise UserError(f"`reserve` must be in [0, {MOST_RESERVED}]; got {self.reserve:g}")
+
+    @property
+    def looks_across(self) -> bool:
+        """Whether rows of different clusters are compared."""
+        return self.rule.sweeps and bool(self.reach) and self.reach_clusters > 1
+
+    @property
+    def hands_over_duplicates(self) -> bool:
+        """Whether a candidate that is taken hands over duplicates of the kept one only, and the other rows are open."""
+        return self.rule.guarantees(cover=self.cover)
 
 
 def is_positive(value: Any) -> bool:
@@ -175,6 +193,27 @@ class Cluster:
         return np.zeros(len(self.rows), np.bool_) if self.protected is None else self.protected
 
 
+class Visitors(NamedTuple):
+    """Rows of other clusters that reach a cluster.
+
+    Attributes
+    ----------
+    cluster : int
+        Number of the cluster that they reach.
+    rows : ndarray of shape (m,), int64
+        Positions in the input.
+    unit : ndarray of shape (m, d), float16
+        Unit vectors of the rows.
+    needed : ndarray of shape (m,), int
+        The least eps at which each reaches the cluster, in ten-thousandths.
+    """
+
+    cluster: int
+    rows: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    needed: NDArray[np.integer]
+
+
 class Part(Protocol):
     """Some clusters of the data set, read one at a time."""
 
@@ -184,12 +223,21 @@ class Part(Protocol):
         ...
 
     @property
+    def index(self) -> int:
+        """Place of the part among all parts."""
+        ...
+
+    @property
     def memo(self) -> dict[Any, Any]:
         """Cache that a pass leaves for the next one in the same process; it only saves time."""
         ...
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters, always in the same order."""
+        ...
+
+    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
+        """Yield the visitors of each cluster at an eps whose flags, by row, have any of the wanted bits."""
         ...
 
 

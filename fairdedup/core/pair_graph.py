@@ -63,7 +63,7 @@ class PairGraph:
     pairs: Pairs
 
 
-class _Tile(NamedTuple):
+class Tile(NamedTuple):
     """Some rows of a cluster against some of its columns, and the terms that turn their products into cosines."""
 
     first_row: int
@@ -72,7 +72,7 @@ class _Tile(NamedTuple):
     column: ErrorTerms
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Arrays for the pairs of a tile: both rows of each pair, and the least eps at which they are duplicates."""
 
     a: NDArray[np.int32]
@@ -80,12 +80,13 @@ class _Found(NamedTuple):
     needed: NDArray[np.int16]
 
     @classmethod
-    def make(cls, size: int) -> _Found:
+    def make(cls, size: int) -> Found:
+        """Return arrays for some number of pairs."""
         return cls(np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int16))
 
 
 @njit
-def _collect(products, tile, x, squares, eps, marks, out):  # type: ignore[no-untyped-def]
+def collect_pairs(products, tile, x, squares, eps, marks, out):  # type: ignore[no-untyped-def]
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not.
 
     A tile on the diagonal, whose rows are its columns, contains each pair once.
@@ -124,7 +125,7 @@ def _collect(products, tile, x, squares, eps, marks, out):  # type: ignore[no-un
 
 
 @njit
-def _list_both_directions(n, found):  # type: ignore[no-untyped-def]
+def list_both_directions(n, found):  # type: ignore[no-untyped-def]
     """Return the pairs in both directions, by row."""
     a, b, needed = found.a, found.b, found.needed
     starts = np.zeros(n + 1, np.int64)
@@ -163,7 +164,7 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
         None if there are more pairs.
     """
     n, most = len(vectors), MAX_PAIRS if max_pairs is None else max_pairs
-    out = _Found.make(TILE * TILE)
+    out = Found.make(TILE * TILE)
     room: tuple[NDArray[Any], ...] = out
     columns: list[list[NDArray[Any]]] = [[], [], []]
     pairs = 0
@@ -172,9 +173,9 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
         block = known.take(slice(first, first + TILE))
         for second in range(first, n, TILE):
             other = known.take(slice(second, second + TILE))
-            tile = _Tile(first, second, block.terms, other.terms)
+            tile = Tile(first, second, block.terms, other.terms)
             marks = no_marks(len(other))
-            found = _collect(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, out)
+            found = collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, out)
             pairs += found
             if pairs > most:
                 return None
@@ -184,7 +185,7 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
     for column in columns:
         joined.append(np.concatenate(column))
         column.clear()  # 10 bytes a pair here, and 12 for both directions
-    return PairGraph(eps, _list_both_directions(n, _Found(*joined)))
+    return PairGraph(eps, list_both_directions(n, Found(*joined)))
 
 
 def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> bool:
@@ -202,14 +203,14 @@ def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> boo
     unpinned = len(vectors) if unpinned is None else unpinned
     if eps == 0:
         return True
-    nothing = _Found.make(0)
+    nothing = Found.make(0)
     known = approximate(vectors)
     for first in range(0, unpinned, TILE):
         block = known.take(slice(first, min(first + TILE, unpinned)))
         for second in range(first, len(vectors), 8 * TILE):
             other = known.take(slice(second, second + 8 * TILE))
-            tile = _Tile(first, second, block.terms, other.terms)
+            tile = Tile(first, second, block.terms, other.terms)
             marks = no_marks(len(other))
-            if _collect(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, nothing):
+            if collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, nothing):
                 return False
     return True

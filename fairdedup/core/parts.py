@@ -6,6 +6,7 @@ data set is in the Plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +116,20 @@ def decide_part(part: Part, eps: int, plan: Plan) -> Decided:
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
         found.append(_decide_cluster(arranged, eps, plan))
-        distinct = distinct and _are_kept_distinct(arranged, found[-1].columns["kept"], eps)
+        distinct = distinct and are_kept_distinct(arranged, found[-1].columns["kept"], eps)
+    return join_decided(found, distinct=distinct)
+
+
+def join_decided(found: Sequence[Decided], *, distinct: bool) -> Decided:
+    """Return the decisions of a part from those of its clusters.
+
+    Parameters
+    ----------
+    found : sequence of Decided
+        At least one.
+    distinct : bool
+        Whether no two kept samples of a cluster are duplicates.
+    """
     return Decided(
         {name: np.concatenate([each.columns[name] for each in found]) for name in (*DECIDED, EARLIER)},
         np.concatenate([each.removed for each in found]),
@@ -137,15 +151,54 @@ def _decide_cluster(cluster: ArrangedCluster, eps: int, plan: Plan) -> Decided:
     represented = np.concatenate((represented[kept[found.keeper[represented]]], np.flatnonzero(old)))
     near = represented[similarity[represented] > 1.0 - eps / EPS_UNIT]
     own = np.where(old, -1, found.keeper)
+    return build_decided(
+        cluster,
+        plan,
+        kept=kept,
+        neighbourhood=np.where(old, -1, rows[np.where(old, 0, found.leader)]),
+        representative=np.where(own >= 0, rows[own], -1),
+        similarity=similarity,
+        near=near,
+        names=names,
+    )
+
+
+def build_decided(
+    cluster: ArrangedCluster,
+    plan: Plan,
+    *,
+    kept: NDArray[np.bool_],
+    neighbourhood: NDArray[np.int64],
+    representative: NDArray[np.int64],
+    similarity: NDArray[np.float64],
+    near: NDArray[np.int64],
+    names: NDArray[np.int64] | None = None,
+) -> Decided:
+    """Return the decisions of a cluster.
+
+    Parameters
+    ----------
+    cluster : ArrangedCluster
+        The n rows in visiting order.
+    plan : Plan
+        What is known about the whole data set.
+    kept, neighbourhood, representative, similarity : ndarrays of shape (n,)
+        The columns of these names.
+    near : ndarray of shape (m,), int64
+        Places of the removed rows that have a kept representative with a cosine above 1 - eps.
+    names : ndarray of shape (n,), int64, optional
+        The column `EARLIER`; -1 in every row if not given.
+    """
+    rows, removed = cluster.rows, np.flatnonzero(~kept)
     columns = {
         "row": rows,
         "cluster": np.full(len(rows), cluster.cluster.number, np.int64),
-        "neighbourhood": np.where(old, -1, rows[np.where(old, 0, found.leader)]),
+        "neighbourhood": neighbourhood,
         "kept": kept,
-        "representative": np.where(own >= 0, rows[own], -1),
+        "representative": representative,
         "similarity": similarity,
         "centroid_similarity": cluster.centroid_similarity,
-        EARLIER: names,
+        EARLIER: np.full(len(rows), -1, np.int64) if names is None else names,
     }
     return Decided(
         columns,
@@ -170,18 +223,18 @@ def _compare_with_representatives(
     if old.any():
         assert earlier is not None
         numbers = keeper[old] - n
-        similarity[old] = _compare_rows(cluster.cluster.unit[cluster.order[old]], earlier.unit[numbers])
+        similarity[old] = compare_rows(cluster.cluster.unit[cluster.order[old]], earlier.unit[numbers])
         names[old] = earlier.names[numbers]
     return similarity, names
 
 
-def _compare_rows(a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.float64]:
+def compare_rows(a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.float64]:
     """Return the cosine of each row of a (n, d) with the same row of b (n, d)."""
     both, places = Vectors.of(np.concatenate((a, b))), np.arange(len(a))
     return cosine_of_pairs(both.x, both.squares, places, len(a) + places)
 
 
-def _are_kept_distinct(cluster: ArrangedCluster, kept: NDArray[np.bool_], eps: int) -> bool:
+def are_kept_distinct(cluster: ArrangedCluster, kept: NDArray[np.bool_], eps: int) -> bool:
     """Tell whether no two kept samples of a cluster are duplicates, kept samples of earlier runs included."""
     unpinned, pinned = np.flatnonzero(kept & ~cluster.pinned.mask), np.flatnonzero(cluster.pinned.mask)
     if not are_distinct(cluster.vectors.take(np.concatenate((unpinned, pinned))), eps, len(unpinned)):

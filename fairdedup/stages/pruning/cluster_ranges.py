@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.core.model import Cluster, EarlierKept, MapParts
+from fairdedup.core.model import Cluster, EarlierKept, MapParts, Visitors
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
 from fairdedup.storage.layout import RunDirectory
@@ -74,6 +74,15 @@ class ClusterRange:
         """Return the task that calls a function with this range and these further arguments."""
         name = f"clusters {self.first} to {self.last - 1}"
         return Task((self, *arguments), self.rows, name, self.work)
+
+    @property
+    def index(self) -> int:
+        """Place of the range among all ranges."""
+        return self.number
+
+    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
+        """Yield nothing: runs compare rows within clusters only."""
+        return iter(())
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters that have a row that is not excluded, each with its rows in ascending order."""

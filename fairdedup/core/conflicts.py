@@ -1,0 +1,148 @@
+"""Conflicts of one round: candidates of different clusters that are linked are swept together, as one cluster.
+
+There is one such sweep in a round, over all candidates in conflict, because the sums of `fairdedup` go through all of
+them. A process holds 2 d + about 100 bytes for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.arranged import ArrangedCluster
+from fairdedup.core.cover import cover_sweep
+from fairdedup.core.cross_links import Links
+from fairdedup.core.leader_sweep import visiting_order
+from fairdedup.core.model import Cluster, Plan
+from fairdedup.core.pair_graph import Found, PairGraph, find_pairs, list_both_directions
+from fairdedup.core.pinned import NEVER, PinnedRows
+from fairdedup.core.similarity import MAX_EPS, Vectors
+from fairdedup.core.swept import find_preference
+
+
+class Cards(NamedTuple):
+    """What a sweep needs of some rows of any clusters.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int64, ascending
+    cluster : ndarray of shape (n,), int64
+    unit : ndarray of shape (n, d), float16
+    centroid_similarity : ndarray of shape (n,), float64
+        Cosine of each to the centroid of its own cluster.
+    values : ndarray of shape (n,), int64
+        Values that the rule `prefer` compares; 0 without them.
+    """
+
+    rows: NDArray[np.int64]
+    cluster: NDArray[np.int64]
+    unit: NDArray[np.float16]
+    centroid_similarity: NDArray[np.float64]
+    values: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, parts: Sequence[Cards]) -> Cards:
+        """Return the cards of several parts, rows ascending."""
+        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.argsort(joined[0])
+        return cls._make(column[order] for column in joined)
+
+    def take(self, rows: NDArray[np.int64]) -> Cards:
+        """Return the cards of these rows."""
+        places = np.searchsorted(self.rows, rows)
+        return Cards._make(column[places] for column in self)
+
+
+class Resolved(NamedTuple):
+    """How the conflicts of a round ended.
+
+    Attributes
+    ----------
+    rows, keepers, leaders : ndarrays of shape (n,), int64
+        The candidates in conflict, rows ascending; the candidate that is kept for each, maybe itself; the leader of the
+        step that visited it.
+    """
+
+    rows: NDArray[np.int64]
+    keepers: NDArray[np.int64]
+    leaders: NDArray[np.int64]
+
+    @property
+    def taken(self) -> NDArray[np.bool_]:
+        """Mask of the candidates (n,) that are not kept."""
+        return self.keepers != self.rows
+
+    def take(self, places: NDArray[np.int64]) -> Resolved:
+        """Return some of the candidates."""
+        return Resolved._make(column[places] for column in self)
+
+
+@dataclass
+class _Memo:
+    """What stands in for a part: the candidates in conflict are of many."""
+
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+
+def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resolved:
+    """Sweep the candidates in conflict, as one cluster.
+
+    Parameters
+    ----------
+    cards : Cards of n rows
+        The candidates in conflict.
+    links : Links
+        Pairs of them in different clusters that are linked at eps, each once.
+    eps : int
+        Ten-thousandths.
+    plan : Plan
+        What is known about the whole data set.
+    """
+    order = visiting_order(cards.centroid_similarity, cards.rows)
+    swept = cards.take(cards.rows[order])
+    vectors, n = Vectors.of(swept.unit), len(order)
+    cluster = Cluster(-1, swept.rows, swept.unit, np.zeros(swept.unit.shape[1], np.float16), values=swept.values)
+    arranged = ArrangedCluster(
+        _Memo(),  # type: ignore[arg-type]
+        cluster,
+        np.arange(n),
+        swept.rows,
+        vectors,
+        swept.centroid_similarity,
+        PinnedRows(np.full(n, NEVER), np.arange(n)),
+        swept.values,
+    )
+    graph = _link_all(swept, vectors, links, order, cards, eps)
+    leader, keeper = cover_sweep(
+        vectors, swept.rows, eps, find_preference(arranged, plan), graph, own_only=plan.options.cover
+    )
+    back = np.argsort(swept.rows)
+    return Resolved(cards.rows, swept.rows[keeper[back]], swept.rows[leader[back]])
+
+
+def _link_all(
+    swept: Cards, vectors: Vectors, links: Links, order: NDArray[np.int64], cards: Cards, eps: int
+) -> PairGraph:
+    """Return the graph of the links, and of the duplicates within each cluster, by places in the visiting order."""
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    pairs = [(place[np.searchsorted(cards.rows, rows)]) for rows in (links.first, links.second)]
+    first, second, needed = [pairs[0]], [pairs[1]], [links.needed]
+    by_cluster = np.argsort(swept.cluster, kind="stable")
+    bounds = np.flatnonzero(np.diff(swept.cluster[by_cluster])) + 1
+    for own in np.split(by_cluster, bounds):
+        graph = find_pairs(vectors.take(own), eps) if len(own) > 1 else None
+        if graph is not None and len(graph.pairs.neighbours):
+            a = np.repeat(np.arange(len(own)), np.diff(graph.pairs.starts))
+            b = graph.pairs.neighbours.astype(np.int64)
+            once = a < b
+            first.append(own[a[once]])
+            second.append(own[b[once]])
+            needed.append(graph.pairs.needed[once].astype(np.int64))
+    joined = [np.concatenate(column) for column in (first, second, needed)]
+    found = Found(joined[0].astype(np.int32), joined[1].astype(np.int32), joined[2].astype(np.int16))
+    return PairGraph(min(eps, MAX_EPS), list_both_directions(len(order), found))

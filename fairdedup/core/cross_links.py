@@ -1,0 +1,91 @@
+"""Pairs of duplicates in different clusters: the rows of a cluster against the rows of others that reach it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.approximate import approximate, no_marks
+from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
+from fairdedup.core.similarity import Vectors
+
+
+class Links(NamedTuple):
+    """Pairs of rows.
+
+    Attributes
+    ----------
+    first, second : ndarrays of shape (m,), int64
+        The two rows.
+    needed : ndarray of shape (m,), int64
+        The least eps at which they are linked, in ten-thousandths.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    needed: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, parts: list[Links]) -> Links:
+        """Return the pairs of several lists; a pair that occurs twice is linked from the lower eps on."""
+        if not parts:
+            return cls(*(np.zeros(0, np.int64) for _ in range(3)))
+        first, second, needed = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((needed, second, first))
+        first, second, needed = first[order], second[order], needed[order]
+        new = np.ones(len(first), np.bool_)
+        new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+        return cls(first[new], second[new], needed[new])
+
+    def both_ways(self) -> Links:
+        """Return every pair in both directions."""
+        return Links.join([self, Links(self.second, self.first, self.needed)])
+
+    def at(self, eps: int) -> Links:
+        """Return the pairs that are linked at an eps."""
+        linked = self.needed <= eps
+        return Links(self.first[linked], self.second[linked], self.needed[linked])
+
+
+def find_links(
+    own: NDArray[np.float16], visitors: NDArray[np.float16], reached: NDArray[np.integer], eps: int
+) -> Links:
+    """Find the pairs of a cluster's rows and of its visitors that are linked at an eps.
+
+    Parameters
+    ----------
+    own : ndarray of shape (n, d), float16
+        Unit vectors of rows of the cluster.
+    visitors : ndarray of shape (m, d), float16
+        Unit vectors of rows of other clusters that reach it.
+    reached : ndarray of shape (m,), int
+        The least eps at which each of them does, in ten-thousandths.
+    eps : int
+        Ten-thousandths.
+
+    Returns
+    -------
+    Links
+        Places in `own` and in `visitors`.
+    """
+    n, found = len(own), []
+    if not n or not len(visitors) or eps == 0:
+        return Links.join([])
+    vectors = Vectors.of(np.concatenate((own, visitors)))
+    known, out = approximate(vectors), Found.make(TILE * TILE)
+    for first in range(0, n, TILE):
+        block = known.take(slice(first, min(n, first + TILE)))
+        for second in range(n, len(vectors), TILE):
+            other = known.take(slice(second, second + TILE))
+            tile = Tile(first, second, block.terms, other.terms)
+            number = collect_pairs(
+                block.multiply(other), tile, vectors.x, vectors.squares, eps, no_marks(len(other)), out
+            )
+            if number:
+                a, b, needed = (column[:number].astype(np.int64) for column in out)
+                needed = np.maximum(needed, reached[b - n])
+                linked = needed <= eps
+                found.append(Links(a[linked], b[linked] - n, needed[linked]))
+    return Links(*map(np.concatenate, zip(*found, strict=True))) if found else Links.join([])

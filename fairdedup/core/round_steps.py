@@ -1,0 +1,302 @@
+"""The steps of a decision in rounds that each part takes: pure functions of the part and of what it saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.arranged import ArrangedCluster, arrange
+from fairdedup.core.conflicts import Cards, Resolved
+from fairdedup.core.cover import cover_sweep
+from fairdedup.core.cross_links import Links, find_links
+from fairdedup.core.model import Part, Plan
+from fairdedup.core.pair_graph import find_pairs
+from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
+from fairdedup.core.pinned import NEVER, PinnedRows
+from fairdedup.core.rules.base import Preference
+from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
+from fairdedup.core.swept import find_preference
+
+
+class Removed(NamedTuple):
+    """Open rows that are linked to rows that are kept in other clusters; a row may occur several times.
+
+    Attributes
+    ----------
+    rows, keepers : ndarrays of shape (m,), int64
+    unit : ndarray of shape (m, d), float16
+        Unit vectors of the keepers.
+    """
+
+    rows: NDArray[np.int64]
+    keepers: NDArray[np.int64]
+    unit: NDArray[np.float16]
+
+
+NOTHING_REMOVED = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float16))
+
+
+@dataclass
+class ClusterState:
+    """What is decided of the n rows of a cluster so far, in visiting order.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int64
+    keeper, leader : ndarrays of shape (n,), int64
+        Row that is kept for each, and leader of the step that visited it, of any cluster; -1 while a row is open.
+    sums : ndarray of shape (c,), int64
+        What each concept's sum has reached.
+    """
+
+    rows: NDArray[np.int64]
+    keeper: NDArray[np.int64]
+    leader: NDArray[np.int64]
+    sums: NDArray[np.int64]
+
+
+def call_with_own(part: Part, function: Callable[..., Any], own: dict[int, Any], *args: Any) -> Any:
+    """Return ``function(part, own[number of the part], *args)``."""
+    return function(part, own[part.index], *args)
+
+
+def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the rows of a part, and the mask of the protected ones."""
+    found = [(cluster.rows, cluster.is_protected) for cluster in part.clusters()]
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([protected for _, protected in found])
+
+
+def read_cards(part: Part, rows: NDArray[np.int64]) -> Cards:
+    """Return what a sweep of several clusters needs of some rows of a part."""
+    out = []
+    for cluster in part.clusters() if len(rows) else ():
+        own = np.flatnonzero(np.isin(cluster.rows, rows))
+        if len(own):
+            arranged = arrange(part, cluster)
+            similarity = np.empty(len(cluster.rows))
+            similarity[arranged.order] = arranged.centroid_similarity
+            values = np.zeros(len(own), np.int64) if cluster.values is None else cluster.values[own]
+            number = np.full(len(own), cluster.number)
+            out.append(Cards(cluster.rows[own], number, cluster.unit[own], similarity[own], values))
+    nothing = np.zeros(0, np.int64)
+    return Cards.join(out) if out else Cards(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing)
+
+
+def find_cross_links(part: Part, flags: NDArray[np.uint8], query: int, target: int, eps: int) -> Links:
+    """Return the linked pairs of rows with the flag `query` and rows of other clusters with the flag `target`.
+
+    One of the two is a row of the part that the other reaches. If the flags are equal every pair is there both ways.
+    """
+    found = []
+    visits = {each.cluster: each for each in part.visitors(flags, query | target, eps)}
+    for cluster in part.clusters():
+        visitors = visits.get(cluster.number)
+        if visitors is None or not len(visitors.rows):
+            continue
+        for own_flag, their_flag in {(query, target), (target, query)}:
+            own = np.flatnonzero(flags[cluster.rows] & own_flag)
+            theirs = np.flatnonzero(flags[visitors.rows] & their_flag)
+            links = find_links(cluster.unit[own], visitors.unit[theirs], visitors.needed[theirs], eps)
+            here, there = cluster.rows[own][links.first], visitors.rows[theirs][links.second]
+            first, second = (here, there) if own_flag == query else (there, here)
+            found.append(Links(first, second, links.needed))
+            if query == target:
+                found.append(Links(second, first, links.needed))
+    return Links.join(found)
+
+
+def _states(part: Part, eps: int) -> dict[int, ClusterState]:
+    return part.memo["rounds", eps]
+
+
+def _arranged(part: Part, wanted: set[int]) -> Iterator[ArrangedCluster]:
+    for cluster in part.clusters():
+        if cluster.number in wanted:
+            yield arrange(part, cluster)
+
+
+def sweep_first(part: Part, removed: Removed, eps: int, plan: Plan) -> NDArray[np.int64]:
+    """Take the first round of a part, and return the rows that are candidates."""
+    states: dict[int, ClusterState] = {}
+    found = []
+    part.memo["rounds", eps] = states
+    for cluster in part.clusters():
+        arranged = arrange(part, cluster)
+        pinned, n = arranged.pinned, len(arranged.rows)
+        nothing = np.full(n, -1)
+        state = ClusterState(arranged.rows, nothing, nothing.copy(), np.zeros(0, np.int64))
+        states[cluster.number] = state
+        visited = pinned.needed <= eps
+        state.keeper[visited] = state.leader[visited] = arranged.rows[pinned.keeper[visited]]
+        _remove_linked(arranged, state, removed, np.flatnonzero(~pinned.mask))
+        preference = find_preference(arranged, plan)
+        state.sums = preference.sums
+        _sweep_rows(arranged, state, preference, eps, plan)
+        found.append(state.rows[(state.keeper == state.rows) & ~pinned.mask])
+    return np.concatenate(found)
+
+
+def sweep_open(part: Part, removed: Removed, eps: int, plan: Plan) -> NDArray[np.int64]:
+    """Remove the open rows that are linked to a kept one, sweep the others, and return the rows that are candidates."""
+    states = _states(part, eps)
+    wanted = {number for number, state in states.items() if (state.keeper < 0).any()}
+    found = []
+    for arranged in _arranged(part, wanted):
+        state = states[arranged.cluster.number]
+        opened, kept = np.flatnonzero(state.keeper < 0), np.flatnonzero(state.keeper == state.rows)
+        kept = kept[np.argsort(state.rows[kept])]
+        if len(kept):
+            nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept))
+            linked = similarity > 1.0 - eps / EPS_UNIT
+            keeper = state.rows[kept[nearest[linked]]]
+            state.keeper[opened[linked]] = state.leader[opened[linked]] = keeper
+        _remove_linked(arranged, state, removed, opened)
+        preference = find_preference(arranged, plan)._replace(sums=state.sums)
+        before = state.keeper == state.rows
+        _sweep_rows(arranged, state, preference, eps, plan)
+        found.append(state.rows[(state.keeper == state.rows) & ~before])
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _remove_linked(arranged: ArrangedCluster, state: ClusterState, removed: Removed, judged: NDArray[np.int64]) -> None:
+    """Give rows to the most similar kept row of another cluster, unless one of their own cluster is as similar.
+
+    Ties go to the lowest row.
+    """
+    places = np.flatnonzero(np.isin(removed.rows, state.rows[judged])) if len(removed.rows) else removed.rows
+    if not len(places):
+        return
+    by_row = np.argsort(state.rows)
+    own = by_row[np.searchsorted(state.rows[by_row], removed.rows[places])]
+    similarity = compare_rows(arranged.cluster.unit[arranged.order[own]], removed.unit[places])
+    order = np.lexsort((removed.keepers[places], -similarity, own))
+    first = order[np.flatnonzero(np.diff(own[order], prepend=-1))]
+    place, keeper, best = own[first], removed.keepers[places[first]], similarity[first]
+    known = np.flatnonzero(state.keeper[place] >= 0)
+    if len(known):
+        theirs = by_row[np.searchsorted(state.rows[by_row], state.keeper[place[known]])]
+        x, squares = arranged.vectors.x, arranged.vectors.squares
+        before = cosine_of_pairs(x, squares, place[known], theirs)
+        stays = (before > best[known]) | ((before == best[known]) & (state.keeper[place[known]] < keeper[known]))
+        change = np.ones(len(place), np.bool_)
+        change[known[stays]] = False
+        place, keeper = place[change], keeper[change]
+    state.keeper[place] = state.leader[place] = keeper
+
+
+def _sweep_rows(arranged: ArrangedCluster, state: ClusterState, preference: Preference, eps: int, plan: Plan) -> None:
+    """Sweep the open rows of a cluster, and add what is kept to its sums."""
+    opened = np.flatnonzero(state.keeper < 0)
+    if not len(opened):
+        return
+    whole = len(opened) == len(state.rows)
+    vectors = arranged.vectors if whole else arranged.vectors.take(opened)
+    own = preference._replace(price=preference.price[opened], similarity=preference.similarity[opened])
+    graph = find_pairs(vectors, eps)
+    nobody = PinnedRows(np.full(len(opened), NEVER), np.arange(len(opened)))
+    leader, keeper = cover_sweep(vectors, state.rows[opened], eps, own, graph, nobody, own_only=plan.options.cover)
+    state.keeper[opened], state.leader[opened] = state.rows[opened[keeper]], state.rows[opened[leader]]
+    kept = opened[keeper == np.arange(len(opened))]
+    state.sums = state.sums + preference.similarity[kept].sum(axis=0)
+
+
+def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, plan: Plan) -> NDArray[np.int64]:
+    """Give what the taken candidates of a part stood for to their keepers, and return the rows that are open again.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    own : (Resolved of n rows, ndarray of shape (n, d), float16)
+        The candidates of the part that were in conflict, and the unit vectors of their keepers.
+    eps : int
+        Ten-thousandths.
+    plan : Plan
+        What is known about the whole data set.
+    """
+    resolved, unit = own
+    states, opened = _states(part, eps), []
+    if not len(resolved.rows):
+        return resolved.rows
+    wanted = {number for number, state in states.items() if np.isin(resolved.rows, state.rows).any()}
+    for arranged in _arranged(part, wanted):
+        state = states[arranged.cluster.number]
+        at = np.searchsorted(resolved.rows, state.keeper).clip(max=len(resolved.rows) - 1)
+        concerned = resolved.rows[at] == state.keeper
+        itself = concerned & (state.rows == state.keeper)
+        state.leader[itself] = resolved.leaders[at[itself]]
+        moved = np.flatnonzero(concerned & resolved.taken[at])
+        keepers, goes = resolved.keepers[at[moved]], np.ones(len(moved), np.bool_)
+        if plan.options.hands_over_duplicates:
+            similarity = compare_rows(arranged.cluster.unit[arranged.order[moved]], unit[at[moved]])
+            goes = (similarity > 1.0 - eps / EPS_UNIT) | itself[moved]
+        state.keeper[moved[goes]] = keepers[goes]
+        state.keeper[moved[~goes]] = state.leader[moved[~goes]] = -1
+        opened.append(state.rows[moved[~goes]])
+    return np.concatenate(opened) if opened else np.zeros(0, np.int64)
+
+
+def list_foreign_keepers(part: Part, eps: int) -> NDArray[np.int64]:
+    """Return the rows of other clusters that represent rows of a part, ascending."""
+    found = [np.setdiff1d(state.keeper, state.rows) for state in _states(part, eps).values()]
+    return np.unique(np.concatenate(found))
+
+
+def decide_in_part(part: Part, foreign: Cards | None, eps: int, plan: Plan, kept: NDArray[np.uint8]) -> Decided:
+    """Return the decisions of a part.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    foreign : Cards or None
+        The rows of other clusters that represent rows of the part.
+    eps : int
+        Ten-thousandths.
+    plan : Plan
+        What is known about the whole data set.
+    kept : ndarray of shape (input,), uint8
+        Not 0 where a row is kept.
+    """
+    found, distinct = [], True
+    for cluster in part.clusters():
+        arranged = arrange(part, cluster)
+        state = _states(part, eps)[cluster.number]
+        own_kept = state.keeper == state.rows
+        similarity = _compare_with_keepers(arranged, state, foreign)
+        near = ~own_kept & (kept[state.keeper] > 0) & (similarity > 1.0 - eps / EPS_UNIT)
+        found.append(
+            build_decided(
+                arranged,
+                plan,
+                kept=own_kept,
+                neighbourhood=state.leader,
+                representative=state.keeper,
+                similarity=similarity,
+                near=np.flatnonzero(near),
+            )
+        )
+        distinct = distinct and are_kept_distinct(arranged, own_kept, eps)
+    return join_decided(found, distinct=distinct)
+
+
+def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, foreign: Cards | None) -> NDArray[np.float64]:
+    """Return the cosine of each row to the row that is kept for it (n,); 1 for a kept one."""
+    similarity = np.ones(len(state.rows))
+    removed = np.flatnonzero(state.keeper != state.rows)
+    own = np.isin(state.keeper[removed], state.rows)
+    here, there = removed[own], removed[~own]
+    by_row = np.argsort(state.rows)
+    x, squares = arranged.vectors.x, arranged.vectors.squares
+    if len(here):
+        keepers = by_row[np.searchsorted(state.rows[by_row], state.keeper[here])]
+        similarity[here] = cosine_of_pairs(x, squares, here, keepers)
+    if len(there):
+        assert foreign is not None
+        unit = foreign.take(state.keeper[there]).unit
+        similarity[there] = compare_rows(arranged.cluster.unit[arranged.order[there]], unit)
+    return similarity
