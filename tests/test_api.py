@@ -118,8 +118,8 @@ def test_the_result_has_every_column_for_every_row() -> None:
 def test_the_signature_is_the_documented_one() -> None:
     parameters = inspect.signature(deduplicate).parameters
     assert list(parameters) == [
-        "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "start",
-        "calibrate", "target", "temperature", "reserve", "prefer", "always_keep", "device",
+        "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "reach",
+            "reach_clusters", "start",        "calibrate", "target", "temperature", "reserve", "prefer", "always_keep", "device",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {
