@@ -45,6 +45,13 @@ def zero_block(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 DAMAGES: dict[str, Damage] = {"flip": flip_bit, "cut": cut_end, "zero": zero_block}
+SWAP = "swap"  # the bytes of another file of the same size
+
+
+def swap(path: Path, whole: bytes) -> bytes:
+    """Return the bytes of another file of the same kind and size; these bytes where there is none."""
+    others = (other for other in sorted(path.parent.parent.rglob(f"*{path.suffix}")) if other != path)
+    return next((data for other in others if len(data := other.read_bytes()) == len(whole) and data != whole), whole)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,10 @@ def jobs(kind: str) -> dict[str, Job]:
             "run again": Job(("run", "@shards", *DECIDE, *IMAGE_MODEL, "--out", "@images"), run),
             "export webdataset": Job(("export", "@images", "--to", "webdataset", "--dest", "@out"), run),
             "audit": Job(("audit", "@images"), run),
+            "sweep": Job(("sweep", "@images", "--keep", "0.4,0.6", "--rule", "semdedup"), run),
+            "embed": Job(("embed", "@shards", *IMAGE_MODEL[:-2], "--out", "@images"), run),
+            "cluster": Job(("cluster", "@images", "--clusters", 3), run),
+            "export csv": Job(("export", "@images", "--to", "csv", "--dest", "@table.csv"), run),
             "replace": Job(("replace", "@images", "--gone", "@gone-images.txt"), run),
         }
     both = {
@@ -125,6 +136,8 @@ def jobs(kind: str) -> dict[str, Job]:
     }  # fmt: skip
     if kind == "vectors":
         both |= {
+            "cluster": Job(("cluster", "@RUN", "--clusters", 4), "RUN"),
+            "embed": Job(("embed", "@in/day0.npy", "--out", "@RUN"), "RUN"),
             "sweep": Job(("sweep", "@RUN", "--keep", "0.4,0.6", "--rule", "semdedup"), "RUN"),
             "calibrate": Job(("calibrate", "@RUN", "--labels", "@labels.csv", "--out", "@fit.parquet"), "RUN"),
             "run again": Job(
@@ -135,6 +148,7 @@ def jobs(kind: str) -> dict[str, Job]:
         name = "night-0"
     else:
         both |= {
+            "calibrate": Job(("calibrate", "@RUN", "--labels", "@labels.csv", "--out", "@fit.parquet"), "RUN"),
             "prune": Job(("prune", "@RUN"), "RUN"),
             "run again": Job(("run", "@in/day1.npy", "--against", "@night-0", "--out", "@RUN"), "RUN"),
             "prune, the night before damaged": Job(("prune", "@night-1"), "night-0"),
@@ -197,7 +211,7 @@ def perform(place: Place, job: Job) -> Outcome:
     found = Outcome(finished.code, finished.out, finished.err)
     for path in sorted(place.work.rglob("*")):
         name = str(path.relative_to(place.work))
-        if path.is_file() and not path.name.startswith(".") and "/report/" not in name:
+        if path.is_file() and not path.name.startswith("."):
             found.files[name] = _without_times(path)
     return found
 
@@ -227,8 +241,8 @@ def judge(place: Place, job: Job, victim: str, damaged: bytes, found: Outcome, e
             return f"not one line: {found.err!r}"
         if RAW.search(lines[0].removeprefix("fairdedup: error: ").replace(str(place.work / victim), "")):
             return f"a raw error: {lines[0]}"
-        own = victim.split("/", 1)[1]  # which may be linked into another run
-        if str(place.work / job.damaged) not in lines[0] and own not in lines[0]:
+        linked = victim.split("/", 1)[1] if "/state/run-" in victim else None  # into the run that is made
+        if str(place.work / job.damaged) not in lines[0] and not (linked and linked in lines[0]):
             return f"names no file of the run: {lines[0]}"
         return None
     differ = [name for name in found.files.keys() | expected.files.keys() if _differs(name, found, expected)]
@@ -276,14 +290,17 @@ def draw_cases(place: Place, kind: str, number: int, seed: int) -> Iterator[Case
         named = {str(word).removeprefix("@") for word in all_jobs[job].words}  # files that the user names
         own = [name for name in victims[all_jobs[job].damaged] if name not in named]
         turn = n // len(names) + n % len(names) * 7  # another file each time, for each command
-        yield Case(kind, job, own[turn % len(own)], list(DAMAGES)[int(rng.integers(4)) % 3], int(rng.integers(1 << 30)))
+        damage = ("flip", "flip", "cut", "zero", SWAP)[int(rng.integers(5))]
+        yield Case(kind, job, own[turn % len(own)], damage, int(rng.integers(1 << 30)))
 
 
 def try_case(place: Place, case: Case, expected: dict[str, Outcome]) -> str | None:
     """Damage a file, run the command, and return what is wrong; None if nothing is."""
     place.renew()
     path = place.work / case.victim
-    damaged = DAMAGES[case.damage](path.read_bytes(), np.random.default_rng(case.seed))
+    rng, whole = np.random.default_rng(case.seed), path.read_bytes()
+    damaged = swap(path, whole) if case.damage == SWAP else DAMAGES[case.damage](whole, rng)
+    damaged = flip_bit(whole, rng) if damaged == whole else damaged
     time = path.stat().st_mtime_ns
     path.write_bytes(damaged)
     os.utime(path, ns=(time, time))

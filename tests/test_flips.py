@@ -10,7 +10,7 @@ from flips import DAMAGES, Place, build, draw_cases, expect, jobs, try_case
 
 from fairdedup import cli
 
-SAMPLED, ALL = 40, 700  # cases of each kind of run
+SAMPLED, ALL = 30, 700  # cases of each kind of run
 
 
 @pytest.fixture(params=["vectors", "line", "images"], scope="module")
@@ -31,6 +31,7 @@ def try_cases(place: Place, kind: str, number: int, seed: int) -> None:
     cases = list(draw_cases(place, kind, number, seed))
     expected = expect(place, kind, {case.job for case in cases})
     wrong = [found for case in cases if (found := try_case(place, case, expected)) is not None]
+    print(f"{number} damages of {kind}, {len(wrong)} of them wrong")
     assert not wrong, f"{len(wrong)} of {number}:\n" + "\n".join(wrong)
 
 
@@ -45,8 +46,7 @@ def test_thousands_of_damages_are_noticed_or_make_no_difference(place: Place, ki
 
 def test_every_command_that_reads_a_run_is_tried() -> None:
     tried = {job.words[0] for kind in ("vectors", "line", "images") for job in jobs(kind).values()}
-    read_no_run = {"embed", "cluster", "sample"}  # embed and cluster are stages of `run`
-    assert tried | read_no_run == set(cli.cli.commands)
+    assert tried | {"sample"} == set(cli.cli.commands)
 
 
 def test_each_damage_changes_the_bytes(tmp_path: Path) -> None:
