@@ -124,7 +124,8 @@ def test_the_signature_is_the_documented_one() -> None:
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {
         "rule": "fairdedup", "clusters": "auto", "seed": 0, "cover": False, "reach": 0, "reach_clusters": 16,
-        "start": "cluster", "calibrate": "none", "target": "uniform", "temperature": "auto", "reserve": 0.1, "device": "auto",
+        "start": "cluster", "calibrate": "none", "target": "uniform", "temperature": "auto", "reserve": 0.1,
+        "device": "auto",
     }  # fmt: skip
     for name in parameters:
         assert f"\n    {name} : " in (deduplicate.__doc__ or "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import NamedTuple
 
 from fairdedup.config import STAGE_KEYS, RunConfig
@@ -39,10 +41,11 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
         if file is not None and file.is_file():
             options[f"{name}_sha256"] = compute_sha256(file)
     if config.exclude_near and "exclude_near" in options:
-        run_input = RunDirectory(as_path(config.exclude_near)).input
-        read_json(run_input)  # which raises if it is damaged
-        options["exclude_near_fingerprint"] = compute_sha256(run_input) or fingerprint_dataset(
-            open_input(config.exclude_near, id_from=config.id)
+        shards = read_json(RunDirectory(as_path(config.exclude_near)).input)  # None where it is no run
+        options["exclude_near_fingerprint"] = (
+            fingerprint_dataset(open_input(config.exclude_near, id_from=config.id))
+            if shards is None
+            else hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
         )
     if options.get("against"):
         options["against"] = [str(folder.absolute()) for folder in config.against]
