@@ -102,8 +102,8 @@ def release_pages(array: NDArray[Any]) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet; the same table gives the same bytes."""
-    with atomic_write(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+    with atomic_write(path) as aside, pa.OSFile(str(aside), "wb") as file:  # closed also where the disk is full
+        pq.write_table(table, file, compression="zstd")
 
 
 @contextmanager

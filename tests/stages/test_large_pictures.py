@@ -127,7 +127,7 @@ LARGEST = {
     "png of 16 bits": ("PNG", "I;16", {"compress_level": 1}),
     "png with a palette": ("PNG", "P", {"compress_level": 1}),
     "webp": ("WEBP", "RGB", {"quality": 60, "method": 0}),
-    "tiff": ("TIFF", "RGB", {}),
+    "tiff": ("TIFF", "RGB", {"compression": "tiff_deflate"}),
     "tiff of 16 bits": ("TIFF", "I;16", {}),
 }
 

@@ -66,6 +66,7 @@ OTHERS = {  # module and call -> what it opens instead
     ("storage/fence.py", "read_small_file"): "a token, which is compared",
     ("storage/file_errors.py", "open"): "copies a file, which is verified where it is read",
     ("storage/file_errors.py", "os.open"): "copies a file, which is verified where it is read",
+    ("storage/run_files.py", "pa.OSFile"): "writes",
     ("storage/run_files.py", "open"): "writes, or hashes a file that the user names",
     ("storage/remote_array.py", "read_bytes"): "an object that `sealed_files` gives it",
     ("storage/remote_array.py", "read_ranges"): "an object that `sealed_files` gives it",
