@@ -83,7 +83,7 @@ def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
     cluster : Cluster
         Cluster of n rows.
     """
-    similarity = _compare_with_centroid(cluster)
+    similarity = compare_with_centroid(part, cluster)
     order = visiting_order(similarity, cluster.rows)
     rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
     pinned = part.memo.get(("pinned", cluster.number))
@@ -96,7 +96,15 @@ def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
     return ArrangedCluster(part, cluster, order, rows, vectors, similarity[order], pinned, values)
 
 
-def _compare_with_centroid(cluster: Cluster) -> NDArray[np.float64]:
+def compare_with_centroid(part: Part, cluster: Cluster) -> NDArray[np.float64]:
+    """Return the cosine of each row of a cluster to the centroid (n,), which the memo of the part remembers."""
+    known = part.memo.get(("centroid similarity", cluster.number))
+    if known is None:
+        known = part.memo["centroid similarity", cluster.number] = _compute_centroid_similarity(cluster)
+    return known
+
+
+def _compute_centroid_similarity(cluster: Cluster) -> NDArray[np.float64]:
     """Return the cosine of each row to the centroid (n,), a block at a time: a widened copy would be large."""
     centroid, similarity = Vectors.of(cluster.centroid[None]), np.empty(len(cluster.rows), np.float64)
     for start in range(0, len(similarity), BLOCK):

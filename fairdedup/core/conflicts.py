@@ -47,6 +47,9 @@ class Cards(NamedTuple):
     @classmethod
     def join(cls, parts: Sequence[Cards]) -> Cards:
         """Return the cards of several parts, rows ascending."""
+        if not parts:
+            nothing = np.zeros(0, np.int64)
+            return cls(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing)
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         order = np.argsort(joined[0])
         return cls._make(column[order] for column in joined)
@@ -79,6 +82,9 @@ class Resolved(NamedTuple):
     def take(self, places: NDArray[np.int64]) -> Resolved:
         """Return some of the candidates."""
         return Resolved._make(column[places] for column in self)
+
+
+NOTHING_RESOLVED = Resolved(*(np.zeros(0, np.int64) for _ in range(3)))
 
 
 @dataclass
@@ -116,7 +122,8 @@ def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resol
         PinnedRows(np.full(n, NEVER), np.arange(n)),
         swept.values,
     )
-    graph = _link_all(swept, vectors, links, order, cards, eps)
+    # Where both guarantees hold, the candidates of one cluster are no duplicates of each other.
+    graph = _link_all(swept, vectors, links, order, cards, eps, distinct=plan.options.hands_over_duplicates)
     leader, keeper = cover_sweep(
         vectors, swept.rows, eps, find_preference(arranged, plan), graph, own_only=plan.options.cover
     )
@@ -125,14 +132,21 @@ def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resol
 
 
 def _link_all(
-    swept: Cards, vectors: Vectors, links: Links, order: NDArray[np.int64], cards: Cards, eps: int
+    swept: Cards,
+    vectors: Vectors,
+    links: Links,
+    order: NDArray[np.int64],
+    cards: Cards,
+    eps: int,
+    *,
+    distinct: bool,
 ) -> PairGraph:
     """Return the graph of the links, and of the duplicates within each cluster, by places in the visiting order."""
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     pairs = [(place[np.searchsorted(cards.rows, rows)]) for rows in (links.first, links.second)]
     first, second, needed = [pairs[0]], [pairs[1]], [links.needed]
-    by_cluster = np.argsort(swept.cluster, kind="stable")
+    by_cluster = np.argsort(np.zeros(0) if distinct else swept.cluster, kind="stable")
     bounds = np.flatnonzero(np.diff(swept.cluster[by_cluster])) + 1
     for own in np.split(by_cluster, bounds):
         graph = find_pairs(vectors.take(own), eps) if len(own) > 1 else None

@@ -1,13 +1,19 @@
-"""Pairs of duplicates in different clusters: the rows of a cluster against the rows of others that reach it."""
+"""Pairs of duplicates in different clusters: the rows of a cluster against the rows of others that reach it.
+
+A pair has one least eps at which it is linked, since both conditions are monotone in eps. So pairs are searched for once,
+among the rows that any step asks for, and every smaller eps takes its own of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.approximate import approximate, no_marks
+from fairdedup.core.model import MapParts, Part
 from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
 from fairdedup.core.similarity import Vectors
 
@@ -39,14 +45,20 @@ class Links(NamedTuple):
         new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
         return cls(first[new], second[new], needed[new])
 
-    def both_ways(self) -> Links:
-        """Return every pair in both directions."""
-        return Links.join([self, Links(self.second, self.first, self.needed)])
+    def ordered(self) -> Links:
+        """Return the pairs with the lower row first."""
+        return Links(np.minimum(self.first, self.second), np.maximum(self.first, self.second), self.needed)
 
-    def at(self, eps: int) -> Links:
-        """Return the pairs that are linked at an eps."""
-        linked = self.needed <= eps
-        return Links(self.first[linked], self.second[linked], self.needed[linked])
+    def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
+        """Return the pairs that are linked at an eps, the first row of a mask and the second of another (both by row).
+
+        A pair of two rows of both masks is there both ways.
+        """
+        there = (a[self.first] & b[self.second]) & (self.needed <= eps)
+        back = (a[self.second] & b[self.first]) & (self.needed <= eps)
+        first = np.concatenate((self.first[there], self.second[back]))
+        second = np.concatenate((self.second[there], self.first[back]))
+        return Links(first, second, np.concatenate((self.needed[there], self.needed[back])))
 
 
 def find_links(
@@ -89,3 +101,77 @@ def find_links(
                 linked = needed <= eps
                 found.append(Links(a[linked], b[linked] - n, needed[linked]))
     return Links(*map(np.concatenate, zip(*found, strict=True))) if found else Links.join([])
+
+
+OWN, OTHER = 1, 2  # flags of the rows between which a part looks for pairs
+_EITHER = OWN | OTHER
+
+
+def find_cross_links(part: Part, flags: NDArray[np.uint8], eps: int) -> Links:
+    """Return the linked pairs of rows of different clusters of which at least one has the flag `OWN`.
+
+    The other has that flag or `OTHER`. One of the two is a row of the part, and the other reaches its cluster.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    flags : ndarray of shape (input,), uint8
+        Flags by row.
+    eps : int
+        Ten-thousandths.
+    """
+    found = []
+    visits = {each.cluster: each for each in part.visitors(flags, _EITHER, eps)}
+    for cluster in part.clusters():
+        visitors = visits.get(cluster.number)
+        if visitors is None or not len(visitors.rows):
+            continue
+        for here, there in ((OWN, _EITHER), (OTHER, OWN)):
+            own = np.flatnonzero(flags[cluster.rows] & here)
+            theirs = np.flatnonzero(flags[visitors.rows] & there)
+            links = find_links(cluster.unit[own], visitors.unit[theirs], visitors.needed[theirs], eps)
+            rows = cluster.rows[own][links.first], visitors.rows[theirs][links.second]
+            found.append(Links(*rows, links.needed).ordered())
+    return Links.join(found)
+
+
+class CrossLinks:
+    """The pairs in different clusters that are linked at an eps up to a largest one, of all rows asked for so far.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The clustered data set; each part can list its visitors.
+    map_parts : MapParts
+        Maps the search over the parts.
+    protected : ndarray of shape (input,), bool
+        Mask of the protected rows.
+    most : int
+        Largest eps, in ten-thousandths.
+
+    Attributes
+    ----------
+    of_protected : Links
+        The pairs that have a protected row.
+    """
+
+    def __init__(self, parts: Sequence[Part], map_parts: MapParts, protected: NDArray[np.bool_], most: int) -> None:
+        self._parts, self._map_parts, self.most = parts, map_parts, most
+        self._searched = np.zeros(len(protected), np.bool_)
+        self._links = Links.join([])
+        self.of_protected = Links.join([])
+        if protected.any():
+            self.of_protected = self._search(np.where(protected, OWN, OTHER).astype(np.uint8))
+
+    def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
+        """Return the pairs that are linked at an eps, as `Links.between` does; neither mask has a protected row."""
+        new = (a | b) & ~self._searched
+        if new.any():
+            flags = np.where(new, OWN, np.where(self._searched, OTHER, 0)).astype(np.uint8)
+            self._links = Links.join([self._links, self._search(flags)])
+            self._searched |= new
+        return self._links.between(a, b, eps)
+
+    def _search(self, flags: NDArray[np.uint8]) -> Links:
+        return Links.join(self._map_parts("links", find_cross_links, self._parts, flags, self.most))

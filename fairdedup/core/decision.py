@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.eps_search import count_over, search_eps, smallest_eps
+from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, smallest_eps
 from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, Plan
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rounds import Rounds
+from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.survey import survey
@@ -87,10 +87,10 @@ class _Context:
         """Number of rows that every eps keeps."""
         return self.clusters + self.protected
 
-    def decide_at(self, eps: int, plan: Plan) -> list[Decided]:
+    def decide_at(self, eps: int, plan: Plan, across: AcrossClusters | None) -> list[Decided]:
         """Decide all parts at an eps, and check the guarantees that the rule promises."""
-        if plan.options.looks_across:
-            results = Rounds(self.parts, eps, plan, self.map_parts).decide()
+        if across is not None:
+            results = across.at(eps).decide()
         else:
             results = self.map_parts("decide", self.decide_step, self.parts, eps, plan)
         _check_promises(plan.options, results)
@@ -170,13 +170,17 @@ def decide(
     if not options.rule.has_eps:
         assert target is not None
         return _draw(context, plan, target)
+    across = AcrossClusters(parts, plan, map_parts) if options.looks_across else None
     if eps is not None:
-        return _build_decision(context, plan, eps, context.decide_at(eps, plan))
+        return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
     assert target is not None
     reserve = options.reserve if options.rule.reserves_seats and keep is not None else 0.0
     searched = kf.swept_target(target, context.valid, reserve, context.least)
-    eps = search_eps(parts, plan, searched, context.valid, map_parts)
-    results = context.decide_at(eps, plan)
+    if across is None:
+        eps = search_eps(parts, plan, searched, context.valid, map_parts)
+    else:
+        eps = search_eps_across(across, searched, context.valid)
+    results = context.decide_at(eps, plan, across)
     if keep is None:
         return _build_decision(context, plan, eps, results)
     return _readmit_to_target(context, plan, eps, results, target=target, searched=searched)
@@ -257,7 +261,7 @@ def _decide_against_earlier(
                 f"`at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
         eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
-    return _build_decision(context, plan, eps, context.decide_at(eps, plan))
+    return _build_decision(context, plan, eps, context.decide_at(eps, plan, None))
 
 
 def _check_promises(options: Options, results: Sequence[Decided]) -> None:

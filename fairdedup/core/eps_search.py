@@ -6,6 +6,7 @@ most K at its high end. It is deterministic: the same data, rule and seed try th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from fairdedup.core.model import MapParts, Part, Plan
 from fairdedup.core.parts import count_kept
-from fairdedup.core.rounds import Rounds
+from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import MAX_EPS
 from fairdedup.core.swept import count_neighbourhoods
@@ -54,14 +55,37 @@ def search_eps(parts: Sequence[Part], plan: Plan, target: int, valid: int, map_p
     options = plan.options
     if target >= valid:
         return 0
-    if options.looks_across:
-        near = _search_plain(parts, target, valid, options.seed, map_parts)
-        return find_eps(count_in_rounds(parts, plan, map_parts), target, near, reach=1)
     if options.rule.sweeps and not options.cover:
         return _search_plain(parts, target, valid, options.seed, map_parts)
     # With cover the counts depend on the rule, but the eps of the plain sweep is near.
     guess = _search_plain(parts, target, valid, options.seed, map_parts) if options.cover else None
     return find_eps(count_over(parts, plan, map_parts), target, guess)
+
+
+def search_eps_across(across: AcrossClusters, target: int, valid: int) -> int:
+    """Find the eps that keeps a number of rows, where rows of different clusters are compared.
+
+    Parameters
+    ----------
+    across : AcrossClusters
+        The data set.
+    target : int
+        Number of rows to keep.
+    valid : int
+        Number of valid rows.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths.
+    """
+    if target >= valid:
+        return 0
+    parts, seed, map_parts = across.parts, across.plan.options.seed, across.map_parts
+    guess = _guess(parts, target, valid, seed, map_parts)
+    if guess is None:  # so few rows that a pass over all of them is as good
+        guess = _search_plain(parts, target, valid, seed, map_parts)
+    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, valid, guess)
 
 
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
@@ -77,21 +101,6 @@ def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts
         Maps the counting over the parts.
     """
     return lambda eps: np.sum(map_parts("search", count_kept, parts, eps, plan), axis=0).tolist()
-
-
-def count_in_rounds(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
-    """Return the function that counts what is kept over all parts where rows are compared across clusters.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        The clustered data set.
-    plan : Plan
-        What is known about the whole data set.
-    map_parts : MapParts
-        Maps the steps over the parts.
-    """
-    return lambda eps: [Rounds(parts, e, plan, map_parts).count() for e in eps]
 
 
 def _count_plain(parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str) -> list[int]:
@@ -187,6 +196,49 @@ def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | N
         return None
     k = 0 if found[0] <= target else -1
     return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
+
+
+def find_eps_by_steps(count: Callable[[int], int], target: int, valid: int, guess: int) -> int:
+    """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth), one value after the other.
+
+    Where each count costs about as much as the first, as with rounds, this needs fewer of them than windows do: the
+    counts are interpolated between both ends of the bracket, and extrapolated while it has one end only.
+
+    Parameters
+    ----------
+    count : callable
+        Returns the number of rows kept at an eps, in ten-thousandths.
+    target : int
+        K, less than `valid`; at most K rows are kept at `MAX_EPS`.
+    valid : int
+        Number of rows, all of which are kept at 0.
+    guess : int
+        Eps to try first.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths: the high end of the bracket.
+    """
+    low, high = 0, MAX_EPS
+    seen: dict[int, int] = {}
+    eps, step = min(max(guess, 1), MAX_EPS - 1), max(8, guess // 32)
+    while high - low > 1:
+        seen[eps] = count(eps)
+        if seen[eps] <= target:
+            high = eps
+        else:
+            low = eps
+        if low in seen and high in seen:
+            slope = (seen[low] - seen[high]) / (high - low)
+            eps = low + math.ceil((seen[low] - target) / slope)
+            if len(seen) % 4 == 0:  # the counts are far from a line: halve the bracket now and then
+                eps = (low + high) // 2
+        else:
+            eps += step if seen[eps] > target else -step
+            step *= 2
+        eps = min(max(eps, low + 1), high - 1)
+    return high
 
 
 def smallest_eps(counts: Counts, *, most: int, first: int) -> int:

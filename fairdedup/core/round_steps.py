@@ -9,17 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.arranged import ArrangedCluster, arrange
+from fairdedup.core.arranged import ArrangedCluster, arrange, compare_with_centroid
 from fairdedup.core.conflicts import Cards, Resolved
 from fairdedup.core.cover import cover_sweep
-from fairdedup.core.cross_links import Links, find_links
 from fairdedup.core.model import Part, Plan
-from fairdedup.core.pair_graph import find_pairs
 from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
 from fairdedup.core.pinned import NEVER, PinnedRows
 from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
-from fairdedup.core.swept import find_preference
+from fairdedup.core.swept import find_preference, recall_pairs
 
 
 class Removed(NamedTuple):
@@ -46,6 +44,8 @@ class ClusterState:
 
     Attributes
     ----------
+    order : ndarray of shape (n,), int64
+        Position of each row in the cluster.
     rows : ndarray of shape (n,), int64
     keeper, leader : ndarrays of shape (n,), int64
         Row that is kept for each, and leader of the step that visited it, of any cluster; -1 while a row is open.
@@ -53,10 +53,30 @@ class ClusterState:
         What each concept's sum has reached.
     """
 
+    order: NDArray[np.int64]
     rows: NDArray[np.int64]
     keeper: NDArray[np.int64]
     leader: NDArray[np.int64]
     sums: NDArray[np.int64]
+
+    def copy(self) -> ClusterState:
+        """Return a state that the next step can change."""
+        return ClusterState(self.order, self.rows, self.keeper.copy(), self.leader.copy(), self.sums)
+
+
+class Trial(NamedTuple):
+    """One decision in rounds.
+
+    Attributes
+    ----------
+    eps : int
+        Ten-thousandths.
+    most : int
+        Largest eps that the search may come to, for what is remembered.
+    """
+
+    eps: int
+    most: int
 
 
 def call_with_own(part: Part, function: Callable[..., Any], own: dict[int, Any], *args: Any) -> Any:
@@ -71,46 +91,27 @@ def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 
 
 def read_cards(part: Part, rows: NDArray[np.int64]) -> Cards:
-    """Return what a sweep of several clusters needs of some rows of a part."""
+    """Return what a sweep of several clusters needs of some rows of a part, ascending."""
     out = []
-    for cluster in part.clusters() if len(rows) else ():
-        own = np.flatnonzero(np.isin(cluster.rows, rows))
+    for cluster in part.clusters():
+        own = find_places(cluster.rows, rows)
         if len(own):
-            arranged = arrange(part, cluster)
-            similarity = np.empty(len(cluster.rows))
-            similarity[arranged.order] = arranged.centroid_similarity
+            similarity = compare_with_centroid(part, cluster)
             values = np.zeros(len(own), np.int64) if cluster.values is None else cluster.values[own]
             number = np.full(len(own), cluster.number)
             out.append(Cards(cluster.rows[own], number, cluster.unit[own], similarity[own], values))
-    nothing = np.zeros(0, np.int64)
-    return Cards.join(out) if out else Cards(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing)
+    return Cards.join(out)
 
 
-def find_cross_links(part: Part, flags: NDArray[np.uint8], query: int, target: int, eps: int) -> Links:
-    """Return the linked pairs of rows with the flag `query` and rows of other clusters with the flag `target`.
-
-    One of the two is a row of the part that the other reaches. If the flags are equal every pair is there both ways.
-    """
-    found = []
-    visits = {each.cluster: each for each in part.visitors(flags, query | target, eps)}
-    for cluster in part.clusters():
-        visitors = visits.get(cluster.number)
-        if visitors is None or not len(visitors.rows):
-            continue
-        for own_flag, their_flag in {(query, target), (target, query)}:
-            own = np.flatnonzero(flags[cluster.rows] & own_flag)
-            theirs = np.flatnonzero(flags[visitors.rows] & their_flag)
-            links = find_links(cluster.unit[own], visitors.unit[theirs], visitors.needed[theirs], eps)
-            here, there = cluster.rows[own][links.first], visitors.rows[theirs][links.second]
-            first, second = (here, there) if own_flag == query else (there, here)
-            found.append(Links(first, second, links.needed))
-            if query == target:
-                found.append(Links(second, first, links.needed))
-    return Links.join(found)
+def find_places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of those of the wanted rows, ascending, that are among some rows, ascending."""
+    within = wanted[np.searchsorted(wanted, rows[0]) : np.searchsorted(wanted, rows[-1], side="right")]
+    places = np.searchsorted(rows, within)
+    return places[rows[places] == within]
 
 
-def _states(part: Part, eps: int) -> dict[int, ClusterState]:
-    return part.memo["rounds", eps]
+def _states(part: Part) -> dict[int, ClusterState]:
+    return part.memo["rounds"]
 
 
 def _arranged(part: Part, wanted: set[int]) -> Iterator[ArrangedCluster]:
@@ -119,30 +120,30 @@ def _arranged(part: Part, wanted: set[int]) -> Iterator[ArrangedCluster]:
             yield arrange(part, cluster)
 
 
-def sweep_first(part: Part, removed: Removed, eps: int, plan: Plan) -> NDArray[np.int64]:
+def sweep_first(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArray[np.int64]:
     """Take the first round of a part, and return the rows that are candidates."""
     states: dict[int, ClusterState] = {}
     found = []
-    part.memo["rounds", eps] = states
+    part.memo["rounds"] = states
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
         pinned, n = arranged.pinned, len(arranged.rows)
         nothing = np.full(n, -1)
-        state = ClusterState(arranged.rows, nothing, nothing.copy(), np.zeros(0, np.int64))
+        state = ClusterState(arranged.order, arranged.rows, nothing, nothing.copy(), np.zeros(0, np.int64))
         states[cluster.number] = state
-        visited = pinned.needed <= eps
+        visited = pinned.needed <= trial.eps
         state.keeper[visited] = state.leader[visited] = arranged.rows[pinned.keeper[visited]]
         _remove_linked(arranged, state, removed, np.flatnonzero(~pinned.mask))
         preference = find_preference(arranged, plan)
         state.sums = preference.sums
-        _sweep_rows(arranged, state, preference, eps, plan)
+        _sweep_rows(arranged, state, preference, trial, plan)
         found.append(state.rows[(state.keeper == state.rows) & ~pinned.mask])
     return np.concatenate(found)
 
 
-def sweep_open(part: Part, removed: Removed, eps: int, plan: Plan) -> NDArray[np.int64]:
+def sweep_open(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArray[np.int64]:
     """Remove the open rows that are linked to a kept one, sweep the others, and return the rows that are candidates."""
-    states = _states(part, eps)
+    states = _states(part)
     wanted = {number for number, state in states.items() if (state.keeper < 0).any()}
     found = []
     for arranged in _arranged(part, wanted):
@@ -151,13 +152,13 @@ def sweep_open(part: Part, removed: Removed, eps: int, plan: Plan) -> NDArray[np
         kept = kept[np.argsort(state.rows[kept])]
         if len(kept):
             nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept))
-            linked = similarity > 1.0 - eps / EPS_UNIT
+            linked = similarity > 1.0 - trial.eps / EPS_UNIT
             keeper = state.rows[kept[nearest[linked]]]
             state.keeper[opened[linked]] = state.leader[opened[linked]] = keeper
         _remove_linked(arranged, state, removed, opened)
         preference = find_preference(arranged, plan)._replace(sums=state.sums)
         before = state.keeper == state.rows
-        _sweep_rows(arranged, state, preference, eps, plan)
+        _sweep_rows(arranged, state, preference, trial, plan)
         found.append(state.rows[(state.keeper == state.rows) & ~before])
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
@@ -188,19 +189,21 @@ def _remove_linked(arranged: ArrangedCluster, state: ClusterState, removed: Remo
     state.keeper[place] = state.leader[place] = keeper
 
 
-def _sweep_rows(arranged: ArrangedCluster, state: ClusterState, preference: Preference, eps: int, plan: Plan) -> None:
+def _sweep_rows(
+    arranged: ArrangedCluster, state: ClusterState, preference: Preference, trial: Trial, plan: Plan
+) -> None:
     """Sweep the open rows of a cluster, and add what is kept to its sums."""
-    opened = np.flatnonzero(state.keeper < 0)
+    mask = state.keeper < 0
+    opened = np.flatnonzero(mask)
     if not len(opened):
         return
-    whole = len(opened) == len(state.rows)
-    vectors = arranged.vectors if whole else arranged.vectors.take(opened)
-    own = preference._replace(price=preference.price[opened], similarity=preference.similarity[opened])
-    graph = find_pairs(vectors, eps)
-    nobody = PinnedRows(np.full(len(opened), NEVER), np.arange(len(opened)))
-    leader, keeper = cover_sweep(vectors, state.rows[opened], eps, own, graph, nobody, own_only=plan.options.cover)
-    state.keeper[opened], state.leader[opened] = state.rows[opened[keeper]], state.rows[opened[leader]]
-    kept = opened[keeper == np.arange(len(opened))]
+    graph = recall_pairs(arranged, trial.eps, trial.most)
+    settled = PinnedRows(np.where(mask, NEVER, 0), np.arange(len(mask)))
+    leader, keeper = cover_sweep(
+        arranged.vectors, state.rows, trial.eps, preference, graph, settled, own_only=plan.options.cover
+    )
+    state.keeper[opened], state.leader[opened] = state.rows[keeper[opened]], state.rows[leader[opened]]
+    kept = opened[keeper[opened] == opened]
     state.sums = state.sums + preference.similarity[kept].sum(axis=0)
 
 
@@ -219,12 +222,11 @@ def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, p
         What is known about the whole data set.
     """
     resolved, unit = own
-    states, opened = _states(part, eps), []
-    if not len(resolved.rows):
-        return resolved.rows
-    wanted = {number for number, state in states.items() if np.isin(resolved.rows, state.rows).any()}
-    for arranged in _arranged(part, wanted):
-        state = states[arranged.cluster.number]
+    states, opened = _states(part), []
+    for cluster in part.clusters():
+        if not len(find_places(cluster.rows, resolved.rows)):
+            continue
+        state = states[cluster.number]
         at = np.searchsorted(resolved.rows, state.keeper).clip(max=len(resolved.rows) - 1)
         concerned = resolved.rows[at] == state.keeper
         itself = concerned & (state.rows == state.keeper)
@@ -232,7 +234,7 @@ def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, p
         moved = np.flatnonzero(concerned & resolved.taken[at])
         keepers, goes = resolved.keepers[at[moved]], np.ones(len(moved), np.bool_)
         if plan.options.hands_over_duplicates:
-            similarity = compare_rows(arranged.cluster.unit[arranged.order[moved]], unit[at[moved]])
+            similarity = compare_rows(cluster.unit[state.order[moved]], unit[at[moved]])
             goes = (similarity > 1.0 - eps / EPS_UNIT) | itself[moved]
         state.keeper[moved[goes]] = keepers[goes]
         state.keeper[moved[~goes]] = state.leader[moved[~goes]] = -1
@@ -240,9 +242,9 @@ def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, p
     return np.concatenate(opened) if opened else np.zeros(0, np.int64)
 
 
-def list_foreign_keepers(part: Part, eps: int) -> NDArray[np.int64]:
+def list_foreign_keepers(part: Part) -> NDArray[np.int64]:
     """Return the rows of other clusters that represent rows of a part, ascending."""
-    found = [np.setdiff1d(state.keeper, state.rows) for state in _states(part, eps).values()]
+    found = [np.setdiff1d(state.keeper, state.rows) for state in _states(part).values()]
     return np.unique(np.concatenate(found))
 
 
@@ -265,7 +267,7 @@ def decide_in_part(part: Part, foreign: Cards | None, eps: int, plan: Plan, kept
     found, distinct = [], True
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
-        state = _states(part, eps)[cluster.number]
+        state = _states(part)[cluster.number]
         own_kept = state.keeper == state.rows
         similarity = _compare_with_keepers(arranged, state, foreign)
         near = ~own_kept & (kept[state.keeper] > 0) & (similarity > 1.0 - eps / EPS_UNIT)

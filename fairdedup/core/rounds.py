@@ -1,7 +1,8 @@
 """The decision in rounds, where duplicates in different clusters are found: one eps, all parts.
 
 The steps of a part are in `round_steps`; this module joins their small results. What a part knows from step to step
-stays with it. Here are only the candidates in conflict, those that are taken, and one byte for each row of the input.
+stays with it. Here are only the candidates in conflict, those that are taken, the links among candidates, and some
+bytes for each row of the input.
 """
 
 from __future__ import annotations
@@ -13,136 +14,158 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import round_steps as steps
-from fairdedup.core.conflicts import Cards, Resolved, resolve_conflicts
-from fairdedup.core.cross_links import Links
+from fairdedup.core.conflicts import NOTHING_RESOLVED, Cards, Resolved, resolve_conflicts
+from fairdedup.core.cross_links import CrossLinks, Links
 from fairdedup.core.model import MapParts, Part, Plan
 from fairdedup.core.parts import Decided
+from fairdedup.core.similarity import MAX_EPS
 
 OPEN, CANDIDATE, KEPT, PROTECTED = 1, 2, 4, 8  # flags of a row
+MARGIN = 64  # ten-thousandths above an eps that is tried, up to which duplicates are looked for at once
 
 
-class Rounds:
-    """One decision in rounds.
+class AcrossClusters:
+    """Decides a clustered data set in rounds, at one eps after the other. It finds each pair of duplicates once.
 
     Parameters
     ----------
     parts : sequence of Part
         The clustered data set; each part can list its visitors.
-    eps : int
-        Ten-thousandths.
     plan : Plan
         What is known about the whole data set.
     map_parts : MapParts
         Maps the steps over the parts.
     """
 
-    def __init__(self, parts: Sequence[Part], eps: int, plan: Plan, map_parts: MapParts) -> None:
-        self.parts, self.eps, self.plan, self.map_parts = parts, eps, plan, map_parts
+    def __init__(self, parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> None:
+        self.parts, self.plan, self.map_parts = parts, plan, map_parts
         listed = map_parts("list", steps.list_flags, parts)
         rows = np.concatenate([rows for rows, _ in listed])
-        self.home = np.empty(int(rows.max()) + 1, np.int32)  # part of each row
-        self.flags = np.zeros(len(self.home), np.uint8)
+        self.home = np.full(int(rows.max()) + 1, -1, np.int32)  # part of each row
+        self.protected = np.zeros(len(self.home), np.bool_)
         for number, (own, protected) in enumerate(listed):
-            self.home[own] = number
-            self.flags[own] = np.where(protected, PROTECTED, OPEN)
-        self.linked: list[Links] = []  # pairs in different clusters, to check the guarantee
-        self._run()
+            self.home[own], self.protected[own] = number, protected
+        self.links: CrossLinks | None = None
+        self._last: Rounds | None = None
 
-    def _run(self) -> None:
-        removed = self._find_protectors()
-        found = self._map("round", steps.sweep_first, removed, self.eps, self.plan)
+    def at(self, eps: int) -> Rounds:
+        """Take all rounds at an eps, in ten-thousandths; the last one is remembered."""
+        if self._last is not None and self._last.eps == eps:
+            return self._last
+        if self.links is None or eps > self.links.most:
+            self.links = CrossLinks(self.parts, self.map_parts, self.protected, min(eps + MARGIN, MAX_EPS))
+        self._last = Rounds(self, self.links, steps.Trial(eps, self.links.most))
+        return self._last
+
+
+class Rounds:
+    """All rounds at one eps.
+
+    Parameters
+    ----------
+    across : AcrossClusters
+        The data set.
+    links : CrossLinks
+        The pairs in different clusters.
+    trial : Trial
+        The eps.
+    """
+
+    def __init__(self, across: AcrossClusters, links: CrossLinks, trial: steps.Trial) -> None:
+        self._across, self._links, self._trial = across, links, trial
+        self._flags = np.where(across.protected, PROTECTED, np.where(across.home >= 0, OPEN, 0)).astype(np.uint8)
+        found = self._map("round", steps.sweep_first, self._find_protectors(), trial, across.plan)
         while True:
             candidates = np.concatenate(found)
-            self.flags[candidates] = CANDIDATE
+            self._flags[candidates] = CANDIDATE
             resolved = self._settle_conflicts()
-            self.flags[candidates] = KEPT
-            self.flags[resolved.rows[resolved.taken]] = 0
+            self._flags[candidates] = KEPT
+            self._flags[resolved.rows[resolved.taken]] = 0
             opened = self._hand_over(resolved)
             if not len(opened):
                 return
-            self.flags[opened] = OPEN
-            removed = self._find_keepers()
-            found = self._map("round", steps.sweep_open, removed, self.eps, self.plan)
-            self.flags[opened] = 0
+            self._flags[opened] = OPEN
+            removed = self._send_home(links.between(self._have(OPEN), self._have(KEPT), trial.eps))
+            found = self._map("round", steps.sweep_open, removed, trial, across.plan)
+            self._flags[opened] = 0
+
+    @property
+    def eps(self) -> int:
+        """The eps, in ten-thousandths."""
+        return self._trial.eps
+
+    def _have(self, flag: int) -> NDArray[np.bool_]:
+        """Return the mask of the rows with a flag."""
+        return (self._flags & flag) > 0
 
     def _map(self, step: str, function: Callable[..., Any], own: Sequence[Any], *args: Any) -> list[Any]:
-        """Map a step over the parts, each with an argument of its own."""
-        return self.map_parts(step, steps.call_with_own, self.parts, function, dict(enumerate(own)), *args)
-
-    def _links(self, query: int, target: int) -> Links:
-        """Return the linked pairs in different clusters of rows with some flags: of a query and of a target."""
-        found = self.map_parts("links", steps.find_cross_links, self.parts, self.flags, query, target, self.eps)
-        return Links.join(found)
+        """Map a step over the parts, each with an argument of its own; a part with None has nothing to do."""
+        across = self._across
+        given = {number: value for number, value in enumerate(own) if value is not None}
+        return across.map_parts(step, steps.call_with_own, [across.parts[k] for k in given], function, given, *args)
 
     def _find_protectors(self) -> list[steps.Removed]:
         """Return the open rows of each part that are linked to a protected row of another cluster."""
-        if not (self.flags == PROTECTED).any():
-            return [steps.NOTHING_REMOVED] * len(self.parts)
-        links = self._links(OPEN, PROTECTED)
-        self.linked.append(self._links(PROTECTED, PROTECTED))
-        return self._send_home(links)
-
-    def _find_keepers(self) -> list[steps.Removed]:
-        """Return the open rows of each part that are linked to a kept row of another cluster."""
-        return self._send_home(self._links(OPEN, KEPT))
+        links = self._links.of_protected
+        return self._send_home(links.between(self._have(OPEN), self._have(PROTECTED), self._trial.eps))
 
     def _send_home(self, links: Links) -> list[steps.Removed]:
         """Return, for each part, its rows among the first of these pairs, with vectors of the second."""
-        cards = self._cards(np.unique(links.second)) if len(links.first) else None
-        home, out = self.home[links.first], []
-        for number in range(len(self.parts)):
-            own = np.flatnonzero(home == number)
-            if cards is None or not len(own):
-                out.append(steps.NOTHING_REMOVED)
-            else:
-                unit = cards.take(links.second[own]).unit
-                out.append(steps.Removed(links.first[own], links.second[own], unit))
+        cards = self._cards(np.unique(links.second))
+        out = []
+        for own in self._split(links.first):
+            rows, keepers = links.first[own], links.second[own]
+            out.append(steps.Removed(rows, keepers, cards.take(keepers).unit) if len(own) else steps.NOTHING_REMOVED)
         return out
 
+    def _split(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return, for each part, the places of its own rows among some."""
+        home = self._across.home[rows]
+        order = np.argsort(home, kind="stable")
+        return np.split(order, np.searchsorted(home[order], np.arange(1, len(self._across.parts))))
+
     def _cards(self, rows: NDArray[np.int64]) -> Cards:
-        wanted = [rows[self.home[rows] == number] for number in range(len(self.parts))]
-        return Cards.join([card for card in self._map("cards", steps.read_cards, wanted) if len(card.rows)])
+        """Return the cards of some rows, ascending."""
+        wanted = [rows[own] if len(own) else None for own in self._split(rows)]
+        return Cards.join(self._map("cards", steps.read_cards, wanted)) if len(rows) else Cards.join([])
 
     def _settle_conflicts(self) -> Resolved:
-        links = self._links(CANDIDATE, CANDIDATE)
-        self.linked.append(links)
+        candidates = self._have(CANDIDATE)
+        links = self._links.between(candidates, candidates, self._trial.eps)
         if not len(links.first):
-            nothing = np.zeros(0, np.int64)
-            return Resolved(nothing, nothing, nothing)
+            return NOTHING_RESOLVED
         once = links.first < links.second
         pairs = Links(*(column[once] for column in links))
-        return resolve_conflicts(self._cards(np.unique(links.first)), pairs, self.eps, self.plan)
+        return resolve_conflicts(self._cards(np.unique(links.first)), pairs, self._trial.eps, self._across.plan)
 
     def _hand_over(self, resolved: Resolved) -> NDArray[np.int64]:
         """Let each part give what its taken candidates stood for to their keepers; return the rows that are open."""
         if not len(resolved.rows):
             return resolved.rows
         cards, own = self._cards(np.unique(resolved.keepers)), []
-        for number in range(len(self.parts)):
-            mine = resolved.take(np.flatnonzero(self.home[resolved.rows] == number))
-            own.append((mine, cards.take(mine.keepers).unit))
-        return np.concatenate(self._map("round", steps.hand_over, own, self.eps, self.plan))
+        for places in self._split(resolved.rows):
+            mine = resolved.take(places)
+            own.append((mine, cards.take(mine.keepers).unit) if len(places) else None)
+        return np.concatenate(self._map("round", steps.hand_over, own, self._trial.eps, self._across.plan))
 
     def count(self) -> int:
         """Return how many rows are kept."""
-        return int(np.count_nonzero(self.flags & (KEPT | PROTECTED)))
+        return int(np.count_nonzero(self._flags & (KEPT | PROTECTED)))
 
     def decide(self) -> list[Decided]:
         """Return the decisions of every part."""
-        foreign = self.map_parts("cards", steps.list_foreign_keepers, self.parts, self.eps)
-        needed = np.unique(np.concatenate(foreign))
-        cards = self._cards(needed) if len(needed) else None
-        own = [None if cards is None or not len(rows) else cards.take(rows) for rows in foreign]
-        decided: list[Decided] = self._map(
-            "decide", steps.decide_in_part, own, self.eps, self.plan, self.flags & (KEPT | PROTECTED)
-        )
-        distinct = all(self._are_distinct(links) for links in self.linked)
+        across, kept = self._across, self._have(KEPT | PROTECTED)
+        foreign = across.map_parts("cards", steps.list_foreign_keepers, across.parts)
+        cards = self._cards(np.unique(np.concatenate(foreign)))
+        own = [cards.take(rows) for rows in foreign]
+        decided: list[Decided] = self._map("decide", steps.decide_in_part, own, self._trial.eps, across.plan, kept)
+        distinct = self._are_distinct()
         for each in decided:
             each.distinct = each.distinct and distinct
         return decided
 
-    def _are_distinct(self, links: Links) -> bool:
-        """Tell whether no pair is kept on both sides; two protected rows may be."""
-        a, b = self.flags[links.first], self.flags[links.second]
-        both = ((a & (KEPT | PROTECTED)) > 0) & ((b & (KEPT | PROTECTED)) > 0)
-        return not (both & ~((a == PROTECTED) & (b == PROTECTED))).any()
+    def _are_distinct(self) -> bool:
+        """Tell whether no pair in different clusters is kept on both sides; two protected rows may be."""
+        kept, protected, eps = self._have(KEPT), self._have(PROTECTED), self._trial.eps
+        both = self._links.between(kept, kept, eps), self._links.of_protected.between(kept, protected, eps)
+        return not any(len(links.first) for links in both)

@@ -10,8 +10,10 @@ from fairdedup.core.choice import choose
 from fairdedup.core.cover import cover_sweep
 from fairdedup.core.leader_sweep import Sweep, sweep
 from fairdedup.core.model import Part, Plan
-from fairdedup.core.pair_graph import find_pairs
+from fairdedup.core.pair_graph import PairGraph, find_pairs
 from fairdedup.core.rules.base import Preference, Representatives
+
+REMEMBERED_PAIRS = 128  # duplicates of a row, on average, up to which the graph of a cluster is remembered: 768 bytes
 
 
 def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
@@ -24,11 +26,48 @@ def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
     plan : Plan
         What is known about the whole data set.
     """
-    preference, earlier = plan.options.rule.preference(cluster, plan), cluster.cluster.earlier
+    preference, earlier = _recall_preference(cluster, plan), cluster.cluster.earlier
     sums = preference.sums
     if len(sums) and earlier is not None and earlier.sums is not None:
         sums = earlier.sums
     return preference._replace(sums=sums + preference.similarity[cluster.pinned.mask].sum(axis=0))
+
+
+def _recall_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
+    """Return what the rule prefers in a cluster; no eps changes it, so the memo of the part remembers it."""
+    memo, number = cluster.part.memo, cluster.cluster.number
+    known, preference = memo.get(("preference", number), (None, None))
+    if known is not plan:
+        preference = plan.options.rule.preference(cluster, plan)
+        memo["preference", number] = (plan, preference)
+    return preference
+
+
+def recall_pairs(cluster: ArrangedCluster, eps: int, most: int) -> PairGraph | None:
+    """Return the duplicates of a cluster at an eps; the memo of the part remembers them up to a larger one.
+
+    Parameters
+    ----------
+    cluster : ArrangedCluster
+        The n rows in visiting order.
+    eps, most : int
+        Ten-thousandths: what is needed now, and what later steps may need.
+
+    Returns
+    -------
+    PairGraph or None
+        None if there are too many pairs.
+    """
+    memo, key = cluster.part.memo, ("pairs", cluster.cluster.number)
+    known = memo.get(key)
+    if known is not None and known.eps >= eps:
+        return known
+    found = find_pairs(cluster.vectors, max(eps, most))
+    if found is None:
+        return find_pairs(cluster.vectors, eps)
+    if len(found.pairs.neighbours) <= REMEMBERED_PAIRS * len(cluster.rows):
+        memo[key] = found
+    return found
 
 
 def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:
