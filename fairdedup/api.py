@@ -32,6 +32,7 @@ from fairdedup.in_memory import (
     ClusterInMemory,
     RowInputs,
     Threads,
+    WorkspaceInMemory,
     count_protected,
     holds_protected,
     make_parts,
@@ -230,6 +231,7 @@ def deduplicate(
         keep=keep,
         at_most=at_most,
         eps=eps_units,
+        workspace=WorkspaceInMemory(parts),
         protected=count_protected(given),
     )
     return _make_result(given, parts, decision)

@@ -52,6 +52,8 @@ class RunConfig(BaseModel):
     eps: Number | None = None
     rule: RegisteredRule = DEFAULT
     cover: bool = False
+    reach: Annotated[Number, Field(ge=0, le=2)] | Literal["auto"] = 0
+    reach_clusters: Whole = Field(16, ge=1)
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
@@ -142,7 +144,7 @@ class RunConfig(BaseModel):
 
 _AMOUNT = ("keep", "at_most", "eps")
 _RULE = (
-    *("rule", "cover", "prototypes", "model", "pretrained", "start", "calibrate", "target"),
+    *("rule", "cover", "reach", "reach_clusters", "prototypes", "model", "pretrained", "start", "calibrate", "target"),
     *("temperature", "reserve", "seed"),
 )
 _CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,14 @@ from fairdedup.arrays import as_labels, as_numbers
 from fairdedup.core import kmeans
 from fairdedup.core.approximate import limit_product_threads
 from fairdedup.core.keep_fraction import count_kept
-from fairdedup.core.model import Cluster, Options, Visitors
+from fairdedup.core.model import Cluster, Options
 from fairdedup.core.ordered_integers import to_ordered_integers
-from fairdedup.core.reach import Visits, find_nearby, reach_limits
+from fairdedup.core.part import Visitors
+from fairdedup.core.reach import Visits, assign_and_find_nearby, find_nearby, reach_limits
 from fairdedup.core.similarity import unit_float16
 from fairdedup.id_arrays import as_ids, as_mask
+
+BLOCK = 1 << 14  # visitors of a cluster that are copied at a time
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class ClusterInMemory:
         Which rows of other clusters reach this one; None if rows are compared within clusters only.
     memo : dict
         Cache that a pass leaves for the next one.
+    saved : dict
+        What steps have left for later steps, by name.
     """
 
     given: RowInputs
@@ -95,6 +100,7 @@ class ClusterInMemory:
     index: int = 0
     across: Across | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+    saved: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -113,13 +119,59 @@ class ClusterInMemory:
             None if given.values is None else given.values[rows],
         )
 
-    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
-        """Yield the rows that reach the cluster at an eps and have any of the wanted flags."""
-        if self.across is not None:
-            places, needed = self.across.visits.to(self.across.place)
-            rows = self.given.rows[places]
-            chosen = (needed <= eps) & ((flags[rows] & wanted) > 0)
-            yield Visitors(self.number, rows[chosen], self.given.unit[places[chosen]], needed[chosen])
+    def visitors(self, cluster: int, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
+        """Yield the rows that reach the cluster at an eps and have any of the wanted flags, a block at a time."""
+        if self.across is None:
+            return
+        places, needed = self.across.visits.to(self.across.place)
+        rows = self.given.rows[places]
+        chosen = np.flatnonzero((needed <= eps) & ((flags[rows] & wanted) > 0))
+        for start in range(0, len(chosen), BLOCK):
+            own = chosen[start : start + BLOCK]
+            yield Visitors(rows[own], self.given.unit[places[own]], needed[own])
+
+    def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays for a later step."""
+        self.saved[name] = arrays
+
+    def load(self, name: str) -> Mapping[str, NDArray[Any]] | None:
+        """Return the arrays of a name; None if there are none."""
+        return self.saved.get(name)
+
+
+class SharedArray(NamedTuple):
+    """An array that every step reads."""
+
+    array: NDArray[Any]
+
+    def read(self) -> NDArray[Any]:
+        """Return the array."""
+        return self.array
+
+
+@dataclass(frozen=True)
+class WorkspaceInMemory:
+    """A `Workspace` in memory, of parts that know all their visits."""
+
+    parts: Sequence[ClusterInMemory]
+
+    @property
+    def input(self) -> int:
+        """Number of rows of the input."""
+        return len(self.parts[0].given.names)
+
+    def share(self, array: NDArray[Any]) -> SharedArray:
+        """Return an array as tasks read it."""
+        return SharedArray(array)
+
+    def list_visits(self, eps: int) -> None:
+        """Do nothing: the parts have them."""
+
+    def forget(self, prefix: str) -> None:
+        """Remove what parts have saved under names that begin like this."""
+        for part in self.parts:
+            for name in [name for name in part.saved if name.startswith(prefix)]:
+                del part.saved[name]
 
 
 class Threads:
@@ -135,14 +187,20 @@ class Threads:
         self.workers = workers
 
     def __call__(
-        self, step: str, function: Callable[..., Any], parts: Sequence[ClusterInMemory], *args: Any
+        self,
+        step: str,
+        function: Callable[..., Any],
+        parts: Sequence[ClusterInMemory],
+        *args: Any,
+        own: Sequence[Any] | None = None,
     ) -> list[Any]:
         """Return ``function(part, *args)`` of each part, in the order of the parts."""
+        given = [args if own is None else (own[k], *args) for k in range(len(parts))]
         if len(parts) < 2 * self.workers or self.workers == 1:
-            return [function(part, *args) for part in parts]
+            return [function(part, *arguments) for part, arguments in zip(parts, given, strict=True)]
         order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
         with limit_product_threads(), ThreadPoolExecutor(self.workers) as pool:
-            futures = {k: pool.submit(function, parts[k], *args) for k in order}
+            futures = {k: pool.submit(function, parts[k], *given[k]) for k in order}
             return [futures[k].result() for k in range(len(parts))]
 
 
@@ -234,17 +292,20 @@ def make_parts(
         k = kmeans.check_clusters(clusters, len(rows), count_kept(kept, len(rows)))
         sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
-        labels = kmeans.assign(unit, centroids)
+        if options.looks_across:
+            labels, nearby = assign_and_find_nearby(unit, centroids, options.reach_clusters)
+        else:
+            labels = kmeans.assign(unit, centroids)
         numbers = np.unique(labels)
         places = numbers  # of the centroids, of which some may have no row
     else:
         labels = as_labels(clusters, len(given.names))[rows]
         numbers = np.unique(labels)
         centroids, places = kmeans.centroids_of_labels(unit, labels, numbers), np.arange(len(numbers))
+        if options.looks_across:
+            nearby = find_nearby(unit, np.searchsorted(numbers, labels), centroids, options.reach_clusters)
     visits = None
     if options.looks_across:
-        own = places[np.searchsorted(numbers, labels)]
-        nearby = find_nearby(unit, own, centroids, options.reach_clusters)
         visits = Visits.of(nearby, reach_limits(options.reach, unit.shape[1]), len(centroids))
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], numbers)

@@ -55,6 +55,14 @@ OPTIONS: dict[str, Decorator] = {
     # Rule
     "rule": _rule("--rule", type=RuleName(), help=f"Which sample of a neighbourhood is kept.  [default: {DEFAULT}]"),
     "cover": _rule("--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates."),
+    "reach": _rule(
+        "--reach",
+        type=NumberOrAuto(float),
+        help="How near another cluster rows are compared with its rows, 0 to 2, or auto.  [default: 0, never]",
+    ),
+    "reach_clusters": _rule(
+        "--reach-clusters", type=int, help="Most clusters that a row is compared in.  [default: 16]"
+    ),
     "prototypes": _rule(
         "--prototypes",
         type=FILE,
@@ -136,7 +144,7 @@ OPTIONS: dict[str, Decorator] = {
 
 AMOUNT = ("keep", "at_most", "eps")
 CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
-DECISION = ("rule", "cover", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *CURATION)
+DECISION = ("rule", "cover", "reach", "reach_clusters", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *CURATION)
 EMBEDDING = (
     *("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads"),
     *("skip_damaged", "max_rejected"),

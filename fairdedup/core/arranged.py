@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fairdedup.core.leader_sweep import visiting_order
 from fairdedup.core.memberships import compute_price
-from fairdedup.core.model import Cluster, Part, Plan
+from fairdedup.core.model import Cluster, Plan
+from fairdedup.core.part import Part
 from fairdedup.core.pinned import PinnedRows, pin_rows
 from fairdedup.core.similarity import BLOCK, Vectors, cosine_to_one, quantised
 from fairdedup.core.survey import find_memberships

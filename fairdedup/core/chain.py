@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster, arrange
 from fairdedup.core.compiled import njit
-from fairdedup.core.model import Part, Plan
+from fairdedup.core.model import Plan
+from fairdedup.core.part import Part
 from fairdedup.core.rules.base import Representatives
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed_by, margin
 

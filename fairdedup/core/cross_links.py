@@ -1,7 +1,7 @@
 """Pairs of duplicates in different clusters: the rows of a cluster against the rows of others that reach it.
 
-A pair has one least eps at which it is linked, since both conditions are monotone in eps. So pairs are searched for once,
-among the rows that any step asks for, and every smaller eps takes its own of them.
+A pair has one least eps at which it is linked, since both conditions are monotone in eps. So pairs are searched for
+once, among the rows that any step asks for, and every smaller eps takes its own of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.approximate import approximate, no_marks
-from fairdedup.core.model import MapParts, Part
 from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
+from fairdedup.core.part import MapParts, Part, Shared, Workspace
 from fairdedup.core.similarity import Vectors
 
 
@@ -107,7 +107,7 @@ OWN, OTHER = 1, 2  # flags of the rows between which a part looks for pairs
 _EITHER = OWN | OTHER
 
 
-def find_cross_links(part: Part, flags: NDArray[np.uint8], eps: int) -> Links:
+def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
     """Return the linked pairs of rows of different clusters of which at least one has the flag `OWN`.
 
     The other has that flag or `OTHER`. One of the two is a row of the part, and the other reaches its cluster.
@@ -116,23 +116,21 @@ def find_cross_links(part: Part, flags: NDArray[np.uint8], eps: int) -> Links:
     ----------
     part : Part
         At least one cluster.
-    flags : ndarray of shape (input,), uint8
-        Flags by row.
+    flags : Shared
+        Flags by row: (input,), uint8.
     eps : int
         Ten-thousandths.
     """
-    found = []
-    visits = {each.cluster: each for each in part.visitors(flags, _EITHER, eps)}
+    found, known = [], flags.read()
     for cluster in part.clusters():
-        visitors = visits.get(cluster.number)
-        if visitors is None or not len(visitors.rows):
-            continue
-        for here, there in ((OWN, _EITHER), (OTHER, OWN)):
-            own = np.flatnonzero(flags[cluster.rows] & here)
-            theirs = np.flatnonzero(flags[visitors.rows] & there)
-            links = find_links(cluster.unit[own], visitors.unit[theirs], visitors.needed[theirs], eps)
-            rows = cluster.rows[own][links.first], visitors.rows[theirs][links.second]
-            found.append(Links(*rows, links.needed).ordered())
+        own = known[cluster.rows]
+        for visitors in part.visitors(cluster.number, known, _EITHER, eps) if own.any() else ():
+            theirs = known[visitors.rows]
+            for here, there in ((OWN, _EITHER), (OTHER, OWN)):
+                a, b = np.flatnonzero(own & here), np.flatnonzero(theirs & there)
+                links = find_links(cluster.unit[a], visitors.unit[b], visitors.needed[b], eps)
+                rows = cluster.rows[a][links.first], visitors.rows[b][links.second]
+                found.append(Links(*rows, links.needed).ordered())
     return Links.join(found)
 
 
@@ -145,6 +143,8 @@ class CrossLinks:
         The clustered data set; each part can list its visitors.
     map_parts : MapParts
         Maps the search over the parts.
+    workspace : Workspace
+        Lists the visits, and hands flags to the tasks.
     protected : ndarray of shape (input,), bool
         Mask of the protected rows.
     most : int
@@ -156,8 +156,17 @@ class CrossLinks:
         The pairs that have a protected row.
     """
 
-    def __init__(self, parts: Sequence[Part], map_parts: MapParts, protected: NDArray[np.bool_], most: int) -> None:
-        self._parts, self._map_parts, self.most = parts, map_parts, most
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        map_parts: MapParts,
+        workspace: Workspace,
+        protected: NDArray[np.bool_],
+        most: int,
+    ) -> None:
+        self._parts, self._map_parts, self._workspace, self.most = parts, map_parts, workspace, most
+        workspace.list_visits(most)
+        workspace.forget("pairs-")
         self._searched = np.zeros(len(protected), np.bool_)
         self._links = Links.join([])
         self.of_protected = Links.join([])
@@ -174,4 +183,5 @@ class CrossLinks:
         return self._links.between(a, b, eps)
 
     def _search(self, flags: NDArray[np.uint8]) -> Links:
-        return Links.join(self._map_parts("links", find_cross_links, self._parts, flags, self.most))
+        shared = self._workspace.share(flags)
+        return Links.join(self._map_parts("links", find_cross_links, self._parts, shared, self.most))

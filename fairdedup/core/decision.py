@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
 from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, smallest_eps
-from fairdedup.core.model import Inherited, LastDrawn, MapParts, Options, Part, Plan
+from fairdedup.core.model import Inherited, LastDrawn, Options, Plan
+from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.round_steps import decide_in_part
 from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
@@ -108,6 +110,8 @@ def decide(
     at_most: float | None = None,
     eps: int | None = None,
     decide_step: Callable[..., Any] = decide_part,
+    decide_across_step: Callable[..., Any] = decide_in_part,
+    workspace: Workspace | None = None,
     protected: int = 0,
     inherited: Inherited | None = None,
 ) -> Decision:
@@ -131,6 +135,10 @@ def decide(
         Ten-thousandths. Exactly one of `keep`, `at_most` and `eps` is given.
     decide_step : callable
         `decide_part`, or a wrapper that stores the columns and returns the rest.
+    decide_across_step : callable
+        The same of `decide_in_part`, for a decision across clusters.
+    workspace : Workspace, optional
+        Needed for a decision across clusters.
     protected : int
         Number of protected rows.
     inherited : Inherited, optional
@@ -170,7 +178,10 @@ def decide(
     if not options.rule.has_eps:
         assert target is not None
         return _draw(context, plan, target)
-    across = AcrossClusters(parts, plan, map_parts) if options.looks_across else None
+    across = None
+    if options.looks_across:
+        assert workspace is not None
+        across = AcrossClusters(parts, plan, map_parts, workspace, decide_across_step)
     if eps is not None:
         return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
     assert target is not None

@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from fairdedup.core.model import MapParts, Part, Plan
+from fairdedup.core.model import Plan
+from fairdedup.core.part import MapParts, Part
 from fairdedup.core.parts import count_kept
 from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.row_hash import row_hash

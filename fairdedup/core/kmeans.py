@@ -20,6 +20,7 @@ from fairdedup.errors import UserError
 POINTS_PER_CENTROID = 256
 ITERATIONS = 20
 ROWS_PER_CLUSTER = 1000
+NEARBY = 16  # most similar clusters that are remembered of each row at least, its own included
 
 
 def auto_clusters(valid: int) -> int:

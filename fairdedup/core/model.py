@@ -6,11 +6,11 @@ Values only: nothing here computes a decision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Real
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,74 +191,6 @@ class Cluster:
     def is_protected(self) -> NDArray[np.bool_]:
         """Mask of the protected rows (n,)."""
         return np.zeros(len(self.rows), np.bool_) if self.protected is None else self.protected
-
-
-class Visitors(NamedTuple):
-    """Rows of other clusters that reach a cluster.
-
-    Attributes
-    ----------
-    cluster : int
-        Number of the cluster that they reach.
-    rows : ndarray of shape (m,), int64
-        Positions in the input.
-    unit : ndarray of shape (m, d), float16
-        Unit vectors of the rows.
-    needed : ndarray of shape (m,), int
-        The least eps at which each reaches the cluster, in ten-thousandths.
-    """
-
-    cluster: int
-    rows: NDArray[np.int64]
-    unit: NDArray[np.float16]
-    needed: NDArray[np.integer]
-
-
-class Part(Protocol):
-    """Some clusters of the data set, read one at a time."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """Place of the part among all parts."""
-        ...
-
-    @property
-    def memo(self) -> dict[Any, Any]:
-        """Cache that a pass leaves for the next one in the same process; it only saves time."""
-        ...
-
-    def clusters(self) -> Iterator[Cluster]:
-        """Yield the clusters, always in the same order."""
-        ...
-
-    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
-        """Yield the visitors of each cluster at an eps whose flags, by row, have any of the wanted bits."""
-        ...
-
-
-class MapParts(Protocol):
-    """Maps a function over parts and returns the results in the order of the parts."""
-
-    def __call__(self, step: str, function: Callable[..., Any], parts: Sequence[Any], *args: Any) -> list[Any]:
-        """Return ``function(part, *args)`` of each part, in the order of the parts.
-
-        Parameters
-        ----------
-        step : str
-            Name of the step, for progress.
-        function : callable
-            A module-level function, so that it can be pickled.
-        parts : sequence
-            Parts to map over.
-        *args
-            Further arguments of every call.
-        """
-        ...
 
 
 class LastDrawn(NamedTuple):

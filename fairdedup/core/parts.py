@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster, arrange
 from fairdedup.core.decision_columns import DECIDED, EARLIER
-from fairdedup.core.model import Part, Plan
+from fairdedup.core.model import Plan
 from fairdedup.core.pair_graph import are_distinct
+from fairdedup.core.part import Part
 from fairdedup.core.pinned import split_blocks
 from fairdedup.core.procedures import STEPS
 from fairdedup.core.rules.base import Representatives

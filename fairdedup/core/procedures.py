@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fairdedup.core.arranged import ArrangedCluster
 from fairdedup.core.chain import count_chain, represent_chain
 from fairdedup.core.drawn import represent_drawn
-from fairdedup.core.model import Part, Plan
+from fairdedup.core.model import Plan
+from fairdedup.core.part import Part
 from fairdedup.core.rules.base import Procedure, Representatives
 from fairdedup.core.swept import count_swept, represent_swept
 

@@ -96,13 +96,35 @@ def _quantise(similarity):  # type: ignore[no-untyped-def]
 
 
 @njit
+def _find_most_similar(i, approx, slack, queries, others):  # type: ignore[no-untyped-def]
+    """Return the exactly most similar centroid of row i; ties go to the lower number."""
+    largest = -np.inf
+    for c in range(approx.shape[1]):
+        largest = max(largest, approx[i, c])
+    chosen, similarity = -1, -2.0
+    for c in range(approx.shape[1]):
+        if approx[i, c] >= largest - slack:
+            exact = cosine(queries.x[i], others.x[c], queries.squares[i], others.squares[c])
+            if exact > similarity:
+                chosen, similarity = c, exact
+    return chosen
+
+
+@njit
 def _settle_nearest(approx, own, slack, queries, others, clusters, gaps):  # type: ignore[no-untyped-def]
-    """Choose each row's most similar centroids but its own, exactly, among those whose float32 product is near."""
+    """Choose each row's most similar centroids but its own, exactly, among those whose float32 product is near.
+
+    Where a row's own is -1, it is the most similar one; ties go to the lower number.
+    """
     x, squares = queries
     other, other_squares = others
     most = clusters.shape[1]
     top, best, places = np.empty(most), np.empty(most, np.int64), np.empty(most, np.int64)
     for i in range(approx.shape[0]):
+        if own[i] < 0:
+            own[i] = _find_most_similar(i, approx, slack, queries, others)
+        if most == 0:
+            continue
         top[:] = -np.inf
         for c in range(approx.shape[1]):
             value = approx[i, c]
@@ -152,10 +174,38 @@ def find_nearby(
     -------
     Nearby of n rows and min(reach_clusters, k) - 1 clusters
     """
+    return _find(unit, own.copy(), centroids, reach_clusters)
+
+
+def assign_and_find_nearby(
+    unit: NDArray[np.float16], centroids: NDArray[np.float16], reach_clusters: int
+) -> tuple[NDArray[np.int64], Nearby]:
+    """Assign each row to its most similar centroid, as `kmeans.assign`, and find the clusters that it may reach.
+
+    Parameters
+    ----------
+    unit : ndarray of shape (n, d), float16
+        Unit vectors of the rows.
+    centroids : ndarray of shape (k, d), float16
+        Unit vectors of all centroids; one may be zero.
+    reach_clusters : int
+        Number of clusters that a row can reach, its own included.
+
+    Returns
+    -------
+    labels : ndarray of shape (n,), int64, 0 to k - 1
+    nearby : Nearby of n rows and min(reach_clusters, k) - 1 clusters
+    """
+    own = np.full(len(unit), -1)
+    return own, _find(unit, own, centroids, reach_clusters)
+
+
+def _find(
+    unit: NDArray[np.float16], own: NDArray[np.int64], centroids: NDArray[np.float16], reach_clusters: int
+) -> Nearby:
+    """Return the clusters that each row may reach, and fill in its own where that is -1."""
     n, most = len(unit), min(reach_clusters, len(centroids)) - 1
     clusters, gaps = np.empty((n, most), np.int32), np.empty((n, most), np.int32)
-    if not most:
-        return Nearby(clusters, gaps)
     others = Vectors.of(centroids)
     lengths = np.sqrt(others.squares)
     scaled = others.x / np.where(lengths == 0, 1, lengths).astype(np.float32)[:, None]
@@ -167,7 +217,7 @@ def find_nearby(
         approx = (queries.x @ scaled.T) / np.sqrt(queries.squares).astype(np.float32)[:, None]
         _settle_nearest(
             approx,
-            np.ascontiguousarray(own[rows]),
+            own[rows],
             slack,
             _Arrays(queries.x, queries.squares),
             _Arrays(others.x, others.squares),
@@ -196,7 +246,7 @@ class Visits:
     needed: NDArray[np.int16]
 
     @classmethod
-    def of(cls, nearby: Nearby, limits: NDArray[np.int64], clusters: int) -> Visits:
+    def of(cls, nearby: Nearby, limits: NDArray[np.int64], clusters: int, most: int = MAX_EPS) -> Visits:
         """List the visits to each of some clusters.
 
         Parameters
@@ -207,9 +257,11 @@ class Visits:
             What `reach_limits` returns.
         clusters : int
             Number of clusters.
+        most : int
+            Largest eps of interest, in ten-thousandths.
         """
         needed = np.searchsorted(limits, nearby.gaps)  # NEVER behind the last limit
-        rows, places = np.nonzero((nearby.clusters >= 0) & (needed <= MAX_EPS))
+        rows, places = np.nonzero((nearby.clusters >= 0) & (needed <= most))
         targets = nearby.clusters[rows, places]
         order = np.argsort(targets, kind="stable")
         starts = np.searchsorted(targets[order], np.arange(clusters + 1))

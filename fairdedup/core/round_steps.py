@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 from fairdedup.core.arranged import ArrangedCluster, arrange, compare_with_centroid
 from fairdedup.core.conflicts import Cards, Resolved
 from fairdedup.core.cover import cover_sweep
-from fairdedup.core.model import Part, Plan
+from fairdedup.core.model import Plan
+from fairdedup.core.part import Part, Shared
 from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
 from fairdedup.core.pinned import NEVER, PinnedRows
+from fairdedup.core.remembered_pairs import RememberedPairs
 from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
-from fairdedup.core.swept import find_preference, recall_pairs
+from fairdedup.core.swept import find_preference
 
 
 class Removed(NamedTuple):
@@ -59,9 +60,8 @@ class ClusterState:
     leader: NDArray[np.int64]
     sums: NDArray[np.int64]
 
-    def copy(self) -> ClusterState:
-        """Return a state that the next step can change."""
-        return ClusterState(self.order, self.rows, self.keeper.copy(), self.leader.copy(), self.sums)
+
+COLUMNS = ("order", "rows", "keeper", "leader")  # of a state
 
 
 class Trial(NamedTuple):
@@ -77,11 +77,6 @@ class Trial(NamedTuple):
 
     eps: int
     most: int
-
-
-def call_with_own(part: Part, function: Callable[..., Any], own: dict[int, Any], *args: Any) -> Any:
-    """Return ``function(part, own[number of the part], *args)``."""
-    return function(part, own[part.index], *args)
 
 
 def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -110,21 +105,54 @@ def find_places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
     return places[rows[places] == within]
 
 
-def _states(part: Part) -> dict[int, ClusterState]:
-    return part.memo["rounds"]
+def _save(part: Part, trial: Trial, version: int, states: dict[int, ClusterState]) -> None:
+    """Keep the states of all clusters of a part for the next step."""
+    found = list(states.values())
+    columns = [np.concatenate([getattr(state, name) for state in found]) for name in COLUMNS]
+    clusters = np.array([(number, len(state.rows)) for number, state in states.items()], np.int64)
+    sums = np.stack([state.sums for state in found])
+    part.save(_name(trial, version), {"clusters": clusters, "sums": sums, "rows": np.stack(columns)})
 
 
-def _arranged(part: Part, wanted: set[int]) -> Iterator[ArrangedCluster]:
-    for cluster in part.clusters():
-        if cluster.number in wanted:
-            yield arrange(part, cluster)
+def _load(part: Part, trial: Trial, version: int) -> dict[int, ClusterState]:
+    """Return the states that a step has saved, by cluster."""
+    saved = part.load(_name(trial, version))
+    assert saved is not None
+    states, start = {}, 0
+    for (number, size), sums in zip(saved["clusters"].tolist(), saved["sums"], strict=True):
+        columns = saved["rows"][:, start : start + size].copy()
+        order, rows, keeper, leader = columns
+        states[number] = ClusterState(order, rows, keeper, leader, sums)
+        start += size
+    return states
 
 
-def sweep_first(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArray[np.int64]:
-    """Take the first round of a part, and return the rows that are candidates."""
+def _name(trial: Trial, version: int) -> str:
+    return f"{name_of(trial)}{version}"
+
+
+def name_of(trial: Trial) -> str:
+    """Return how the names begin under which the steps of a trial save what they know."""
+    return f"round-{trial.eps}-"
+
+
+def sweep_first(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -> NDArray[np.int64]:
+    """Take the first round of a part, and return the rows that are candidates.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    own : (int, Removed)
+        Number under which the state is saved, and the rows that protected rows of other clusters remove.
+    trial : Trial
+        The eps.
+    plan : Plan
+        What is known about the whole data set.
+    """
+    version, removed = own
     states: dict[int, ClusterState] = {}
-    found = []
-    part.memo["rounds"] = states
+    found, remembered = [], RememberedPairs(part, trial.most)
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
         pinned, n = arranged.pinned, len(arranged.rows)
@@ -136,19 +164,36 @@ def sweep_first(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArr
         _remove_linked(arranged, state, removed, np.flatnonzero(~pinned.mask))
         preference = find_preference(arranged, plan)
         state.sums = preference.sums
-        _sweep_rows(arranged, state, preference, trial, plan)
+        _sweep_rows(arranged, state, preference, trial, plan, remembered)
         found.append(state.rows[(state.keeper == state.rows) & ~pinned.mask])
+    remembered.save()
+    _save(part, trial, version, states)
     return np.concatenate(found)
 
 
-def sweep_open(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArray[np.int64]:
-    """Remove the open rows that are linked to a kept one, sweep the others, and return the rows that are candidates."""
-    states = _states(part)
-    wanted = {number for number, state in states.items() if (state.keeper < 0).any()}
-    found = []
-    for arranged in _arranged(part, wanted):
-        state = states[arranged.cluster.number]
+def sweep_open(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -> NDArray[np.int64]:
+    """Remove the open rows that are linked to a kept one, sweep the others, and return the rows that are candidates.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster with open rows.
+    own : (int, Removed)
+        Number under which the state was saved, and the rows that rows kept in other clusters remove.
+    trial : Trial
+        The eps.
+    plan : Plan
+        What is known about the whole data set.
+    """
+    version, removed = own
+    states = _load(part, trial, version)
+    found, remembered = [], RememberedPairs(part, trial.most)
+    for cluster in part.clusters():
+        state = states[cluster.number]
         opened, kept = np.flatnonzero(state.keeper < 0), np.flatnonzero(state.keeper == state.rows)
+        if not len(opened):
+            continue
+        arranged = arrange(part, cluster)
         kept = kept[np.argsort(state.rows[kept])]
         if len(kept):
             nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept))
@@ -158,9 +203,10 @@ def sweep_open(part: Part, removed: Removed, trial: Trial, plan: Plan) -> NDArra
         _remove_linked(arranged, state, removed, opened)
         preference = find_preference(arranged, plan)._replace(sums=state.sums)
         before = state.keeper == state.rows
-        _sweep_rows(arranged, state, preference, trial, plan)
+        _sweep_rows(arranged, state, preference, trial, plan, remembered)
         found.append(state.rows[(state.keeper == state.rows) & ~before])
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    _save(part, trial, version + 1, states)
+    return np.concatenate(found)
 
 
 def _remove_linked(arranged: ArrangedCluster, state: ClusterState, removed: Removed, judged: NDArray[np.int64]) -> None:
@@ -190,14 +236,19 @@ def _remove_linked(arranged: ArrangedCluster, state: ClusterState, removed: Remo
 
 
 def _sweep_rows(
-    arranged: ArrangedCluster, state: ClusterState, preference: Preference, trial: Trial, plan: Plan
+    arranged: ArrangedCluster,
+    state: ClusterState,
+    preference: Preference,
+    trial: Trial,
+    plan: Plan,
+    remembered: RememberedPairs,
 ) -> None:
     """Sweep the open rows of a cluster, and add what is kept to its sums."""
     mask = state.keeper < 0
     opened = np.flatnonzero(mask)
     if not len(opened):
         return
-    graph = recall_pairs(arranged, trial.eps, trial.most)
+    graph = remembered.of(arranged, trial.eps)
     settled = PinnedRows(np.where(mask, NEVER, 0), np.arange(len(mask)))
     leader, keeper = cover_sweep(
         arranged.vectors, state.rows, trial.eps, preference, graph, settled, own_only=plan.options.cover
@@ -207,22 +258,25 @@ def _sweep_rows(
     state.sums = state.sums + preference.similarity[kept].sum(axis=0)
 
 
-def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, plan: Plan) -> NDArray[np.int64]:
+def hand_over(
+    part: Part, own: tuple[int, tuple[Resolved, NDArray[np.float16]]], trial: Trial, plan: Plan
+) -> NDArray[np.int64]:
     """Give what the taken candidates of a part stood for to their keepers, and return the rows that are open again.
 
     Parameters
     ----------
     part : Part
         At least one cluster.
-    own : (Resolved of n rows, ndarray of shape (n, d), float16)
-        The candidates of the part that were in conflict, and the unit vectors of their keepers.
-    eps : int
-        Ten-thousandths.
+    own : (int, (Resolved of n rows, ndarray of shape (n, d), float16))
+        Number under which the state was saved, the candidates of the part that were in conflict, and the unit vectors
+        of their keepers.
+    trial : Trial
+        The eps.
     plan : Plan
         What is known about the whole data set.
     """
-    resolved, unit = own
-    states, opened = _states(part), []
+    version, (resolved, unit) = own
+    states, opened = _load(part, trial, version), []
     for cluster in part.clusters():
         if not len(find_places(cluster.rows, resolved.rows)):
             continue
@@ -235,42 +289,45 @@ def hand_over(part: Part, own: tuple[Resolved, NDArray[np.float16]], eps: int, p
         keepers, goes = resolved.keepers[at[moved]], np.ones(len(moved), np.bool_)
         if plan.options.hands_over_duplicates:
             similarity = compare_rows(cluster.unit[state.order[moved]], unit[at[moved]])
-            goes = (similarity > 1.0 - eps / EPS_UNIT) | itself[moved]
+            goes = (similarity > 1.0 - trial.eps / EPS_UNIT) | itself[moved]
         state.keeper[moved[goes]] = keepers[goes]
         state.keeper[moved[~goes]] = state.leader[moved[~goes]] = -1
         opened.append(state.rows[moved[~goes]])
-    return np.concatenate(opened) if opened else np.zeros(0, np.int64)
+    _save(part, trial, version + 1, states)
+    return np.concatenate(opened)
 
 
-def list_foreign_keepers(part: Part) -> NDArray[np.int64]:
+def list_foreign_keepers(part: Part, version: int, trial: Trial) -> NDArray[np.int64]:
     """Return the rows of other clusters that represent rows of a part, ascending."""
-    found = [np.setdiff1d(state.keeper, state.rows) for state in _states(part).values()]
+    found = [np.setdiff1d(state.keeper, state.rows) for state in _load(part, trial, version).values()]
     return np.unique(np.concatenate(found))
 
 
-def decide_in_part(part: Part, foreign: Cards | None, eps: int, plan: Plan, kept: NDArray[np.uint8]) -> Decided:
+def decide_in_part(part: Part, own: tuple[int, Cards], trial: Trial, plan: Plan, kept: Shared) -> Decided:
     """Return the decisions of a part.
 
     Parameters
     ----------
     part : Part
         At least one cluster.
-    foreign : Cards or None
-        The rows of other clusters that represent rows of the part.
-    eps : int
-        Ten-thousandths.
+    own : (int, Cards)
+        Number under which the state was saved, and the rows of other clusters that represent rows of the part.
+    trial : Trial
+        The eps.
     plan : Plan
         What is known about the whole data set.
-    kept : ndarray of shape (input,), uint8
-        Not 0 where a row is kept.
+    kept : Shared
+        Whether each row of the input is kept: (input,), bool.
     """
+    version, foreign = own
+    states, eps, is_kept = _load(part, trial, version), trial.eps, kept.read()
     found, distinct = [], True
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
-        state = _states(part)[cluster.number]
+        state = states[cluster.number]
         own_kept = state.keeper == state.rows
         similarity = _compare_with_keepers(arranged, state, foreign)
-        near = ~own_kept & (kept[state.keeper] > 0) & (similarity > 1.0 - eps / EPS_UNIT)
+        near = ~own_kept & is_kept[state.keeper] & (similarity > 1.0 - eps / EPS_UNIT)
         found.append(
             build_decided(
                 arranged,
@@ -286,7 +343,7 @@ def decide_in_part(part: Part, foreign: Cards | None, eps: int, plan: Plan, kept
     return join_decided(found, distinct=distinct)
 
 
-def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, foreign: Cards | None) -> NDArray[np.float64]:
+def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, foreign: Cards) -> NDArray[np.float64]:
     """Return the cosine of each row to the row that is kept for it (n,); 1 for a kept one."""
     similarity = np.ones(len(state.rows))
     removed = np.flatnonzero(state.keeper != state.rows)
@@ -298,7 +355,6 @@ def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, foreig
         keepers = by_row[np.searchsorted(state.rows[by_row], state.keeper[here])]
         similarity[here] = cosine_of_pairs(x, squares, here, keepers)
     if len(there):
-        assert foreign is not None
         unit = foreign.take(state.keeper[there]).unit
         similarity[there] = compare_rows(arranged.cluster.unit[arranged.order[there]], unit)
     return similarity

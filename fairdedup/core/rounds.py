@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fairdedup.core import round_steps as steps
 from fairdedup.core.conflicts import NOTHING_RESOLVED, Cards, Resolved, resolve_conflicts
 from fairdedup.core.cross_links import CrossLinks, Links
-from fairdedup.core.model import MapParts, Part, Plan
+from fairdedup.core.model import Plan
+from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided
 from fairdedup.core.similarity import MAX_EPS
 
@@ -35,13 +36,24 @@ class AcrossClusters:
         What is known about the whole data set.
     map_parts : MapParts
         Maps the steps over the parts.
+    workspace : Workspace
+        What steps leave for later steps.
+    decide_step : callable
+        `round_steps.decide_in_part`, or a wrapper that stores the columns and returns the rest.
     """
 
-    def __init__(self, parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        plan: Plan,
+        map_parts: MapParts,
+        workspace: Workspace,
+        decide_step: Callable[..., Any] = steps.decide_in_part,
+    ) -> None:
         self.parts, self.plan, self.map_parts = parts, plan, map_parts
+        self.workspace, self.decide_step = workspace, decide_step
         listed = map_parts("list", steps.list_flags, parts)
-        rows = np.concatenate([rows for rows, _ in listed])
-        self.home = np.full(int(rows.max()) + 1, -1, np.int32)  # part of each row
+        self.home = np.full(workspace.input, -1, np.int32)  # part of each row
         self.protected = np.zeros(len(self.home), np.bool_)
         for number, (own, protected) in enumerate(listed):
             self.home[own], self.protected[own] = number, protected
@@ -53,7 +65,10 @@ class AcrossClusters:
         if self._last is not None and self._last.eps == eps:
             return self._last
         if self.links is None or eps > self.links.most:
-            self.links = CrossLinks(self.parts, self.map_parts, self.protected, min(eps + MARGIN, MAX_EPS))
+            most = min(eps + MARGIN, MAX_EPS)
+            self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most)
+        if self._last is not None:
+            self.workspace.forget(self._last.name)
         self._last = Rounds(self, self.links, steps.Trial(eps, self.links.most))
         return self._last
 
@@ -74,19 +89,24 @@ class Rounds:
     def __init__(self, across: AcrossClusters, links: CrossLinks, trial: steps.Trial) -> None:
         self._across, self._links, self._trial = across, links, trial
         self._flags = np.where(across.protected, PROTECTED, np.where(across.home >= 0, OPEN, 0)).astype(np.uint8)
-        found = self._map("round", steps.sweep_first, self._find_protectors(), trial, across.plan)
+        self._versions = np.zeros(len(across.parts), np.int64)  # of the state that each part saved last
+        found = self._map("round", steps.sweep_first, self._find_protectors())
         while True:
             candidates = np.concatenate(found)
             self._flags[candidates] = CANDIDATE
-            resolved = self._settle_conflicts()
+            resolved, cards = self._settle_conflicts()
             self._flags[candidates] = KEPT
             self._flags[resolved.rows[resolved.taken]] = 0
-            opened = self._hand_over(resolved)
+            opened = self._hand_over(resolved, cards)
             if not len(opened):
                 return
             self._flags[opened] = OPEN
             removed = self._send_home(links.between(self._have(OPEN), self._have(KEPT), trial.eps))
-            found = self._map("round", steps.sweep_open, removed, trial, across.plan)
+            still = np.unique(across.home[opened])
+            found = self._map(
+                "round", steps.sweep_open, [removed[k] if k in still else None for k in range(len(removed))]
+            )
+            self._versions[still] += 1
             self._flags[opened] = 0
 
     @property
@@ -98,11 +118,17 @@ class Rounds:
         """Return the mask of the rows with a flag."""
         return (self._flags & flag) > 0
 
+    @property
+    def name(self) -> str:
+        """How the names begin of what the parts have saved."""
+        return steps.name_of(self._trial)
+
     def _map(self, step: str, function: Callable[..., Any], own: Sequence[Any], *args: Any) -> list[Any]:
         """Map a step over the parts, each with an argument of its own; a part with None has nothing to do."""
         across = self._across
-        given = {number: value for number, value in enumerate(own) if value is not None}
-        return across.map_parts(step, steps.call_with_own, [across.parts[k] for k in given], function, given, *args)
+        given = {k: (int(self._versions[k]), value) for k, value in enumerate(own) if value is not None}
+        parts = [across.parts[k] for k in given]
+        return across.map_parts(step, function, parts, self._trial, across.plan, *args, own=list(given.values()))
 
     def _find_protectors(self) -> list[steps.Removed]:
         """Return the open rows of each part that are linked to a protected row of another cluster."""
@@ -126,27 +152,35 @@ class Rounds:
 
     def _cards(self, rows: NDArray[np.int64]) -> Cards:
         """Return the cards of some rows, ascending."""
-        wanted = [rows[own] if len(own) else None for own in self._split(rows)]
-        return Cards.join(self._map("cards", steps.read_cards, wanted)) if len(rows) else Cards.join([])
+        if not len(rows):
+            return Cards.join([])
+        across = self._across
+        wanted = {k: rows[own] for k, own in enumerate(self._split(rows)) if len(own)}
+        parts = [across.parts[k] for k in wanted]
+        return Cards.join(across.map_parts("cards", steps.read_cards, parts, own=list(wanted.values())))
 
-    def _settle_conflicts(self) -> Resolved:
+    def _settle_conflicts(self) -> tuple[Resolved, Cards]:
+        """Sweep the candidates in conflict; return how that ended, and their cards."""
         candidates = self._have(CANDIDATE)
         links = self._links.between(candidates, candidates, self._trial.eps)
         if not len(links.first):
-            return NOTHING_RESOLVED
+            return NOTHING_RESOLVED, Cards.join([])
         once = links.first < links.second
         pairs = Links(*(column[once] for column in links))
-        return resolve_conflicts(self._cards(np.unique(links.first)), pairs, self._trial.eps, self._across.plan)
+        cards = self._cards(np.unique(links.first))
+        return resolve_conflicts(cards, pairs, self._trial.eps, self._across.plan), cards
 
-    def _hand_over(self, resolved: Resolved) -> NDArray[np.int64]:
+    def _hand_over(self, resolved: Resolved, cards: Cards) -> NDArray[np.int64]:
         """Let each part give what its taken candidates stood for to their keepers; return the rows that are open."""
         if not len(resolved.rows):
             return resolved.rows
-        cards, own = self._cards(np.unique(resolved.keepers)), []
+        own: list[Any] = []
         for places in self._split(resolved.rows):
             mine = resolved.take(places)
             own.append((mine, cards.take(mine.keepers).unit) if len(places) else None)
-        return np.concatenate(self._map("round", steps.hand_over, own, self._trial.eps, self._across.plan))
+        opened = np.concatenate(self._map("round", steps.hand_over, own))
+        self._versions[np.unique(self._across.home[resolved.rows])] += 1
+        return opened
 
     def count(self) -> int:
         """Return how many rows are kept."""
@@ -155,10 +189,11 @@ class Rounds:
     def decide(self) -> list[Decided]:
         """Return the decisions of every part."""
         across, kept = self._across, self._have(KEPT | PROTECTED)
-        foreign = across.map_parts("cards", steps.list_foreign_keepers, across.parts)
+        versions = self._versions.tolist()
+        foreign = across.map_parts("cards", steps.list_foreign_keepers, across.parts, self._trial, own=versions)
         cards = self._cards(np.unique(np.concatenate(foreign)))
         own = [cards.take(rows) for rows in foreign]
-        decided: list[Decided] = self._map("decide", steps.decide_in_part, own, self._trial.eps, across.plan, kept)
+        decided: list[Decided] = self._map("decide", across.decide_step, own, across.workspace.share(kept))
         distinct = self._are_distinct()
         for each in decided:
             each.distinct = each.distinct and distinct

@@ -22,8 +22,9 @@ from fairdedup.core.memberships import (
     compute_memberships,
     target_shares,
 )
-from fairdedup.core.model import Cluster, Inherited, MapParts, Options, Part, Plan
+from fairdedup.core.model import Cluster, Inherited, Options, Plan
 from fairdedup.core.moments import MembershipMoments, Moments, weights
+from fairdedup.core.part import MapParts, Part
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules.registry import simplest_rule
 from fairdedup.core.similarity import Vectors

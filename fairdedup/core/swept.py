@@ -9,11 +9,10 @@ from fairdedup.core.arranged import ArrangedCluster, arrange
 from fairdedup.core.choice import choose
 from fairdedup.core.cover import cover_sweep
 from fairdedup.core.leader_sweep import Sweep, sweep
-from fairdedup.core.model import Part, Plan
-from fairdedup.core.pair_graph import PairGraph, find_pairs
+from fairdedup.core.model import Plan
+from fairdedup.core.pair_graph import find_pairs
+from fairdedup.core.part import Part
 from fairdedup.core.rules.base import Preference, Representatives
-
-REMEMBERED_PAIRS = 128  # duplicates of a row, on average, up to which the graph of a cluster is remembered: 768 bytes
 
 
 def find_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
@@ -41,33 +40,6 @@ def _recall_preference(cluster: ArrangedCluster, plan: Plan) -> Preference:
         preference = plan.options.rule.preference(cluster, plan)
         memo["preference", number] = (plan, preference)
     return preference
-
-
-def recall_pairs(cluster: ArrangedCluster, eps: int, most: int) -> PairGraph | None:
-    """Return the duplicates of a cluster at an eps; the memo of the part remembers them up to a larger one.
-
-    Parameters
-    ----------
-    cluster : ArrangedCluster
-        The n rows in visiting order.
-    eps, most : int
-        Ten-thousandths: what is needed now, and what later steps may need.
-
-    Returns
-    -------
-    PairGraph or None
-        None if there are too many pairs.
-    """
-    memo, key = cluster.part.memo, ("pairs", cluster.cluster.number)
-    known = memo.get(key)
-    if known is not None and known.eps >= eps:
-        return known
-    found = find_pairs(cluster.vectors, max(eps, most))
-    if found is None:
-        return find_pairs(cluster.vectors, eps)
-    if len(found.pairs.neighbours) <= REMEMBERED_PAIRS * len(cluster.rows):
-        memo[key] = found
-    return found
 
 
 def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:

@@ -177,6 +177,8 @@ def build_options(config: RunConfig) -> Options:
         temperature=config.temperature,
         reserve=config.reserve,
         protected=config.always_keep is not None,
+        reach=config.reach,
+        reach_clusters=config.reach_clusters,
     )
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
+from fairdedup.core.reach import assign_and_find_nearby
 from fairdedup.storage.contents import Clustered, Embedded, read_sizes, write_sizes
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date
+from fairdedup.storage.nearby_clusters import write_nearby
 from fairdedup.storage.records import (
     ShardRecord,
     SortedRecord,
@@ -33,7 +35,6 @@ from fairdedup.storage.shard_files import open_shard_vectors, open_sorted
 from fairdedup.storage.shard_groups import Group, fingerprint_sorted, first_rows, hash_of
 from fairdedup.tasks import Submit, Task, map_groups
 
-BLOCK = 1 << 16  # rows that are assigned at a time, since assignment widens them
 VERIFIED = "tasks of the same command have verified or written all shards; this one reads a sample of them"
 
 
@@ -113,14 +114,13 @@ def sort_group(group: Group, root: Path, centroids: str) -> NDArray[np.int64]:
         return np.diff(open_sorted(run, number, "offsets")[0])
     unit_centroids = kmeans.unit_centroids(load_array(Seal(run.centroids, centroids, cluster_again(root))))
     unit, rows = _vectors(run, group), group.rows()
-    labels = np.empty(len(unit), np.int64)
-    for start in range(0, len(unit), BLOCK):
-        labels[start : start + BLOCK] = kmeans.assign(unit[start : start + BLOCK], unit_centroids)
+    labels, nearby = assign_and_find_nearby(unit, unit_centroids, kmeans.NEARBY)
     order = np.argsort(labels, kind="stable")
     write_array(run.sorted("vectors", number), unit[order])
     write_array(run.sorted("rows", number), rows[order])
     counts = np.bincount(labels, minlength=len(unit_centroids)).astype(np.int64)
     write_array(run.sorted("offsets", number), np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+    write_nearby(run, group, centroids, nearby.clusters[order], nearby.gaps[order], kmeans.NEARBY)
     write_sorted_record(
         run, SortedRecord(number=number, fingerprint=made_of, seals=seal_files(run.sorted_files(number)))
     )

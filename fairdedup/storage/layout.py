@@ -88,7 +88,7 @@ class RunDirectory:
         Parameters
         ----------
         what : str
-            "vectors", "rows", or "offsets" (where each cluster begins).
+            "vectors", "rows", "offsets" (where each cluster begins), or "nearby" (clusters that rows may reach).
         number : int
             Number of the group.
         """
@@ -127,6 +127,11 @@ class RunDirectory:
         Readers of decisions/ skip the folder, since its name begins with an underscore.
         """
         return self.root / "decisions" / "_tasks" / f"decided_{number}.npy"
+
+    @property
+    def rounds(self) -> Path:
+        """Folder of what a decision in rounds leaves for its own later steps; it is removed at the end."""
+        return self.root / "decisions" / "_rounds"
 
     def part(self, folder: str, number: int) -> Path:
         """Return the path of a part of `decisions`, `kept` or `rejected`: one for each group of shards."""

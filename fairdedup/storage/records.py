@@ -183,7 +183,8 @@ def remove_sorted_from(directory: RunDirectory, number: int) -> None:
     """Remove the sorted groups from this number on, which are left from an earlier clustering."""
     while (record := directory.sorted_record(number)).is_file():
         record.unlink()
-        for path in directory.sorted_files(number).values():
+        nearby = directory.sorted("nearby", number)
+        for path in (*directory.sorted_files(number).values(), nearby, nearby.with_suffix(".json")):
             path.unlink(missing_ok=True)
         number += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
-from fairdedup.core.model import Cluster, EarlierKept, MapParts, Visitors
+from fairdedup.core.model import Cluster, EarlierKept
+from fairdedup.core.part import MapParts, Visitors
+from fairdedup.core.reach import Visits
+from fairdedup.stages.pruning.round_files import load_arrays, open_visits, save_arrays
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
 from fairdedup.storage.layout import RunDirectory
@@ -25,6 +28,8 @@ VERIFIED = "a task for each group has verified or written it in the same command
 TASKS = 64  # least number of tasks, if there are as many clusters
 LARGE = 1 << 25  # bytes of a cluster from which the pages that it was read from are released
 ROWS_A_TASK = 1 << 18  # mean number of rows of a task in a large data set
+ROWS_A_STEP = 1 << 13  # least mean number of rows of a task of a decision in rounds, whose steps are many and short
+BLOCK = 1 << 14  # visitors of a cluster that are in memory at a time
 
 
 @dataclass
@@ -53,6 +58,8 @@ class ClusterRange:
         Folder of the marks; None if no row is marked.
     against : bool
         Whether the samples that earlier runs kept are read as well.
+    workspace : Path or None
+        Folder of what the steps of a decision in rounds leave for later ones; None for other decisions.
     memo : dict
         Results that core/ keeps between two passes over the range.
     """
@@ -68,6 +75,7 @@ class ClusterRange:
     centroids: Seal
     marks: Path | None = None
     against: bool = False
+    workspace: Path | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def task(self, *arguments: Any) -> Task:
@@ -80,9 +88,35 @@ class ClusterRange:
         """Place of the range among all ranges."""
         return self.number
 
-    def visitors(self, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
-        """Yield nothing: runs compare rows within clusters only."""
-        return iter(())
+    def visitors(self, cluster: int, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
+        """Yield the rows that reach a cluster at an eps and have any of the wanted flags, a block at a time."""
+        assert self.workspace is not None
+        files = self.memo.get(("visits", eps))
+        if files is None:
+            files = self.memo["visits", eps] = [self._open_visits(eps, k) for k in range(self.files)]
+        for vectors, rows, visits in files:
+            places, needed = visits.to(cluster)
+            own = np.asarray(rows[places])
+            chosen = np.flatnonzero((flags[own] & wanted) > 0)
+            for start in range(0, len(chosen), BLOCK):
+                block = chosen[start : start + BLOCK]
+                yield Visitors(own[block], np.asarray(vectors[places[block]]), needed[block])
+
+    def _open_visits(self, eps: int, number: int) -> tuple[Any, Any, Visits]:
+        assert self.workspace is not None
+        run = RunDirectory(self.root)
+        vectors, rows = (_open_sorted(run, what, number) for what in ("vectors", "rows"))
+        return vectors, rows, open_visits(self.workspace, eps, number)
+
+    def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays for a later step."""
+        assert self.workspace is not None
+        save_arrays(self.workspace, name, self.number, arrays)
+
+    def load(self, name: str) -> Mapping[str, NDArray[Any]] | None:
+        """Return the arrays of a name; None if there are none."""
+        assert self.workspace is not None
+        return load_arrays(self.workspace, name, self.number)
 
     def clusters(self) -> Iterator[Cluster]:
         """Yield the clusters that have a row that is not excluded, each with its rows in ascending order."""
@@ -154,7 +188,9 @@ class SplitClusters(NamedTuple):
     must_keep_one: int
 
 
-def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False) -> SplitClusters:
+def split_clusters(
+    clustered: Clustered, marks: Marks, *, against: bool = False, workspace: Path | None = None
+) -> SplitClusters:
     """Split the clusters into ranges of about equal n^2, which is what a sweep costs.
 
     Parameters
@@ -163,13 +199,16 @@ def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False)
     marks : Marks
     against : bool
         Whether samples that earlier runs kept take part.
+    workspace : Path, optional
+        Folder of what the steps of a decision in rounds leave for later ones.
     """
     root, groups = clustered.directory.root, clustered.groups
     starts = np.array([g.first for g in groups] + [groups[-1].first + groups[-1].input if groups else 0], np.int64)
     sizes = clustered.sizes - marks.excluded
     each = sizes.astype(np.float64) ** 2 + sizes
     work = np.cumsum(each)
-    tasks = min(len(sizes), max(TASKS, int(sizes.sum()) // ROWS_A_TASK))
+    least = TASKS if workspace is None else min(TASKS, int(sizes.sum()) // ROWS_A_STEP + 1)
+    tasks = min(len(sizes), max(least, int(sizes.sum()) // ROWS_A_TASK))
     cuts = np.searchsorted(work, np.linspace(0, work[-1], tasks + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
@@ -186,6 +225,7 @@ def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False)
             centroids=clustered.centroids,
             marks=marks.folder,
             against=against,
+            workspace=workspace,
         )
         for k, (a, b) in enumerate(spans)
     ]
@@ -194,9 +234,15 @@ def split_clusters(clustered: Clustered, marks: Marks, *, against: bool = False)
 
 
 def _map(
-    submit: Submit, step: str, function: Callable[..., Result], parts: Sequence[ClusterRange], *args: Any
+    submit: Submit,
+    step: str,
+    function: Callable[..., Result],
+    parts: Sequence[ClusterRange],
+    *args: Any,
+    own: Sequence[Any] | None = None,
 ) -> list[Result]:
-    return submit(step, function, [part.task(*args) for part in parts])
+    given = [args if own is None else (own[k], *args) for k in range(len(parts))]
+    return submit(step, function, [part.task(*each) for part, each in zip(parts, given, strict=True)])
 
 
 def make_map_parts(submit: Submit) -> MapParts:

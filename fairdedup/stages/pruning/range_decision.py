@@ -5,18 +5,23 @@ Each task writes its decisions to disk and returns small statistics and, for re-
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.conflicts import Cards
 from fairdedup.core.decision import decide
 from fairdedup.core.decision_columns import RECORD
 from fairdedup.core.model import Inherited, Options, Plan
+from fairdedup.core.part import Shared
 from fairdedup.core.parts import Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.round_steps import Trial, decide_in_part
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
 from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
+from fairdedup.stages.pruning.round_files import open_workspace
 from fairdedup.stages.values import DecidedTask, Pruned
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.layout import RunDirectory
@@ -48,7 +53,28 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan) -> Stored:
         Ten-thousandths.
     plan : Plan
     """
-    decided = decide_part(part, eps, plan)
+    return _store(part, decide_part(part, eps, plan))
+
+
+def decide_across_and_store(
+    part: ClusterRange, own: tuple[int, Cards], trial: Trial, plan: Plan, kept: Shared
+) -> Stored:
+    """Take the last step of a decision in rounds, and write its decisions as `decide_and_store` does.
+
+    Parameters
+    ----------
+    part : ClusterRange
+    own : (int, Cards)
+        As `decide_in_part` has them.
+    trial : Trial
+    plan : Plan
+    kept : Shared
+        Whether each row of the input is kept.
+    """
+    return _store(part, decide_in_part(part, own, trial, plan, kept))
+
+
+def _store(part: ClusterRange, decided: Decided) -> Stored:
     order = np.argsort(decided.columns["row"])
     records = np.empty(len(order), RECORD)
     for name in RECORD.names or ():
@@ -91,20 +117,25 @@ def prune(
     -------
     Pruned
     """
-    parts, clusters = split_clusters(clustered, marks, against=inherited is not None)
-    decision = decide(
-        parts,
-        clusters,
-        options,
-        prototypes,
-        make_map_parts(submit),
-        keep=keep,
-        at_most=at_most,
-        eps=eps,
-        decide_step=decide_and_store,
-        protected=marks.always_kept,
-        inherited=inherited,
-    )
+    across = options.looks_across and inherited is None
+    with open_workspace(clustered, options, submit) if across else nullcontext() as workspace:
+        folder = clustered.directory.rounds if across else None
+        parts, clusters = split_clusters(clustered, marks, against=inherited is not None, workspace=folder)
+        decision = decide(
+            parts,
+            clusters,
+            options,
+            prototypes,
+            make_map_parts(submit),
+            keep=keep,
+            at_most=at_most,
+            eps=eps,
+            decide_step=decide_and_store,
+            decide_across_step=decide_across_and_store,
+            workspace=workspace,
+            protected=marks.always_kept,
+            inherited=inherited,
+        )
     tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
     if prototypes is None:
         return Pruned(decision, tasks, [], (), (), decision.warnings)

@@ -1,0 +1,175 @@
+"""What a decision in rounds leaves on disk for its own later steps, in a folder of the run that it removes at its end.
+
+Tasks run in any process, so the visits between clusters, the flags of all rows and the states of the clusters go
+through files. A name is written once, and a task that runs twice writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core import kmeans
+from fairdedup.core.model import Options
+from fairdedup.core.reach import Nearby, Visits, assign_and_find_nearby, reach_limits
+from fairdedup.storage.contents import Clustered
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.nearby_clusters import has_nearby, load_nearby, write_nearby
+from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import cluster_again
+from fairdedup.storage.run_files import remove_folder, write_array
+from fairdedup.storage.sealed_files import Seal, Unsealed, load_array, open_array
+from fairdedup.storage.shard_files import open_sorted
+from fairdedup.storage.shard_groups import Group
+from fairdedup.tasks import Submit, map_groups
+
+WRITTEN = "a task of the same command has written it, and the command removes it when it ends"
+VISITS = ("starts", "rows", "needed")  # arrays of `Visits`
+
+
+@dataclass(frozen=True)
+class ReachedClusters:
+    """Which clusters the rows of a run may reach, and where that is listed.
+
+    Attributes
+    ----------
+    root : Path
+        Run directory.
+    folder : Path
+        Folder of the lists.
+    centroids : str
+        Seal of the centroids.
+    options : Options
+        `reach` and `reach_clusters`.
+    """
+
+    root: Path
+    folder: Path
+    centroids: str
+    options: Options
+
+
+def list_visits_of_group(group: Group, reached: ReachedClusters, eps: int) -> None:
+    """List which rows of a sorted group reach each cluster at an eps, as places in the group.
+
+    Parameters
+    ----------
+    group : Group
+    reached : ReachedClusters
+    eps : int
+        Ten-thousandths.
+    """
+    run, options = RunDirectory(reached.root), reached.options
+    most = max(options.reach_clusters, kmeans.NEARBY)
+    vectors, offsets = open_sorted(run, group.number, "vectors", "offsets")
+    if not has_nearby(run, group, reached.centroids, most):  # as after an earlier version, or with more of them
+        centroids = kmeans.unit_centroids(load_array(Seal(run.centroids, reached.centroids, cluster_again(run.root))))
+        nearby = assign_and_find_nearby(np.asarray(vectors), centroids, most)[1]
+        write_nearby(run, group, reached.centroids, nearby.clusters, nearby.gaps, most)
+    found = load_nearby(run, group)[:, : options.reach_clusters - 1]
+    limits = reach_limits(options.reach, vectors.shape[1])
+    visits = Visits.of(Nearby(found[..., 0], found[..., 1]), limits, len(offsets) - 1, eps)
+    for name in VISITS:
+        write_array(visits_path(reached.folder, eps, name, group.number), getattr(visits, name))
+
+
+def visits_path(folder: Path, eps: int, name: str, number: int) -> Path:
+    """Return the path of an array of the `Visits` of a group, up to an eps."""
+    return folder / f"visits_{eps}_{name}_{number}.npy"
+
+
+def open_visits(folder: Path, eps: int, number: int) -> Visits:
+    """Return the visits of the rows of a group, up to an eps."""
+    return Visits(*(open_array(Unsealed(visits_path(folder, eps, name, number), WRITTEN)) for name in VISITS))
+
+
+def save_arrays(folder: Path, name: str, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays under a name and the number of a task; the list of their names comes last."""
+    for key, array in arrays.items():
+        write_array(folder / f"{name}.{key}.{number}.npy", array)
+    names = np.array(list(arrays), "S")
+    write_array(folder / f"{name}.{number}.npy", names)
+
+
+def load_arrays(folder: Path, name: str, number: int) -> dict[str, NDArray[Any]] | None:
+    """Return the arrays that `save_arrays` has written; None if it has not come to its end."""
+    index = folder / f"{name}.{number}.npy"
+    if not index.is_file():
+        return None
+    load = load_array if isinstance(folder, RemotePath) else open_array
+    names = [key.decode() for key in load(Unsealed(index, WRITTEN)).tolist()]
+    return {key: load(Unsealed(folder / f"{name}.{key}.{number}.npy", WRITTEN)) for key in names}
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """An array in a file, which every task of a step reads."""
+
+    path: Path
+
+    def read(self) -> NDArray[Any]:
+        """Return the array, read-only."""
+        return np.asarray(open_array(Unsealed(self.path, WRITTEN)))
+
+
+class WorkspaceOnDisk:
+    """A `Workspace` in a folder of the run.
+
+    Parameters
+    ----------
+    clustered : Clustered
+    folder : Path
+        Folder of the files.
+    options : Options
+        `reach` and `reach_clusters`.
+    submit : Submit
+        Runs the tasks that list visits.
+    """
+
+    def __init__(self, clustered: Clustered, folder: Path, options: Options, submit: Submit) -> None:
+        self._clustered, self._submit = clustered, submit
+        self._shared = 0
+        centroids = clustered.centroids.expected or ""
+        self._reached = ReachedClusters(clustered.directory.root, folder, centroids, options)
+
+    @property
+    def input(self) -> int:
+        """Number of rows of the input."""
+        return self._clustered.embedded.input
+
+    def share(self, array: NDArray[Any]) -> SharedFile:
+        """Write an array where every task can read it; the one before is removed."""
+        folder = self._reached.folder
+        (folder / f"shared_{self._shared}.npy").unlink(missing_ok=True)
+        self._shared += 1
+        path = folder / f"shared_{self._shared}.npy"
+        write_array(path, array)
+        return SharedFile(path)
+
+    def list_visits(self, eps: int) -> None:
+        """List the visits at any eps up to one, and remove those that were listed before."""
+        self.forget("visits_")
+        map_groups(self._submit, "reach", list_visits_of_group, self._clustered.groups, self._reached, eps)
+
+    def forget(self, prefix: str) -> None:
+        """Remove the files whose names begin like this."""
+        for path in self._reached.folder.glob(f"{prefix}*"):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_workspace(clustered: Clustered, options: Options, submit: Submit) -> Iterator[WorkspaceOnDisk]:
+    """Yield a workspace on disk for the block; what a killed command left there is removed first."""
+    folder = clustered.directory.rounds
+    remove_folder(folder)
+    try:
+        yield WorkspaceOnDisk(clustered, folder, options, submit)
+    finally:
+        with suppress(OSError):
+            remove_folder(folder)
