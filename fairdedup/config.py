@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     eps: Number | None = None
     rule: RegisteredRule = DEFAULT
     cover: bool = False
-    reach: Annotated[Number, Field(ge=0, le=2)] | Literal["auto"] = 0
+    reach: Annotated[Number, Field(ge=0, le=2)] | Literal["auto"] = 0.0
     reach_clusters: Whole = Field(16, ge=1)
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"

@@ -144,7 +144,19 @@ OPTIONS: dict[str, Decorator] = {
 
 AMOUNT = ("keep", "at_most", "eps")
 CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
-DECISION = ("rule", "cover", "reach", "reach_clusters", "prototypes", "start", "calibrate", "target", "temperature", "reserve", *CURATION)
+DECISION = (
+    "rule",
+    "cover",
+    "reach",
+    "reach_clusters",
+    "prototypes",
+    "start",
+    "calibrate",
+    "target",
+    "temperature",
+    "reserve",
+    *CURATION,
+)
 EMBEDDING = (
     *("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads"),
     *("skip_damaged", "max_rejected"),

@@ -9,10 +9,11 @@ import numpy as np
 
 from fairdedup.commands.evaluation import read_evaluation
 from fairdedup.config import RunConfig
-from fairdedup.core.eps_search import search_eps
+from fairdedup.core.eps_search import search_eps, search_eps_across
 from fairdedup.core.keep_fraction import check_target, kept_target, swept_target
 from fairdedup.core.model import Plan
 from fairdedup.core.parts import count_kept
+from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.core.survey import survey
 from fairdedup.errors import UserError
@@ -21,7 +22,7 @@ from fairdedup.preparation.recorded_runs import list_recorded_runs
 from fairdedup.preparation.request import Request, read_clustered_request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.stages.curation import check_curation_options, mark_rows
-from fairdedup.stages.pruning import make_map_parts, split_clusters
+from fairdedup.stages.pruning import WorkspaceOnDisk, make_map_parts, open_workspace, split_clusters
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
@@ -90,19 +91,41 @@ def _sweep(
     request: Request, clustered: Clustered, marks: Marks, fractions: Sequence[float], workers: Workers
 ) -> list[SweptFraction]:
     options = build_options(request.config)
-    parts, clusters = split_clusters(clustered, marks)
+    if not options.looks_across:
+        return _sweep_parts(request, clustered, marks, fractions, workers, None)
+    with open_workspace(clustered, options, workers.submit) as workspace:
+        return _sweep_parts(request, clustered, marks, fractions, workers, workspace)
+
+
+def _sweep_parts(
+    request: Request,
+    clustered: Clustered,
+    marks: Marks,
+    fractions: Sequence[float],
+    workers: Workers,
+    workspace: WorkspaceOnDisk | None,
+) -> list[SweptFraction]:
+    """Search the eps of each fraction; across clusters if there is a workspace."""
+    options = build_options(request.config)
+    parts, clusters = split_clusters(clustered, marks, workspace=None if workspace is None else workspace.folder)
     valid = sum(part.rows for part in parts)
     map_parts = make_map_parts(workers.submit)
     plan = Plan(options)
-    if options.cover:  # without cover no count depends on a survey
+    if options.cover or workspace is not None:  # otherwise no count depends on a survey
         plan = survey(parts, options, choose_prototypes(request.config, clustered.embedded, workers), map_parts)
     least = clusters + marks.always_kept
     reserve = options.reserve if options.rule.reserves_seats else 0.0
+    across = None if workspace is None else AcrossClusters(parts, plan, map_parts, workspace)
     results = []
     for fraction in fractions:
         target = kept_target(fraction, valid)
         check_target(fraction, valid, clusters, marks.always_kept)
-        eps = search_eps(parts, plan, swept_target(target, valid, reserve, least), valid, map_parts)
-        swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
+        searched = swept_target(target, valid, reserve, least)
+        if across is None:
+            eps = search_eps(parts, plan, searched, valid, map_parts)
+            swept = int(np.sum(map_parts("count", count_kept, parts, [eps], plan)))
+        else:
+            eps = search_eps_across(across, searched, valid)
+            swept = across.at(eps).count()
         results.append(SweptFraction(fraction, target, eps / EPS_UNIT, target - swept))
     return results

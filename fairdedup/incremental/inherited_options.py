@@ -44,6 +44,11 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
     """
     given, state, name = config.model_fields_set, earlier.state, str(config.against[0])
     _check_amount(config, earlier, name)
+    if config.reach:
+        raise UserError(
+            f"--reach {config.reach} cannot be combined with --against: new rows are compared within clusters only, so "
+            "give --reach 0"
+        )
     update: dict[str, Any] = {"eps": None}
     if "rule" not in given:
         update |= {n: getattr(state.options, n) for n in ("rule", "prefer") if n not in given}

@@ -130,6 +130,11 @@ class WorkspaceOnDisk:
         `reach` and `reach_clusters`.
     submit : Submit
         Runs the tasks that list visits.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the files.
     """
 
     def __init__(self, clustered: Clustered, folder: Path, options: Options, submit: Submit) -> None:
@@ -137,6 +142,7 @@ class WorkspaceOnDisk:
         self._shared = 0
         centroids = clustered.centroids.expected or ""
         self._reached = ReachedClusters(clustered.directory.root, folder, centroids, options)
+        self.folder = folder
 
     @property
     def input(self) -> int:
@@ -145,7 +151,7 @@ class WorkspaceOnDisk:
 
     def share(self, array: NDArray[Any]) -> SharedFile:
         """Write an array where every task can read it; the one before is removed."""
-        folder = self._reached.folder
+        folder = self.folder
         (folder / f"shared_{self._shared}.npy").unlink(missing_ok=True)
         self._shared += 1
         path = folder / f"shared_{self._shared}.npy"
@@ -153,13 +159,19 @@ class WorkspaceOnDisk:
         return SharedFile(path)
 
     def list_visits(self, eps: int) -> None:
-        """List the visits at any eps up to one, and remove those that were listed before."""
+        """List the visits at any eps up to one, and remove those that were listed before.
+
+        Parameters
+        ----------
+        eps : int
+            Ten-thousandths.
+        """
         self.forget("visits_")
         map_groups(self._submit, "reach", list_visits_of_group, self._clustered.groups, self._reached, eps)
 
     def forget(self, prefix: str) -> None:
         """Remove the files whose names begin like this."""
-        for path in self._reached.folder.glob(f"{prefix}*"):
+        for path in self.folder.glob(f"{prefix}*"):
             path.unlink(missing_ok=True)
 
 
