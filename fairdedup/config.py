@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fairdedup.config_errors import first_error, flag
 from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
-from fairdedup.errors import NOT_TEXT, UserError, is_text
+from fairdedup.errors import NOT_TEXT, UserError, first_line, is_text
 from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
 from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import check_local, check_url, check_writable
@@ -231,7 +231,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"--config {file} {error}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date with a 13th month
         mark = getattr(error, "problem_mark", None)
-        where = f"at line {mark.line + 1}" if mark else f"({str(error).splitlines()[0]})"
+        where = f"at line {mark.line + 1}" if mark else f"({first_line(error)})"
         raise UserError(f"--config {file} is not valid YAML {where}. Fix it.") from None
     if not isinstance(known, dict):
         raise UserError(f"--config {file} has no keys. Write lines such as `keep: 0.5`.")

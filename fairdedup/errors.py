@@ -8,6 +8,8 @@ from collections.abc import Collection
 NOT_TEXT = "has bytes that are not UTF-8, and a run stores its options as text. Rename it."
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
 
+MOST_QUOTED = 300  # characters of a library's message
+
 
 class FairdedupError(Exception):
     """Base class: something failed for good. The message names the place and the reason (exit code 1)."""
@@ -44,6 +46,18 @@ def flags_for_parameters(message: str, options: Collection[str]) -> str:
         return f"--{words} {value}" if value else f"--{words}"
 
     return _PARAMETER.sub(flag, message)
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of what a library says, which may quote the file: 300 characters of it at most.
+
+    Parameters
+    ----------
+    error : Exception or str
+        What it raised or said; the name of the class counts where it says nothing.
+    """
+    lines = str(error).strip().splitlines() or ["no message" if isinstance(error, str) else type(error).__name__]
+    return lines[0] if len(lines[0]) <= MOST_QUOTED else f"{lines[0][:MOST_QUOTED]} …"
 
 
 def visible(text: str) -> str:

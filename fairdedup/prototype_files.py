@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.bounded_files import check_array_headers, read_bounded_table
 from fairdedup.datasets.rows import cast_to_text
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.run_files import write_table
@@ -211,7 +211,7 @@ def _read(file: Path) -> Any:
         raise
     except (OSError, EOFError, ValueError, TypeError, BadZipFile, MemoryError, pa.ArrowException) as error:
         # numpy's own message advises to load the file unsafely.
-        why = "not a plain array" if "allow_pickle" in str(error) else (str(error) or "it is empty").splitlines()[0]
+        why = "not a plain array" if "allow_pickle" in str(error) else first_line(str(error) or "it is empty")
         raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): write the file again") from None
     raise UserError(f"prototypes {str(file)!r}: unknown kind; give a .yaml, .parquet, .npz or .npy file")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairdedup.errors import FairdedupError, UserError, flags_for_parameters
+from fairdedup.errors import FairdedupError, UserError, first_line, flags_for_parameters
 
 OPTIONS = {"keep", "at_most", "cover", "target", "rule", "always_keep"}
 
@@ -45,3 +45,10 @@ def test_a_message_for_python_stays_as_it_is():
 def test_a_mistake_of_the_user_is_a_value_error_and_an_error_of_fairdedup():
     assert issubclass(UserError, ValueError) and issubclass(UserError, FairdedupError)
     assert not issubclass(FairdedupError, ValueError)
+
+
+def test_a_message_of_a_library_is_one_line_of_bounded_length() -> None:
+    assert first_line(ValueError("a header\nof many lines")) == "a header"
+    assert first_line(ValueError("x" * 10_000)) == "x" * 300 + " …"
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line("  ") == "no message"

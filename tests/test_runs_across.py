@@ -63,14 +63,16 @@ def test_a_run_decides_as_the_oracle(rule, cover, reach, most, parts, prune):
     assert not (run.run / "decisions" / "_rounds").exists()
 
 
-def test_a_keep_fraction_is_exact_and_the_sweep_command_finds_the_same_eps(parts, prune):
+def test_a_keep_fraction_is_exact_and_the_sweep_command_finds_the_same_eps(parts, prune, scheduler):
     flags = ("--rule", "semdedup", "--cover", *ACROSS)
     run = prune("--keep", 0.4, *flags)
+    swept = done("sweep", run.run, "--keep", 0.4, *flags, "--scheduler", scheduler, "--quiet").out
     found = json.loads((run.run / "run.json").read_text())
     twin = run.problem("semdedup", True, reach="auto")
     eps = round(found["eps"] * 10_000)
     assert run.decisions["kept"].sum() == oracles.kept_seats(0.4, twin.n)
     assert twin.brackets(eps, oracles.kept_seats(0.4, twin.n))
+    assert f"{found['eps']:.4f}" in swept
     assert_as_oracle(run, twin.decide(eps, 0.4))
 
 

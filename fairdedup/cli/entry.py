@@ -11,7 +11,7 @@ import click
 
 from fairdedup.cli import result_commands, stage_commands
 from fairdedup.ending_signals import Stopped, handle_stop_signals
-from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, flags_for_parameters, is_text, visible
+from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, first_line, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
 from fairdedup.streams import replace_standard_streams
 from fairdedup.worker_memory import check_address_space
@@ -131,7 +131,7 @@ def _describe(error: Exception) -> tuple[str, int]:
             check_address_space(encoder=False)  # for lack of it, libraries cannot be imported
         except UserError as limited:
             return str(limited), EXIT_USER
-    first = (str(error).strip() or "no message").splitlines()[0]
+    first = first_line(str(error))
     return f"{type(error).__name__}: {first} (set FAIRDEDUP_DEBUG=1 to see the traceback)", EXIT_OTHER
 
 

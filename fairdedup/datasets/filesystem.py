@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.remote_path import prepare_package, read_range
 from fairdedup.storage.store_errors import no_credentials
@@ -95,7 +95,7 @@ def locate(source: str) -> tuple[AbstractFileSystem, str]:
             f"cannot open input {source!r}: {explain_missing_package(protocol or '', str(error))}"
         ) from None
     except Exception as error:  # an unknown protocol, an archive that is damaged, no credentials
-        reason = (str(error) or type(error).__name__).split("\n")[0]
+        reason = first_line(error)
         if protocol in OBJECT_STORES:
             raise UserError(f"cannot open input {source!r} ({reason}): {no_credentials(protocol)}") from None
         raise UserError(f"cannot open input {source!r}: {reason}; check the part before '://'") from None

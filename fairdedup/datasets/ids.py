@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fairdedup.datasets.rows import cast_to_text
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 from fairdedup.storage.csv_cells import restore_cell
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
@@ -79,7 +79,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
                 column = find_id_column(lines.fieldnames or (), what)
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write the file again") from None
+        raise UserError(f"{what} cannot be read ({first_line(error)}): write the file again") from None
     return pc.unique(pa.array([name for name in names if name], pa.string()))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.ids import find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 MOST_GROUPS = 50  # a column with more distinct values is hardly an attribute, unless the user names it
@@ -92,7 +92,7 @@ def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:
         lines = _read_csv(path, what) if path.suffix.lower() == ".csv" else _read_parquet(path, what, attributes)
         return _collect(lines, attributes, what)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{what} cannot be read ({str(error).splitlines()[0]}): write the file again") from None
+        raise UserError(f"{what} cannot be read ({first_line(error)}): write the file again") from None
 
 
 def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None, what: str) -> Labels:

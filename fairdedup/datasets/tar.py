@@ -22,6 +22,7 @@ from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.datasets.image_formats import HEAD
 from fairdedup.datasets.tar_contents import Content, FilePart, Spool
 from fairdedup.datasets.tar_streams import HEAD_BYTES, TarStream, is_tar_header
+from fairdedup.errors import first_line
 from fairdedup.storage.plain_files import open_plain_file
 
 _CHUNK = 1 << 14  # tarfile copies what is left of a chunk at every read
@@ -203,7 +204,7 @@ class Tar:
                     raise self.pending
             self._expect_end()
         except tarfile.TarError as error:
-            raise self._describe(str(error).split("\n")[0]) from None
+            raise self._describe(first_line(error)) from None
         except _DAMAGE:
             raise self._describe("unreadable header or stream") from None
 

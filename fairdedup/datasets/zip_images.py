@@ -20,7 +20,7 @@ from fairdedup.datasets.image_formats import HEAD, IMAGE_EXTENSIONS, looks_like_
 from fairdedup.datasets.image_search import NO_IMAGES
 from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOptions, ShardFormat
 from fairdedup.datasets.zip_members import ENCRYPTED, is_zip_damage, read_first_bytes
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 
 MOST_SHARDS = 100  # of one archive, since each reads the archive's list of members
 
@@ -95,7 +95,7 @@ def _list_archive(fs: AbstractFileSystem, path: str) -> ImageList:
     except Exception as error:
         if not is_zip_damage(error):
             raise
-        why = str(error).split("\n")[0] or type(error).__name__
+        why = first_line(error)
         raise UserError(f"{path!r} is not a readable zip archive ({why}): copy or write it again") from None
     for place, row in enumerate(found.rows):
         if row.path in members.repeated:

@@ -15,7 +15,7 @@ from fairdedup.encoders.model_folder import (
     check_model_folder,
     find_tokenizer_name,
 )
-from fairdedup.errors import FairdedupError
+from fairdedup.errors import FairdedupError, first_line
 
 
 def download_model(model: str) -> ModelFolder:
@@ -61,7 +61,7 @@ def _download(model: str, name: str, file: str, revision: str | None) -> Path | 
         absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
         if file != CONFIG and (absent or (isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE)):
             return None
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise FairdedupError(
             f"model {model!r}: {file} of {name!r} cannot be downloaded ({first}): check name and network, or give a "
             "folder that has the model with local-dir:"

@@ -22,7 +22,7 @@ from fairdedup.encoders.model_config import (
     keep_data,
 )
 from fairdedup.encoders.tokenizer_config import TOKENIZER, UNREAD
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 
 CONFIG = "open_clip_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -238,7 +238,7 @@ def _read_json(model: str, file: Path, name: str) -> dict[str, object]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if isinstance(error, ValueError) else "it is nested too deeply"
+        reason = first_line(error) if isinstance(error, ValueError) else "it is nested too deeply"
         raise UserError(
             f"model {model!r}: {name} is not JSON ({reason}): give the folder of an open_clip model"
         ) from None

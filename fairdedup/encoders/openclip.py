@@ -20,7 +20,7 @@ from fairdedup.encoders.bounded_transform import BoundedTransform
 from fairdedup.encoders.hub_snapshot import download_model, nothing_fetched, tensors_only
 from fairdedup.encoders.model_folder import check_model_folder
 from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, EncoderSpec
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, first_line
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -126,7 +126,7 @@ def _check_tag(spec: EncoderSpec) -> None:
 
 def _explain(spec: EncoderSpec, error: Exception) -> Exception:
     """Return the error to raise in place of an error of open_clip or torch."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     if isinstance(error, torch.OutOfMemoryError):
         return FairdedupError(
             f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device"

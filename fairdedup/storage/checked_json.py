@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from fairdedup.errors import FairdedupError
+from fairdedup.errors import FairdedupError, first_line
 from fairdedup.storage.remedies import MAKE_AGAIN
 from fairdedup.storage.run_files import atomic_write
 from fairdedup.storage.sealed_files import read_small_file
@@ -79,4 +79,4 @@ def check_content(path: Path, content: Any) -> Any:
 
 def damage(path: Path, reason: str) -> FairdedupError:
     """Return the error of a damaged file."""
-    return FairdedupError(f"{path} is damaged ({reason.splitlines()[0]}): {MAKE_AGAIN}")
+    return FairdedupError(f"{path} is damaged ({first_line(reason)}): {MAKE_AGAIN}")

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, first_line
 from fairdedup.storage.condition_process import LESS, call_bounded, connect, serve_calls
 
 EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
@@ -127,7 +127,7 @@ def _check_bound(connection: Any, text: str, query: str) -> None:
     answer = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
     plan = json.loads(answer.fetchone()[0])
     if plan["error"]:
-        raise UserError(f"--where {text!r} cannot be checked ({plan['error_message'].splitlines()[0]}): {EXAMPLE}")
+        raise UserError(f"--where {text!r} cannot be checked ({first_line(plan['error_message'])}): {EXAMPLE}")
     for node in _nodes(plan["plans"], "expression_class"):
         if node["expression_class"] == "BOUND_FUNCTION":
             name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
@@ -263,7 +263,7 @@ def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values
 
 
 def _explain(text: str, error: Exception, columns: list[str]) -> UserError:
-    message = str(error).strip().splitlines()[0]
+    message = first_line(error)
     missing = re.search(r'Referenced (?:column|table) "(.+)" not found', message)
     if missing:
         return _no_column(text, missing[1], columns)
@@ -279,7 +279,7 @@ def _statement(connection: Any, text: str) -> Node:
     query = f"SELECT (\n{text}\n)"
     answer = json.loads(connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [query]).fetchone()[0])
     if answer["error"]:
-        message = answer["error_message"].splitlines()[0]
+        message = first_line(answer["error_message"])
         raise UserError(f"--where {text!r} is not a condition ({message}): {EXAMPLE}")
     if len(answer["statements"]) != 1 or answer["statements"][0]["node"]["type"] != "SELECT_NODE":
         raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
