@@ -26,8 +26,8 @@ def iterate_tiles(size: tuple[int, int]) -> Iterator[Box]:
             yield left, top, min(left + SIDE, width), min(top + SIDE, height)
 
 
-def convert_tiles(size: tuple[int, int], convert: Callable[[Box], Image.Image]) -> Image.Image:
-    """Return an RGB picture of converted tiles, with what is transparent on white.
+def convert_tiles(size: tuple[int, int], convert: Callable[[Box], Image.Image], mode: str = "RGB") -> Image.Image:
+    """Return a picture of converted tiles, with what is transparent on white.
 
     Parameters
     ----------
@@ -35,13 +35,15 @@ def convert_tiles(size: tuple[int, int], convert: Callable[[Box], Image.Image]) 
         Width and height in pixels.
     convert : callable
         Returns the tile of a box, with 8 bits a channel.
+    mode : {"RGB", "L"}
+        Mode of the result. Tiles for "L" must be grey and opaque.
     """
-    whole = Image.new("RGB", size, "white")
+    whole = Image.new(mode, size, "white")
     for box in iterate_tiles(size):
         tile = convert(box)
         if tile.has_transparency_data:
             layer = tile if tile.mode == "RGBA" else tile.convert("RGBA")
             whole.paste(layer, box, layer)
         else:
-            whole.paste(tile if tile.mode == "RGB" else tile.convert("RGB"), box)
+            whole.paste(tile if tile.mode == mode else tile.convert(mode), box)
     return whole

@@ -74,7 +74,7 @@ def find_peak(image: Image.Image, data: bytes) -> int:
 
 
 def to_eight_bits(image: Image.Image, data: bytes, white: int) -> Image.Image | None:
-    """Return a picture of 16-bit, 32-bit or float values as RGB; None for one that Pillow converts itself.
+    """Return a picture of 16-bit, 32-bit or float values as RGB or grey; None for one that Pillow converts itself.
 
     Parameters
     ----------
@@ -169,4 +169,8 @@ def _scale(image: Image.Image, whites: tuple[float, ...]) -> Image.Image:
             low, high = 0.0, white
             break
     scale = 255 / ((high - low) or 1)
-    return convert_tiles(image.size, lambda box: Image.fromarray(np.rint((read(box) - low) * scale).astype(np.uint8)))
+
+    def convert(box: Box) -> Image.Image:
+        return Image.fromarray(np.rint((read(box) - low) * scale).astype(np.uint8))
+
+    return convert_tiles(image.size, convert, "L")

@@ -63,8 +63,8 @@ def small_picture(kind: str) -> bytes:
 # Bytes for each pixel beside the file: Pillow's 4 for the result and for each decoded picture in colour.
 KINDS = {
     "jpeg": 4,
-    "tiff of 16 bits": 2 + 4,
-    "float tiff": 4 + 4,
+    "tiff of 16 bits": 1 + 4,  # the grey picture, and the result
+    "float tiff": 4 + 1,  # the decoded picture, and the grey one
     "grey png of 16 bits with alpha": 3 * 4,
     "colour tiff of 16 bits": 3 * 4,
     "colour png of 16 bits with alpha": 3 * 4,
