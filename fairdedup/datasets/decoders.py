@@ -7,21 +7,18 @@ bytes, so that a picture that takes over the child cannot run anything in its pa
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import IO, Any, NamedTuple
-
-from PIL import Image
+from typing import Any, NamedTuple
 
 from fairdedup.datasets import images
+from fairdedup.datasets.decoder_messages import Message, receive, receive_answer, send
 from fairdedup.datasets.images import BadImage, Facts, Picture
 
 MEMORY = 2 << 30
@@ -31,12 +28,6 @@ TIME_LIMIT = 120.0
 """Seconds that a child process may take for one picture."""
 
 Prepare = Callable[[Any], Any]
-_LENGTHS = struct.Struct("<QQ")  # of the JSON and of the bytes of a message
-
-
-class _Message(NamedTuple):
-    values: dict[str, Any]
-    data: bytes = b""
 
 
 class Prepared(NamedTuple):
@@ -116,25 +107,23 @@ class IsolatedDecoder(Decoder):
 
     def decode(self, data: bytes) -> Picture:
         """Decode a picture; see `Decoder.decode`. One that its child process dies of is unusable."""
-        answer, pixels = self._call("decode", data)
-        facts, size = _read_facts(answer["facts"]), (int(answer["size"][0]), int(answer["size"][1]))
-        try:
-            return Picture(Image.frombytes("RGB", size, pixels), facts)
-        except ValueError:
-            raise BadImage("its decoder gave no picture") from None
+        answer = self._call("decode", data)
+        if answer.picture is None:
+            raise BadImage("its decoder gave no picture")
+        return Picture(answer.picture, _read_facts(answer.values["facts"]))
 
     def read_facts(self, data: bytes) -> Facts:
         """Return what an image file is; see `Decoder.read_facts`."""
-        return _read_facts(self._call("read_facts", data)[0]["facts"])
+        return _read_facts(self._call("read_facts", data).values["facts"])
 
     def measure_peak(self, data: bytes) -> int:
         """Return the largest value of a 16-bit picture; 0 for others, and for one that its child process dies of."""
         try:
-            return int(self._call("measure_peak", data)[0]["peak"])
+            return int(self._call("measure_peak", data).values["peak"])
         except BadImage:
             return 0
 
-    def _call(self, method: str, data: bytes) -> _Message:
+    def _call(self, method: str, data: bytes) -> Message:
         """Return what a method of a `Decoder` returns in the child process, as `_answer` has it."""
         child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
@@ -147,8 +136,8 @@ class IsolatedDecoder(Decoder):
         timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
         try:
-            _send(child.stdin, _Message({"method": method, "white": self.white}, data))
-            answer = _receive(child.stdout)
+            send(child.stdin, Message({"method": method, "white": self.white}, data))
+            answer = receive_answer(child.stdout)
         except (OSError, EOFError, ValueError):
             answer = None
         finally:
@@ -216,29 +205,29 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
-            call = _receive(calls)
+            call = receive(calls)
         except EOFError:
             return
-        _send(answers, _answer_in_fork(call) if hasattr(os, "fork") else _answer(call))
+        send(answers, _answer_in_fork(call) if hasattr(os, "fork") else _answer(call))
 
 
-def _answer(call: _Message) -> _Message:
+def _answer(call: Message) -> Message:
     """Return what a method of a `Decoder` returns, or the words of the `BadImage` that it raises."""
     decoder, method = Decoder(None, int(call.values["white"])), call.values["method"]
     try:
         if method == "decode":
             picture = decoder.decode(call.data)
-            return _Message({"facts": asdict(picture.facts), "size": picture.image.size}, picture.image.tobytes())
+            return Message({"facts": asdict(picture.facts), "size": picture.image.size}, picture.image.tobytes())
         if method == "read_facts":
-            return _Message({"facts": asdict(decoder.read_facts(call.data))})
-        return _Message({"peak": decoder.measure_peak(call.data)})
+            return Message({"facts": asdict(decoder.read_facts(call.data))})
+        return Message({"peak": decoder.measure_peak(call.data)})
     except BadImage as error:
-        return _Message({"error": str(error)})
+        return Message({"error": str(error)})
     except MemoryError:
-        return _Message({"error": f"it needs more than {MEMORY >> 30} GiB of memory to decode"})
+        return Message({"error": f"it needs more than {MEMORY >> 30} GiB of memory to decode"})
 
 
-def _answer_in_fork(call: _Message) -> _Message:
+def _answer_in_fork(call: Message) -> Message:
     """Return the answer to a call from a fork of this process, or that the fork has died."""
     reading, writing = os.pipe()
     fork = os.fork()
@@ -248,18 +237,18 @@ def _answer_in_fork(call: _Message) -> _Message:
             os.close(reading)
             _limit_memory()
             with os.fdopen(writing, "wb") as pipe:
-                _send(pipe, _answer(call))
+                send(pipe, _answer(call))
             code = 0
         finally:
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         try:
-            answer = _receive(pipe)
+            answer = receive(pipe)
         except (EOFError, ValueError):
             answer = None
     code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
-    return _Message({"error": f"its decoder {_describe_end(code)}"}) if answer is None else answer
+    return Message({"error": f"its decoder {_describe_end(code)}"}) if answer is None else answer
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -297,23 +286,3 @@ def _describe_end(code: int) -> str:
 def _read_facts(values: dict[str, Any]) -> Facts:
     """Return the facts that a child process has sent."""
     return Facts(int(values["width"]), int(values["height"]), str(values["format"]))
-
-
-def _send(pipe: IO[bytes], message: _Message) -> None:
-    values = json.dumps(message.values).encode()
-    pipe.write(_LENGTHS.pack(len(values), len(message.data)))
-    pipe.write(values)
-    pipe.write(message.data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> _Message:
-    """Return the next message of a pipe; raise an EOFError if the other process has ended."""
-    lengths = pipe.read(_LENGTHS.size)
-    if len(lengths) < _LENGTHS.size:
-        raise EOFError
-    sizes = _LENGTHS.unpack(lengths)
-    values, data = (pipe.read(size) for size in sizes)
-    if (len(values), len(data)) != sizes:
-        raise EOFError
-    return _Message(json.loads(values), data)

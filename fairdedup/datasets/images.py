@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fairdedup.datasets.image_containers import drop_large_text, list_icon_sizes
 from fairdedup.datasets.image_formats import HEIF_BRANDS, IMAGE_EXTENSIONS, find_brand, looks_like_image
+from fairdedup.datasets.image_tiles import convert_tiles
 from fairdedup.datasets.library_output import discard_stderr
 from fairdedup.datasets.sixteen_bit import FULL, TIFF, find_peak, has_sixteen_bits, has_unknown_range, to_eight_bits
 
@@ -221,8 +222,12 @@ def _decode(data: bytes, white: int) -> tuple[Image.Image, str, int | None]:
     """Return the picture as it is stored, its format, and its EXIF orientation; the decoder's memory is freed."""
     with _open(data) as image:
         image.load()
-        name = _name_format(image)
-        return _rgb(image, data, white), name, _orientation(image)  # after load: TIFF applies it itself, PNG may end so
+        name, orientation = _name_format(image), _orientation(image)  # TIFF applies it in load, PNG may end with it
+        deep = to_eight_bits(image, data, white)
+        if deep is None:
+            return _rgb(image), name, orientation
+        image.close()  # its pixels need up to 400 MB, and so does RGB
+    return deep if deep.mode == "RGB" else deep.convert("RGB"), name, orientation
 
 
 @contextmanager
@@ -283,13 +288,8 @@ def _orientation(image: Image.Image) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _rgb(image: Image.Image, data: bytes, white: int) -> Image.Image:
-    deep = to_eight_bits(image, data, white)
-    if deep is not None:
-        image = deep
+def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
-        layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        background = Image.new("RGB", image.size, "white")
-        background.paste(layer, mask=layer)
-        return background
-    return image.convert("RGB")
+        return convert_tiles(image.size, image.crop)
+    # Pillow's own conversion would copy what is RGB already: 400 MB of the largest picture.
+    return image._new(image.im) if image.mode == "RGB" else image.convert("RGB")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fairdedup.datasets.image_containers import PNG
+from fairdedup.datasets.image_tiles import Box, convert_tiles, iterate_tiles
 
 FULL = 65535
 WHITES = (1023, 4095, 16383, FULL)
@@ -25,7 +26,6 @@ WHITES = (1023, 4095, 16383, FULL)
 # The largest value that an image of this mode may have; an image that exceeds all of them is scaled to its own range.
 _RANGES = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ROWS = 256  # rows that are converted at a time
 
 
 def choose_white(peaks: Iterable[int]) -> int | None:
@@ -63,14 +63,18 @@ def find_peak(image: Image.Image, data: bytes) -> int:
         Its file.
     """
     if _is_grey(image):
-        return max(1, int(np.asarray(image).max()))
-    values = _read_colours(data)
-    channels = values.shape[2]
-    return max(1, int(values[..., : channels - (channels % 2 == 0)].max()))  # without the alpha channel
+        return max(1, *(int(np.asarray(image.crop(box)).max()) for box in iterate_tiles(image.size)))
+    read = _open_colours(image, data)
+    peaks = []
+    for box in iterate_tiles(image.size):
+        values = read(box)
+        channels = values.shape[2]
+        peaks.append(int(values[..., : channels - (channels % 2 == 0)].max()))  # without the alpha channel
+    return max(1, *peaks)
 
 
 def to_eight_bits(image: Image.Image, data: bytes, white: int) -> Image.Image | None:
-    """Return a picture of 16-bit, 32-bit or float values with 8-bit ones; None for one that Pillow converts itself.
+    """Return a picture of 16-bit, 32-bit or float values as RGB or grey; None for one that Pillow converts itself.
 
     Parameters
     ----------
@@ -86,7 +90,8 @@ def to_eight_bits(image: Image.Image, data: bytes, white: int) -> Image.Image | 
     if image.mode[0] in "IF":
         return _scale(image, _RANGES.get(image.mode, (float(FULL),)))
     if white < FULL and _is_colour(image, data):
-        return _stretch(_read_colours(data), white)
+        read = _open_colours(image, data)
+        return convert_tiles(image.size, lambda box: _stretch(read(box), white))
     return None
 
 
@@ -104,17 +109,27 @@ def _is_colour(image: Image.Image, data: bytes) -> bool:
     return image.format == "TIFF" and image.mode in ("RGB", "RGBA") and tuple(image.tag_v2.get(258, ()))[:1] == (16,)  # type: ignore[attr-defined]
 
 
-def _read_colours(data: bytes) -> NDArray[np.uint16]:
-    """Return all bits of a picture in colour or with alpha: (height, width, channels).
+def _open_colours(image: Image.Image, data: bytes) -> Callable[[Box], NDArray[np.uint16]]:
+    """Return a function that gives all bits of a tile of a picture in colour or with alpha: (height, width, channels).
 
-    Pillow can give either byte of a value, by taking the file for one of the other byte order.
+    Pillow can give either byte of a value, by taking the file for one of the other byte order. The upper bytes are
+    those of the decoded picture itself.
     """
     if data.startswith(PNG) and data[25:26] == b"\x04":  # grey with alpha: as many bytes as 8-bit RGB with alpha
         head = b"IHDR" + data[16:24] + b"\x08\x06" + data[26:29]
-        bytes_of = np.asarray(_load(data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]))
-        return np.stack([bytes_of[..., k].astype(np.uint16) << 8 | bytes_of[..., k + 1] for k in (0, 2)], axis=-1)
-    high, low = np.asarray(_load(data)), np.asarray(_load(data, swapped=True))
-    return high.astype(np.uint16) << 8 | low
+        both = _load(data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:])
+
+        def read_grey(box: Box) -> NDArray[np.uint16]:
+            bytes_of = np.asarray(both.crop(box))
+            return np.stack([bytes_of[..., k].astype(np.uint16) << 8 | bytes_of[..., k + 1] for k in (0, 2)], axis=-1)
+
+        return read_grey
+    lower = _load(data, swapped=True)
+
+    def read(box: Box) -> NDArray[np.uint16]:
+        return np.asarray(image.crop(box)).astype(np.uint16) << 8 | np.asarray(lower.crop(box))
+
+    return read
 
 
 def _load(data: bytes, *, swapped: bool = False) -> Image.Image:
@@ -122,7 +137,7 @@ def _load(data: bytes, *, swapped: bool = False) -> Image.Image:
         if swapped:
             image.tile = [tile._replace(args=_swap(tile.args)) for tile in image.tile]
         image.load()
-        return image.copy()
+        return image
 
 
 def _swap(args: Any) -> Any:
@@ -134,25 +149,28 @@ def _swap(args: Any) -> Any:
 
 
 def _stretch(values: NDArray[np.uint16], white: int) -> Image.Image:
-    """Return a picture of 16-bit channels, the last of an even number being alpha, which has the full range."""
-    height, width, channels = values.shape
+    """Return a tile of 16-bit channels, the last of an even number being alpha, which has the full range."""
+    channels = values.shape[2]
     has_alpha = channels % 2 == 0
     scale = 255 / np.array([white] * (channels - has_alpha) + [FULL] * has_alpha, np.float32)
-    out = np.empty((height, width, channels), np.uint8)
-    for start in range(0, height, _ROWS):
-        rows = slice(start, start + _ROWS)
-        out[rows] = np.rint(np.minimum(values[rows].astype(np.float32) * scale, 255))
-    return Image.fromarray(out)
+    return Image.fromarray(np.rint(np.minimum(values.astype(np.float32) * scale, 255)).astype(np.uint8))
 
 
 def _scale(image: Image.Image, whites: tuple[float, ...]) -> Image.Image:
     """Scale grey to 8 bits, since Pillow's own conversion would clip it to white."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
-    low, high = float(values.min()), float(values.max())
+
+    def read(box: Box) -> NDArray[np.float32]:
+        return np.nan_to_num(np.asarray(image.crop(box), dtype=np.float32), posinf=0, neginf=0)
+
+    ends = [(float(values.min()), float(values.max())) for values in map(read, iterate_tiles(image.size))]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     for white in whites:
         if low >= 0 and high <= white:
             low, high = 0.0, white
             break
-    values -= low
-    values *= 255 / ((high - low) or 1)
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    scale = 255 / ((high - low) or 1)
+
+    def convert(box: Box) -> Image.Image:
+        return Image.fromarray(np.rint((read(box) - low) * scale).astype(np.uint8))
+
+    return convert_tiles(image.size, convert, "L")

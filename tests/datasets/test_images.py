@@ -200,7 +200,7 @@ def test_a_shortage_of_memory_is_not_a_bad_image(monkeypatch):
 
     monkeypatch.setattr(Image.Image, "convert", short)
     with pytest.raises(MemoryError):
-        decode(PNG)
+        decode(encoded(picture().convert("L")))
 
 
 def test_pillow_remarks_do_not_escape(recwarn, caplog):
