@@ -66,6 +66,7 @@ class StageProgress:
 
     def __init__(self, quiet: bool = False, log_json: bool = False) -> None:
         self.log_json = log_json and not quiet
+        self._warns_in_json = log_json
         self.console = Console(file=sys.stderr, quiet=quiet)
         self.seconds: dict[str, float] = {}
         self.rows: dict[str, int] = {}
@@ -101,6 +102,10 @@ class StageProgress:
             return
         console = self._bars.console if self.live else self.console
         console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Print or log one line that is needed even where nothing else is shown."""
+        (StageProgress(log_json=self._warns_in_json) if self.console.quiet else self).say(line)
 
     def log(self, event: str, **values: Any) -> None:
         """Write an event as one line of JSON, if `log_json` is set.

@@ -22,6 +22,7 @@ from fairdedup.storage.fence import Fence, current_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 from fairdedup.worker_memory import check_address_space, check_worker_memory, parse_limit, smallest_limit
+from fairdedup.worker_watch import WorkerWatch
 
 RETRIES = 2  # how often a task is tried again after its worker was lost
 WORKER_THREADS = 1  # an encoder's result may depend on its threads; it never depends on the number of workers
@@ -109,6 +110,7 @@ class Workers:
         self.number = workers or os.cpu_count() or 1
         self._cluster: Any = None
         self._client: Any = None
+        self._watch: WorkerWatch | None = None  # of a scheduler; a local cluster starts its lost workers again
 
     def __enter__(self) -> Workers:
         return self
@@ -138,9 +140,9 @@ class Workers:
                     f"scheduler {self.scheduler!r} does not answer ({type(error).__name__}). Start `dask scheduler` or "
                     "leave --scheduler out."
                 ) from None
-            if not client.scheduler_info(n_workers=-1)["workers"]:
-                self.progress.say(f"waiting for a worker of {self.scheduler}. Start `dask worker {self.scheduler}`.")
-                client.wait_for_workers(1)
+            self._client = client  # closed even if no worker comes
+            self._watch = WorkerWatch(self.scheduler, lambda: len(client.nthreads()), self.progress.warn)
+            self._watch.wait()
             return client
         with delay_interrupts(ignored=True):
             self._cluster = LocalCluster(
@@ -176,7 +178,8 @@ class Workers:
         UserError
             If a task raises it, or no scheduler answers at the address.
         FairdedupError
-            If a task raises it, fails for good (the message names the task), or the scheduler is lost.
+            If a task raises it, fails for good (the message names the task), or the scheduler is lost or without
+            workers.
         """
         if not tasks:
             return []
@@ -193,8 +196,13 @@ class Workers:
         names = [f"{stage} of {task.name}" if task.name else f"{stage} task {k}" for k, task in enumerate(tasks)]
         pass_id = secrets.token_hex(8)  # part of each key, since Dask gives equal keys equal results
         unit = "rows" if weights is known else "shards" if len(tasks) > 1 else "task"
-        with self.progress.stage(stage, sum(weights), unit) as shown, self._follow_rows(shown, pass_id) as reported:
-            futures = {}
+        futures: dict[Any, int] = {}
+        watch = self._watch.during(lambda: self._client.cancel(list(futures))) if self._watch else nullcontext()
+        with (
+            self.progress.stage(stage, sum(weights), unit) as shown,
+            self._follow_rows(shown, pass_id) as reported,
+            watch,
+        ):
             with delay_interrupts():
                 for k in order:
                     key = f"{stage}-{k}-{pass_id}"
@@ -206,7 +214,9 @@ class Workers:
             results: list[Any] = [None] * len(tasks)
             for future in as_completed(futures, loop=self._client.loop):
                 k = futures[future]
-                if future.cancelled():  # never by this command: the scheduler was lost, and the futures with it
+                if future.cancelled():  # the scheduler was lost, and the futures with it, or the watch gave up
+                    if self._watch is not None and self._watch.is_over:
+                        raise FairdedupError(self._watch.explain())
                     lost = f"the scheduler {self.scheduler or 'of this command'} was lost during {stage}"
                     raise FairdedupError(f"{lost}: {'start it again, then ' if self.scheduler else ''}{RESUME}")
                 error = future.exception()

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from distributed import Client
-from runs import done, product
+from distributed import Client, Scheduler
+from runs import CLUSTERS, done, files, product, started
 from test_workers import Processes, processes  # noqa: F401 (a fixture)
 
 from fairdedup.errors import FairdedupError
@@ -112,6 +112,87 @@ def test_a_run_whose_client_was_killed_is_resumed_at_once_with_the_same_bytes(
     done("prune", run, "--keep", 0.5, "--prototypes", prototypes, "--scheduler", address, "--quiet")
     assert product(run) == product(finished)
     assert not (run / NAME).exists()
+
+
+def test_a_stopped_worker_that_goes_on_after_the_run_was_finished_changes_nothing(
+    processes: Processes,  # noqa: F811
+    tmp_path: Path,
+    finished: Path,
+    prototypes: Path,
+) -> None:
+    address = processes.scheduler()
+    zombie = processes.worker()
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    first = client_on(address, run)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    try:
+        first.kill()
+        first.communicate()
+        with Client(address, set_as_default=False) as client:
+            forget_all_workers(client)
+        processes.worker()
+        done("prune", run, "--keep", 0.4, "--prototypes", prototypes, "--scheduler", address, "--quiet")
+        before = files(run)
+        (tmp_path / "go").touch()
+    finally:
+        os.kill(zombie.pid, signal.SIGCONT)
+    wait_for(lambda: list(tmp_path.glob("refused-*")))
+    assert "the command of this task has ended" in next(tmp_path.glob("refused-*")).read_text()
+    time.sleep(0.5)
+    assert files(run) == before
+    assert len(list(tmp_path.glob("began-*"))) == 1
+
+
+def forget_all_workers(client: Client) -> None:
+    """Let the scheduler forget its workers, as it does after five minutes without a sign of life."""
+
+    async def forget(dask_scheduler: Scheduler) -> None:  # the scheduler cannot import this module
+        for address in list(dask_scheduler.workers):
+            await dask_scheduler.remove_worker(address, stimulus_id="test", close=False)
+
+    client.run_on_scheduler(forget)
+
+
+@pytest.mark.parametrize("stages", [1, 4])
+def test_a_whole_command_that_is_killed_in_mid_stage_leaves_no_task_and_is_run_again(
+    stages: int,
+    processes: Processes,  # noqa: F811
+    tmp_path: Path,
+    embeddings: Path,
+    finished: Path,
+    prototypes: Path,
+) -> None:
+    address = processes.scheduler()
+    worker = processes.worker()
+    run = tmp_path / "run"
+    words = ("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", run,
+             "--scheduler", address)  # fmt: skip
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1)
+
+        def tasks() -> list[str]:
+            return client.run_on_scheduler(lambda dask_scheduler: list(map(str, dask_scheduler.tasks)))
+
+        first = started(tmp_path, *words, "--log-json")
+        assert first.stderr is not None
+        for line in first.stderr:
+            stages -= '"event": "stage"' in line
+            if not stages:
+                break
+        os.kill(worker.pid, signal.SIGSTOP)  # so that the next stage is certainly under way
+        try:
+            wait_for(tasks)
+            os.kill(first.pid, signal.SIGKILL)
+            first.communicate(timeout=20)
+            assert (run / NAME).is_file() and not (run / "run.json").exists()
+            wait_for(lambda: not tasks())
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        done(*words, "--quiet")
+        wait_for(lambda: not tasks())
+    assert product(run) == product(finished)
+    assert not (run / NAME).exists() and not list(run.rglob("*.tmp"))
 
 
 def test_a_command_that_lost_its_run_fails_in_one_line_and_leaves_no_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from remedies import InProcess, call
 from runs import contents
 
-from fairdedup import workers
+from fairdedup import worker_watch, workers
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
 from fairdedup.tasks import Task
@@ -88,14 +88,16 @@ def test_a_scheduler_that_does_not_answer_can_be_started_or_left_out(monkeypatch
             assert found.submit("any", abs, [Task((-1,))]) == [1]
 
 
-def test_a_scheduler_without_workers_goes_on_when_the_worker_of_the_message_has_started(tmp_path):
+def test_a_scheduler_without_workers_goes_on_when_the_worker_of_the_message_has_started(tmp_path, monkeypatch):
     from distributed import LocalCluster
 
     said: list[str] = []
 
     class Heard(StageProgress):
-        def say(self, line: str) -> None:
+        def warn(self, line: str) -> None:
             said.append(line)
+
+    monkeypatch.setattr(worker_watch, "SAY_AFTER", 0.5)
 
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty,
@@ -113,7 +115,7 @@ def test_a_scheduler_without_workers_goes_on_when_the_worker_of_the_message_has_
             if said:
                 break
             time.sleep(0.05)
-        command = re.search(r"waiting for a worker of \S+\. Start `dask (worker \S+)`", said[0])
+        command = re.search(r"waiting for workers at \S+: start one by `dask (worker \S+)`", said[0])
         assert command, said
         words = [sys.executable, "-m", "dask", *shlex.split(command[1]), "--no-dashboard", "--nthreads", "1"]
         worker = subprocess.Popen([*words, "--no-nanny"], cwd=tmp_path, stderr=subprocess.DEVNULL)

@@ -60,6 +60,24 @@ def asked_of_images(shards: Path, weights: Path) -> tuple[object, ...]:
             "--batch-size", 4, "--clusters", 3, "--workers", 2)  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def asked_against_a_line(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> tuple[object, ...]:
+    """Return the command of the third night of a line; the two nights before are finished."""
+    folder = tmp_path_factory.mktemp("line")
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=(3000, 32))
+    for night in "123":
+        (folder / night / "img_emb").mkdir(parents=True)
+        for number in range(4):
+            x = base[rng.integers(0, 3000, 600)] + rng.normal(size=(600, 32)) * rng.uniform(0.01, 1, (600, 1))
+            np.save(folder / night / "img_emb" / f"img_emb_{number}.npy", x.astype(np.float16))
+    named = ("--id", "shard/key", "--scheduler", scheduler, "--quiet")
+    runs = folder / "runs"
+    done("run", folder / "1", "--rule", "semdedup", "--eps", 0.1, "--clusters", 10, "--out", runs / "1", *named)
+    done("run", folder / "2", "--against", runs / "1", "--out", runs / "2", *named)
+    return ("run", folder / "3", "--against", runs / "2", "--id", "shard/key")
+
+
 def undisturbed(asked: tuple[object, ...], folder: Path) -> tuple[Path, int]:
     """Return an undisturbed run, and the number of its stages."""
     process = started(folder, *asked, "--out", "run", "--log-json")
@@ -116,8 +134,34 @@ def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, 
 
 
 @pytest.mark.soak
-def test_a_run_over_images_that_was_killed_ends_with_the_same_bytes(asked_of_images, tmp_path):
-    kill_at([(k / 10, 0.1 * (k % 3)) for k in range(10)], asked_of_images, tmp_path)
+def test_a_run_over_images_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked_of_images, tmp_path):
+    rng = random.Random(1)
+    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], asked_of_images, tmp_path)
+    assert {"embed", "cluster", "prune"} <= set(counts)
+
+
+def test_a_run_against_a_line_whose_client_was_killed_ends_with_the_same_bytes(
+    asked_against_a_line, scheduler, tmp_path
+):
+    words = (*asked_against_a_line, "--scheduler", scheduler)
+    done(*words, "--out", tmp_path / "expected", "--quiet")
+    process = started(tmp_path, *words, "--out", tmp_path / "run", "--log-json")
+    wait_for_stages(process, 1)
+    kill(process)
+    assert at_work_on(tmp_path / "run") != "finished"
+    done(*words, "--out", tmp_path / "run", "--quiet")
+    assert product(tmp_path / "run") == product(tmp_path / "expected")
+
+
+@pytest.mark.soak
+def test_a_run_against_a_line_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked_against_a_line, tmp_path):
+    line = asked_against_a_line[asked_against_a_line.index("--against") + 1]
+    before = contents(line.parent)
+    rng = random.Random(2)
+    words = (*asked_against_a_line, "--workers", 2)
+    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], words, tmp_path)
+    assert {"embed", "cluster", "prune"} <= set(counts)
+    assert contents(line.parent) == before, "the earlier runs are only read"
 
 
 # Damage

@@ -30,7 +30,7 @@ from fairdedup.datasets.rows import (
 )
 from fairdedup.errors import UserError
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
-from fairdedup.storage.remote_path import read_range
+from fairdedup.storage.store_access import read_range
 
 MAGIC = b"ARROW1\0\0"  # before the messages in a file that has a footer, too
 MOST_BYTES = 64 << 20  # of the description of one message

@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.errors import UserError, first_line
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
-from fairdedup.storage.remote_path import prepare_package, read_range
+from fairdedup.storage.store_access import prepare_package, read_range
 from fairdedup.storage.store_errors import no_credentials
 from fairdedup.storage.urls import OBJECT_STORES, WEB, check_url, explain_missing_package, protocol_of
 

@@ -176,7 +176,7 @@ def _read_companions(listed: Listed, id_: str, read: Read) -> tuple[str | None, 
     columns = {names[name]: value for name, value in columns.items()}
     caption, _ = combine_sidecars(text, columns)
     caption, table = _apply_columns(caption, listed.columns or {})
-    added: Metadata = {"path": id_} | ({"cls": parse_class(label)} if label is not None else {}) | notes
+    added: Metadata = {"path": id_} | (parse_class(label) if label is not None else {}) | notes
     names = rename_reserved(table, {"id", "caption", *added})
     own = added | {names[name]: value for name, value in table.items()}
     _, metadata = combine_sidecars(text, columns, own)

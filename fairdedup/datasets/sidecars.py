@@ -19,10 +19,10 @@ MAX_TEXT_BYTES = 1 << 20
 """Size in bytes of the largest caption or JSON that is read; anything larger is a mistake or an attack."""
 
 TEXT_UNREAD = f"larger than {MAX_TEXT_BYTES >> 20} MiB, or cut off"
-"""Why a caption or JSON was not read: the value of the columns ``caption_error`` and ``json_error``."""
+"""Why a file was not read: the value of the columns ``caption_error``, ``json_error`` and ``cls_error``."""
 
 TEXT_REPLACED = "bytes that are not text were replaced"
-"""Value of ``caption_error`` where a caption was read, but some of its bytes are not text."""
+"""Value of ``caption_error`` or ``cls_error`` where a file was read, but some of its bytes are not text."""
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -46,7 +46,7 @@ def parse_caption(data: bytes) -> str | None:
 
 
 def is_text(data: bytes) -> bool:
-    """Return whether a caption file can be read without replacing a byte."""
+    """Return whether a caption or class file can be read without replacing a byte."""
     try:
         data.decode(_find_encoding(data))
     except UnicodeDecodeError:
@@ -58,11 +58,16 @@ def _find_encoding(data: bytes) -> str:
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
 
 
-def parse_class(data: bytes) -> int | str | None:
-    """Return the content of a ``.cls`` file: a whole number that is written plainly, else text; None if empty."""
+def parse_class(data: bytes) -> Metadata:
+    """Return a ``.cls`` file as the column ``cls``: a whole number that is written plainly, else text; none if empty.
+
+    Two classes in another encoding may become the same text. So where bytes are not text, ``cls_error`` says so.
+    """
     text = parse_caption(data)
-    plain = text is not None and text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
-    return int(text) if plain and text is not None else text
+    if text is None:
+        return {}
+    plain = text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+    return {"cls": int(text) if plain else text} | ({} if is_text(data) else {"cls_error": TEXT_REPLACED})
 
 
 def parse_columns(data: bytes) -> Metadata:

@@ -54,8 +54,7 @@ class TarSample:
             data = _read(member, "json_error", notes)
             columns = _merge(columns, parse_json(data) if data is not None else {})
         data = _read(self.cls, "cls_error", notes)
-        found = parse_class(data) if data is not None else None
-        return combine_sidecars(text, columns, notes if found is None else {"cls": found, **notes})
+        return combine_sidecars(text, columns, (parse_class(data) if data is not None else {}) | notes)
 
 
 def _read(member: GroupMember | None, note: str, notes: Metadata) -> bytes | None:

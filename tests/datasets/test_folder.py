@@ -174,3 +174,23 @@ def test_bytes_of_a_caption_that_are_no_text_are_noted(data, tmp_path):
     (sample,) = samples_of(tmp_path)
     assert sample.caption == "a caf\ufffd"
     assert sample.metadata["caption_error"] == "bytes that are not text were replaced"
+
+
+def test_bytes_of_a_class_that_are_no_text_are_noted(tmp_path):
+    for key, label in {
+        "a": "café".encode("latin-1"),
+        "b": "7".encode("utf-16"),
+        "c": b"\xff\xfe\xfd",
+        "d": b" ",
+    }.items():
+        touch(tmp_path / f"{key}.png", PNG)
+        touch(tmp_path / f"{key}.cls", label)
+    touch(tmp_path / "a.json", b'{"cls_error": "theirs"}')
+    found = [{k: v for k, v in sample.metadata.items() if k != "path"} for sample in samples_of(tmp_path)]
+    replaced = {"cls_error": "bytes that are not text were replaced"}
+    assert found == [
+        {"json_cls_error": "theirs", "cls": "caf\ufffd"} | replaced,
+        {"cls": 7},
+        {"cls": "\ufffd"} | replaced,
+        {},
+    ]

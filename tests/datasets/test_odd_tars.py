@@ -213,10 +213,11 @@ def test_captions_and_classes(folder: Path) -> None:
         ("d.png", GOOD), ("d.json", b'{"caption": ["x", "y"], "id": 1, "json_id": 2, "path": "p", "captions": "z"}'),
         ("e.png", GOOD), ("e.png.txt", b"beside"), ("e.png.json", b'{"n": 1}'), ("e.json", b'{"n": 2, "m": 3}'),
         ("f.png", GOOD), ("f.txt", b"two"), ("f.json", b'["one", "two"]'), ("f.cls", b""),
+        ("g.png", GOOD), ("g.cls", b"caf\xe9"),
     )(folder)  # fmt: skip
     samples = {s.id: s for s in read(source, findings)}
     assert {key: s.caption for key, s in samples.items()} == {
-        "a": "from caption", "b": "first", "c": "one", "d": "x", "e": "beside", "f": "two",
+        "a": "from caption", "b": "first", "c": "one", "d": "x", "e": "beside", "f": "two", "g": None,
     }  # fmt: skip
     assert {key: s.metadata for key, s in samples.items()} == {
         "a": {"json_cls": 3, "json_caption": "c", "cls": 7},
@@ -225,6 +226,7 @@ def test_captions_and_classes(folder: Path) -> None:
         "d": {"json_id_": 1, "json_id": 2, "path": "p", "json_captions": "z", "captions": ["y"]},
         "e": {"n": 2, "m": 3, "key_n": 1},
         "f": {"captions": ["one"]},
+        "g": {"cls": "caf\ufffd", "cls_error": "bytes that are not text were replaced"},
     }
     assert findings.unused == {".caption": 1}
 

@@ -24,7 +24,8 @@ from stores import (
     write_shards,
 )
 
-from fairdedup.storage.remote_path import RemotePath, file_system
+from fairdedup.storage.remote_path import RemotePath
+from fairdedup.storage.store_access import file_system
 
 
 @pytest.fixture(scope="module")

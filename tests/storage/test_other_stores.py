@@ -21,8 +21,8 @@ from stores import PLAIN, Store, same_product, write_shards
 from fairdedup.datasets import open_input
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.object_stores import RemotePath, as_path
-from fairdedup.storage.remote_path import file_system
 from fairdedup.storage.seals import is_sealed, seal
+from fairdedup.storage.store_access import file_system
 
 ROOT = Path(__file__).resolve().parents[2]
 AZURITE = "azurite@3.37.0"
