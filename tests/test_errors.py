@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairdedup.errors import FairdedupError, UserError, flags_for_parameters
+from fairdedup.errors import FairdedupError, UserError, flags_for_parameters, format_count
 
 OPTIONS = {"keep", "at_most", "cover", "target", "rule", "always_keep"}
 
@@ -45,3 +45,10 @@ def test_a_message_for_python_stays_as_it_is():
 def test_a_mistake_of_the_user_is_a_value_error_and_an_error_of_fairdedup():
     assert issubclass(UserError, ValueError) and issubclass(UserError, FairdedupError)
     assert not issubclass(FairdedupError, ValueError)
+
+
+def test_a_count_agrees_with_its_noun():
+    assert format_count(1, "sample") == "1 sample"
+    assert format_count(0, "sample") == "0 samples"
+    assert format_count(2000, "sample was", "samples were") == "2,000 samples were"
+    assert format_count(1, "exact copy", "exact copies") == "1 exact copy"
