@@ -26,7 +26,7 @@ from fairdedup.core.reach import REACH_CLUSTERS
 from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
 from fairdedup.core.similarity import EPS_UNIT, reason
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.id_arrays import as_column
 from fairdedup.in_memory import (
     ClusterInMemory,
@@ -252,7 +252,7 @@ def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
     concepts = Prototypes.of(open_masks(prototypes))
     if concepts.dimension != dimension:
         raise UserError(
-            f"`prototypes` have {concepts.dimension} dimensions and the embeddings {dimension}: "
+            f"`prototypes` have {format_count(concepts.dimension, 'dimension')} and the embeddings {dimension}: "
             "both must come from one model"
         )
     return concepts
@@ -291,7 +291,10 @@ def _warn_about_rejected(given: RowInputs) -> list[str]:
     if not len(lost):
         return []
     first = given.names[lost[0]]
-    return [f"{len(lost)} of the rows always kept cannot be used and are rejected; the first is {first}"]
+    return [
+        f"{len(lost)} of the rows always kept cannot be used and {'is' if len(lost) == 1 else 'are'} rejected; the "
+        f"first is {first}"
+    ]
 
 
 def _make_table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.id_arrays import find_missing, to_array
 
 
@@ -113,7 +113,8 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if column.null_count or not any(is_kind(column.type) for is_kind in kinds):
         raise UserError(
-            f"the Arrow column is {column.type} with {column.null_count} nulls: give lists of floats, no nulls"
+            f"the Arrow column is {column.type} with {format_count(column.null_count, 'null')}: "
+            "give lists of floats, no nulls"
         )
     values = column.flatten()
     lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(1, int)
@@ -142,7 +143,8 @@ def as_labels(labels: Any, n: int) -> NDArray[np.int64]:
     array, missing = _split_missing(labels)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise UserError(
-            f"`clusters` are {array.dtype} of shape {array.shape}: give a number, auto, or {n} integer labels"
+            f"`clusters` are {array.dtype} of shape {array.shape}: give a number, "
+            f"auto, or {format_count(n, 'integer label')}"
         )
     if missing.any():
         raise UserError(
@@ -183,7 +185,9 @@ def as_numbers(values: Any, n: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """
     array, missing = _split_missing(values)
     if array.shape != (n,) or array.dtype.kind not in "iuf":
-        raise UserError(f"`prefer` is {array.dtype} of shape {array.shape}: give a number for each of {n} rows")
+        raise UserError(
+            f"`prefer` is {array.dtype} of shape {array.shape}: give a number for each of {format_count(n, 'row')}"
+        )
     return array, missing
 
 

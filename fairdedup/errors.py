@@ -60,6 +60,21 @@ def first_line(error: BaseException | str) -> str:
     return lines[0] if len(lines[0]) <= MOST_QUOTED else f"{lines[0][:MOST_QUOTED]} …"
 
 
+def format_count(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun: "1 sample", "2,000 samples".
+
+    Parameters
+    ----------
+    number : int
+        The number.
+    one : str
+        The words after 1, such as "sample was".
+    several : str
+        The words after any other number; if empty, `one` with an "s".
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def visible(text: str) -> str:
     r"""Return a text as one line, with control characters escaped, such as ``\x1b``.
 

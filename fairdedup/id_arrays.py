@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 _LISTS = (Sequence, deque, KeysView, ValuesView, ItemsView)
 _NO_LISTS = (str, bytes, bytearray, memoryview)
@@ -130,7 +130,9 @@ def as_ids(ids: Any, n: int) -> NDArray[Any]:
         return np.arange(n)
     names = to_array(ids)
     if names.shape != (n,):
-        raise UserError(f"`ids` have shape {names.shape}: give one for each of {n} rows, in a list or an array")
+        raise UserError(
+            f"`ids` have shape {names.shape}: give one for each of {format_count(n, 'row')}, in a list or an array"
+        )
     missing = find_missing(names)
     if missing.any():
         row = int(np.argmax(missing))

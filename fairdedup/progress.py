@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fairdedup.errors import visible
+from fairdedup.errors import format_count, visible
 
 LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
@@ -210,7 +210,7 @@ class Stage:
     @property
     def label(self) -> str:
         """Text after the counts: the unit, and for shards the number of rows that are done."""
-        return f"{self.unit}, {self.rows:,} rows" if self.rows else self.unit
+        return f"{self.unit}, {format_count(self.rows, 'row')}" if self.rows else self.unit
 
     def report(self, rows: int) -> None:
         """Count rows of a task that is still running."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.bounded_files import check_array_headers, read_bounded_table
 from fairdedup.datasets.rows import cast_to_text
-from fairdedup.errors import UserError, first_line
+from fairdedup.errors import UserError, first_line, format_count
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.run_files import write_table
@@ -306,8 +306,8 @@ def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptV
     missing = sorted(wanted - set(found))
     if missing:
         raise UserError(
-            f"prototypes {str(file)!r} names id {missing[0]!r}, which is not in the run ({len(missing)} such ids): "
-            "remove these rows"
+            f"prototypes {str(file)!r} names id {missing[0]!r}, which is not in the run "
+            f"({format_count(len(missing), 'such id')}): remove these rows"
         )
     groups: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     for name, line in zip(names, table.select(["attribute", "concept"]).to_pylist(), strict=True):

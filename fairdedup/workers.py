@@ -16,7 +16,7 @@ from typing import Any
 
 from fairdedup.config import RunConfig
 from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.fence import Fence, current_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
@@ -155,7 +155,7 @@ class Workers:
                 memory_limit=self.memory_limit,
             )
             self._client = client = Client(self._cluster, set_as_default=False)
-        workers = "1 worker" if self.number == 1 else f"{self.number} workers"
+        workers = format_count(self.number, "worker")
         limits = {worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
         memory = f"{format_bytes(min(limits))} of memory" if min(limits, default=0) else "no memory limit"
         self.progress.say(f"{workers} on this machine, {memory} each; dashboard: {client.dashboard_link}")

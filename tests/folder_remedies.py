@@ -45,17 +45,17 @@ def ending_in(*endings: str) -> Callable[[Path, str], list[Path | str]]:
 
 
 REMEDIES: dict[str, Remedy] = {
-    "a tar among images": Remedy(both(tar_of("a.tar", "x"), folder_of(TWO)), "1 tar shards and 2 images", (1, 2)),
+    "a tar among images": Remedy(both(tar_of("a.tar", "x"), folder_of(TWO)), "1 tar shard and 2 images", (1, 2)),
     "a tar among images of several endings": Remedy(
         both(tar_of("x/a.tar", "x", "y"), folder_of({"a.jpg": JPEG, "in/b.JPG": JPEG, "c.png": GOOD})),
         "3 images",
         (2, 3),
     ),
     "a tar among images without extension": Remedy(
-        both(tar_of("a.tar", "x", "y"), folder_of({"b": JPEG, "in/c": JPEG})), "1 tar shards and 2 images", (2, 2)
+        both(tar_of("a.tar", "x", "y"), folder_of({"b": JPEG, "in/c": JPEG})), "1 tar shard and 2 images", (2, 2)
     ),
     "Parquet beside tars": Remedy(
-        both(tar_of("a.tar", "x"), table("b.parquet", {"jpg": [GOOD, OTHER]})), "1 tar shards and 1 Parquet", (1, 2)
+        both(tar_of("a.tar", "x"), table("b.parquet", {"jpg": [GOOD, OTHER]})), "1 tar shard and 1 Parquet", (1, 2)
     ),
     "Parquet beside tars, some of it img2dataset's": Remedy(
         both(
@@ -63,25 +63,25 @@ REMEDIES: dict[str, Remedy] = {
             table("a.parquet", {"key": ["x"], "status": ["success"], "error_message": [""]}),
             table("b.parquet", {"jpg": [GOOD, OTHER]}),
         ),
-        "1 tar shards and 1 Parquet",
+        "1 tar shard and 1 Parquet",
         (1, 2),
     ),
     "Parquet of bytes beside images": Remedy(
-        both(table("b.parquet", {"jpg": [GOOD]}), folder_of(TWO)), "1 Parquet files and 2 images", (1, 2)
+        both(table("b.parquet", {"jpg": [GOOD]}), folder_of(TWO)), "1 Parquet file and 2 images", (1, 2)
     ),
     "labels and a table of images beside images": Remedy(
         both(table("labels.parquet", {"id": ["a"]}), table("x.parquet", {"id": ["c"], "jpg": [GOOD]}), folder_of(TWO)),
-        "1 Parquet files and 2 images",
+        "1 Parquet file and 2 images",
         (1, 2),
     ),
     "a table of images beside images": Remedy(
         both(table("more.parquet", {"id": ["c", "d"], "jpg": [GOOD, OTHER]}), folder_of(TWO)),
-        "1 Parquet files and 2 images",
+        "1 Parquet file and 2 images",
         (2, 2),
     ),
-    "a zip among images": Remedy(both(zipped({"c.png": GOOD}), folder_of(TWO)), "1 zip archives and 2 images", (1, 2)),
+    "a zip among images": Remedy(both(zipped({"c.png": GOOD}), folder_of(TWO)), "1 zip archive and 2 images", (1, 2)),
     "a mix below a folder with brackets": Remedy(
-        lambda f: both(tar_of("d [0]/a.tar", "x"), folder_of({"d [0]/b.png": GOOD}))(f) / "d [0]", "1 images", (1, 1)
+        lambda f: both(tar_of("d [0]/a.tar", "x"), folder_of({"d [0]/b.png": GOOD}))(f) / "d [0]", "1 image:", (1, 1)
     ),
     "a glob of tars and images": Remedy(
         both(tar_of("a.tar", "x"), folder_of(TWO), source="a*"), "end it in .tar or in .png", (1, 1),

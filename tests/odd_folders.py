@@ -204,7 +204,7 @@ TABLE: dict[str, Case] = {
         folder_of({"a/1.png": GOOD, "b/1.png": OTHER, "a/metadata.csv": "x\n", "b/metadata.csv": "x\n"}),
         2,
         unused={".csv": 2},
-        remark="and 1 other metadata files",
+        remark="and 1 other metadata file is",
     ),
     "two metadata files that fit": FolderCase(
         folder_of({**TWO, "metadata.csv": "file_name\na.png\n", "metadata.jsonl": '{"file_name": "a.png"}\n'}),
@@ -283,7 +283,7 @@ TABLE: dict[str, Case] = {
         lambda f: parquet({"path": ["in/a.png"]}, {"in/a.png": GOOD, "in/b.png": OTHER, "in/x.mp4": b""})(f).parent,
         1,
         unused={".mp4": 1},
-        remark="the folder has 2 images for 1 rows",
+        remark="the folder has 2 images for 1 row of",
     ),
     "img2dataset as files, further down": FolderCase(
         lambda f: downloaded(form="files")(write(f, {"out/00000_stats.json": "{}"}) / "out").parents[0], 2, {"img2": 2}

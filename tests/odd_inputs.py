@@ -114,7 +114,7 @@ TABLE: dict[str, Case] = {
     "no images": fails(folder_of({"a.pdf": b""}), "holds no images, but 1 '.pdf'"),
     "nothing": fails(folder_of({}), "holds no files"),
     "only images that are none": fails(folder_of({"a.png": b"", "b.png": b""}), "all 2 samples are rejected", "empty"),
-    "Parquet and images": fails(lambda f: parquet({"image": BOTH}, TWO)(f).parent, "1 Parquet files and 2 images"),
+    "Parquet and images": fails(lambda f: parquet({"image": BOTH}, TWO)(f).parent, "1 Parquet file and 2 images"),
     "Parquet further down": Case(lambda f: parquet({"image": BOTH})(write(f, {"data/x": b""}) / "data").parents[1], 2),
     # Tars
     "path traversal": Case(tar(("../../x.png", GOOD), ("/etc/y.png", OTHER)), 2),
@@ -144,7 +144,7 @@ TABLE: dict[str, Case] = {
         options={"skip_damaged": True},
     ),
     "a tar cut in its first image": fails(
-        tar(("a.png", GOOD), change=lambda b: b[:700]), "all 1 samples", "damaged", skip_damaged=True
+        tar(("a.png", GOOD), change=lambda b: b[:700]), "the only sample is", "damaged", skip_damaged=True
     ),
     "two tars in one": Case(
         tar(("a.png", GOOD), change=lambda b: b + b),
@@ -153,7 +153,7 @@ TABLE: dict[str, Case] = {
         options={"skip_damaged": True},
     ),
     "a tar that is none": fails(
-        tar(change=lambda _: HTML), "all 1 samples are rejected", "not a tar", skip_damaged=True
+        tar(change=lambda _: HTML), "the only sample is rejected", "not a tar", skip_damaged=True
     ),
     "a tar of no members": fails(tar(), "the input has no samples"),
     "JSON that is nested too deep": Case(tar(("a.png", GOOD), ("a.json", b'{"a":' * 50_000), ("b.png", OTHER)), 2),
@@ -189,7 +189,7 @@ TABLE: dict[str, Case] = {
     "a choice that is not there": fails(parquet({"image": BOTH}), "no column 'jpeg', but 'image'", column="jpeg"),
     "a choice that cannot be": fails(parquet({"image": BOTH, "n": [1, 2]}), "column 'n'", "is int64", column="n"),
     "a choice for a tar": fails(
-        tar(("a.png", GOOD)), "--column 'x' fits none of the first 1 keys of t.tar", "but .png", column="x"
+        tar(("a.png", GOOD)), "--column 'x' fits nothing in the first key of t.tar", "but .png", column="x"
     ),
     "no column to be read": fails(parquet({"url": ["http://h/x.png"], "n": [1]}), "but 'url', 'n'", "img2dataset"),
     "one column twice": fails(
@@ -276,7 +276,7 @@ TABLE: dict[str, Case] = {
             }
         ),
         2,
-        {"no vector": 1, "zero": 1, "finite": 3, "vector of 1 values, not 2": 1, "vector of 0": 1, "vector of 3": 1},
+        {"no vector": 1, "zero": 1, "finite": 3, "vector of 1 value, not 2": 1, "vector of 0": 1, "vector of 3": 1},
     ),
     "files of other dimensions": Case(parquets({"emb": vectors(3)}, {"emb": vectors(2, 3)}), 3, {"3 values, not 4": 2}),
     "files of other fixed dimensions": fails(

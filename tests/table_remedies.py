@@ -252,7 +252,7 @@ REMEDIES: dict[str, Remedy] = {
         arrow_bytes(lambda _: b"Feather"), "write it again with datasets.save_to_disk", saved(), 4
     ),
     "fill empty ids": Remedy(
-        clip_retrieval((np.eye(2), {"uid": ["a", None]})), "has 1 empty rows: fill them",
+        clip_retrieval((np.eye(2), {"uid": ["a", None]})), "has 1 empty row: fill it",
         clip_retrieval((np.eye(2), {"uid": ["a", "b"]})), 2,
     ),
 }  # fmt: skip

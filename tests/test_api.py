@@ -152,7 +152,7 @@ def test_rows_always_kept_are_named_by_ids_or_by_a_mask() -> None:
     for result in results:
         assert {"id 3", "id 8", "id 9"} <= set(result.kept) and len(result.kept) == 12
         assert result.decisions.equals(results[0].decisions)
-        assert result.warnings[0] == "1 of the rows always kept cannot be used and are rejected; the first is id 7"
+        assert result.warnings[0] == "1 of the rows always kept cannot be used and is rejected; the first is id 7"
     assert 5 in deduplicate(x, keep=0.2, rule="semdedup", always_keep=[5]).kept
     nobody = deduplicate(x, always_keep=[], **asked)
     assert nobody.decisions.equals(deduplicate(x, **asked).decisions)

@@ -141,7 +141,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "arrow gap": (
         {"embeddings": pa.array([[1.0], None])},
-        "the Arrow column is list<item: double> with 1 nulls: give lists",
+        "the Arrow column is list<item: double> with 1 null: give lists",
     ),
     "ragged arrow": (
         {"embeddings": pa.array([[1.0], [1.0, 2.0]])},

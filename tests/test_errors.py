@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairdedup.errors import FairdedupError, UserError, first_line, flags_for_parameters
+from fairdedup.errors import FairdedupError, UserError, first_line, flags_for_parameters, format_count
 
 OPTIONS = {"keep", "at_most", "cover", "target", "rule", "always_keep"}
 
@@ -52,3 +52,10 @@ def test_a_message_of_a_library_is_one_line_of_bounded_length() -> None:
     assert first_line(ValueError("x" * 10_000)) == "x" * 300 + " …"
     assert first_line(EOFError()) == "EOFError"
     assert first_line("  ") == "no message"
+
+
+def test_a_count_agrees_with_its_noun():
+    assert format_count(1, "sample") == "1 sample"
+    assert format_count(0, "sample") == "0 samples"
+    assert format_count(2000, "sample was", "samples were") == "2,000 samples were"
+    assert format_count(1, "exact copy", "exact copies") == "1 exact copy"

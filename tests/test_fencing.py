@@ -154,7 +154,7 @@ def forget_all_workers(client: Client) -> None:
     client.run_on_scheduler(forget)
 
 
-@pytest.mark.parametrize("stages", [1, 4])
+@pytest.mark.parametrize("stages", [pytest.param(1, marks=pytest.mark.soak), 4])
 def test_a_whole_command_that_is_killed_in_mid_stage_leaves_no_task_and_is_run_again(
     stages: int,
     processes: Processes,  # noqa: F811

@@ -162,7 +162,7 @@ def test_ids_of_rejected_rows_are_the_objects_too() -> None:
     assert same(result.rejected["id"].tolist(), [ids[0], ids[2], ids[3]])
     assert same(list(result.kept), [ids[1], ids[4], ids[5]])
     warned = deduplicate(x, keep=1.0, rule="semdedup", ids=ids, always_keep=[("c", 1)]).warnings
-    assert warned[0] == "1 of the rows always kept cannot be used and are rejected; the first is ('c', 1)"
+    assert warned[0] == "1 of the rows always kept cannot be used and is rejected; the first is ('c', 1)"
 
 
 HASHABLE: st.SearchStrategy[Hashable] = st.one_of(

@@ -24,6 +24,7 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.representation import CONFIDENCE
 from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets.labels import Labels
+from fairdedup.errors import format_count
 from fairdedup.stages.group_counts import GroupCounts, GroupSource, LabelledGroups, PerceivedGroups, count_groups
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.manifest import RunManifest
@@ -143,7 +144,9 @@ def _measure_groups(
     notes = []
     clusters = int(np.count_nonzero(before.sum(axis=1)))
     if clusters < FEW_CLUSTERS:
-        notes.append(f"intervals come from only {clusters} clusters: too few to resample, so take them as rough")
+        notes.append(
+            f"intervals come from only {format_count(clusters, 'cluster')}: too few to resample, so take them as rough"
+        )
     notes += explain_losses(
         reports, losses, top=options.top, source=source, map_decisions=map_decisions, sizes=clustered.sizes
     )
@@ -178,4 +181,7 @@ def _add_suggestions(
         map_decisions=map_decisions,
     )
     if report.suggested.rows < options.suggest:
-        report.notes.append(f"only {report.suggested.rows:,} samples are left whose label would be informative")
+        report.notes.append(
+            f"only {format_count(report.suggested.rows, 'sample is', 'samples are')} left whose label "
+            "would be informative"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.datasets.labels import Labels, write_out_ids
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.stages.group_counts import DecisionPart, LabelledGroups
 
 
@@ -99,10 +99,13 @@ def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterat
     first = next((name for name, line in labels.places.items() if not match.found[line]), "")
     if not match.found.any():
         raise UserError(
-            f"--labels {str(path)!r}: none of its {unknown:,} ids is in the run; the first is {first!r}: check the "
-            "column id"
+            f"--labels {str(path)!r}: {'its only id is not' if unknown == 1 else f'none of its {unknown:,} ids is'} in "
+            f"the run; the first is {first!r}: check the column id"
         )
     if unknown:
-        yield f"{unknown:,} of {len(labels.places):,} ids of the labels are not in the run's decisions, as {first!r}"
+        count, verb = format_count(len(labels.places), "id"), "is" if unknown == 1 else "are"
+        yield f"{unknown:,} of {count} of the labels {verb} not in the run's decisions, as {first!r}"
     if match.without_line:
-        yield f"{match.without_line:,} samples of the run are not in the labels: they count nowhere below"
+        one, several = "sample of the run is", "samples of the run are"
+        they_count = "it counts" if match.without_line == 1 else "they count"
+        yield f"{format_count(match.without_line, one, several)} not in the labels: {they_count} nowhere below"

@@ -25,6 +25,7 @@ from fairdedup.core.representation import (
     random_test,
     resample_clusters,
 )
+from fairdedup.errors import format_count
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -238,7 +239,7 @@ def _reason(report: GroupReport, clusters: int, own: int) -> str | None:
     if clusters < 2:
         return "no interval: it needs at least two clusters"
     if report.rate_interval is None:
-        return f"no interval: the group is in {own} of {clusters} clusters, too few to resample"
+        return f"no interval: the group is in {own} of {format_count(clusters, 'cluster')}, too few to resample"
     if report.kept == 0:
         return "no sample of the group is kept: the skew is -inf"
     return None

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
 from fairdedup.cli.run_summary import plain
+from fairdedup.errors import format_count
 
 MOST_LINES = 12  # largest number of lines in a list
 MOST_CLUSTERS = 5  # largest number of clusters that are listed for a group
@@ -48,7 +49,10 @@ def print_audit(report: AuditReport, out: Path, console: Console) -> None:
         console.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
     if report.suggested is not None:
         file = plain(report.suggested.file)
-        console.print(f"{report.suggested.rows:,} samples that are worth a label: {file}", soft_wrap=True)
+        console.print(
+            f"{format_count(report.suggested.rows, 'sample that is', 'samples that are')} worth a label: {file}",
+            soft_wrap=True,
+        )
     console.print(f"full report, with intersections: {plain(out / 'report' / 'audit.json')}", soft_wrap=True)
 
 
@@ -113,7 +117,10 @@ def _print_intersections(report: AuditReport, console: Console) -> None:
         for group in attribute.groups
         if group.under_four_fifths
     ]
-    console.print(f"\nintersections: {len(low):,} groups are kept at under four fifths of the best rate")
+    console.print(
+        f"\nintersections: {format_count(len(low), 'group is', 'groups are')} kept at under four fifths of "
+        "the best rate"
+    )
     for ratio, name, group in sorted(low, key=lambda found: found[:2])[:MOST_LINES]:
         console.print(
             f"  {plain(name)}: {plain(group.group)}: {_format_amount(group.kept)} of {_format_amount(group.before)} "

@@ -12,7 +12,7 @@ from fairdedup.cli.help_format import ExampleCommand
 from fairdedup.cli.options import MACHINE, MESSAGES, RUN, option, options
 from fairdedup.cli.session import Session
 from fairdedup.cli.value_types import FILE, PATH_TEXT, Bytes, Names
-from fairdedup.errors import FairdedupError, UserError, visible
+from fairdedup.errors import FairdedupError, UserError, format_count, visible
 
 
 @click.command(
@@ -185,8 +185,8 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     with session.workers() as workers:
         fitted = calibrate_run(session.config, labels, file, workers)
     lines = [
-        f"{fit.attribute}: {fit.labels:,} labels, temperature {fit.temperature:g}; cross entropy on held-out labels "
-        f"{fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
+        f"{fit.attribute}: {format_count(fit.labels, 'label')}, temperature {fit.temperature:g}; cross entropy on "
+        f"held-out labels {fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
         for fit in fitted
     ]
     session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=[fit.to_json() for fit in fitted])
@@ -252,7 +252,9 @@ def export(
     )
     with session.workers(read_only=True) as workers:
         written = export_samples(export_options, workers)
-    shards = "" if written.shards is None else f", {written.shards:,} tar, {(written.bytes or 0) / 1e6:,.1f} MB"
+    shards = ""
+    if written.shards is not None:
+        shards = f", {format_count(written.shards, 'tar shard')}, {(written.bytes or 0) / 1e6:,.1f} MB"
     session.finish(f"{what} samples: {written.samples:,}{shards}, in {written.path}", **written.to_json())
 
 
@@ -275,4 +277,6 @@ def sample(folder: Path, seed: int, rows: int, quiet: bool) -> None:
     except OSError as error:
         raise UserError(f"DIR {str(folder)!r} cannot be written ({error.strerror}). Choose another folder.") from None
     if not quiet:
-        click.echo(visible(f"{drawn.pictures:,} pictures, {drawn.copies:,} of them copies, in {drawn.directory}"))
+        click.echo(
+            visible(f"{format_count(drawn.pictures, 'picture')}, {drawn.copies:,} of them copies, in {drawn.directory}")
+        )

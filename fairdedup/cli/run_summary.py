@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairdedup.errors import visible
+from fairdedup.errors import format_count, visible
 
 if TYPE_CHECKING:
     from fairdedup.commands.sweep import SweptFraction
@@ -71,7 +71,7 @@ def _count_rows(manifest: RunManifest, out: Path) -> Iterator[tuple[str, str, st
     counts = manifest.counts
     readmitted = f", {counts.readmitted:,} of them re-admitted" if counts.readmitted else ""
     share = counts.kept / max(counts.valid, 1)
-    yield "input", f"{counts.input:,}", f"{manifest.clusters:,} clusters"
+    yield "input", f"{counts.input:,}", format_count(manifest.clusters, "cluster")
     if manifest.input.column is not None:
         yield "column", plain(manifest.input.column), f"chosen in the {manifest.input.format} input"
     yield "kept", f"{counts.kept:,}", f"{share:.1%} of the valid rows{readmitted}"

@@ -17,7 +17,7 @@ from fairdedup.config import RunConfig
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.labels import Labels, read_labels, write_out_ids
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.preparation.prototype_choice import find_run_prototypes
 from fairdedup.prototype_files import write_vectors
 from fairdedup.storage.config_record import read_config_record
@@ -220,5 +220,5 @@ def _check_label_counts(attribute: Attribute, codes: NDArray[np.int64]) -> None:
         raise UserError(f"--labels: {attribute.name!r} has only one concept: leave its column out")
     for concept, count in zip(attribute.concepts, counts, strict=True):
         if count < LEAST_LABELS:
-            what = f"{attribute.name}={concept} has {count} labels"
+            what = f"{attribute.name}={concept} has {format_count(count, 'label')}"
             raise UserError(f"--labels: {what}: give at least {LEAST_LABELS} of each concept")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset
 from fairdedup.encoders import EncoderSpec
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.preparation.encoder_choice import choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
@@ -156,5 +156,7 @@ def _plan_images(
         dataset, directory, encoder, workers.submit, fingerprints=prints, todo=todo, white=white
     )
     if saved and todo:
-        workers.progress.say(f"{saved:,} exact copies; each is embedded once")
+        workers.progress.say(
+            format_count(saved, "exact copy; it is embedded once", "exact copies; each is embedded once")
+        )
     return EmbeddingPlan(encoder, prints, finished, copies, white)

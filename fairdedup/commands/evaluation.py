@@ -12,7 +12,7 @@ from typing import Any
 
 from fairdedup.commands.embed import embed
 from fairdedup.datasets import open_input
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.incremental.earlier_runs import describe_encoder, identify_encoder
 from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
 from fairdedup.preparation.request import Request
@@ -103,6 +103,6 @@ def _check_same_model(
     width, own_width = samples.dimension, embedded.dimension
     if width is not None and own_width is not None and width != own_width:
         raise UserError(
-            f"--exclude-near {source!r} has {width} dimensions and the embeddings {own_width}: both must come from "
-            "one model"
+            f"--exclude-near {source!r} has {format_count(width, 'dimension')} and the embeddings {own_width}: "
+            "both must come from one model"
         )

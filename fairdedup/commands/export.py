@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import find_clashing_stems
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.stages.id_export import iterate_decisions, iterate_ids, write_csv, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
 from fairdedup.storage.checked_json import read_json, write_json
@@ -173,7 +173,8 @@ def _write_ids(options: ExportOptions, decisions: list[Seal], expected: int) -> 
             count = _write_ids_to(path, options, decisions)
         if count != expected:
             raise FairdedupError(
-                f"{count:,} ids, not {expected:,}, are {options.what}, so nothing was written: please report this bug"
+                f"{format_count(count, 'id is', 'ids are')} {options.what}, not {expected:,}, "
+                "so nothing was written: please report this bug"
             )
         if place.exists() and not is_sealed(place, seal(aside)):
             raise UserError(f"{options.shown} already exists with other content: choose another file, or remove it")
@@ -239,7 +240,9 @@ def _write_shards(
     samples = sum(shard.samples for shard in written)
     expected = getattr(manifest.counts, options.what)
     if samples != expected:
-        raise FairdedupError(f"{samples:,} samples were written, not {expected:,}: please report this bug")
+        raise FairdedupError(
+            f"{format_count(samples, 'sample was', 'samples were')} written, not {expected:,}: please report this bug"
+        )
     record = {
         "fairdedup": manifest.fairdedup,
         "what": options.what,

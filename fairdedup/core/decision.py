@@ -23,7 +23,7 @@ from fairdedup.core.rounds import AcrossClusters
 from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.survey import survey
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, format_count
 
 SHORTFALL_WARNING = 0.01
 GUARANTEES = ("no_two_kept_are_duplicates", "every_removed_has_a_kept_representative")
@@ -229,8 +229,9 @@ def _readmit_to_target(
         )
         seats = target - searched  # of the reserve, which are given to re-admitted rows in any case
         fewer = round(swept * target / searched) if seats else swept
+        what = "is a re-admitted duplicate" if searched - swept == 1 else "are re-admitted duplicates"
         decision.warnings.append(
-            f"{searched - swept} of {target} kept samples are re-admitted duplicates, more than 1 %: {cause}; a "
+            f"{searched - swept} of {format_count(target, 'kept sample')} {what}, more than 1 %: {cause}; a "
             f"fraction of {kf.shortest_fraction(fewer, context.valid)} keeps none of them"
             f"{' besides the reserved seats' if seats else ''}"
         )
@@ -267,9 +268,9 @@ def _decide_against_earlier(
         most = kf.kept_target(at_most, valid, "at_most")
         if most < context.least:
             raise UserError(
-                f"`at_most={at_most:g}` of {valid} new rows is {most}, and every eps keeps at least {context.least} "
-                "(rows always kept, and one for each cluster in which earlier runs kept nothing): give at least "
-                f"`at_most={kf.smallest_fraction(context.least, valid):g}`"
+                f"`at_most={at_most:g}` of {format_count(valid, 'new row')} is {most}, and every eps keeps at least "
+                f"{context.least} (rows always kept, and one for each cluster in which earlier runs kept nothing): "
+                f"give at least `at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
         eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
     return _build_decision(context, plan, eps, context.decide_at(eps, plan, None))

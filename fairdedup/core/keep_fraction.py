@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, quantised
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 
 def kept_target(fraction: float, valid: int, parameter: str = "keep") -> int:
@@ -119,14 +119,17 @@ def check_target(fraction: float, valid: int, clusters: int, protected: int = 0,
     target, least = kept_target(fraction, valid, parameter), max(1, clusters + protected)
     if target >= least:
         return
-    what = f"`{parameter}={fraction:g}` of {valid} rows is"
+    what = f"`{parameter}={fraction:g}` of {format_count(valid, 'row')} is"
     remedy = f"give at least `{parameter}={smallest_fraction(least, valid):g}`"
     if protected:
-        one_each = f" and one for each of the {clusters} clusters without any" if clusters else ""
-        raise UserError(f"{what} {target}, fewer than the {protected} rows always kept{one_each}: {remedy}")
+        one_each = f" and one for each of the {format_count(clusters, 'cluster')} without any" if clusters else ""
+        raise UserError(
+            f"{what} {target}, fewer than the {format_count(protected, 'row')} always kept{one_each}: {remedy}"
+        )
     if clusters:
         raise UserError(
-            f"{what} {target}, fewer than one for each of {clusters} clusters: {remedy} or use fewer clusters"
+            f"{what} {target}, fewer than one for each of {format_count(clusters, 'cluster')}: "
+            f"{remedy} or use fewer clusters"
         )
     raise UserError(f"{what} none: {remedy}")
 

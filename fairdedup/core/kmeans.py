@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import Vectors, most_similar, unit_float16
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 POINTS_PER_CENTROID = 256
 ITERATIONS = 20
@@ -57,8 +57,11 @@ def check_clusters(clusters: Any, valid: int, kept: int | None = None) -> int:
         raise UserError(f"`clusters` must be a whole number above 0, or auto; got {clusters!r}")
     if clusters > valid:
         most = valid if kept is None else max(1, min(valid, kept))
-        why = f" (one for each of the {most} rows to keep)" if most < valid else ""
-        raise UserError(f"`clusters={clusters}` is more than the {valid} valid rows: give at most {most}{why}, or auto")
+        why = f" (one for each of the {format_count(most, 'row')} to keep)" if most < valid else ""
+        raise UserError(
+            f"`clusters={clusters}` is more than the {format_count(valid, 'valid row')}: "
+            f"give at most {most}{why}, or auto"
+        )
     return int(clusters)
 
 

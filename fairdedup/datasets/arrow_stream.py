@@ -28,7 +28,7 @@ from fairdedup.datasets.rows import (
     replace_views,
     without_views,
 )
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.store_access import read_range
 
@@ -102,8 +102,8 @@ def _scan(read: Callable[[int, int], bytes], total: int, path: str) -> ArrowLayo
                 raise DamagedTable(f"{path!r} is not an Arrow file: write it again with datasets.save_to_disk")
             schema = _read_schema(message.content, path)
         elif message is None:
-            place = f"it ends after {total:,} bytes, in record batch {len(rows)}"
-            damage = f"{place}; the {sum(rows):,} rows before it can be read"
+            place = f"it ends after {format_count(total, 'byte')}, in record batch {len(rows)}"
+            damage = f"{place}; the {format_count(sum(rows), 'row')} before it can be read"
             break
         elif message.end == at:
             break

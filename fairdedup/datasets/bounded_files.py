@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.npy_arrays import MAGIC, read_header
 from fairdedup.datasets.npz_arrays import read_headers
 from fairdedup.datasets.rows import DamagedTable, open_parquet_file
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.plain_files import NotPlainFile, open_plain_file
 
 ROWS_AT_ONCE = 64
@@ -103,4 +103,4 @@ def _decode(column: pa.Array) -> pa.Array:
 
 def _expect_at_most(size: int, most: int) -> None:
     if size > most:
-        raise ValueError(f"it holds {size:,} bytes, and such a file has at most {most:,}")
+        raise ValueError(f"it holds {format_count(size, 'byte')}, and such a file has at most {most:,}")

@@ -18,7 +18,7 @@ from fairdedup.datasets.folder_tree import FolderTree
 from fairdedup.datasets.input_format import NOT_PLAIN, DocumentedInput, InputFormat, InputSource, ReadOptions
 from fairdedup.datasets.metadata import DOCUMENTED_ID_COLUMN, add_id_column, describe_table, read_rows
 from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 FOLDER, METADATA, TEXTS = "img_emb", "metadata", "text_emb"
 _OF_A_RUN = re.compile(r"(?:records/(?:record_[0-9]+|input)\.json|copies/(?:hashes|samples)_[0-9]+\.(?:npy|json))")
@@ -85,7 +85,7 @@ class ClipRetrievalShard:
 
     def findings(self) -> Findings:
         """Return whether vectors are missing because the file is cut off."""
-        return Findings(damage=None if self.whole is None else f"it is cut off after {self.whole:,} rows")
+        return Findings(damage=None if self.whole is None else f"it is cut off after {format_count(self.whole, 'row')}")
 
     def fingerprint(self) -> str:
         """Return a short text that changes when a file's name, size or time does."""
@@ -176,7 +176,8 @@ def _open_folder(fs: AbstractFileSystem, root: str, text: str, options: ReadOpti
         if width != first_width:
             first = next(iter(vectors.values()))
             raise UserError(
-                f"{path!r} has {width} dimensions but {first!r} has {first_width}: put them into separate folders"
+                f"{path!r} has {format_count(width, 'dimension')} but {first!r} has {first_width}: "
+                "put them into separate folders"
             )
         table, column = tables.get(number), None
         if table is not None:
@@ -202,7 +203,7 @@ def _expect_fitting_table(
     """Return the id column of a metadata file, after comparing its rows with the vectors and its ids with the first."""
     found, column = describe_table(fs, table)
     if found != rows:
-        raise UserError(f"{path!r} has {rows:,} rows but {table!r} has {found:,}: write both again")
+        raise UserError(f"{path!r} has {format_count(rows, 'row')} but {table!r} has {found:,}: write both again")
     if earlier and column != earlier[0].id_column:
         raise UserError(
             f"{table!r} has id column {column!r} but {earlier[0].table!r} has {earlier[0].id_column!r}: give the "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fairdedup.datasets.filesystem import get_extension, to_valid_text
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 COMMONEST = 5  # endings that a message names
 
@@ -68,4 +68,4 @@ def describe_unused(unused: Mapping[str, int]) -> str:
     total, rest = sum(unused.values()), sum(count for _, count in kinds[COMMONEST:])
     named = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:COMMONEST])
     more = f" and {rest:,} of other kinds" if rest else ""
-    return f"{total:,} {'file' if total == 1 else 'files'}: {named}{more}"
+    return f"{format_count(total, 'file')}: {named}{more}"

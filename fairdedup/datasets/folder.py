@@ -17,7 +17,7 @@ from fairdedup.datasets.folder_shards import FolderShard, Listed
 from fairdedup.datasets.format_registry import describe_folders
 from fairdedup.datasets.image_formats import IMAGE_EXTENSIONS
 from fairdedup.datasets.input_format import DocumentedInput, InputFormat, InputSource, ReadOptions
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 __all__ = ["SHARD_FILES", "FolderShard", "ImageFolder", "Listed"]
 
@@ -102,7 +102,7 @@ def _explain_no_images(source: str, unused: Mapping[str, int]) -> str:
         return f"folder {source!r} holds no files: give a folder with {describe_folders()} in it"
     kinds = sorted(unused.items(), key=lambda item: (-item[1], item[0]))
     found = ", ".join(f"{count:,} {kind!r}" for kind, count in kinds[:5])
-    more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
+    more = f" and {format_count(len(kinds) - 5, 'other kind')}" if len(kinds) > 5 else ""
     archives = next((ending for ending in ARCHIVES if ending in unused), None)
     remedy = f"unpack the {archives} files and " if archives else ""
     kinds_read = " ".join(IMAGE_EXTENSIONS)

@@ -16,6 +16,7 @@ from fairdedup.datasets.img2dataset import read_downloads
 from fairdedup.datasets.listing import METADATA_FILES, ForeignMetadata, Line, read_lines, resolve_file_name
 from fairdedup.datasets.rows import is_parquet
 from fairdedup.datasets.sidecars import CAPTION_ENDINGS, SIDECAR_ENDINGS
+from fairdedup.errors import format_count
 
 
 @dataclass
@@ -169,7 +170,11 @@ def _describe_foreign(foreign: list[tuple[str, str]]) -> list[str]:
     if not foreign:
         return []
     name, why = foreign[0]
-    more = f", and {len(foreign) - 1:,} other metadata files are not used either" if len(foreign) > 1 else ""
+    more = (
+        f", and {format_count(len(foreign) - 1, 'other metadata file is', 'other metadata files are')} not used either"
+        if len(foreign) > 1
+        else ""
+    )
     return [
         f"metadata file {to_valid_text(name)!r} is not used: {why}{more}; to use it, name the column of image files "
         "'file_name'"

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.filesystem import Entry, in_natural_order
 from fairdedup.datasets.findings import name_ending
 from fairdedup.datasets.image_formats import HEAD, IMAGE_EXTENSIONS, looks_like_image
+from fairdedup.errors import format_count
 from fairdedup.storage.plain_files import open_plain_file
 
 LOOKS_PER_ENDING, LOOKS = 64, 1_024  # files of a store whose first bytes are read: of one ending, and of all
@@ -101,10 +102,11 @@ def _sort_some(fs: AbstractFileSystem, found: FoundImages, entries: list[Entry],
     if rest:
         any_image = any(are_images)
         _sort_out(found, rest, [any_image] * len(rest))
-        done = "they are read as images" if any_image else "they are not read"
+        were, them, they_are = ("was", "it", "it is") if len(rest) == 1 else ("were", "them", "they are")
+        done = f"{they_are} read as images" if any_image else f"{they_are} not read"
         found.remarks.append(
-            f"{len(rest):,} files {_describe_ending(rest[0].name)} were judged by the {len(looked):,} before them, of "
-            f"which {sum(are_images):,} are images: {done}"
+            f"{format_count(len(rest), 'file')} {_describe_ending(rest[0].name)} {were} judged by the {len(looked):,} "
+            f"before {them}, of which {format_count(sum(are_images), 'is an image', 'are images')}: {done}"
         )
     return len(looked)
 

@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.filesystem import to_valid_text
 from fairdedup.datasets.rows import DAMAGED, TEXT_TYPES, open_parquet_file, stream_rows, to_texts
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 COLUMNS = ("key", "status", "error_message")
 LONGEST_REASON = 200
@@ -63,7 +63,7 @@ def read_downloads(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str | No
         return
     for count, batch in stream_rows(fs, path, 0, rows, ROWS_AT_ONCE, COLUMNS):
         if batch is None:
-            yield None, f"{DAMAGED} beside it ({count:,} rows)"
+            yield None, f"{DAMAGED} beside it ({format_count(count, 'row')})"
             continue
         keys, states, messages = (to_texts(batch.column(name)) for name in COLUMNS)
         for key, status, message in zip(keys, states, messages, strict=True):

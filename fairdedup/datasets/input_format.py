@@ -18,7 +18,7 @@ from fairdedup.datasets.dataset import Dataset
 from fairdedup.datasets.filesystem import Entry, get_extension
 from fairdedup.datasets.findings import name_ending
 from fairdedup.datasets.folder_tree import FolderTree
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 NOT_PLAIN = "not a plain file but a pipe, a socket, a device or a link that leads nowhere"
 
@@ -248,5 +248,6 @@ def _describe_named(images: int, dataset: Dataset) -> str:
     if images == rows:
         return ""
     return (
-        f"the folder has {images:,} images for {rows:,} rows of {dataset.format}: only those that a row names are read"
+        f"the folder has {format_count(images, 'image')} for {format_count(rows, 'row')} of {dataset.format}: only "
+        "those that a row names are read"
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.ids import find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
-from fairdedup.errors import UserError, first_line
+from fairdedup.errors import UserError, first_line, format_count
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 MOST_GROUPS = 50  # a column with more distinct values is hardly an attribute, unless the user names it
@@ -118,7 +118,9 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
                     if wanted is not None
                     else "name the columns that are attributes, for example --attributes a,b"
                 )
-                raise UserError(f"{what}: column {names[k]!r} has more than {most} different values; {remedy}")
+                raise UserError(
+                    f"{what}: column {names[k]!r} has more than {format_count(most, 'different value')}; {remedy}"
+                )
     if not places:
         raise UserError(f"{what} has no lines: give one for each id")
     ordered = [sorted(groups) for groups in known]
@@ -164,7 +166,8 @@ def _read_csv(path: Path, what: str) -> Iterator[Sequence[str | None]]:
         for line in lines:
             if len(line) > len(header):
                 raise UserError(
-                    f"{what}: line {lines.line_num} has {len(line)} values for {len(header)} columns; correct the line"
+                    f"{what}: line {lines.line_num} has {format_count(len(line), 'value')} for "
+                    f"{format_count(len(header), 'column')}; correct the line"
                 )
             if line:
                 yield line + [None] * (len(header) - len(line))

@@ -9,7 +9,7 @@ from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.reserved_columns import rename_reserved
 from fairdedup.datasets.rows import cast_to_text, open_parquet_file, replace_views, stream_rows
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 ROWS_AT_ONCE = 10_000
 ID_COLUMNS = ("uid", "id", "key", "image_path")
@@ -63,7 +63,7 @@ def read_rows(fs: AbstractFileSystem, path: str, start: int, stop: int) -> pa.Ta
     batches = []
     for count, batch in stream_rows(fs, path, start, stop, ROWS_AT_ONCE):
         if batch is None:
-            raise UserError(f"{path!r} has {count:,} damaged rows: write it again")
+            raise UserError(f"{path!r} has {format_count(count, 'damaged row')}: write it again")
         batches.append(batch.replace_schema_metadata(None))
     return pa.Table.from_batches(batches, schema)
 
@@ -94,7 +94,8 @@ def add_id_column(table: pa.Table, ids: Sequence[str] | str, path: str, prefix: 
             kind = table.schema.field(ids).type
             raise UserError(f"id column {ids!r} of {path!r} is {kind}, not text: rename or convert it") from None
         if column.null_count:
-            raise UserError(f"id column {ids!r} of {path!r} has {column.null_count:,} empty rows: fill them")
+            empty = format_count(column.null_count, "empty row: fill it", "empty rows: fill them")
+            raise UserError(f"id column {ids!r} of {path!r} has {empty}")
     else:
         column = pa.chunked_array([pa.array(ids, pa.string())])
     if prefix:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fairdedup.datasets.clip_retrieval import FOLDER
 from fairdedup.datasets.filesystem import Entry, get_extension
 from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions, ShardFormat
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 NAMED = 8  # files that a pattern names one by one
 
@@ -58,7 +58,8 @@ def choose_kind(
     alone = {known: paths for known, paths in holding.items() if paths} or alone
     if len(alone) == 1:
         return next(iter(alone))
-    counts = [f"{len(paths):,} {known.folder_title or known.name}" for known, paths in alone.items()]
+    titles = [(known.folder_title or known.name, len(paths)) for known, paths in alone.items()]
+    counts = [format_count(count, title.removesuffix("s"), title) for title, count in titles]
     everything = source.tree.files
     patterns = [(known, _pattern(source.text, paths, everything, known)) for known, paths in alone.items()]
     given = [f"{pattern!r} for the {known.folder_title or known.name}" for known, pattern in patterns if pattern]
@@ -87,8 +88,8 @@ def expect_no_embeddings_below(source: InputSource) -> None:
     if roots:
         given = _below(source.text, roots[0] if len(roots) == 1 else f"{{{','.join(roots)}}}")
         raise UserError(
-            f"folder {source.text!r} holds embeddings of clip-retrieval in {len(roots):,} "
-            f"{'sub-folder' if len(roots) == 1 else 'sub-folders'}: give {given!r}"
+            f"folder {source.text!r} holds embeddings of clip-retrieval in "
+            f"{format_count(len(roots), 'sub-folder')}: give {given!r}"
         )
 
 

@@ -20,7 +20,7 @@ from fairdedup.datasets.input_format import DocumentedInput, InputSource, ReadOp
 from fairdedup.datasets.metadata import add_id_column, read_rows
 from fairdedup.datasets.npy_arrays import DAMAGED_NPY, load_rows, read_shape
 from fairdedup.datasets.npy_companions import find_companions, is_companion, write_texts
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 SHARD_ROWS = 100_000
 
@@ -107,8 +107,9 @@ class NpyShard:
 
     def findings(self) -> Findings:
         """Return whether rows of this shard are missing because the file is cut off."""
-        is_cut = self.whole is not None and self.whole < self.stop
-        return Findings(damage=f"it is cut off after {self.whole:,} rows" if is_cut else None)
+        if self.whole is None or self.whole >= self.stop:
+            return Findings()
+        return Findings(damage=f"it is cut off after {format_count(self.whole, 'row')}")
 
     def _listed_ids(self, path: str) -> list[str]:
         if path.endswith(".npy"):
@@ -173,7 +174,8 @@ def expect_width(path: str, width: int, first: str, expected: int) -> None:
     """Check that a file's vectors have as many dimensions as those of the first file."""
     if width != expected:
         raise UserError(
-            f"{path!r} has {width:,} dimensions but {first!r} has {expected:,}: give them as separate inputs"
+            f"{path!r} has {format_count(width, 'dimension')} but {first!r} has {expected:,}: "
+            "give them as separate inputs"
         )
 
 

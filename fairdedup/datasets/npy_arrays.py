@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.filesystem import open_file
 from fairdedup.datasets.findings import Findings
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.plain_files import expect_plain_file
 
 MAGIC = b"\x93NUMPY"
@@ -85,7 +85,7 @@ def read_shape(fs: AbstractFileSystem, path: str, *, skip_damaged: bool = False)
     whole = (total - header.offset) // row if total > header.offset and not header.by_column else 0
     if whole == 0:
         raise _cut_off(path, header, total)
-    place = f"it is cut off at {total:,} of {_end(header):,} bytes, after {whole:,} of {rows:,} rows"
+    place = f"it is cut off at {total:,} of {_end(header):,} bytes, after {whole:,} of {format_count(rows, 'row')}"
     Findings().add_damage(path, place, skip=skip_damaged)
     return Shape(rows, width, whole)
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fairdedup.datasets.filesystem import open_file, to_valid_text
 from fairdedup.datasets.metadata import describe_table
 from fairdedup.datasets.npy_arrays import Header, read_header
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.plain_files import expect_plain_file
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
@@ -88,7 +88,8 @@ def _is_there(fs: AbstractFileSystem, path: str) -> bool:
 def _expect_rows(count: int, path: str, *, found: int, companion: str) -> None:
     if found != count:
         raise UserError(
-            f"{path!r} has {count:,} rows but {companion!r} has {found:,}: they must be rows of the same samples"
+            f"{path!r} has {format_count(count, 'row')} but {companion!r} has {found:,}: "
+            "they must be rows of the same samples"
         )
 
 

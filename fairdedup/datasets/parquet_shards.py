@@ -24,6 +24,7 @@ from fairdedup.datasets.images import MAX_IMAGE_BYTES
 from fairdedup.datasets.img2dataset import explain_failure
 from fairdedup.datasets.rows import to_texts
 from fairdedup.datasets.table_files import name_damage, stream_table
+from fairdedup.errors import format_count
 
 IMAGES_AT_ONCE = 16
 ROWS_AT_ONCE = 1_000
@@ -258,7 +259,7 @@ def _vectors(batch: pa.RecordBatch | None, column: str, width: int, count: int) 
     block = np.full((count, width), np.nan, flat.dtype if flat.dtype.kind == "f" else np.float64)
     block[right.to_numpy(zero_copy_only=False)] = flat.reshape(-1, width)
     wrong = {
-        k: "no vector" if length is None else f"vector of {length:,} values, not {width:,}"
+        k: "no vector" if length is None else f"vector of {format_count(length, 'value')}, not {width:,}"
         for k, length in enumerate(lengths.to_pylist())
         if length != width
     }

@@ -12,7 +12,7 @@ from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.reserved_columns import rename_reserved
 from fairdedup.datasets.sidecars import CAPTION_ENDINGS, combine_sidecars, parse_class, parse_json
 from fairdedup.datasets.tar_members import EVERY_IMAGE, Group, GroupMember
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 LISTED_ENDINGS = 6  # endings that a message lists
 
@@ -120,7 +120,7 @@ def split_group(group: Group, column: str | None, shard: str) -> list[TarSample]
 
 def _list_endings(members: Sequence[GroupMember]) -> str:
     names = [f".{to_valid_text(m.ending)}" if m.suffix else "one without ending" for m in members]
-    more = f" and {len(names) - LISTED_ENDINGS:,} others" if len(names) > LISTED_ENDINGS else ""
+    more = f" and {format_count(len(names) - LISTED_ENDINGS, 'other')}" if len(names) > LISTED_ENDINGS else ""
     return ", ".join(names[:LISTED_ENDINGS]) + more
 
 

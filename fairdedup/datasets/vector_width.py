@@ -10,7 +10,7 @@ from fsspec import AbstractFileSystem
 from fairdedup.datasets.findings import Findings
 from fairdedup.datasets.parquet_shards import ROWS_AT_ONCE, plain_lists
 from fairdedup.datasets.table_files import TableLayout, stream_table
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 MAX_WIDTH = 1 << 16
 
@@ -56,7 +56,8 @@ def find_width(
             raise UserError(f"column {column!r} of {path!r} holds vectors of no values: write the file again")
         if expected and found != expected:
             raise UserError(
-                f"{path!r} has {found} dimensions but {first!r} has {expected}: give them as separate inputs"
+                f"{path!r} has {format_count(found, 'dimension')} but {first!r} has {expected}: "
+                "give them as separate inputs"
             )
     elif not expected:
         found = _find_commonest_length(fs, path, sum(layout.group_sizes), column, skip_damaged=skip_damaged)

@@ -247,7 +247,8 @@ def _describe_unfit(shard: TarShard) -> str | None:
             images += sum(sample.image is not None for sample in samples)
     if not samples or images or shard.column in (None, EVERY_IMAGE):
         return None
-    return f"none of the first {groups:,} keys of {shard.name} ({samples[-1].error})"
+    keys = "nothing in the first key" if groups == 1 else f"none of the first {groups:,} keys"
+    return f"{keys} of {shard.name} ({samples[-1].error})"
 
 
 def _parse_column(column: str | None) -> str | None:

@@ -14,7 +14,7 @@ from fairdedup.core.model import Inherited
 from fairdedup.core.moments import MembershipMoments, Moments
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.encoders import EncoderSpec
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.config_record import NamedModel
 from fairdedup.storage.inherited_state import InheritedState
@@ -260,8 +260,8 @@ def check_cluster_count(config: RunConfig, earlier: EarlierRuns) -> None:
     clusters = earlier.state.clusters
     if config.clusters not in ("auto", clusters):
         raise UserError(
-            f"--clusters {config.clusters}: {str(earlier.root)!r} has {clusters} clusters, and new rows get the same "
-            "ones: leave it out"
+            f"--clusters {config.clusters}: {str(earlier.root)!r} has {format_count(clusters, 'cluster')}, "
+            "and new rows get the same ones: leave it out"
         )
 
 
@@ -282,6 +282,6 @@ def check_dimension(width: int | None, earlier: EarlierRuns) -> None:
     """
     if width is not None and width != earlier.state.dimension:
         raise UserError(
-            f"the embeddings have {width} dimensions and those of {str(earlier.root)!r} {earlier.state.dimension}: "
-            "all must come from one model"
+            f"the embeddings have {format_count(width, 'dimension')} and those of {str(earlier.root)!r} "
+            f"{earlier.state.dimension}: all must come from one model"
         )

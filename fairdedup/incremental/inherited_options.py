@@ -12,7 +12,7 @@ from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.rules.registry import find_rule, sweeping_names
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.incremental.earlier_runs import PROTOTYPES, EarlierRuns, check_cluster_count, read_sources
 from fairdedup.storage.contents import load_embedded
 from fairdedup.storage.layout import RunDirectory
@@ -170,9 +170,11 @@ def _check_embeddings(config: RunConfig, days: Sequence[str]) -> None:
             for file in sorted(RunDirectory(as_path(day)).gone(0).parent.glob("*.parquet"))
         ]
         files = f"such as {lists[0]}" if len(lists) == 1 else f"a file of all ids in {', '.join(lists)}"
+        count = sum(vanished.values())
+        verb, them = ("has", "it") if count == 1 else ("have", "them")
         raise UserError(
-            f"{sum(vanished.values()):,} samples of {', '.join(map(repr, vanished))} have vanished and would come "
-            f"back: exclude them with --drop FILE, {files}"
+            f"{format_count(count, 'sample')} of {', '.join(map(repr, vanished))} {verb} vanished and would come back: "
+            f"exclude {them} with --drop FILE, {files}"
         )
 
 

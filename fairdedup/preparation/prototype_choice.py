@@ -14,7 +14,7 @@ from fairdedup.config import RunConfig
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules.registry import find_rule
 from fairdedup.encoders import EncoderSpec
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.incremental.earlier_runs import EarlierRuns, identify_encoder
 from fairdedup.preparation.encoder_choice import (
     check_named_model,
@@ -168,7 +168,7 @@ def _as_flags(spec: EncoderSpec) -> str:
 def _check_fit(prototypes: Prototypes, embedded: Embedded, file: Path) -> Prototypes:
     if prototypes.dimension != embedded.dimension:
         raise UserError(
-            f"prototypes {str(file)!r} have {prototypes.dimension} dimensions and the embeddings "
+            f"prototypes {str(file)!r} have {format_count(prototypes.dimension, 'dimension')} and the embeddings "
             f"{embedded.dimension}: both must come from one model"
         )
     return prototypes

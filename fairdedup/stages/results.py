@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.decision_columns import COLUMNS, DECIDED, EARLIER, RECORD
-from fairdedup.errors import FairdedupError
+from fairdedup.errors import FairdedupError, format_count
 from fairdedup.stages.values import DecidedTask, Written
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import name_samples
@@ -131,7 +131,10 @@ def _combine(
     stays = ~np.isin(valid, excluded["row"], assume_unique=True)
     rows = valid[stays]
     if not np.array_equal(own["row"], rows):
-        raise FairdedupError(f"{record.name}: {len(own)} of {len(rows)} rows are decided: {decide_again(run.root)}")
+        raise FairdedupError(
+            f"{record.name}: {len(own)} of {format_count(len(rows), 'row')} "
+            f"{'is' if len(own) == 1 else 'are'} decided: {decide_again(run.root)}"
+        )
     readmitted = np.isin(rows, decided.readmitted)
     kept = own["kept"] | readmitted
     metadata = read_shard_metadata(run, record)

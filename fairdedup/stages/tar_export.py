@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets import ImageShard
 from fairdedup.datasets.originals import FileRange, Member, read_originals
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.result_files import result_part
@@ -187,7 +187,9 @@ def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np
     low, high = np.searchsorted(rows, [new.first, new.last + 1])
     rows, names = rows[low:high], table.column("id").slice(low, high - low)
     if len(rows) != new.samples:
-        raise FairdedupError(f"{new.name}: {len(rows)} samples, not {new.samples}; RUN was changed: try again")
+        raise FairdedupError(
+            f"{new.name}: {format_count(len(rows), 'sample')}, not {new.samples}; RUN was changed: try again"
+        )
     edges = [*(first for first, _ in new.sources), new.last + 1]
     for (first, source), (start, stop) in zip(
         new.sources, np.searchsorted(rows, np.column_stack((edges[:-1], edges[1:]))), strict=True

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Any
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 
 MEMORY = 2 << 30
 """Bytes that a condition may use, besides what the child process uses at its start."""
@@ -132,7 +132,7 @@ def call_bounded(text: str, rows: int, request: Message, data: bytes) -> tuple[M
     UserError
         If the child reports a mistake, or exceeds a limit.
     """
-    what, code = f"--where {text!r}, for {rows:,} rows," if rows else f"--where {text!r}", 0
+    what, code = f"--where {text!r}, for {format_count(rows, 'row')}," if rows else f"--where {text!r}", 0
     try:
         answer, found = _CHILD.call(request, data)
         if "mistake" in answer:

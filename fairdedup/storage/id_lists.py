@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.run_files import write_table
 from fairdedup.storage.sealed_files import Unsealed, load_table
 
@@ -58,7 +58,8 @@ def describe_unknown(ids: pa.Array, unknown: NDArray[np.int64], what: str) -> st
     """
     first = ", ".join(repr(name) for name in ids.take(pa.array(unknown[:FEW])).to_pylist())
     few = f"the first is {first}" if len(unknown) == 1 else f"the first are {first}"
-    return f"{what}: {len(unknown):,} of {len(ids):,} ids are not in the run; {few}"
+    count, verb = format_count(len(ids), "id"), "is" if len(unknown) == 1 else "are"
+    return f"{what}: {len(unknown):,} of {count} {verb} not in the run; {few}"
 
 
 def check_any_known(ids: pa.Array, unknown: NDArray[np.int64], what: str) -> None:
@@ -80,6 +81,6 @@ def check_any_known(ids: pa.Array, unknown: NDArray[np.int64], what: str) -> Non
     """
     if len(ids) and len(unknown) == len(ids):
         raise UserError(
-            f"{describe_unknown(ids, unknown, what)}: give ids as the column id of kept/ and rejected/ has them, or "
-            "leave the option out"
+            f"{describe_unknown(ids, unknown, what)}: give ids as the column id of kept/ and rejected/ has them, "
+            "with the shard before the key where --id is shard/key, or leave the option out"
         )

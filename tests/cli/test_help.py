@@ -139,7 +139,9 @@ def test_the_first_command_of_the_help_runs_on_the_sample_that_it_draws(here, sc
     }  # fmt: skip
     assert "groups as they were drawn" in shown.out and "rejected" in shown.out
     shown = done("export", "--to", "webdataset", "--scheduler", scheduler)
-    assert "kept samples: 150, 1 tar, " in shown.out and (here / "fairdedup-run-kept" / "shard-00000.tar").is_file()
+    assert (
+        "kept samples: 150, 1 tar shard, " in shown.out and (here / "fairdedup-run-kept" / "shard-00000.tar").is_file()
+    )
     assert set(table(here / "fairdedup-run" / "kept")["id"]) <= set(
         pq.read_table(here / "fairdedup-run" / "sample" / "labels.parquet")["id"].to_pylist()
     )

@@ -96,7 +96,8 @@ TABLE: dict[str, Remedy] = {
                               RUN + "--keep 0.5 --where width<40"),
     "no takedown is found": Remedy(
         RUN + "--keep 0.5 --drop wrong.txt", "--drop wrong.txt: 2 of 2 ids are not in the run; the first are 'a', 'b': "
-        "give ids as the column id of kept/ and rejected/ has them, or leave the option out",
+        "give ids as the column id of kept/ and rejected/ has them, with the shard before the key where --id is "
+        "shard/key, or leave the option out",
         RUN + "--keep 0.5 --drop ids.txt"),
     "no takedown is found, then none": Remedy(RUN + "--keep 0.5 --drop wrong.txt", "or leave the option out",
                                               RUN + "--keep 0.5"),

@@ -181,7 +181,7 @@ def test_calibration_tells_what_it_gained_by_labels_it_has_not_seen(again, proto
     ("id,height\na,tall", "the prototypes have no such attribute"),
     ("id,tone\nnobody,light\nno one,dark", "none of its ids"),
     ("id,tone\n{0},blue\n{1},light", "is not a concept of 'tone'"),
-    ("id,tone\n{0},dark\n{1},light", "tone=light has 1 labels"),
+    ("id,tone\n{0},dark\n{1},light", "tone=light has 1 label"),
 ])  # fmt: skip
 def test_labels_that_do_not_fit_the_run_are_one_line(again, prototypes, scheduler, tmp_path, text, words):
     ids = table(again / "decisions")["id"].tolist()

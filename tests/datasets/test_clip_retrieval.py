@@ -76,7 +76,7 @@ def test_integer_ids_become_text_and_bad_ones_are_named(tmp_path):
             pa.array([b"\0" * 15 + b"\1", b"\0" * 15 + b"\2"], pa.binary(16)),
             [f"{'0' * 8}-0000-0000-0000-{k:012}" for k in (1, 2)],
         ),
-        (pa.array(["a", None]), "has 1 empty rows: fill them"),
+        (pa.array(["a", None]), "has 1 empty row: fill it"),
         (pa.array([[1], [2]]), "is list<element: int64>, not text"),
         (pa.array([b"\xff", b"a"]), "is binary, not text"),
     ):

@@ -173,7 +173,7 @@ def test_on_a_store_few_files_of_an_ending_are_looked_into(
     assert list(dataset.remarks) == [
         "2 files without extension were judged by the 3 before them, of which 3 are images: they are read as images",
         "2 files that end in .dat were judged by the 3 before them, of which 0 are images: they are not read",
-        "4 files that end in .zz were judged by the 1 before them, of which 1 are images: they are read as images",
+        "4 files that end in .zz were judged by the 1 before them, of which 1 is an image: they are read as images",
     ]
 
 

@@ -249,7 +249,7 @@ def test_a_damaged_shard_that_is_skipped_is_a_warning_with_the_lost_rows(run: An
     manifest = run(shards(*whole, CUT)(folder), skip_damaged=True)
     assert (manifest["counts"]["valid"], manifest["counts"]["rejected"]) == (16, 1)
     told = json.dumps(manifest)
-    assert "2.tar is damaged: in or after member 004.png, at byte" in told and "about 1 rows are lost" in told
+    assert "2.tar is damaged: in or after member 004.png, at byte" in told and "about 1 row is lost" in told
 
 
 def test_a_key_that_returns_stops_before_any_caption_is_lost(folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_folder_of_shards_is_read_in_natural_order(tmp_path):
     assert [s.id for s in samples_of(tmp_path)] == ["1", "2", "3", "10"]
     assert [s.id for s in samples_of(tmp_path, id_from="shard/key")][2] == "d3/3"
     touch(tmp_path / "x.png")
-    assert "holds 4 tar shards and 1 images: give" in mistake(tmp_path)
+    assert "holds 4 tar shards and 1 image: give" in mistake(tmp_path)
 
 
 def test_braces_and_globs(tmp_path):

@@ -157,7 +157,7 @@ def test_protected_rows_are_kept_as_by_the_oracle(prune, tmp_path, rule, cover):
     assert mask.sum() == 8 and decided.decisions["kept"][mask].all()
     assert_as_by_the_oracle(decided, rule, 0.5, cover=cover, protected=mask)
     assert manifest(decided.run)["warnings"][0].endswith(
-        "1 ids are of rejected rows and cannot be kept; the first is 'k3'"
+        "1 id is of a rejected row and cannot be kept; the first is 'k3'"
     )
 
 
@@ -360,7 +360,7 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
             "the columns of numbers are width",
         ),
         (("--prefer", "nosuch"), "has no such column; give one of its columns of numbers: width"),
-        (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids are not in the run; the first is 'nobody'"),
+        (("--always-keep", tmp_path / "ids.txt"), "1 of 2 ids is not in the run; the first is 'nobody'"),
         (("--always-keep", tmp_path / "most.txt"), "fewer than the 198 rows always kept: give at least --keep 0.83"),
     ):
         rule = () if "--prefer" in wish else ("--rule", "semdedup")

@@ -130,7 +130,7 @@ def test_what_was_replaced_is_printed(again, scheduler, tmp_path):
     shown = done("replace", again, "--gone", tmp_path / "gone\x1b.csv", "--scheduler", scheduler)
     text = " ".join(shown.out.split())
     assert "gone 3 3 of them were kept" in text and "promoted" in text and "\x1b" not in shown.out
-    assert "1 of 4 ids are not in the run; the first is 'none'" in text
+    assert "1 of 4 ids is not in the run; the first is 'none'" in text
     assert set(table(again / "rejected")["reason"]) >= {"gone: gone\\x1b.csv"}
 
 

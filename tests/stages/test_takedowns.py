@@ -46,7 +46,8 @@ def test_a_takedown_of_which_no_id_is_there_is_an_error(again: Path, tmp_path: P
     assert (shown.code, shown.err) == (
         2,
         f"fairdedup: error: --drop {tmp_path / 'ids.txt'}: 4 of 4 ids are not in the run; the first are 'no', 'none', "
-        "'nobody': give ids as the column id of kept/ and rejected/ has them, or leave the option out\n",
+        "'nobody': give ids as the column id of kept/ and rejected/ has them, with the shard before the key where "
+        "--id is shard/key, or leave the option out\n",
     )
     assert contents(again) == before
     done(*asked[:6], *asked[8:])  # the remedies
@@ -82,7 +83,7 @@ def test_a_run_against_others_only_warns(again: Path, tmp_path: Path, scheduler:
     done("run", tmp_path / "new.npy", "--against", again, "--out", tmp_path / "day", "--drop", tmp_path / "ids.txt",
          "--scheduler", scheduler, "--quiet")  # fmt: skip
     assert (
-        f"--drop {tmp_path / 'ids.txt'}: 1 of 1 ids are not in the run; the first is 'k3'"
+        f"--drop {tmp_path / 'ids.txt'}: 1 of 1 id is not in the run; the first is 'k3'"
         in manifest(tmp_path / "day")["warnings"]
     )
 
@@ -153,7 +154,7 @@ def test_an_id_that_is_there_as_it_is_written_is_meant(tmp_path: Path, scheduler
          tmp_path / "ids.txt", "--out", tmp_path / "run", "--scheduler", scheduler, "--quiet")  # fmt: skip
     assert set(table(tmp_path / "run" / "rejected")["id"]) == {"1.0", "2.0", "3"}  # and neither 1 nor 1e3
     assert manifest(tmp_path / "run")["warnings"] == [
-        f"--drop {tmp_path / 'ids.txt'}: 1 of 4 ids are not in the run; the first is '1000'"
+        f"--drop {tmp_path / 'ids.txt'}: 1 of 4 ids is not in the run; the first is '1000'"
     ]
 
 

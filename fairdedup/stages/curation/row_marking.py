@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.datasets.ids import read_ids, spell_out
-from fairdedup.errors import UserError, visible
+from fairdedup.errors import UserError, format_count, visible
 from fairdedup.stages.curation.curation_options import CurationOptions
 from fairdedup.stages.curation.evaluation_samples import Evaluation
 from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
@@ -88,7 +88,7 @@ def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Su
         warnings += _check_kept(kept, found, f"--always-keep {options.always_keep}")
     if np.sum(excluded) == valid and not options.may_leave_none:
         near_option = ", --exclude-near" if options.evaluation else ""
-        raise UserError(f"--where{near_option} and --drop leave none of {valid} rows: exclude fewer")
+        raise UserError(f"--where{near_option} and --drop leave none of {format_count(valid, 'row')}: exclude fewer")
     if options.evaluation is not None:
         _write_evaluation_ids(options.evaluation, Marks(folder).evaluation)
         warnings.append(_describe_near(options.evaluation, sum(f.near for f in found)))
@@ -155,7 +155,10 @@ def _check_kept(ids: pa.Array, found: Sequence[GroupMarks], what: str) -> list[s
     if not len(lost):
         return []
     first = ids[int(lost[0])].as_py()
-    return [f"{what}: {len(lost)} ids are of rejected rows and cannot be kept; the first is {first!r}"]
+    return [
+        f"{what}: {format_count(len(lost), 'id is of a rejected row', 'ids are of rejected rows')} "
+        f"and cannot be kept; the first is {first!r}"
+    ]
 
 
 def _write_evaluation_ids(evaluation: Evaluation, path: Path) -> None:
@@ -168,8 +171,11 @@ def _write_evaluation_ids(evaluation: Evaluation, path: Path) -> None:
 
 def _describe_near(evaluation: Evaluation, near: int) -> str:
     unusable = sum(len(record.rejected) for record in evaluation.embedded.records)
-    ignored = f"; {unusable:,} of its samples cannot be used and exclude nothing" if unusable else ""
-    return f"--exclude-near {evaluation.name}: {near:,} rows are too near and excluded{ignored}"
+    verb = "excludes" if unusable == 1 else "exclude"
+    ignored = f"; {unusable:,} of its samples cannot be used and {verb} nothing" if unusable else ""
+    return (
+        f"--exclude-near {evaluation.name}: {format_count(near, 'row is', 'rows are')} too near and excluded{ignored}"
+    )
 
 
 def _choose_numbers(name: str, schema: pa.Schema) -> tuple[str, ...]:

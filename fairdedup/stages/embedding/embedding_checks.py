@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets.dataset import Shard
 from fairdedup.datasets.duplicate_ids import duplicate_id_error
-from fairdedup.errors import UserError
+from fairdedup.errors import UserError, format_count
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord
 from fairdedup.storage.sealed_files import Unsealed, load_table, open_array
@@ -39,10 +39,14 @@ def check_rejected(records: Sequence[ShardRecord], max_rejected: float) -> None:
     if not total:
         raise UserError("the input has no samples: give one with at least one image or vector")
     if not valid:
-        raise UserError(f"all {total:,} samples are rejected ({commonest}): fix the input")
+        raise UserError(
+            f"{'the only sample is' if total == 1 else f'all {total:,} samples are'} rejected "
+            f"({commonest}): fix the input"
+        )
     if total - valid > max_rejected * total:
         raise UserError(
-            f"{total - valid:,} of {total:,} samples are rejected, more than --max-rejected {max_rejected:g} "
+            f"{total - valid:,} of {format_count(total, 'sample')} {'is' if total - valid == 1 else 'are'} rejected, "
+            f"more than --max-rejected {max_rejected:g} "
             f"({commonest}): fix the input or raise --max-rejected"
         )
 
@@ -63,8 +67,8 @@ def check_dimension(records: Sequence[ShardRecord], run: RunDirectory) -> None:
     if len(seen) > 1:
         (a, first), (b, second) = list(seen.items())[:2]
         raise UserError(
-            f"{first} has vectors of {a} values and {second} of {b}: give an input whose vectors all come from one "
-            "model"
+            f"{first} has vectors of {format_count(a, 'value')} and {second} of {b}: "
+            "give an input whose vectors all come from one model"
         )
 
 

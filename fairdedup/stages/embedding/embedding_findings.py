@@ -10,6 +10,7 @@ from fairdedup.datasets.findings import describe_unused
 from fairdedup.datasets.npy_arrays import DAMAGED_NPY
 from fairdedup.datasets.rows import DAMAGED
 from fairdedup.datasets.table_files import DAMAGED_ARROW
+from fairdedup.errors import format_count
 from fairdedup.storage.records import ShardRecord
 
 
@@ -46,10 +47,17 @@ def describe_damage(records: Sequence[ShardRecord]) -> list[str]:
         if record.damage is not None:
             rejected = sum(row.reason in (DAMAGED, DAMAGED_ARROW, DAMAGED_NPY) for row in record.rejected)
             if rejected:
-                lines.append(f"{record.name} is damaged: {record.damage}; {rejected:,} rows are rejected")
+                lines.append(
+                    f"{record.name} is damaged: {record.damage}; "
+                    f"{format_count(rejected, 'row is', 'rows are')} rejected"
+                )
                 continue
             lost = max(0, round(median(whole)) - record.input) if whole else None
-            cost = "an unknown number of rows is lost" if lost is None else f"about {lost:,} rows are lost"
+            cost = (
+                "an unknown number of rows is lost"
+                if lost is None
+                else f"about {format_count(lost, 'row is', 'rows are')} lost"
+            )
             lines.append(f"{record.name} is damaged: {record.damage}; {cost}")
     return lines
 
