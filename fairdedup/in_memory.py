@@ -149,8 +149,7 @@ class SharedArray(NamedTuple):
         return self.array
 
 
-@dataclass(frozen=True)
-class WorkspaceInMemory:
+class WorkspaceInMemory(NamedTuple):
     """A `Workspace` in memory, of parts that know all their visits."""
 
     parts: Sequence[ClusterInMemory]
@@ -175,13 +174,7 @@ class WorkspaceInMemory:
 
 
 class Threads:
-    """A `MapParts` that maps over clusters in threads, the largest cluster first.
-
-    Parameters
-    ----------
-    workers : int
-        Number of threads. While they run, each matrix product takes one thread.
-    """
+    """A `MapParts` in `workers` threads, the largest cluster first. Each matrix product takes one of them."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

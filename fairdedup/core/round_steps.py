@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from fairdedup.core.part import Part, Shared
 from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
 from fairdedup.core.pinned import NEVER, PinnedRows
 from fairdedup.core.remembered_pairs import RememberedPairs
+from fairdedup.core.round_state import ClusterState, Trial, load_states, save_states
 from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
 from fairdedup.core.swept import find_preference
@@ -37,46 +37,6 @@ class Removed(NamedTuple):
 
 
 NOTHING_REMOVED = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float16))
-
-
-@dataclass
-class ClusterState:
-    """What is decided of the n rows of a cluster so far, in visiting order.
-
-    Attributes
-    ----------
-    order : ndarray of shape (n,), int64
-        Position of each row in the cluster.
-    rows : ndarray of shape (n,), int64
-    keeper, leader : ndarrays of shape (n,), int64
-        Row that is kept for each, and leader of the step that visited it, of any cluster; -1 while a row is open.
-    sums : ndarray of shape (c,), int64
-        What each concept's sum has reached.
-    """
-
-    order: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    keeper: NDArray[np.int64]
-    leader: NDArray[np.int64]
-    sums: NDArray[np.int64]
-
-
-COLUMNS = ("order", "rows", "keeper", "leader")  # of a state
-
-
-class Trial(NamedTuple):
-    """One decision in rounds.
-
-    Attributes
-    ----------
-    eps : int
-        Ten-thousandths.
-    most : int
-        Largest eps that the search may come to, for what is remembered.
-    """
-
-    eps: int
-    most: int
 
 
 def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -103,37 +63,6 @@ def find_places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
     within = wanted[np.searchsorted(wanted, rows[0]) : np.searchsorted(wanted, rows[-1], side="right")]
     places = np.searchsorted(rows, within)
     return places[rows[places] == within]
-
-
-def _save(part: Part, trial: Trial, version: int, states: dict[int, ClusterState]) -> None:
-    """Keep the states of all clusters of a part for the next step."""
-    found = list(states.values())
-    columns = [np.concatenate([getattr(state, name) for state in found]) for name in COLUMNS]
-    clusters = np.array([(number, len(state.rows)) for number, state in states.items()], np.int64)
-    sums = np.stack([state.sums for state in found])
-    part.save(_name(trial, version), {"clusters": clusters, "sums": sums, "rows": np.stack(columns)})
-
-
-def _load(part: Part, trial: Trial, version: int) -> dict[int, ClusterState]:
-    """Return the states that a step has saved, by cluster."""
-    saved = part.load(_name(trial, version))
-    assert saved is not None
-    states, start = {}, 0
-    for (number, size), sums in zip(saved["clusters"].tolist(), saved["sums"], strict=True):
-        columns = saved["rows"][:, start : start + size].copy()
-        order, rows, keeper, leader = columns
-        states[number] = ClusterState(order, rows, keeper, leader, sums)
-        start += size
-    return states
-
-
-def _name(trial: Trial, version: int) -> str:
-    return f"{name_of(trial)}{version}"
-
-
-def name_of(trial: Trial) -> str:
-    """Return how the names begin under which the steps of a trial save what they know."""
-    return f"round-{trial.eps}-"
 
 
 def sweep_first(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -> NDArray[np.int64]:
@@ -167,7 +96,7 @@ def sweep_first(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) 
         _sweep_rows(arranged, state, preference, trial, plan, remembered)
         found.append(state.rows[(state.keeper == state.rows) & ~pinned.mask])
     remembered.save()
-    _save(part, trial, version, states)
+    save_states(part, trial, version, states)
     return np.concatenate(found)
 
 
@@ -186,7 +115,7 @@ def sweep_open(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -
         What is known about the whole data set.
     """
     version, removed = own
-    states = _load(part, trial, version)
+    states = load_states(part, trial, version)
     found, remembered = [], RememberedPairs(part, trial.most)
     for cluster in part.clusters():
         state = states[cluster.number]
@@ -205,7 +134,7 @@ def sweep_open(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -
         before = state.keeper == state.rows
         _sweep_rows(arranged, state, preference, trial, plan, remembered)
         found.append(state.rows[(state.keeper == state.rows) & ~before])
-    _save(part, trial, version + 1, states)
+    save_states(part, trial, version + 1, states)
     return np.concatenate(found)
 
 
@@ -276,7 +205,7 @@ def hand_over(
         What is known about the whole data set.
     """
     version, (resolved, unit) = own
-    states, opened = _load(part, trial, version), []
+    states, opened = load_states(part, trial, version), []
     for cluster in part.clusters():
         if not len(find_places(cluster.rows, resolved.rows)):
             continue
@@ -293,13 +222,13 @@ def hand_over(
         state.keeper[moved[goes]] = keepers[goes]
         state.keeper[moved[~goes]] = state.leader[moved[~goes]] = -1
         opened.append(state.rows[moved[~goes]])
-    _save(part, trial, version + 1, states)
+    save_states(part, trial, version + 1, states)
     return np.concatenate(opened)
 
 
 def list_foreign_keepers(part: Part, version: int, trial: Trial) -> NDArray[np.int64]:
     """Return the rows of other clusters that represent rows of a part, ascending."""
-    found = [np.setdiff1d(state.keeper, state.rows) for state in _load(part, trial, version).values()]
+    found = [np.setdiff1d(state.keeper, state.rows) for state in load_states(part, trial, version).values()]
     return np.unique(np.concatenate(found))
 
 
@@ -320,7 +249,7 @@ def decide_in_part(part: Part, own: tuple[int, Cards], trial: Trial, plan: Plan,
         Whether each row of the input is kept: (input,), bool.
     """
     version, foreign = own
-    states, eps, is_kept = _load(part, trial, version), trial.eps, kept.read()
+    states, eps, is_kept = load_states(part, trial, version), trial.eps, kept.read()
     found, distinct = [], True
     for cluster in part.clusters():
         arranged = arrange(part, cluster)

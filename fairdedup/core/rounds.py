@@ -19,6 +19,7 @@ from fairdedup.core.cross_links import CrossLinks, Links
 from fairdedup.core.model import Plan
 from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided
+from fairdedup.core.round_state import Trial, name_of
 from fairdedup.core.similarity import MAX_EPS
 
 OPEN, CANDIDATE, KEPT, PROTECTED = 1, 2, 4, 8  # flags of a row
@@ -69,7 +70,7 @@ class AcrossClusters:
             self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most)
         if self._last is not None:
             self.workspace.forget(self._last.name)
-        self._last = Rounds(self, self.links, steps.Trial(eps, self.links.most))
+        self._last = Rounds(self, self.links, Trial(eps, self.links.most))
         return self._last
 
 
@@ -86,7 +87,7 @@ class Rounds:
         The eps.
     """
 
-    def __init__(self, across: AcrossClusters, links: CrossLinks, trial: steps.Trial) -> None:
+    def __init__(self, across: AcrossClusters, links: CrossLinks, trial: Trial) -> None:
         self._across, self._links, self._trial = across, links, trial
         self._flags = np.where(across.protected, PROTECTED, np.where(across.home >= 0, OPEN, 0)).astype(np.uint8)
         self._versions = np.zeros(len(across.parts), np.int64)  # of the state that each part saved last
@@ -121,7 +122,7 @@ class Rounds:
     @property
     def name(self) -> str:
         """How the names begin of what the parts have saved."""
-        return steps.name_of(self._trial)
+        return name_of(self._trial)
 
     def _map(self, step: str, function: Callable[..., Any], own: Sequence[Any], *args: Any) -> list[Any]:
         """Map a step over the parts, each with an argument of its own; a part with None has nothing to do."""

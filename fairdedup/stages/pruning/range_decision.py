@@ -18,7 +18,8 @@ from fairdedup.core.model import Inherited, Options, Plan
 from fairdedup.core.part import Shared
 from fairdedup.core.parts import Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.round_steps import Trial, decide_in_part
+from fairdedup.core.round_state import Trial
+from fairdedup.core.round_steps import decide_in_part
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
 from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
 from fairdedup.stages.pruning.round_files import open_workspace
