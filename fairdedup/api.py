@@ -83,6 +83,26 @@ class Result:
             f"eps {self.eps})"
         )
 
+    def duplicates_of(self, name: Any) -> NDArray[Any]:
+        """Return the ids of the removed samples that a kept one stands for, most similar first.
+
+        Parameters
+        ----------
+        name : hashable
+            ID of a sample. A removed or re-admitted one stands for none.
+
+        Raises
+        ------
+        UserError
+            If no valid sample has the id.
+        """
+        table = self.decisions
+        rows = table["row"].to_numpy()[(table["id"] == name).to_numpy()]
+        if not len(rows):
+            raise UserError(f"`name={name!r}` is not the id of a valid sample: see the column id of `decisions`")
+        found = table[(table["representative"] == rows[0]) & ~table["kept"]]
+        return found.sort_values(["similarity", "row"], ascending=[False, True])["id"].to_numpy()
+
 
 def deduplicate(
     embeddings: Any,

@@ -293,3 +293,20 @@ def test_an_attribute_that_a_target_does_not_name_is_uniform() -> None:
     half = {"woman": 0.5, "man": 0.5}
     given = decide(rule="balanced", prototypes=people, target={"gender": half}, keep=0.4, eps=None)
     assert given.decisions.equals(decide(rule="balanced", prototypes=people, keep=0.4, eps=None).decisions)
+
+
+def test_what_a_kept_sample_stands_for_is_listed_by_similarity() -> None:
+    names = [f"n{k}" for k in range(len(X))]
+    result = decide(ids=names, reach="auto", clusters=5, cover=True)
+    table = result.decisions.set_index("id")
+    seen: list[str] = []
+    for name in result.kept:
+        found = result.duplicates_of(name)
+        similarity = table.loc[list(found), "similarity"].to_numpy()
+        assert (table.loc[list(found), "representative"] == names.index(name)).all()
+        assert (np.diff(similarity) <= 0).all() and (similarity > 1 - result.eps).all()
+        seen += list(found)
+    assert sorted(seen) == sorted(table.index[~table["kept"]])
+    assert not len(result.duplicates_of(seen[0]))
+    with pytest.raises(UserError, match="`name='n99999'` is not the id of a valid sample"):
+        result.duplicates_of("n99999")
