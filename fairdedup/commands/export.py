@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import find_clashing_stems
+from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.stages.id_export import iterate_decisions, iterate_ids, write_csv, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
@@ -205,13 +206,16 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
         remedy = MAKE_AGAIN if drawn else "name its new place with --input; --to txt, csv and uids need no input"
         raise UserError(f"the input of {options.run} cannot be opened ({error}); {remedy}") from None
     changes = describe_input_changes(directory, dataset.fingerprints)
+    renamed = restore_names(dataset, config["input"]) if changes and not drawn else None
+    if renamed is not None and not describe_input_changes(directory, renamed[1]):
+        dataset, changes = renamed[0], []
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         if drawn:
             raise UserError(f"the sample in {source} has changed ({changes[0]}{more}): {MAKE_AGAIN}")
         raise UserError(
             f"{source!r} is not the input of {options.run} ({changes[0]}{more}): name it with --input; a copy must "
-            "have the same file names, sizes and times (cp -a)"
+            "have the same file names, sizes and times (cp -a); --to txt, csv and uids need no input"
         )
     place = Path(source).absolute()
     if place.is_dir() and options.place.is_relative_to(place):
