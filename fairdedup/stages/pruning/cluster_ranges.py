@@ -101,6 +101,7 @@ class ClusterRange:
             for start in range(0, len(chosen), BLOCK):
                 block = chosen[start : start + BLOCK]
                 yield Visitors(own[block], np.asarray(vectors[places[block]]), needed[block])
+                release_pages(vectors)  # of which the system maps 64 KiB around each row
 
     def _open_visits(self, eps: int, number: int) -> tuple[Any, Any, Visits]:
         assert self.workspace is not None
@@ -242,7 +243,16 @@ def _map(
     own: Sequence[Any] | None = None,
 ) -> list[Result]:
     given = [args if own is None else (own[k], *args) for k in range(len(parts))]
-    return submit(step, function, [part.task(*each) for part, each in zip(parts, given, strict=True)])
+    tasks = [part.task(function, *each) for part, each in zip(parts, given, strict=True)]
+    return submit(step, call_and_forget, tasks)
+
+
+def call_and_forget(part: ClusterRange, function: Callable[..., Result], *args: Any) -> Result:
+    """Return ``function(part, *args)``, and empty the memo: Dask keeps the arguments of a task until its step ends."""
+    try:
+        return function(part, *args)
+    finally:
+        part.memo.clear()
 
 
 def make_map_parts(submit: Submit) -> MapParts:

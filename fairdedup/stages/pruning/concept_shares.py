@@ -23,17 +23,17 @@ from fairdedup.tasks import Submit
 
 
 def sum_kept_memberships(
-    part: ClusterRange, prototypes: Prototypes, temperatures: tuple[float, ...], readmitted: NDArray[np.int64]
+    part: ClusterRange, readmitted: NDArray[np.int64], prototypes: Prototypes, temperatures: tuple[float, ...]
 ) -> list[tuple[int, ...]]:
     """Return each attribute's sum of memberships over the kept rows of a part, in units of 1e-9.
 
     Parameters
     ----------
     part : ClusterRange
-    prototypes : Prototypes
-    temperatures : tuple of float
     readmitted : ndarray of shape (r,), int64
         The re-admitted rows of this part.
+    prototypes : Prototypes
+    temperatures : tuple of float
     """
     decided = load_array(
         Unsealed(RunDirectory(part.root).decided(part.number), "a task of the same command has written it")
@@ -91,8 +91,8 @@ def measure_shares(
     again = np.zeros(parts[0].starts[-1], np.bool_)  # (input,)
     again[decision.readmitted] = True
     removed = [decided.removed for decided in decision.parts]
-    tasks = [part.task(prototypes, temperatures, rows[again[rows]]) for part, rows in zip(parts, removed, strict=True)]
-    kept = submit("shares", sum_kept_memberships, tasks)
+    own = [rows[again[rows]] for rows in removed]
+    kept = run_parts("shares", sum_kept_memberships, parts, prototypes, temperatures, own=own)
     lines = []
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, moments, strict=True)):
         after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
