@@ -29,6 +29,8 @@ class Task:
         Relative cost of the task, if it is not proportional to `rows`. The costliest task starts first.
     memory : int
         Bytes that the task needs at least, beside the libraries; a worker that has less is refused.
+    peak : int
+        Bytes that a task on images needs for a moment, beside the libraries and a model; as for `memory`.
     """
 
     arguments: tuple[Any, ...]
@@ -36,6 +38,7 @@ class Task:
     name: str = ""
     work: float | None = None
     memory: int = 0
+    peak: int = 0
 
 
 class Submit(Protocol):

@@ -18,6 +18,7 @@ from fairdedup.errors import UserError
 MIB = 1 << 20
 SMALL = 32 * MIB  # data that the measured run had
 PAUSES_AT = 0.8  # of its limit: a worker that Dask has paused takes no further task
+ENDS_AT = 0.95  # of its limit: a worker that needs more, even for a moment, is ended
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def smallest_limit(client: Any) -> int | None:
     return min((worker["memory_limit"] for worker in workers if worker["memory_limit"]), default=None)
 
 
-def check_worker_memory(limit: int | None, data: int, what: str, *, workers: int | None, encoder: bool) -> None:
+def check_worker_memory(
+    limit: int | None, data: int, what: str, *, workers: int | None, encoder: bool, share: float = PAUSES_AT
+) -> None:
     """Refuse a memory limit of workers that is too small.
 
     Parameters
@@ -111,6 +114,8 @@ def check_worker_memory(limit: int | None, data: int, what: str, *, workers: int
         Number of workers on this machine; None if others have started them.
     encoder : bool
         Whether the task loads a model.
+    share : float
+        Part of the limit that it may use: `PAUSES_AT`, or `ENDS_AT` for data that are freed at once.
 
     Raises
     ------
@@ -118,8 +123,8 @@ def check_worker_memory(limit: int | None, data: int, what: str, *, workers: int
         If the limit is too small.
     """
     needed = least_memory(encoder=encoder).resident + max(0, data - SMALL)
-    least = math.ceil(needed / PAUSES_AT / (10 * MIB)) * 10
-    if not limit or limit >= needed / PAUSES_AT:
+    least = math.ceil(needed / share / (10 * MIB)) * 10
+    if not limit or limit >= needed / share:
         return
     amount = f"{least}MiB"
     if workers is None:

@@ -21,7 +21,14 @@ from fairdedup.progress import Stage, StageProgress
 from fairdedup.storage.fence import Fence, current_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
-from fairdedup.worker_memory import check_address_space, check_worker_memory, parse_limit, smallest_limit
+from fairdedup.worker_memory import (
+    ENDS_AT,
+    PAUSES_AT,
+    check_address_space,
+    check_worker_memory,
+    parse_limit,
+    smallest_limit,
+)
 from fairdedup.worker_watch import WorkerWatch
 
 RETRIES = 2  # how often a task is tried again after its worker was lost
@@ -115,13 +122,14 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def require_memory(self, data: int, what: str, *, encoder: bool = False) -> None:
+    def require_memory(self, data: int, what: str, *, encoder: bool = False, share: float = PAUSES_AT) -> None:
         """Refuse workers whose memory is too small, as `check_worker_memory` does, before a task runs into it."""
+        own: dict[str, Any] = {"encoder": encoder, "share": share}
         if not self.scheduler:
             check_address_space(encoder=encoder)
-            check_worker_memory(parse_limit(self.memory_limit), data, what, workers=self.number, encoder=encoder)
+            check_worker_memory(parse_limit(self.memory_limit), data, what, workers=self.number, **own)
         elif self._client is not None:
-            check_worker_memory(smallest_limit(self._client), data, what, workers=None, encoder=encoder)
+            check_worker_memory(smallest_limit(self._client), data, what, workers=None, **own)
 
     def _start(self) -> Any:
         """Start the local cluster or connect to the scheduler, and return the client."""
@@ -189,6 +197,10 @@ class Workers:
             self.require_memory(0, "any stage")
             self._client = self._start()
         self.require_memory(max(task.memory for task in tasks), stage)
+        most = max(tasks, key=lambda task: task.peak)
+        if most.peak:
+            what = f"{stage} of {most.name}, which has large Parquet pages,"
+            self.require_memory(most.peak, what, encoder=True, share=ENDS_AT)
         known = [task.rows for task in tasks if task.rows is not None]
         weights = known if len(known) == len(tasks) else [1] * len(tasks)
         work = [weight if task.work is None else task.work for task, weight in zip(tasks, weights, strict=True)]

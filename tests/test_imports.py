@@ -64,7 +64,8 @@ MAY_IMPORT = {
     "argument_checks": {"errors"},
     "arrays": {"errors", "id_arrays"},
     "in_memory": {"arrays", "core", "id_arrays"},
-    "api": {"argument_checks", "arrays", "core", "errors", "id_arrays", "in_memory"},
+    "result": {"errors"},
+    "api": {"argument_checks", "arrays", "core", "errors", "id_arrays", "in_memory", "result"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }

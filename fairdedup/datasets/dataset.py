@@ -111,6 +111,11 @@ class EmbeddingShard(Shard, Protocol):
         """Return the damage that reading the shard has found; see `ImageShard.read` for what it raises."""
 
 
+def find_reading_memory(shard: Shard) -> int:
+    """Return the bytes that reading a shard needs beside those of one image; 0 for a reader that needs no more."""
+    return int(getattr(shard, "memory", 0))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """An opened input.

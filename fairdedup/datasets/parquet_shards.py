@@ -27,6 +27,7 @@ from fairdedup.datasets.table_files import name_damage, stream_table
 from fairdedup.errors import format_count
 
 IMAGES_AT_ONCE = 16
+FEW_IMAGES = 4  # at once of a file with large pages, whose images may be large
 ROWS_AT_ONCE = 1_000
 _ROW = "\0row"
 
@@ -57,6 +58,8 @@ class ParquetRows:
         Whether rows that cannot be read are rejected; otherwise they stop the run.
     cut_off : str or None
         Where the file ends too early, if this is its last shard.
+    memory : int
+        Bytes that reading the file's large pages needs; 0 if it has none.
     """
 
     fs: AbstractFileSystem
@@ -70,6 +73,7 @@ class ParquetRows:
     offset: int = 0
     skip_damaged: bool = False
     cut_off: str | None = None
+    memory: int = 0
 
     @property
     def rows(self) -> int:
@@ -127,7 +131,8 @@ class ParquetImageShard(ParquetRows):
         """
         findings = Findings() if findings is None else findings
         first = self.start
-        size = IMAGES_AT_ONCE if self.columns.role == "bytes" else ROWS_AT_ONCE
+        images = FEW_IMAGES if self.memory else IMAGES_AT_ONCE
+        size = images if self.columns.role == "bytes" else ROWS_AT_ONCE
         for count, batch in self._stream(size, findings):
             ids, faults = self._ids(first, count, batch)
             captions = self._texts(batch, self.columns.caption)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from fairdedup.datasets.arrow_stream import scan, stream_batches
+from fairdedup.datasets.page_memory import estimate_page_memory
 from fairdedup.datasets.rows import DAMAGED, count_group_rows, open_parquet_file, stream_rows
 
 ARROW_EXTENSIONS = (".arrow",)
@@ -27,11 +28,14 @@ class TableLayout:
         Rows of each row group or record batch.
     damage : str or None
         Where the file ends too early, if it can be read up to there.
+    memory : int
+        Bytes that reading its large pages needs; 0 if it has none.
     """
 
     schema: pa.Schema
     group_sizes: list[int]
     damage: str | None = None
+    memory: int = 0
 
 
 def is_arrow(path: str) -> bool:
@@ -60,7 +64,8 @@ def read_layout(fs: AbstractFileSystem, path: str) -> TableLayout:
         found = scan(fs, path)
         return TableLayout(found.schema, found.batch_rows, found.damage)
     with open_parquet_file(fs, path) as parquet:
-        return TableLayout(parquet.schema_arrow, count_group_rows(parquet))
+        memory = estimate_page_memory(fs, path, parquet)
+        return TableLayout(parquet.schema_arrow, count_group_rows(parquet), memory=memory)
 
 
 def stream_table(

@@ -110,6 +110,8 @@ class _Layout:
         Values of each vector, from this file or an earlier one; 0 if that is still unknown, or for images.
     damage : str or None
         Where the file ends too early.
+    memory : int
+        Bytes that reading its large pages needs; 0 if it has none.
     """
 
     file: TableFile
@@ -117,6 +119,7 @@ class _Layout:
     group_sizes: list[int]
     width: int
     damage: str | None
+    memory: int
 
     @property
     def path(self) -> str:
@@ -179,7 +182,7 @@ def _find_layouts(fs: AbstractFileSystem, files: list[TableFile], options: ReadO
             )
         if first is None:
             found.remarks += describe_unfit_ids(layout.schema, columns, file.path)
-        found.files.append(_Layout(file, columns, layout.group_sizes, width, layout.damage))
+        found.files.append(_Layout(file, columns, layout.group_sizes, width, layout.damage, layout.memory))
     return found
 
 
@@ -242,6 +245,7 @@ def _cut(
             prefix=f"{stem}/" if options.id_from == "shard/key" else "",
             skip_damaged=options.skip_damaged,
             cut_off=file.damage if number == len(ranges) - 1 else None,
+            memory=0 if file.columns.role == "vectors" else file.memory,
         )
         shards.append(ParquetEmbeddingShard(**vars(shard), width=width) if file.columns.role == "vectors" else shard)
     return shards

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairdedup.datasets import Dataset, ImageShard
+from fairdedup.datasets.dataset import find_reading_memory
 from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
@@ -148,7 +149,12 @@ def share_copies(
     found = find_copies(run, len(shards))
     owners = sorted(set().union(*(found.by_shard[k].owners() for k in todo)))
     embedding = [
-        Task((k, shards[k], run.root, spec, fingerprints[k], found.by_shard[k], white), shards[k].rows, shards[k].name)
+        Task(
+            (k, shards[k], run.root, spec, fingerprints[k], found.by_shard[k], white),
+            shards[k].rows,
+            shards[k].name,
+            peak=find_reading_memory(shards[k]),
+        )
         for k in owners
     ]
     submit("embed copies", embed_shared, embedding)

@@ -17,6 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, ImageShard
+from fairdedup.datasets.dataset import find_reading_memory
 from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.datasets.findings import Findings
 from fairdedup.storage.attempts import note_attempt
@@ -137,7 +138,7 @@ def scan_images(
     """
     suffix = "" if read_by == ("key", None) else f" {json.dumps(read_by)}"
     tasks = [
-        Task((k, shard, run.root, f"{fingerprint}{suffix}"), shard.rows, shard.name)
+        Task((k, shard, run.root, f"{fingerprint}{suffix}"), shard.rows, shard.name, peak=find_reading_memory(shard))
         for k, (shard, fingerprint) in enumerate(zip(dataset.shards, fingerprints, strict=True))
     ]
     submit("find copies", scan_shard, tasks)
@@ -177,7 +178,11 @@ def _check_unique_ids(dataset: Dataset, hashes: Sequence[NDArray[np.uint64]], su
     for suspects in _list_suspects(hashes):
         places = [np.flatnonzero(np.isin(own, suspects)) for own in hashes]
         reading = [k for k, own in enumerate(places) if len(own)]
-        tasks = [Task((dataset.shards[k], places[k].tolist()), None, dataset.shards[k].name) for k in reading]
+        shards = dataset.shards
+        tasks = [
+            Task((shards[k], places[k].tolist()), None, shards[k].name, peak=find_reading_memory(shards[k]))
+            for k in reading
+        ]
         seen: dict[str, int] = {}
         for k, names in zip(reading, submit("compare ids", list_usable_ids, tasks), strict=True):
             for name in names:

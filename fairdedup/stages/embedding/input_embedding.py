@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fairdedup.datasets import Dataset
+from fairdedup.datasets.dataset import find_reading_memory
 from fairdedup.encoders import EncoderSpec
 from fairdedup.stages.embedding.embedding_checks import check_dimension, check_ids, check_rejected
 from fairdedup.stages.embedding.shard_embedding import (
@@ -109,7 +110,8 @@ def embed_input(
             shard = dataset.shards[k]
             more = () if plan.spec is None else (plan.spec, plan.copies[k], plan.white)
             target = Target(k, run.root, plan.fingerprints[k])
-            tasks.append(Task((target, shard, *more), shard.rows, shard.name))
+            peak = find_reading_memory(shard) if plan.spec else 0
+            tasks.append(Task((target, shard, *more), shard.rows, shard.name, peak=peak))
     embedded = submit("embed", embed_images if plan.spec else import_vectors, tasks)
     for left in (*run.list_shared_vectors(), *run.list_attempts()):
         left.unlink(missing_ok=True)

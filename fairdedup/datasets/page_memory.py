@@ -1,0 +1,98 @@
+"""How much memory a Parquet file with large pages needs, by the headers of its pages. No rows are read.
+
+A page is the least that can be read at a time. pyarrow puts the values of up to 1,024 rows into one, whatever their
+size, so a row group of a few hundred photographs may be a single page.
+"""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from fairdedup.storage.plain_files import open_plain_file
+from fairdedup.storage.remote_path import read_range
+
+LARGE = 256 << 20
+"""Bytes of a column of a row group from which on its first page is looked at; smaller ones fit every worker."""
+
+# Memory for a page, as a multiple of its uncompressed size, measured with pyarrow 26 and pages of 480 and 1,020 MiB
+# that are read 4 rows at a time: the page and its values are in memory together (2.01 to 2.17). Compressed, a part of
+# the compressed page is left as well (2.26 to 2.49; 2.01 with the allocator of glibc).
+PLAIN, COMPRESSED = 2.2, 2.5
+
+MOST_COMPRESSED = 1024  # times that what a file holds may be larger than the file
+
+_HEAD = 32  # bytes that hold the sizes in the header of a page
+
+
+def estimate_page_memory(fs: AbstractFileSystem, path: str, parquet: pq.ParquetFile) -> int:
+    """Return the bytes that reading the row group with the largest pages needs; 0 if none has large columns.
+
+    Only the first page of each column counts. The writers that make large pages make them about equally large.
+
+    Parameters
+    ----------
+    fs : AbstractFileSystem
+        The file system.
+    path : str
+        The file's path on it.
+    parquet : pyarrow.parquet.ParquetFile
+        The file, opened.
+    """
+    metadata = parquet.metadata
+    # pyarrow ends the process where it is asked for a column whose statistics are damaged. So a small file is never asked.
+    if (fs.size(path) or 0) < LARGE // MOST_COMPRESSED:
+        return 0
+    groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+    groups = [group for group in groups if group.total_byte_size >= LARGE]
+    return max(
+        (sum(_estimate(fs, path, group.column(k)) for k in range(group.num_columns)) for group in groups), default=0
+    )
+
+
+def _estimate(fs: AbstractFileSystem, path: str, column: pq.ColumnChunkMetaData) -> int:
+    if column.total_uncompressed_size < LARGE:
+        return 0
+    start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    page = read_page_size(_read(fs, path, start or column.data_page_offset))
+    if not LARGE <= page <= column.total_uncompressed_size:
+        return 0
+    if column.compression != "UNCOMPRESSED":
+        return int(COMPRESSED * page)
+    return int(PLAIN * page) if page <= (fs.size(path) or 0) else 0  # else it is damaged, which reading it finds
+
+
+def _read(fs: AbstractFileSystem, path: str, start: int) -> bytes:
+    if not isinstance(fs, LocalFileSystem):
+        return read_range(fs, path, start, start + _HEAD)
+    if start < 0:
+        return b""
+    with open_plain_file(path) as file:
+        file.seek(start)
+        return file.read(_HEAD)
+
+
+def read_page_size(header: bytes) -> int:
+    """Return the uncompressed size that the header of a page states; 0 if it is not a header.
+
+    A header is a Thrift struct in the compact protocol. Its first two fields, of 32 bits, are type and size.
+
+    Parameters
+    ----------
+    header : bytes
+        The first bytes of the page.
+    """
+    at, value = 0, 0
+    for _ in range(2):
+        if header[at : at + 1] != b"\x15":  # the next field, of 32 bits
+            return 0
+        at, value, shift = at + 1, 0, 0
+        while True:
+            if at >= len(header) or shift > 28:
+                return 0
+            value |= (header[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if header[at - 1] < 0x80:
+                break
+    return value >> 1 if value % 2 == 0 else 0  # zigzag: odd numbers are negative

@@ -1,0 +1,73 @@
+"""What `deduplicate()` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairdedup.errors import UserError
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was kept, and why the rest was not.
+
+    Attributes
+    ----------
+    kept : ndarray
+        IDs of the kept samples, in input order.
+    decisions : pandas.DataFrame
+        A line for each valid row, in input order, with the columns row, id, cluster, neighbourhood (row of the leader
+        of the step that visited it), kept, representative (row of the kept sample that represents it: itself if it is
+        kept, the sample it was removed for if it is re-admitted, -1 for none), similarity (to the representative),
+        centroid_similarity and readmitted.
+    rejected : pandas.DataFrame
+        A line for each row that could not be used, with the columns row, id and reason.
+    eps : float or None
+        Two samples of a cluster are duplicates when their cosine is above 1 - eps; None for the rule `random`.
+    counts : dict
+        Number of rows: input, valid, kept, removed, rejected, readmitted; and number of clusters.
+    guarantees : dict
+        Whether the guarantees hold for this result, apart from re-admitted rows: ``no_two_kept_are_duplicates`` (in a
+        cluster) and ``every_removed_has_a_kept_representative`` (with a cosine above 1 - eps).
+    warnings : list of str
+        What the user should know about the result.
+    """
+
+    kept: NDArray[Any]
+    decisions: pd.DataFrame
+    rejected: pd.DataFrame
+    eps: float | None
+    counts: dict[str, int]
+    guarantees: dict[str, bool]
+    warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        c = self.counts
+        return (
+            f"Result(kept {c['kept']:,} of {c['input']:,}, removed {c['removed']:,}, rejected {c['rejected']:,}, "
+            f"eps {self.eps})"
+        )
+
+    def duplicates_of(self, name: Any) -> NDArray[Any]:
+        """Return the ids of the removed samples that a kept one stands for, most similar first.
+
+        Parameters
+        ----------
+        name : hashable
+            ID of a sample. A removed or re-admitted one stands for none.
+
+        Raises
+        ------
+        UserError
+            If no valid sample has the id.
+        """
+        table = self.decisions
+        rows = table["row"].to_numpy()[(table["id"] == name).to_numpy()]
+        if not len(rows):
+            raise UserError(f"`name={name!r}` is not the id of a valid sample: see the column id of `decisions`")
+        found = table[(table["representative"] == rows[0]) & ~table["kept"]]
+        return found.sort_values(["similarity", "row"], ascending=[False, True])["id"].to_numpy()
