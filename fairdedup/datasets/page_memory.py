@@ -41,7 +41,7 @@ def estimate_page_memory(fs: AbstractFileSystem, path: str, parquet: pq.ParquetF
         The file, opened.
     """
     metadata = parquet.metadata
-    # pyarrow ends the process where it is asked for a column whose statistics are damaged. So a small file is never asked.
+    # pyarrow ends the process where it is asked for a column with damaged statistics: a small file is never asked.
     if (fs.size(path) or 0) < LARGE // MOST_COMPRESSED:
         return 0
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
