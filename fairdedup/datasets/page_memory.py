@@ -16,9 +16,10 @@ from fairdedup.storage.remote_path import read_range
 LARGE = 256 << 20
 """Bytes of a column of a row group from which on its first page is looked at; smaller ones fit every worker."""
 
-# Memory for a page, as a multiple of its uncompressed size, measured with pyarrow 26 and pages of 480 and 1,020 MiB
-# that are read 4 rows at a time: the page and its values are in memory together (2.01 to 2.17). Compressed, a part of
-# the compressed page is left as well (2.26 to 2.49; 2.01 with the allocator of glibc).
+# Memory for a page, as a multiple of its uncompressed size: the page and its values are in memory together. Measured
+# with pyarrow 26 and pages of 480 MiB, 4 rows at a time: 2.01 to 2.15; by snappy or zstd, of which a part of the
+# compressed page is left as well, 2.26 to 2.49 (from 2.01 on with the allocator of glibc). Dictionaries with zstd were
+# not measured. A worker that embeds a page of 1,023 MiB has 2.06 to 2.16 times that above its own 1,240 to 1,340 MiB.
 PLAIN, COMPRESSED = 2.2, 2.5
 
 MOST_COMPRESSED = 1024  # times that what a file holds may be larger than the file

@@ -129,6 +129,10 @@ LARGEST = {
     "webp": ("WEBP", "RGB", {"quality": 60, "method": 0}),
     "tiff": ("TIFF", "RGB", {"compression": "tiff_deflate"}),
     "tiff of 16 bits": ("TIFF", "I;16", {}),
+    "pgm of 16 bits": ("PPM", "I;16", {}),
+    "bmp of grey": ("BMP", "L", {}),
+    "gif": ("GIF", "P", {}),
+    "jp2": ("JPEG2000", "RGB", {"quality_mode": "rates", "quality_layers": [20]}),
 }
 
 
