@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,9 +92,7 @@ def _sweep(
     request: Request, clustered: Clustered, marks: Marks, fractions: Sequence[float], workers: Workers
 ) -> list[SweptFraction]:
     options = build_options(request.config)
-    if not options.looks_across:
-        return _sweep_parts(request, clustered, marks, fractions, workers, None)
-    with open_workspace(clustered, options, workers.submit) as workspace:
+    with open_workspace(clustered, options, workers.submit) if options.looks_across else nullcontext() as workspace:
         return _sweep_parts(request, clustered, marks, fractions, workers, workspace)
 
 

@@ -135,7 +135,7 @@ def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
 
 
 class CrossLinks:
-    """The pairs in different clusters that are linked at an eps up to a largest one, of all rows asked for so far.
+    """Pairs of linked rows in different clusters, up to a largest eps, among all rows that were asked for so far.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from fairdedup.core.model import Options
 from fairdedup.core.reach import Nearby, Visits, assign_and_find_nearby, reach_limits
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.marks import WRITTEN
 from fairdedup.storage.nearby_clusters import has_nearby, load_nearby, write_nearby
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.remedies import cluster_again
@@ -29,7 +30,6 @@ from fairdedup.storage.shard_files import open_sorted
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, map_groups
 
-WRITTEN = "a task of the same command has written it, and the command removes it when it ends"
 VISITS = ("starts", "rows", "needed")  # arrays of `Visits`
 
 
