@@ -32,6 +32,7 @@ from fairdedup.in_memory import (
     RowInputs,
     Threads,
     WorkspaceInMemory,
+    are_labels,
     count_protected,
     holds_protected,
     make_parts,
@@ -53,9 +54,10 @@ def deduplicate(
     ids: Any = None,
     clusters: Any = "auto",
     seed: int = 0,
-    cover: bool = False,
-    reach: str | float = 0,
+    cover: bool | None = None,
+    reach: str | float | None = None,
     reach_clusters: int = REACH_CLUSTERS,
+    published: bool = False,
     start: str = "cluster",
     calibrate: str = "none",
     target: str | Mapping[str, Mapping[str, float]] = "uniform",
@@ -92,15 +94,17 @@ def deduplicate(
         Number of clusters, or the labels (integers >= 0) of an existing clustering.
     seed : int
         Seed of the clustering and of the random rules.
-    cover : bool
+    cover : bool, optional
         Whether a kept sample removes only its own neighbours: then every removed row has a kept duplicate, and no two
-        kept rows of a cluster are duplicates.
-    reach : "auto" or float
+        kept rows that are compared are duplicates. By default it does, with every rule that forms neighbourhoods.
+    reach : "auto" or float, optional
         How near another cluster a row must lie to be compared with its rows: the largest difference of its cosines
         to the two centroids, 0 to 2; "auto" derives it from eps. 0 compares rows within clusters only, as all
-        published methods do.
+        published methods do. By default "auto" with every rule that forms neighbourhoods, and 0 if labels are given.
     reach_clusters : int
         Number of most similar clusters that a row can reach, its own included.
+    published : bool
+        Whether to follow the papers' own procedure: ``cover=False, reach=0``.
     start : {"cluster", "zero"}
         `fairdedup`: whether concept sums start from the cluster's mean similarity, or from zero.
     calibrate : {"none", "zscore"}
@@ -146,7 +150,7 @@ def deduplicate(
         None if value is None else read_number(name, value, example)
         for name, value, example in (("keep", keep, "0.5"), ("at_most", at_most, "0.5"), ("eps", eps, "0.05"))
     )
-    seed, cover, reserve = read_whole("seed", seed), read_flag("cover", cover), read_number("reserve", reserve, "0.1")
+    seed, reserve = read_whole("seed", seed), read_number("reserve", reserve, "0.1")
     for name, text, forms in (
         ("start", start, "cluster or zero"),
         ("calibrate", calibrate, "none or zscore"),
@@ -156,6 +160,7 @@ def deduplicate(
     check_choice("target", target, "uniform, data or {attribute: shares}")
     check_choice("temperature", temperature, "a number above 0, auto or {attribute: number}", number=True)
     known_rule = _find_rule(rule)
+    cover, reach = _settle_comparison(known_rule, cover, reach, published, labelled=are_labels(clusters))
     options = Options(
         rule=known_rule,
         cover=cover,
@@ -193,6 +198,22 @@ def deduplicate(
         protected=count_protected(given),
     )
     return _make_result(given, parts, decision)
+
+
+def _settle_comparison(
+    rule: Rule, cover: Any, reach: str | float | None, published: Any, *, labelled: bool
+) -> tuple[bool, str | float]:
+    """Return `cover` and `reach` as they were given, or else as `published`, the rule and given labels have them."""
+    if read_flag("published", published):
+        for name, value in (("cover", cover), ("reach", reach)):
+            if value:
+                raise UserError(
+                    f"`published=True` is `cover=False` with `reach=0`; got `{name}={value}`: leave one of them out"
+                )
+        return False, 0
+    if reach is None:
+        reach = "auto" if rule.sweeps and not labelled else 0
+    return rule.sweeps if cover is None else read_flag("cover", cover), reach
 
 
 def _find_rule(rule: Any) -> Rule:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fairdedup.config_errors import first_error, flag
-from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column
+from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names, sweeping_names
 from fairdedup.errors import NOT_TEXT, UserError, first_line, is_text
 from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, Whole
 from fairdedup.path_expansion import expand_model, expand_path
@@ -25,7 +25,11 @@ DEFAULT_OUT = Path("fairdedup-run")
 LARGEST_EPS = 2.0001  # at this eps, every two samples are duplicates
 PATHS = ("input", "out", "prototypes", "drop", "always_keep", "against", "exclude_near")  # ~ and $VAR are expanded
 MODELS = ("model", "pretrained")  # names, or paths
-EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"})  # a flag overrides its whole set in the file
+# A flag overrides its whole set in the file.
+EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"}, {"published", "cover"}, {"published", "reach"})
+
+
+WITHIN_CLUSTERS = {"cover": False, "reach": 0.0}  # the procedure of the papers
 
 
 class RunConfig(BaseModel):
@@ -51,9 +55,10 @@ class RunConfig(BaseModel):
     at_most: Number | None = None
     eps: Number | None = None
     rule: RegisteredRule = DEFAULT
-    cover: bool = False
-    reach: Annotated[Number, Field(ge=0, le=2)] | Literal["auto"] = 0.0
+    cover: bool = True
+    reach: Annotated[Number, Field(ge=0, le=2)] | Literal["auto"] = "auto"
     reach_clusters: Whole = Field(16, ge=1)
+    published: bool = False
     prototypes: Place | None = None
     start: Literal["cluster", "zero"] = "cluster"
     calibrate: Literal["none", "zscore"] = "none"
@@ -70,6 +75,22 @@ class RunConfig(BaseModel):
     scheduler: str | None = None
     workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_comparison(cls, given: Any) -> Any:
+        """Set `cover` and `reach` where the rule does not read them, and where ``--published`` says what they are."""
+        if not isinstance(given, dict):
+            return given
+        if given.get("published") is True:
+            for name, only in WITHIN_CLUSTERS.items():
+                if given.get(name, only) != only:
+                    words = flag(name) if name == "cover" else f"{flag(name)} {given[name]}"
+                    raise ValueError(f"--published is --no-cover --reach 0; got {words}. Leave one of them out.")
+            return {**given, **WITHIN_CLUSTERS}
+        name = given.get("rule", DEFAULT)
+        reads_them = name in sweeping_names() or name not in rule_names()  # which is refused later
+        return given if reads_them else {**WITHIN_CLUSTERS, **given}
 
     @field_validator("*")
     @classmethod

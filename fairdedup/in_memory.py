@@ -267,6 +267,11 @@ def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16
     return np.concatenate([unit for unit, _ in done]), np.concatenate([reasons for _, reasons in done])
 
 
+def are_labels(clusters: Any) -> bool:
+    """Tell whether an argument is a clustering, and not the number of clusters to make."""
+    return not isinstance(clusters, (str, int, np.integer))
+
+
 def make_parts(
     given: RowInputs, clusters: Any, options: Options, device: str, kept: float | None = None
 ) -> list[ClusterInMemory]:
@@ -293,7 +298,7 @@ def make_parts(
     rows, unit, seed = given.rows, given.unit, options.seed
     if not len(rows):
         return []
-    if isinstance(clusters, (str, int, np.integer)):
+    if not are_labels(clusters):
         k = kmeans.check_clusters(clusters, len(rows), count_kept(kept, len(rows)))
         sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
         centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))

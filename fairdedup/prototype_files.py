@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.bounded_files import check_array_headers, read_bounded_table
 from fairdedup.datasets.rows import cast_to_text
+from fairdedup.datasets.zip_members import is_zip_damage
 from fairdedup.errors import UserError, first_line, format_count
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
@@ -199,6 +199,9 @@ def read_vectors(file: Path, embedded: Embedded | None = None) -> Prototypes:
     return Prototypes.of(_exemplar_means(found, file, embedded))
 
 
+_UNREADABLE = (OSError, TypeError, KeyError, MemoryError, pa.ArrowException)  # and what `is_zip_damage` knows
+
+
 def _read(file: Path) -> Any:
     """Return an array, a mapping attribute -> {concept: vector}, prototypes, or a table of exemplars."""
     expect_plain_file(file, f"prototypes {str(file)!r}")
@@ -209,7 +212,9 @@ def _read(file: Path) -> Any:
             return _from_table(read_bounded_table(str(file), MOST_BYTES), file)
     except UserError:
         raise
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile, MemoryError, pa.ArrowException) as error:
+    except Exception as error:
+        if not isinstance(error, _UNREADABLE) and not is_zip_damage(error):
+            raise
         # numpy's own message advises to load the file unsafely.
         why = "not a plain array" if "allow_pickle" in str(error) else first_line(str(error) or "it is empty")
         raise UserError(f"prototypes {str(file)!r} cannot be read ({why}): write the file again") from None

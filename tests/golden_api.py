@@ -63,6 +63,7 @@ class Call:
             names = np.arange(len(own.x)) if own.ids is None else own.ids
             options["always_keep"] = names[own.protected]
         options.setdefault("clusters", own.labels)
+        options |= {"reach": 0} if "cover" in options else {"published": True}  # the defaults when it was recorded
         try:
             return parts_of_result(deduplicate(x, ids=own.ids, **options))
         except UserError:

@@ -216,8 +216,14 @@ class Decided:
     def centroids(self) -> NDArray[np.float16]:
         return oracles.unit16(np.load(self.run / "clusters" / "centroids.npy"))
 
-    def problem(self, rule: str, cover: bool = False, **options: Any) -> oracles.Problem:
-        """Return the slow twin's problem, made only from the run's vectors and clusters."""
+    def problem(self, rule: str, cover: bool | None = None, **options: Any) -> oracles.Problem:
+        """Return the slow twin's problem, made only from the run's vectors and clusters.
+
+        Without `cover` and `reach`, it has those that the run has recorded.
+        """
+        used = manifest(self.run)["config"]["prune"]
+        cover = used["cover"] if cover is None else cover
+        options = {"reach": used["reach"], "reach_clusters": used["reach_clusters"], **options}
         labels = oracles.assign(self.unit, self.centroids)
         if rule == "random-neighbour":
             rows = self.decisions["row"].to_numpy()

@@ -18,7 +18,8 @@ RULES = [
 
 
 def flags_of(rule: str, cover: bool) -> list[str]:
-    return ["--rule", rule, *(["--cover"] if cover else [])]
+    """Return the flags of a decision within clusters."""
+    return ["--rule", rule, *(["--cover", "--reach", "0"] if cover else ["--published"])]
 
 
 def units(run: Path) -> int:

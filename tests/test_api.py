@@ -119,11 +119,12 @@ def test_the_signature_is_the_documented_one() -> None:
     parameters = inspect.signature(deduplicate).parameters
     assert list(parameters) == [
         "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "reach",
-        "reach_clusters", "start", "calibrate", "target", "temperature", "reserve", "prefer", "always_keep", "device",
+        "reach_clusters", "published", "start", "calibrate", "target", "temperature", "reserve", "prefer",
+        "always_keep", "device",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {
-        "rule": "fairdedup", "clusters": "auto", "seed": 0, "cover": False, "reach": 0, "reach_clusters": 16,
+        "rule": "fairdedup", "clusters": "auto", "seed": 0, "reach_clusters": 16, "published": False,
         "start": "cluster", "calibrate": "none", "target": "uniform", "temperature": "auto", "reserve": 0.1,
         "device": "auto",
     }  # fmt: skip
@@ -132,6 +133,26 @@ def test_the_signature_is_the_documented_one() -> None:
     assert all(p.annotation is not inspect.Parameter.empty for p in parameters.values())
     assert issubclass(UserError, ValueError)
     assert fairdedup.deduplicate is deduplicate
+
+
+def test_the_defaults_are_cover_and_reach_for_rules_that_read_them() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 6))
+    labels = np.arange(200) % 7
+
+    def kept(**options: Any) -> list[int]:
+        return deduplicate(x, **{"eps": 0.3, "rule": "random-neighbour", "clusters": 9, **options}).kept.tolist()
+
+    assert kept() == kept(cover=True, reach="auto") != kept(cover=True, reach=0)
+    assert kept(cover=False) == kept(cover=False, reach="auto")
+    assert kept(clusters=labels) == kept(clusters=labels, cover=True, reach=0)  # given labels are left alone
+    assert kept(clusters=labels) != kept(clusters=labels, reach="auto")
+    assert kept(published=True) == kept(cover=False, reach=0) == kept(published=True, cover=False, reach=0) != kept()
+    for rule in ("random", "semdedup-chain"):
+        options = {"rule": rule, "keep": 0.5, "eps": None}
+        assert kept(**options) == kept(**options, published=True) == kept(**options, cover=False, reach=0)
+    for name, value in (("cover", True), ("reach", 0.2), ("reach", "auto")):
+        with pytest.raises(UserError, match=f"got `{name}={value}`: leave one of them out"):
+            kept(published=True, **{name: value})
 
 
 def test_rows_always_kept_are_named_by_ids_or_by_a_mask() -> None:
@@ -202,7 +223,7 @@ def test_what_cannot_be_used_is_rejected_with_its_reason_and_changes_nothing_els
         x[row, 0] = 0
     good = np.setdiff1d(np.arange(90), list(bad))
     for rule in ("semdedup", "fairdedup", "balanced", "random-neighbour"):
-        result = decide(x, rule=rule, prototypes=PEOPLE, keep=0.5, eps=None)
+        result = decide(x, rule=rule, prototypes=PEOPLE, keep=0.5, eps=None, published=True)
         assert result.rejected["row"].tolist() == list(bad)
         assert result.rejected["reason"].tolist() == [
             *["vector has a value that is not finite"] * 3, "vector is zero", "vector has a value that is not finite",

@@ -223,6 +223,15 @@ def test_no_file_of_vectors_needs_a_text_tower():
     ]
 
 
+def flagged(path: Path, flag: int) -> Path:
+    """Write an npz with a text whose member has a flag of zip: 1 means encrypted, 32 patched data."""
+    data = bytearray(_zip(path).read_bytes())
+    for start, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        data[data.index(start) + offset] |= flag
+    path.write_bytes(data)
+    return path
+
+
 def npz(path: Path, **arrays: object) -> Path:
     np.savez(path, **{name.replace("__", "/"): np.asarray(a) for name, a in arrays.items()})
     return path
@@ -260,6 +269,8 @@ WRONG_VECTORS = {
     "no npy": (lambda t: raw(t / "p.npy", b"no array"), "cannot be read (not a plain array): write the file again"),
     "no npz": (lambda t: raw(t / "p.npz", b"no array"), "cannot be read (not a plain array): write the file again"),
     "a cut npz": (lambda t: cut_zip(t / "p.npz"), "cannot be read ("),
+    "an encrypted npz": (lambda t: flagged(t / "p.npz", 1), "password required for extraction"),
+    "an npz of patched data": (lambda t: flagged(t / "p.npz", 32), "cannot be read (compressed patched data"),
     "an npz named npy": (
         lambda t: npz(t / "x.npz", a__x=np.ones(3)).rename(t / "p.npy"), "of another kind than its name"
     ),

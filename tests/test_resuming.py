@@ -52,7 +52,8 @@ def test_a_second_prune_embeds_and_clusters_nothing(prune, again):
 def test_sweep_predicts_prune_and_writes_nothing(prune, again, scheduler, prototypes, rule, cover):
     before = files(again)
     fractions = [0.1, 0.8]
-    config = RunConfig(out=again, rule=rule, cover=cover, prototypes=prototypes, scheduler=scheduler)
+    within = {"cover": True, "reach": 0} if cover else {"published": True}
+    config = RunConfig(out=again, rule=rule, prototypes=prototypes, scheduler=scheduler, **within)
     with StageProgress(quiet=True) as progress, Workers(progress, scheduler) as workers:
         lines = sweep_run(config, fractions, workers)
     assert files(again) == before

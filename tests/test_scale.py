@@ -47,7 +47,7 @@ class Here:
 @pytest.mark.parametrize("rule", ["balanced", "semdedup", "random"])
 def test_no_row_of_a_decision_is_handed_to_two_tasks_of_a_step(again, prototypes, rule):
     workers: Any = Here()
-    config = RunConfig(out=again, rule=rule, keep=0.5, reserve=0.3, prototypes=prototypes)
+    config = RunConfig(out=again, rule=rule, keep=0.5, reserve=0.3, prototypes=prototypes, published=True)
     readmitted = prune_run(config, workers).counts.readmitted
     assert len(workers.handed["shares"]) > 1 and (readmitted > 30 or rule != "balanced")
     for step in ("decide", "shares", "export"):

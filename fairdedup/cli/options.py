@@ -54,14 +54,19 @@ OPTIONS: dict[str, Decorator] = {
     ),
     # Rule
     "rule": _rule("--rule", type=RuleName(), help=f"Which sample of a neighbourhood is kept.  [default: {DEFAULT}]"),
-    "cover": _rule("--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates."),
+    "cover": _rule(
+        "--cover/--no-cover", default=None, help="A kept sample removes only its own duplicates.  [default: cover]"
+    ),
     "reach": _rule(
         "--reach",
         type=NumberOrAuto(float),
-        help="How near another cluster rows are compared with its rows, 0 to 2, or auto.  [default: 0, never]",
+        help="How near another cluster rows are compared with its rows: auto, or 0 (never) to 2.  [default: auto]",
     ),
     "reach_clusters": _rule(
         "--reach-clusters", type=int, help="Most clusters that a row is compared in.  [default: 16]"
+    ),
+    "published": _rule(
+        "--published", is_flag=True, default=None, help="The papers' own procedure: --no-cover --reach 0."
     ),
     "prototypes": _rule(
         "--prototypes",
@@ -149,6 +154,7 @@ DECISION = (
     "cover",
     "reach",
     "reach_clusters",
+    "published",
     "prototypes",
     "start",
     "calibrate",

@@ -175,7 +175,7 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     """Fit the prototypes of RUN to a few hundred labels.
 
     RUN is ./fairdedup-run by default. Memberships by the fitted prototypes are probabilities. Use them with
-    `fairdedup prune RUN --keep 0.5 --rule balanced --cover --reserve 0.2 --prototypes FILE`.
+    `fairdedup prune RUN --keep 0.5 --rule balanced --reserve 0.2 --prototypes FILE`.
     """
     session = Session.open(flags)
     if file.suffix != ".parquet":

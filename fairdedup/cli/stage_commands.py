@@ -20,7 +20,7 @@ from fairdedup.cli.value_types import FILE, PLACE, Fractions
         "fairdedup run --keep 0.5",
         "fairdedup run photos/ --keep 0.5 --rule balanced --out my-run",
         "fairdedup run 'data-{00000..00014}.tar' --keep 0.5 --model ViT-B-16 --pretrained openai",
-        "fairdedup run embeddings/ --keep 0.5 --rule semdedup --cover",
+        "fairdedup run embeddings/ --keep 0.5 --rule semdedup",
         "fairdedup run new-photos/ --against my-run --out day-2",
     ],
 )
@@ -98,7 +98,7 @@ def cluster(**flags: Any) -> None:
     cls=ExampleCommand,
     examples=[
         "fairdedup prune my-run --keep 0.5",
-        "fairdedup prune my-run --keep 0.3 --rule balanced --cover",
+        "fairdedup prune my-run --keep 0.3 --rule balanced",
         "fairdedup prune my-run --keep 0.3 --where \"path NOT LIKE 'drafts/%'\"",
     ],
 )
@@ -142,7 +142,7 @@ def replace(gone: Path, **flags: Any) -> None:
 def sweep(fractions: list[float], **flags: Any) -> None:
     """Print kept counts and eps of RUN at several fractions.
 
-    RUN is ./fairdedup-run by default. Nothing is embedded again, and nothing is written.
+    RUN is ./fairdedup-run by default. Nothing is embedded again, and no result changes.
     """
     session = Session.open(flags)
     from fairdedup.cli.run_summary import print_sweep

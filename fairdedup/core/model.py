@@ -103,6 +103,13 @@ class Options:
         return self.rule.sweeps and bool(self.reach) and self.reach_clusters > 1
 
     @property
+    def own_reach(self) -> float | str:
+        """The reach that the decision has; 0 if its rule does not look across clusters."""
+        if not self.looks_across:
+            return 0.0
+        return self.reach if isinstance(self.reach, str) else float(self.reach)
+
+    @property
     def other_clusters(self) -> int:
         """Number of other clusters that a row can reach."""
         return self.reach_clusters - 1 if self.looks_across else 0

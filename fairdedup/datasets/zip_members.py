@@ -23,7 +23,7 @@ def is_zip_damage(error: BaseException) -> bool:
     """Tell whether an exception of zipfile means that the archive is damaged; a lack of data otherwise is no such."""
     if type(error) is OSError:  # of bz2, and of a seek to before the file's first byte
         return error.errno == errno.EINVAL or (error.errno is None and "data stream" in str(error))
-    return isinstance(error, _DAMAGE)
+    return isinstance(error, _DAMAGE) or type(error) is RuntimeError  # of a member that needs a password
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fairdedup.config import RunConfig
+from fairdedup.config import WITHIN_CLUSTERS, RunConfig
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.rules.registry import find_rule, sweeping_names
 from fairdedup.core.similarity import EPS_UNIT
@@ -49,6 +49,11 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
     if "rule" not in given:
         update |= {n: getattr(state.options, n) for n in ("rule", "prefer") if n not in given}
     update |= {n: getattr(state.options, n) for n in ("cover", "target") if n not in given}
+    rule = find_rule(update.get("rule", config.rule))
+    if not rule.sweeps:
+        raise UserError(
+            f"--rule {rule.name} cannot be combined with --against: choose one of {', '.join(sweeping_names())}"
+        )
     for option in FIXED:
         theirs = getattr(state.options, option)
         if option in given and getattr(config, option) != theirs:
@@ -58,11 +63,6 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
                 f"start a new line with it: `fairdedup refit {quote(name)} --keep F --out NEW`"
             )
         update[option] = theirs
-    rule = find_rule(update.get("rule", config.rule))
-    if not rule.sweeps:
-        raise UserError(
-            f"--rule {rule.name} cannot be combined with --against: choose one of {', '.join(sweeping_names())}"
-        )
     if rule.needs_prototypes and state.prototypes is None:
         raise UserError(f"--rule {rule.name} needs prototypes, and {name!r} has none: choose a rule that needs none")
     file = None if state.prototypes is None else state.prototypes.file
@@ -123,6 +123,8 @@ def build_refit_config(config: RunConfig, runs: Sequence[Path], submit: Submit) 
     if "rule" not in given:
         update |= {n: getattr(options, n) for n in ("rule", "prefer") if n not in given}
     update |= {n: getattr(options, n) for n in ("cover", "target", "reserve", *FIXED) if n not in given}
+    if not find_rule(update.get("rule", config.rule)).sweeps:
+        update |= {n: within for n, within in WITHIN_CLUSTERS.items() if n not in given}
     if config.model is None and state.named is not None:
         update |= {n: getattr(state.named, n) for n in ("model", "pretrained")}
     if config.prototypes is None and state.prototypes is not None:

@@ -49,6 +49,7 @@ def test_every_option_that_changes_a_result_belongs_to_a_stage():
         "scheduler",
         "workers",
         "memory_limit",
+        "published",  # says what cover and reach are, which are of a stage
     }
 
 
@@ -107,3 +108,18 @@ def test_a_stage_does_not_look_at_the_options_of_later_stages(here, embeddings, 
     done("cluster", "run", "--clusters", CLUSTERS, "--config", file)
     refused = command("prune", "run", "--keep", 0.5, "--rule", "semdedup", "--config", file)
     assert refused.code == 2 and "missing.npy" in refused.err
+
+
+def test_published_is_no_cover_and_no_reach_and_contradicts_them():
+    config = RunConfig(published=True)
+    assert not config.cover and not config.reach
+    assert RunConfig().cover and RunConfig().reach == "auto"
+    for rule in ("random", "semdedup-chain"):  # they read neither
+        assert not RunConfig(rule=rule).cover and not RunConfig(rule=rule).reach
+    for words, value in (
+        (("--cover",), "--cover"),
+        (("--reach", "auto"), "--reach auto"),
+        (("--reach", 0.2), "--reach 0.2"),
+    ):
+        said = command("run", "--keep", 0.5, "--published", *words)
+        assert said.code == 2 and f"--published is --no-cover --reach 0; got {value}. Leave one" in said.err

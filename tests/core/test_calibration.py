@@ -145,7 +145,8 @@ def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperat
     assert len(known.attributes[1].absent) == 2
     temperatures = {a.name: a.temperature for a in known.attributes}
     assert all(temperatures.values())
-    done("prune", again, "--keep", 0.5, "--rule", "balanced", "--prototypes", file, "--scheduler", scheduler, "--quiet")
+    done("prune", again, "--keep", 0.5, "--rule", "balanced", "--published", "--prototypes", file, "--scheduler",
+         scheduler, "--quiet")  # fmt: skip
     decided = table(again / "decisions")
     run = RunDirectory(again)
     unit16 = np.concatenate([np.load(run.vectors(r.number)) for r in load_embedded(run).records])

@@ -89,8 +89,9 @@ def test_clusters_of_k_means_have_reach_too(one_thread: None) -> None:
     labels = oracles.assign(unit, centroids)
     twin = oracles.Problem(unit, labels, "semdedup", cover=True, centroids16=centroids, reach="auto")
     assert_same(columns(result), twin.at_eps(2000))
-    within = deduplicate(x, eps=0.2, rule="semdedup", cover=True, clusters=12)
+    within = deduplicate(x, eps=0.2, rule="semdedup", clusters=12, reach=0)
     assert len(result.kept) < len(within.kept)
+    assert_same(columns(deduplicate(x, eps=0.2, rule="semdedup", clusters=12)), twin.at_eps(2000))  # the default
 
 
 def test_the_limit_is_that_of_the_rules() -> None:

@@ -155,10 +155,12 @@ def expected(x: np.ndarray, labels: np.ndarray, eps: int) -> np.ndarray:
 @pytest.mark.usefixtures("toy")
 def test_a_users_own_rule_decides_in_memory() -> None:
     x, labels = crowd(), np.arange(240) % 3
-    result = deduplicate(x, eps=0.2, rule="central", clusters=labels)
+    result = deduplicate(x, eps=0.2, rule="central", clusters=labels, published=True)
     assert np.array_equal(result.decisions["kept"], expected(x, labels, 2000))
     assert len(deduplicate(x, keep=0.4, rule=toy_rule.Central(), cover=True, clusters=labels).kept) == 96
-    assert not np.array_equal(result.kept, deduplicate(x, eps=0.2, rule="semdedup", clusters=labels).kept)
+    assert not np.array_equal(
+        result.kept, deduplicate(x, eps=0.2, rule="semdedup", clusters=labels, published=True).kept
+    )
 
 
 @pytest.mark.usefixtures("toy")
@@ -171,8 +173,8 @@ def test_a_users_own_rule_is_listed_and_configured_and_runs_on_workers(
     x = crowd()
     np.save(tmp_path / "x.npy", x.astype(np.float32))
     run = tmp_path / "run"
-    done("run", tmp_path / "x.npy", "--eps", 0.2, "--rule", "central", "--clusters", 3, "--out", run,
-         "--workers", 1, "--quiet")  # fmt: skip
+    done("run", tmp_path / "x.npy", "--eps", 0.2, "--rule", "central", "--published", "--clusters", 3, "--out",
+         run, "--workers", 1, "--quiet")  # fmt: skip
     assert manifest(run)["config"]["prune"]["rule"] == "central"
     decisions = pq.read_table(run / "decisions").to_pandas().sort_values("row")
     labels = decisions["cluster"].to_numpy()

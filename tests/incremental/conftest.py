@@ -30,10 +30,9 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def line(days: Path, tmp_path_factory: pytest.TempPathFactory, scheduler: str, prototypes: Path) -> list[Path]:
-    """Return runs of three days with cover, each against the one before; copy them before you change them."""
+    """Return runs of three days within clusters, each against the one before; copy them before you change them."""
     out = tmp_path_factory.mktemp("line")
-    runs = [
-        night(days, 0, out / "day0", scheduler, "--keep", 0.5, "--cover", "--prototypes", prototypes, "--clusters", 4)
-    ]
+    words = ("--keep", 0.5, "--reach", 0, "--prototypes", prototypes, "--clusters", 4)
+    runs = [night(days, 0, out / "day0", scheduler, *words)]
     runs.append(night(days, 1, out / "day1", scheduler, "--against", runs[0]))
     return [*runs, night(days, 2, out / "day2", scheduler, "--against", runs[1], "--at-most", 0.3)]

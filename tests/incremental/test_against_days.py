@@ -56,9 +56,9 @@ def test_no_two_kept_of_any_days_are_duplicates_in_a_cluster(line):
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ("fairdedup", ("--calibrate", "zscore")),
-        ("balanced", ("--target", "data", "--cover")),
-        ("semdedup", ()),
+        ("fairdedup", ("--calibrate", "zscore", "--published")),
+        ("balanced", ("--target", "data", "--reach", 0)),
+        ("semdedup", ("--published",)),
     ],
 )
 def test_every_rule_continues_from_the_first_run(days, tmp_path, scheduler, prototypes, rule, words):
@@ -66,7 +66,7 @@ def test_every_rule_continues_from_the_first_run(days, tmp_path, scheduler, prot
                   "--clusters", 4)]  # fmt: skip
     for k in (1, 2):
         runs.append(night(days, k, tmp_path / str(k), scheduler, "--against", runs[-1]))
-    options: dict[str, Any] = {"cover": "--cover" in words}
+    options: dict[str, Any] = {"cover": "--published" not in words}
     if rule == "fairdedup":
         options["calibrate"] = "zscore"
     if rule == "balanced":

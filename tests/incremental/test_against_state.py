@@ -39,7 +39,7 @@ def test_after_a_replacement_the_state_is_of_who_is_kept_now(days, line, tmp_pat
         assert set(pa.ipc.open_file(source).read_all().column("id").to_pylist()) == kept
     after = night(days, 1, tmp_path / "after", scheduler, "--against", tmp_path / "day0")
     assert gone not in set(decisions_of(after)["representative_id"])
-    assert done("run", days / "day0.npy", "--out", tmp_path / "day0", "--keep", 0.5, "--cover", "--clusters", 4,
+    assert done("run", days / "day0.npy", "--out", tmp_path / "day0", "--keep", 0.5, "--reach", 0, "--clusters", 4,
                 "--prototypes", manifest(line[0])["config"]["prune"]["prototypes"], "--max-rejected", 0.5).err.count(
                     "nothing to do")  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_the_message_for_a_stopped_replacement_names_the_command_that_finishes_i
     said = refused(days / "day1.npy", "--against", run, "--out", tmp_path / "day1", "--max-rejected", 0.5)
     assert "its own `fairdedup run` command" in said and "prune" not in said
     if mend == "run":
-        night(days, 0, run, scheduler, "--keep", 0.5, "--cover", "--prototypes", prototypes, "--clusters", 4)
+        night(days, 0, run, scheduler, "--keep", 0.5, "--reach", 0, "--prototypes", prototypes, "--clusters", 4)
     elif mend == "replace":
         told = re.search("`fairdedup (replace [^`]*)`", said)
         assert told

@@ -28,7 +28,7 @@ def test_refitting_decides_all_days_as_one_run_over_their_embeddings(days, line,
     for k, run in enumerate(line):
         for what, name in (("img_emb", "img_emb_{}.npy"), ("metadata", "metadata_{}.parquet")):
             shutil.copy(run / "embeddings" / what / name.format(0), tmp_path / "all" / what / name.format(k))
-    done("run", tmp_path / "all", "--keep", 0.4, "--clusters", 5, "--cover", "--prototypes",
+    done("run", tmp_path / "all", "--keep", 0.4, "--clusters", 5, "--reach", 0, "--prototypes",
          line[0] / "state" / "prototypes.parquet", "--out", tmp_path / "plain", *dask)  # fmt: skip
     assert product(tmp_path / "refit") == product(tmp_path / "plain")
     after = night(days, 3, tmp_path / "after", scheduler, "--against", tmp_path / "refit")
