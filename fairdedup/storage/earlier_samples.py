@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.file_errors import changed
-from fairdedup.storage.remedies import decide_again
+from fairdedup.storage.remedies import decide_again, decide_in_turn
 from fairdedup.storage.run_files import is_same_file, link_or_copy, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_file
 from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
@@ -127,6 +127,45 @@ class _OpenSegment:
             if checksum(unit) != int(self.checksums[k]):
                 raise UserError(f"{self.segment.vectors} is damaged: {self._remedy()}")
             yield unit, (place << PLACE_BITS) + np.arange(start, stop)
+
+
+def iterate_segment(
+    root: Path, segment: Segment, seals: Mapping[str, str], rows: int
+) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
+    """Yield the vectors (m, d) of a segment and their clusters (m,), some clusters at a time.
+
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    segment : Segment
+        One of `list_segments`.
+    seals : mapping of str to str
+        Seal of each file of the state, by path below the run directory.
+    rows : int
+        Number of rows from which on they are yielded; a cluster is never divided.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged.
+    """
+    run = _run_of(segment, _read_earlier(StateDirectory(root)).runs)
+    for path in (segment.offsets, segment.checksums):
+        Seal(path, seals.get(str(path.relative_to(root))), decide_in_turn([run, root])).verify()
+    clusters = len(load_array(Unsealed(segment.offsets, LINKED))) - 1
+    opened = _OpenSegment(segment, run, 0, clusters, 1)
+    units, numbers, waiting = [], [], 0
+    for number in np.flatnonzero(np.diff(opened.offsets)).tolist():
+        for unit, _ in opened.cluster(number, 0):
+            units.append(unit)
+            numbers.append(np.full(len(unit), number))
+            waiting += len(unit)
+        if waiting >= rows:
+            yield np.concatenate(units), np.concatenate(numbers)
+            units, numbers, waiting = [], [], 0
+    if waiting:
+        yield np.concatenate(units), np.concatenate(numbers)
 
 
 def list_segments(root: Path) -> list[Segment]:
