@@ -19,7 +19,7 @@ from fairdedup.storage import shard_groups
 ACROSS = ("--rule", "semdedup", "--no-cover", "--eps", "0.05", "--reach", "0.05", "--reach-clusters", "2")
 
 
-def expected_leftover(run: Path, earlier: Sequence[Path] = ()) -> dict[str, Any]:
+def expected_leftover(run: Path, earlier: Sequence[Path] = (), line_eps: int | None = None) -> dict[str, Any]:
     """Return what run.json must say, by the oracle: from vectors, decisions and options alone."""
     known = manifest(run)
     prune, e = known["config"]["prune"], round(known["eps"] * 10_000)
@@ -43,7 +43,10 @@ def expected_leftover(run: Path, earlier: Sequence[Path] = ()) -> dict[str, Any]
     comparable = labels[:, None] == labels
     if prune["reach"] and prune["reach_clusters"] > 1 and prune["rule"] != "semdedup-chain":
         of = dict(enumerate(centroids))
-        comparable = Reaching(x16, labels, of, prune["reach"], prune["reach_clusters"]).comparable(np.full(len(x16), e))
+        each = np.full(len(x16), e)
+        if earlier:
+            each[:first] = round(manifest(earlier[0])["eps"] * 10_000) if line_eps is None else line_eps
+        comparable = Reaching(x16, labels, of, prune["reach"], prune["reach_clusters"]).comparable(each)
     own = [row for row, stays in zip(rows[-1], kept[-1], strict=True) if stays]
     sample = first + np.searchsorted(rows[-1], oracles.sample_rows(own, prune["leftover"], known["seed"]))
     found = oracles.count_leftover(
@@ -163,6 +166,30 @@ def test_a_run_against_others_is_compared_with_what_they_kept(embeddings, schedu
     (tmp_path / "gone.txt").write_text("\n".join(ids["id"][ids["kept"]].iloc[:3]))
     done("replace", tmp_path / "second", "--gone", tmp_path / "gone.txt", *asked)
     assert assert_as_the_oracle(tmp_path / "second", earlier)["looked_up"] < found["looked_up"]
+
+
+def test_old_samples_reach_by_the_eps_of_their_line(scheduler, tmp_path):
+    """The last old row lies between the clusters: near enough to the other one by the eps of the night alone."""
+    axes = np.eye(64)
+
+    def turned(degrees: float) -> Any:
+        return np.cos(np.radians(degrees)) * axes[0] + np.sin(np.radians(degrees)) * axes[1]
+
+    noise = 0.05 * np.random.default_rng(0).normal(size=(80, 64)) / 8
+    np.save(tmp_path / "old.npy", np.concatenate((np.repeat(axes[:2], 40, axis=0) + noise, [turned(44)])))
+    u = (axes[1] + axes[4]) / np.sqrt(2)
+    v = 0.95 * u + np.sqrt(1 - 0.95**2) * axes[5]  # so eps is about 0.05, where 44 and 60 degrees are duplicates
+    np.save(tmp_path / "new.npy", [turned(60), u, v])
+    asked = ("--scheduler", scheduler, "--quiet")
+    line = ("--rule", "semdedup", "--eps", 0.0001, "--reach", "auto", "--clusters", 2)
+    first, second = tmp_path / "first", tmp_path / "second"
+    done("run", tmp_path / "old.npy", *line, "--out", first, *asked)
+    words = ("--against", first, "--at-most", 0.667, "--id", "shard/key")
+    done("run", tmp_path / "new.npy", *words, "--out", second, *asked)
+    assert manifest(second)["eps"] == pytest.approx(0.05, abs=0.001)
+    found = assert_as_the_oracle(second, [first])
+    assert found == {"looked_up": 2, "among": 83, "own": 0, "comparable": 0, "elsewhere": 1, "any": 1}
+    assert expected_leftover(second, [first], line_eps=501)["comparable"] == 1
 
 
 def test_a_damaged_file_of_an_earlier_run_is_named(finished, embeddings, scheduler, tmp_path):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core import kmeans
 from fairdedup.core.leftover import (
     ALL_HASHES,
     KINDS,
@@ -30,20 +29,20 @@ from fairdedup.core.leftover import (
     reach_from,
 )
 from fairdedup.core.model import Options
-from fairdedup.core.reach import REACH_CLUSTERS, find_nearby, reach_limits
+from fairdedup.core.reach import REACH_CLUSTERS, reach_limits
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import BLOCK, EPS_UNIT
 from fairdedup.stages.pruning.round_files import load_arrays, read_nearby, save_arrays
 from fairdedup.storage.contents import Embedded
-from fairdedup.storage.earlier_samples import iterate_segment, list_segments
+from fairdedup.storage.earlier_samples import list_segments, seal_of_segment
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import LeftoverIntervals, LeftoverRecord, RunManifest
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import release_pages, remove_folder
 from fairdedup.storage.sealed_files import Seal, load_array, load_table
+from fairdedup.storage.segment_blocks import iterate_segment
 from fairdedup.storage.shard_files import centroids_of, open_sorted
 from fairdedup.storage.shard_groups import Group
-from fairdedup.storage.state_directory import Segment
 from fairdedup.tasks import Submit, Task, map_groups
 
 NAME = "sample"  # of the arrays of the sample, in the folder of the lookup
@@ -67,6 +66,8 @@ class Lookup:
         Ten-thousandths.
     line_eps : int
         Eps by which samples of earlier runs reach other clusters: that of their line.
+    dimension : int
+        Length of a vector.
     """
 
     root: Path
@@ -75,15 +76,16 @@ class Lookup:
     options: Options
     eps: int
     line_eps: int
+    dimension: int
 
     @property
     def run(self) -> RunDirectory:
         """The run directory."""
         return RunDirectory(self.root)
 
-    def find_reached(self, clusters: NDArray[Any], gaps: NDArray[Any], dimension: int, eps: int) -> NDArray[Any]:
+    def find_reached(self, clusters: NDArray[Any], gaps: NDArray[Any], eps: int) -> NDArray[Any]:
         """Return those of some clusters (n, r) that rows reach at an eps, given their gaps; -1 for the others."""
-        return np.where(gaps <= reach_limits(self.options.reach, dimension)[eps], clusters, -1)
+        return np.where(gaps <= reach_limits(self.options.reach, self.dimension)[eps], clusters, -1)
 
 
 class SampledRows(NamedTuple):
@@ -137,7 +139,7 @@ class _KeptOfGroup:
             centroids = lookup.centroids.expected or ""
             self._nearby = read_nearby(lookup.run, self.group, centroids, options.reach_clusters)
         found = self._nearby[self.places[wanted]]
-        return lookup.find_reached(found[..., 0], found[..., 1], self.vectors.shape[1], lookup.eps)
+        return lookup.find_reached(found[..., 0], found[..., 1], lookup.eps)
 
 
 def sample_group(group: Group, lookup: Lookup, size: int, limit: int) -> SampledRows:
@@ -176,32 +178,39 @@ def compare_group(group: Group, lookup: Lookup) -> Compared:
     return Compared(len(kept.rows), np.packbits(found))
 
 
-def compare_segment(segment: Segment, lookup: Lookup) -> Compared:
+def compare_segment(place: int, lookup: Lookup) -> Compared:
     """Look the sample up among what an earlier run kept of a group of shards.
 
     Parameters
     ----------
-    segment : Segment
+    place : int
+        Place of the segment among those of all earlier runs.
     lookup : Lookup
     """
     sample, among = _load_sample(lookup), 0
     found = np.zeros((len(sample.kept.rows), len(KINDS)), np.bool_)
-    for unit, clusters in iterate_segment(lookup.root, segment, lookup.seals, BLOCK):
+    reach = _ReachOfSegment(place, lookup)
+    for first, unit, clusters in iterate_segment(lookup.root, place, lookup.seals, BLOCK):
         kept = KeptRows(np.full(len(unit), -1), unit, clusters)
-        found |= find_duplicates(sample, kept, _make_reach(lookup, kept), lookup.eps)
+        found |= find_duplicates(sample, kept, reach_from(reach, first), lookup.eps)
         among += len(unit)
     return Compared(among, np.packbits(found))
 
 
-def _make_reach(lookup: Lookup, kept: KeptRows) -> Any:
-    """Return the function that finds which clusters samples of earlier runs reach, which no file says."""
+class _ReachOfSegment:
+    """Returns the clusters that some of the samples of a segment reach, by the eps of their line."""
 
-    def reach(wanted: NDArray[np.int64]) -> NDArray[Any]:
-        centroids = kmeans.unit_centroids(load_array(lookup.centroids))
-        nearby = find_nearby(kept.unit[wanted], kept.clusters[wanted], centroids, lookup.options.reach_clusters)
-        return lookup.find_reached(nearby.clusters, nearby.gaps, centroids.shape[1], lookup.line_eps)
+    def __init__(self, place: int, lookup: Lookup) -> None:
+        self.place, self.lookup = place, lookup
+        self._nearby: Any = None
 
-    return reach
+    def __call__(self, wanted: NDArray[np.int64]) -> NDArray[Any]:
+        lookup = self.lookup
+        if self._nearby is None:
+            segment = list_segments(lookup.root)[self.place]
+            self._nearby = load_array(seal_of_segment(lookup.root, segment, segment.nearby, lookup.seals))
+        found = self._nearby[wanted]
+        return lookup.find_reached(found[..., 0], found[..., 1], lookup.line_eps)
 
 
 def _load_sample(lookup: Lookup) -> Sample:
@@ -242,14 +251,17 @@ def measure_leftover(
         reach_clusters=prune.get("reach_clusters", REACH_CLUSTERS),
     )
     seals = {name: sealed for name, sealed in manifest.files.items() if name.startswith(("decisions/", "state/run-"))}
-    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, eps if line_eps is None else line_eps)
+    line_eps = eps if line_eps is None else line_eps
+    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, line_eps, embedded.dimension or 0)
     remove_folder(run.lookup)
     try:
         sampled = _draw_sample(embedded, lookup, min(size, counts.kept - counts.readmitted), manifest, submit)
         save_arrays(run.lookup, NAME, 0, sampled._asdict())
         parts = map_groups(submit, "leftover", compare_group, embedded.groups, lookup)
         if manifest.against is not None:
-            tasks = [Task((segment, lookup), name=segment.vectors.name) for segment in list_segments(run.root)]
+            segments = list_segments(run.root)
+            names = [f"{segment.folder.name}, {segment.vectors.name}" for segment in segments]
+            tasks = [Task((place, lookup), name=name) for place, name in enumerate(names)]
             parts += submit("leftover", compare_segment, tasks)
     finally:
         with suppress(OSError):
