@@ -225,7 +225,7 @@ def _record_options(outcome: RunOutcome) -> DecisionOptions:
         calibrate=options.calibrate,
         temperature=options.temperature,
         reserve=options.reserve,
-        reach=options.reach if options.looks_across else 0,
+        reach=options.reach if options.looks_across else 0.0,
         reach_clusters=options.reach_clusters,
     )
 

@@ -85,7 +85,7 @@ class DecisionOptions(StoredModel):
     calibrate: str
     temperature: Any
     reserve: float
-    reach: Any = 0  # as the runs of earlier versions had it
+    reach: Any = 0.0  # as the runs of earlier versions had it
     reach_clusters: int = 16
 
     @property
