@@ -6,7 +6,6 @@ It measures nothing: it words what is in run.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fairdedup.core.rules.registry import find_rule
@@ -84,13 +83,9 @@ def list_remedies(manifest: RunManifest) -> list[str]:
 
 def _say_interval(low: float, high: float) -> str:
     """Return an interval of a share in percent, rounded outwards."""
+    decimals = 1 if high >= 0.001 else 4
+    least = f"{math.floor(100 * low * 10**decimals) / 10**decimals:.{decimals}f}"
+    most = f"{math.ceil(100 * high * 10**decimals) / 10**decimals:.{decimals}f}"
     if low == 0:
-        return f"95 %: under {_percent(high, math.ceil)} %"
-    if high == 1:
-        return f"95 %: over {_percent(low, math.floor)} %"
-    return f"95 %: {_percent(low, math.floor)} to {_percent(high, math.ceil)} %"
-
-
-def _percent(share: float, rounded: Callable[[float], int]) -> str:
-    decimals = 1 if share >= 0.001 else 4
-    return f"{rounded(100 * share * 10**decimals) / 10**decimals:.{decimals}f}"
+        return f"95 %: under {most} %"
+    return f"95 %: over {least} %" if high == 1 else f"95 %: {least} to {most} %"

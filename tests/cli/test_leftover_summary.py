@@ -51,6 +51,10 @@ def test_what_is_left_is_counted_by_place() -> None:
     assert describe_leftover(record(45, 45, comparable=1, any=1)) == [
         "Of all 45 kept samples, 1 still has a duplicate:", "  1 in a comparable cluster.",
     ]  # fmt: skip
+    assert (
+        "1 (95 %: 0.0 to 0.6 %) elsewhere"
+        in describe_leftover(record(elsewhere=1, any=1, at={"elsewhere": (0.0000253, 0.00556)}))[1]
+    )
     every = {"own": (0.99632, 1.0), "any": (0.99632, 1.0)}
     assert "1,000 (95 %: over 99.6 %) in their own" in describe_leftover(record(own=1000, any=1000, at=every))[1]
     assert "(95 %: under 0.0037 %)" in describe_leftover(record(100_000, at={"any": (0, 0.0000369)}))[0]
