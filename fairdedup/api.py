@@ -18,6 +18,8 @@ from fairdedup.arrays import as_matrix, open_masks
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
 from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.leftover import SIZE as LEFTOVER
+from fairdedup.core.leftover import Leftover, check_size
 from fairdedup.core.model import Options
 from fairdedup.core.parts import Decided
 from fairdedup.core.prototypes import Prototypes
@@ -38,6 +40,7 @@ from fairdedup.in_memory import (
     make_parts,
     read_inputs,
 )
+from fairdedup.leftover_in_memory import measure_leftover
 from fairdedup.result import Result
 
 __all__ = ["DECISION_COLUMNS", "Result", "deduplicate"]
@@ -65,6 +68,7 @@ def deduplicate(
     reserve: float = 0.1,
     prefer: Any = None,
     always_keep: Any = None,
+    leftover: int = LEFTOVER,
     device: str = "auto",
 ) -> Result:
     """Remove semantic duplicates from embeddings.
@@ -120,6 +124,9 @@ def deduplicate(
         come last.
     always_keep : array-like, optional
         IDs, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates are removed first.
+    leftover : int
+        Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
+        that still have a duplicate there. 0 turns it off; at most 100,000.
     device : {"auto", "cpu", "cuda"}
         Device on which k-means trains. Nothing else depends on it.
 
@@ -157,6 +164,8 @@ def deduplicate(
         ("device", device, "auto, cpu or cuda"),
     ):
         check_text(name, text, forms)
+    size = read_whole("leftover", leftover)
+    check_size(size)
     check_choice("target", target, "uniform, data or {attribute: shares}")
     check_choice("temperature", temperature, "a number above 0, auto or {attribute: number}", number=True)
     known_rule = _find_rule(rule)
@@ -197,7 +206,7 @@ def deduplicate(
         workspace=WorkspaceInMemory(parts),
         protected=count_protected(given),
     )
-    return _make_result(given, parts, decision)
+    return _make_result(given, parts, decision, measure_leftover(given, parts, decision, size, seed))
 
 
 def _settle_comparison(
@@ -237,7 +246,9 @@ def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
     return concepts
 
 
-def _make_result(given: RowInputs, parts: Sequence[ClusterInMemory], decision: Decision) -> Result:
+def _make_result(
+    given: RowInputs, parts: Sequence[ClusterInMemory], decision: Decision, leftover: Leftover | None
+) -> Result:
     decisions = _make_table(decision.parts, decision.readmitted, given.names)
     rejected = np.flatnonzero(given.reasons)
     kept_rows = decisions["row"].to_numpy()[decisions["kept"].to_numpy()]
@@ -259,6 +270,7 @@ def _make_result(given: RowInputs, parts: Sequence[ClusterInMemory], decision: D
         counts=counts,
         guarantees=decision.guarantees,
         warnings=[*_warn_about_rejected(given), *decision.warnings],
+        leftover=leftover,
     )
 
 

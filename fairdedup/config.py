@@ -72,6 +72,7 @@ class RunConfig(BaseModel):
     against: tuple[Place, ...] = ()
     exclude_near: str | None = None
     exclude_near_eps: Number | None = None
+    leftover: Whole = Field(1000, ge=0, le=100_000)
     scheduler: str | None = None
     workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
@@ -174,7 +175,7 @@ _CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_
 STAGE_KEYS = {
     "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
     "cluster": ("clusters", "seed", "threads", "against"),
-    "prune": (*_AMOUNT, *_RULE, *_CURATION),
+    "prune": (*_AMOUNT, *_RULE, *_CURATION, "leftover"),
 }
 
 

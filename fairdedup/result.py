@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairdedup.core.leftover import Leftover
 from fairdedup.errors import UserError
 
 
@@ -35,6 +36,10 @@ class Result:
         cluster) and ``every_removed_has_a_kept_representative`` (with a cosine above 1 - eps).
     warnings : list of str
         What the user should know about the result.
+    leftover : Leftover or None
+        How many of a sample of kept rows still have a kept duplicate, in their own cluster, in a comparable one and
+        elsewhere: `looked_up`, `among`, `own`, `comparable`, `elsewhere`, `any`, and the 95 % `intervals` of their
+        shares. None for ``leftover=0`` and for the rule `random`.
     """
 
     kept: NDArray[Any]
@@ -44,6 +49,7 @@ class Result:
     counts: dict[str, int]
     guarantees: dict[str, bool]
     warnings: list[str] = field(default_factory=list)
+    leftover: Leftover | None = None
 
     def __repr__(self) -> str:
         c = self.counts

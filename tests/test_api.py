@@ -120,13 +120,13 @@ def test_the_signature_is_the_documented_one() -> None:
     assert list(parameters) == [
         "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "reach",
         "reach_clusters", "published", "start", "calibrate", "target", "temperature", "reserve", "prefer",
-        "always_keep", "device",
+        "always_keep", "leftover", "device",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {
         "rule": "fairdedup", "clusters": "auto", "seed": 0, "reach_clusters": 16, "published": False,
         "start": "cluster", "calibrate": "none", "target": "uniform", "temperature": "auto", "reserve": 0.1,
-        "device": "auto",
+        "leftover": 1000, "device": "auto",
     }  # fmt: skip
     for name in parameters:
         assert f"\n    {name} : " in (deduplicate.__doc__ or "")

@@ -64,8 +64,9 @@ MAY_IMPORT = {
     "argument_checks": {"errors"},
     "arrays": {"errors", "id_arrays"},
     "in_memory": {"arrays", "core", "id_arrays"},
-    "result": {"errors"},
-    "api": {"argument_checks", "arrays", "core", "errors", "id_arrays", "in_memory", "result"},
+    "leftover_in_memory": {"core", "in_memory"},
+    "result": {"core", "errors"},
+    "api": {"argument_checks", "arrays", "core", "errors", "id_arrays", "in_memory", "leftover_in_memory", "result"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }

@@ -92,6 +92,8 @@ def audit_decisions(
         notes=[*notes, *notes_on_groups],
         attributes=reports,
     )
+    if manifest.leftover is not None:
+        report.leftover = manifest.leftover
     if options.suggest:
         assert perceived is not None
         _add_suggestions(report, clustered, options, perceived, match, on_workers)

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from fairdedup.storage.manifest import LeftoverRecord
+
 DECIMALS = 9
 
 
@@ -289,6 +291,8 @@ class AuditReport(_Model):
         Options of the audit.
     confidence : float
         Level of the intervals.
+    leftover : LeftoverRecord
+        How many kept samples still have a kept duplicate, as in run.json; not set if that was not measured.
     notes : list of str
         Remarks for the reader.
     attributes : list of AttributeReport
@@ -305,6 +309,7 @@ class AuditReport(_Model):
     confidence: float
     draws: int
     seed: int
+    leftover: LeftoverRecord | None = None
     notes: list[str]
     attributes: list[AttributeReport]
     suggested: SuggestionReport | None = None

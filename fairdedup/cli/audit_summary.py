@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairdedup.audit.audit_report import AttributeReport, AuditReport, GroupReport
-from fairdedup.cli.run_summary import plain
+from fairdedup.cli.run_summary import plain, print_leftover
 from fairdedup.errors import format_count
 
 MOST_LINES = 12  # largest number of lines in a list
@@ -45,6 +45,8 @@ def print_audit(report: AuditReport, out: Path, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if report.leftover is not None:
+        print_leftover(report.leftover, console)
     for note in report.notes:
         console.print(f"[yellow]note:[/] {plain(note)}", soft_wrap=True)
     if report.suggested is not None:

@@ -14,6 +14,7 @@ HEADINGS = (
     "Input and output",
     "Rule",
     "Curation",
+    "Result",
     "Encoder",
     "Clustering",
     "Machine and messages",

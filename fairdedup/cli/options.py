@@ -22,6 +22,7 @@ _amount = partial(option, heading="Amount to keep")
 _place = partial(option, heading="Input and output")
 _rule = partial(option, heading="Rule")
 _curation = partial(option, heading="Curation")
+_result = partial(option, heading="Result")
 _encoder = partial(option, heading="Encoder")
 _clustering = partial(option, heading="Clustering")
 _machine = partial(option, heading="Machine and messages")
@@ -111,6 +112,12 @@ OPTIONS: dict[str, Decorator] = {
         "--exclude-near-eps",
         type=float,
         help="Too similar means a cosine similarity above 1 - this.  [default: eps]",
+    ),
+    # Result
+    "leftover": _result(
+        "--leftover",
+        type=int,
+        help="Kept samples to look up among all kept, to count duplicates that are left; 0: none.  [default: 1000]",
     ),
     # Encoder
     "model": _encoder(

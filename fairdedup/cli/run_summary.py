@@ -1,4 +1,4 @@
-"""Prints the summary of a finished run: counts, eps, guarantees, the share of each group, and where the ids are."""
+"""Prints the summary of a finished run: counts, eps, guarantees, what is left, the share of each group, and the ids."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fairdedup.cli.leftover_summary import describe_leftover, list_remedies, looks_across
 from fairdedup.errors import format_count, visible
 
 if TYPE_CHECKING:
     from fairdedup.commands.sweep import SweptFraction
-    from fairdedup.storage.manifest import RunManifest
+    from fairdedup.storage.manifest import LeftoverRecord, RunManifest
 
 _GUARANTEES = {
-    "no_two_kept_are_duplicates": "no two kept samples of a cluster are duplicates",
-    "every_removed_has_a_kept_representative": "every removed sample has a kept duplicate",
-}
+    "no_two_kept_are_duplicates": (
+        "no two kept samples of a cluster are duplicates",
+        "no two kept samples are duplicates, in a cluster or across comparable ones",
+    ),
+    "every_removed_has_a_kept_representative": (
+        "every removed sample has a kept duplicate in its cluster",
+        "every removed sample has a kept duplicate, in its cluster or in another",
+    ),
+}  # where samples are compared within clusters only, and where they are compared across clusters too
 
 
 def plain(value: object) -> str:
@@ -48,6 +55,8 @@ def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
     console.print()
     console.print(_facts_table(manifest, out))
     _print_guarantees(manifest, console)
+    if manifest.leftover is not None:
+        print_leftover(manifest.leftover, console, list_remedies(manifest))
     if manifest.shares:
         console.print()
         console.print(_shares_table(manifest))
@@ -114,11 +123,28 @@ def _print_guarantees(manifest: RunManifest, console: Console) -> None:
     options = manifest.config["prune"]
     cover = " with cover" if options["cover"] else ""
     console.print(f"\nguarantees (rule {options['rule']}{cover}, re-admitted rows aside)")
-    guarantees = manifest.guarantees.model_dump()
+    guarantees, across = manifest.guarantees.model_dump(), looks_across(manifest)
     for name, holds in guarantees.items():
-        console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name]}")
+        console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name][across]}")
     if not all(guarantees.values()) and not options["cover"] and not manifest.replaced:
         console.print("       (--cover gives both)")
+
+
+def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[str] = ()) -> None:
+    """Print how many kept samples still have a duplicate, and what would leave fewer.
+
+    Parameters
+    ----------
+    found : LeftoverRecord
+        What was measured.
+    console : Console
+        Console to print on.
+    remedies : sequence of str
+        Sentences to print after it.
+    """
+    console.print()
+    for line in (*describe_leftover(found), *(f"  {line}" for line in remedies)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _shares_table(manifest: RunManifest) -> Table:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fairdedup.storage.manifest import RunManifest
     from fairdedup.workers import Workers
 
-LOGGED = ("counts", "eps", "guarantees", "warnings", "shares")  # keys of run.json in the last event of --log-json
+LOGGED = ("counts", "eps", "guarantees", "leftover", "warnings", "shares")  # keys of run.json in the last event
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Session:
     def finish_run(self, manifest: RunManifest) -> None:
         """Print the summary of a finished run from its manifest, or log it."""
         values = manifest.to_json()
-        self.finish(**{name: values[name] for name in LOGGED})
+        self.finish(**{name: values.get(name) for name in LOGGED})
         if self.prints:
             from fairdedup.cli.run_summary import print_summary
 

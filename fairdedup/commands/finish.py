@@ -18,6 +18,7 @@ from fairdedup.preparation.provenance import list_versions
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.stage_records import merge_stage_times
 from fairdedup.stages.embedding.embedding_findings import list_warnings
+from fairdedup.stages.pruning import measure_leftover
 from fairdedup.stages.replacement import replace_again
 from fairdedup.stages.sample_shares import measure_sample_shares
 from fairdedup.stages.values import Pruned, Written
@@ -78,7 +79,6 @@ def finish_run(request: Request, decided: DecidedRun, written: Written, workers:
     state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), manifest.files, workers.submit)
     drift = measure_drift(directory, state.state.runs)
     update: dict[str, Any] = {
-        "stages": merge_stage_times(record, workers.progress),
         "files": {**manifest.files, **state.seals},
         "warnings": [*manifest.warnings, *drift_warnings(drift, directory.root)],
     }
@@ -87,6 +87,9 @@ def finish_run(request: Request, decided: DecidedRun, written: Written, workers:
     if request.earlier is not None:
         update |= {"against": [run.run for run in lineage.runs], "drift": drift}
     manifest = manifest.model_copy(update=update)
+    inherited = lineage.inherited
+    left = measure_leftover(embedded, manifest, workers.submit, line_eps=None if inherited is None else inherited.eps)
+    manifest = manifest.model_copy(update={"leftover": left, "stages": merge_stage_times(record, workers.progress)})
     write_manifest(directory, manifest)
     return manifest
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import read_ids
-from fairdedup.incremental.lineage import check_run_state, renew_run_state
+from fairdedup.incremental.lineage import check_run_state, read_stale_state, renew_run_state
+from fairdedup.stages.pruning import measure_leftover
 from fairdedup.stages.replacement import complete_replacement, replace
 from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
 from fairdedup.storage.contents import Embedded, load_clustered, load_embedded
@@ -63,7 +65,14 @@ def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> N
 
 def _update_dependents(embedded: Embedded, manifest: RunManifest, workers: Workers) -> RunManifest:
     """Write again what depends on the decisions after a replacement, and return the manifest."""
+    state, update = read_stale_state(embedded.directory), dict[str, Any]()
+    if state is not None:  # the decisions have changed
+        sealed = {f"state/{name}": value for name, value in state.list_files().items()}
+        known = manifest.model_copy(update={"files": {**manifest.files, **sealed}})
+        update["leftover"] = measure_leftover(embedded, known, workers.submit, line_eps=state.eps)
     if manifest.input.format == "sample":
-        manifest = manifest.model_copy(update={"shares": measure_sample_shares(embedded.directory, manifest.files)})
+        update["shares"] = measure_sample_shares(embedded.directory, manifest.files)
+    if update:
+        manifest = manifest.model_copy(update=update)
         write_manifest(embedded.directory, manifest)
     return renew_run_state(embedded, manifest, workers.submit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.file_errors import changed
-from fairdedup.storage.remedies import decide_again
+from fairdedup.storage.remedies import decide_again, decide_in_turn
 from fairdedup.storage.run_files import is_same_file, link_or_copy, release_pages, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_file
 from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
@@ -187,6 +187,23 @@ class OpenSegment:
             if checksum(unit) != int(self.checksums[k]):
                 raise UserError(f"{self.segment.vectors} is damaged: {self._remedy()}")
             yield unit, (place << PLACE_BITS) + np.arange(start, stop)
+
+
+def seal_of_segment(root: Path, segment: Segment, path: Path, seals: Mapping[str, str]) -> Seal:
+    """Return a file of a segment with the seal that the manifest of the run has.
+
+    Parameters
+    ----------
+    root : Path
+        Run directory.
+    segment : Segment
+    path : Path
+        Path of the file.
+    seals : mapping of str to str
+        Seal of each file of the state, by path below the run directory.
+    """
+    run = _run_of(segment, _read_earlier(StateDirectory(root)).runs)
+    return Seal(path, seals.get(str(path.relative_to(root))), decide_in_turn([run, root]))
 
 
 def list_segments(root: Path) -> list[Segment]:

@@ -108,10 +108,41 @@ class ReplacementRecord(StoredModel):
     promoted: int
 
 
+class LeftoverIntervals(StoredModel):
+    """95 % interval of the share of all kept samples that have a duplicate of each kind, and of any."""
+
+    own: tuple[float, float]
+    comparable: tuple[float, float]
+    elsewhere: tuple[float, float]
+    any: tuple[float, float]
+
+
+class LeftoverRecord(StoredModel):
+    """How many of a sample of kept samples still have a kept duplicate; see `core.leftover.Leftover`.
+
+    Attributes
+    ----------
+    looked_up, among : int
+        Samples that were looked up, and kept samples that each was compared with.
+    own, comparable, elsewhere, any : int
+        How many have a kept duplicate in their own cluster, in a comparable one, in another one, and in any.
+    intervals : LeftoverIntervals
+    """
+
+    looked_up: int
+    among: int
+    own: int
+    comparable: int
+    elsewhere: int
+    any: int
+    intervals: LeftoverIntervals
+
+
 class RunManifest(StoredFile):
     """run.json; docs/run-directory.md describes each key.
 
-    `against` and `drift` are set with ``--against`` only, `replaced` after a replacement only.
+    `leftover` is None where nothing was looked up, and not set by earlier versions. `against` and `drift` are set with
+    ``--against`` only, `replaced` after a replacement only.
     """
 
     fairdedup: str | None
@@ -127,6 +158,7 @@ class RunManifest(StoredFile):
     guarantees: Guarantees
     warnings: list[str]
     shares: list[GroupShare]
+    leftover: LeftoverRecord | None = None
     files: dict[str, str] = {}  # a manifest without it proves nothing about the files
     replaced: list[ReplacementRecord] = []
     against: list[str] | None = None

@@ -1,11 +1,13 @@
 """The third stage: which rows of a clustered run are kept.
 
 `range_decision` is the stage, `cluster_ranges` splits the clusters for its tasks, `round_files` is what a decision
-across clusters leaves for its own later steps, and `concept_shares` measures the shares of the concepts.
+across clusters leaves for its own later steps, `concept_shares` measures the shares of the concepts, and `run_leftover`
+counts the duplicates that are left.
 """
 
 from fairdedup.stages.pruning.cluster_ranges import make_map_parts, split_clusters
 from fairdedup.stages.pruning.range_decision import prune
 from fairdedup.stages.pruning.round_files import WorkspaceOnDisk, open_workspace
+from fairdedup.stages.pruning.run_leftover import measure_leftover
 
-__all__ = ["WorkspaceOnDisk", "make_map_parts", "open_workspace", "prune", "split_clusters"]
+__all__ = ["WorkspaceOnDisk", "make_map_parts", "measure_leftover", "open_workspace", "prune", "split_clusters"]

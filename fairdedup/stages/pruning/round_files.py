@@ -66,16 +66,33 @@ def list_visits_of_group(group: Group, reached: ReachedClusters, eps: int) -> No
         Ten-thousandths.
     """
     run, options = RunDirectory(reached.root), reached.options
-    most = max(options.reach_clusters, kmeans.NEARBY)
     vectors, offsets = open_sorted(run, group.number, "vectors", "offsets")
-    if not has_nearby(run, group, reached.centroids, most):  # as after an earlier version, or with more of them
-        centroids = kmeans.unit_centroids(load_array(Seal(run.centroids, reached.centroids, cluster_again(run.root))))
-        nearby = assign_and_find_nearby(np.asarray(vectors), centroids, most)[1]
-        write_nearby(run, group, reached.centroids, nearby.clusters, nearby.gaps, most)
-    found = load_nearby(run, group)[:, : options.reach_clusters - 1]
+    found = read_nearby(run, group, reached.centroids, options.reach_clusters)
     limits = reach_limits(options.reach, vectors.shape[1])
     visits = Visits.of(Nearby(found[..., 0], found[..., 1]), limits, len(offsets) - 1, eps)
     write_visits(reached.folder, _name_visits(eps), group.number, visits)
+
+
+def read_nearby(run: RunDirectory, group: Group, centroids: str, reach_clusters: int) -> NDArray[np.int32]:
+    """Return the other clusters that the rows of a sorted group may reach, and the gaps to them: (n, r - 1, 2).
+
+    Parameters
+    ----------
+    run : RunDirectory
+    group : Group
+    centroids : str
+        Seal of the centroids.
+    reach_clusters : int
+        Number of clusters that a row can reach, its own included.
+    """
+    most = max(reach_clusters, kmeans.NEARBY)
+    if not has_nearby(run, group, centroids, most):  # as after an earlier version, or with more of them
+        known = kmeans.unit_centroids(load_array(Seal(run.centroids, centroids, cluster_again(run.root))))
+        vectors = np.asarray(open_sorted(run, group.number, "vectors")[0])
+        nearby = assign_and_find_nearby(vectors, known, most)[1]
+        write_nearby(run, group, centroids, nearby.clusters, nearby.gaps, most)
+    found: NDArray[np.int32] = load_nearby(run, group)[:, : reach_clusters - 1]
+    return found
 
 
 def _name_visits(eps: int) -> str:

@@ -255,6 +255,7 @@ def _write_parts(
             "counts": counts,
             "guarantees": guarantees,
             "shares": [],
+            "leftover": None,
             "files": {**manifest.files, **rewritten.seals},
             "replaced": [*manifest.replaced, record],
         }

@@ -1,0 +1,91 @@
+"""Says the leftover of a run in plain sentences: how many kept samples still have a duplicate, and what to do about it.
+
+It measures nothing: it words what is in run.json.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fairdedup.core.rules.registry import find_rule
+
+if TYPE_CHECKING:
+    from fairdedup.storage.manifest import LeftoverRecord, RunManifest
+
+_PLACES = {"own": "in their own cluster", "comparable": "in a comparable cluster", "elsewhere": "elsewhere"}
+
+
+def looks_across(manifest: RunManifest) -> bool:
+    """Return whether a run compared rows of different clusters.
+
+    Parameters
+    ----------
+    manifest : RunManifest
+        Content of run.json.
+    """
+    from fairdedup.core.model import Options  # not at the top: it loads what `--help` does not need
+    from fairdedup.core.reach import REACH_CLUSTERS
+
+    prune = manifest.config["prune"]  # earlier versions never looked across, and record no reach
+    known = {"reach": prune.get("reach", 0), "reach_clusters": prune.get("reach_clusters", REACH_CLUSTERS)}
+    return Options(rule=find_rule(prune["rule"]), **known).looks_across
+
+
+def describe_leftover(found: LeftoverRecord) -> list[str]:
+    """Return sentences that say how many kept samples still have a duplicate, and where these are.
+
+    Parameters
+    ----------
+    found : LeftoverRecord
+        What was measured.
+    """
+    whole = found.looked_up == found.among  # then there is nothing to estimate
+    kept = "all" if whole else f"{found.looked_up:,}"
+    among = f"{found.among:,} kept samples" if whole else f"kept samples looked up among all {found.among:,} kept"
+    have = "has" if found.any == 1 else "have"
+
+    def count(kind: str) -> str:
+        number = getattr(found, kind)
+        return f"{number:,}" if whole else f"{number:,} ({_say_interval(*getattr(found.intervals, kind))})"
+
+    if not found.any:
+        bound = "" if whole else f" ({_say_interval(*found.intervals.any)})"
+        return [f"Of {kept} {among}, 0 still have a duplicate{bound}."]
+    places = ", ".join(f"{count(kind)} {place}" for kind, place in _PLACES.items() if getattr(found, kind))
+    return [f"Of {kept} {among}, {count('any')} still {have} a duplicate:", f"  {places}."]
+
+
+def list_remedies(manifest: RunManifest) -> list[str]:
+    """Return what would leave fewer duplicates among the kept samples of a run.
+
+    Parameters
+    ----------
+    manifest : RunManifest
+        Content of run.json.
+    """
+    found, options = manifest.leftover, manifest.config["prune"]
+    if found is None or not found.any:
+        return []
+    rule, remedies = find_rule(options["rule"]), []
+    if not rule.sweeps:
+        return ["--rule semdedup --cover --reach auto leaves fewer."]
+    if (found.own or found.comparable) and not options["cover"] and not manifest.replaced:
+        remedies.append("--cover leaves none where samples are compared.")
+    if found.elsewhere and looks_across(manifest):
+        remedies.append("A larger --reach, as a number, or more --reach-clusters finds more of those elsewhere.")
+    elif found.elsewhere and manifest.against is None:
+        remedies.append("--reach auto looks for those elsewhere, in other clusters.")
+    elif found.elsewhere:
+        remedies.append("`fairdedup refit` with --reach auto looks for those elsewhere, in other clusters.")
+    return remedies
+
+
+def _say_interval(low: float, high: float) -> str:
+    """Return an interval of a share in percent, rounded outwards."""
+    decimals = 1 if high >= 0.001 else 4
+    least = f"{math.floor(100 * low * 10**decimals) / 10**decimals:.{decimals}f}"
+    most = f"{math.ceil(100 * high * 10**decimals) / 10**decimals:.{decimals}f}"
+    if low == 0:
+        return f"95 %: under {most} %"
+    return f"95 %: over {least} %" if high == 1 else f"95 %: {least} to {most} %"
