@@ -121,13 +121,12 @@ def _earlier_run_rows(manifest: RunManifest) -> Iterator[tuple[str, str, str]]:
 
 def _print_guarantees(manifest: RunManifest, console: Console) -> None:
     options = manifest.config["prune"]
-    cover = " with cover" if options["cover"] else ""
-    console.print(f"\nguarantees (rule {options['rule']}{cover}, re-admitted rows aside)")
+    console.print(f"\nguarantees (rule {options['rule']}, re-admitted rows aside)")
     guarantees, across = manifest.guarantees.model_dump(), looks_across(manifest)
     for name, holds in guarantees.items():
         console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name][across]}")
     if not all(guarantees.values()) and not options["cover"] and not manifest.replaced:
-        console.print("       (--cover gives both)")
+        console.print("       (--cover, the default, gives both)")
 
 
 def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[str] = ()) -> None:

@@ -29,7 +29,8 @@ def test_a_run_prints_counts_eps_guarantees_shares_and_where_the_ids_are(finishe
     assert "finished already: nothing to do (--restart clears it)" in shown.err
     for part in (
         "input        240  5 clusters", "119  50.2% of the valid rows", "reasons in", "duplicates have a cosine above",
-        "guarantees (rule fairdedup", "no two kept samples of a cluster are duplicates", "tone", "light", "points",
+        "guarantees (rule fairdedup", "yes  no two kept samples are duplicates, in a cluster or across comparable ones",
+        "yes  every removed sample has a kept duplicate", "0 still have a duplicate", "tone", "light", "points",
         f"kept IDs: {finished / 'kept'}",
     ):  # fmt: skip
         assert part in shown.out, part
