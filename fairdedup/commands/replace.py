@@ -7,6 +7,7 @@ from pathlib import Path
 from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import check_run_state, renew_run_state
+from fairdedup.preparation.kept_columns import find_kept_columns
 from fairdedup.stages.replacement import complete_replacement, replace
 from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
 from fairdedup.storage.contents import Embedded, load_clustered, load_embedded
@@ -42,7 +43,8 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
         check_sample_labels(directory)
     embedded = load_embedded(directory, workers.submit, ["metadata"])  # their schema is that of kept/
     load_clustered(embedded, workers.submit)  # the state is made of them once the decisions are replaced
-    return _update_dependents(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
+    columns = find_kept_columns(embedded, manifest)
+    return _update_dependents(embedded, replace(embedded, manifest, vanished, columns, workers.submit), workers)
 
 
 def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> None:
