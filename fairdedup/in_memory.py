@@ -15,7 +15,7 @@ from fairdedup.arrays import as_labels, as_numbers
 from fairdedup.core import kmeans
 from fairdedup.core.approximate import limit_product_threads
 from fairdedup.core.keep_fraction import count_kept
-from fairdedup.core.model import Cluster, Options
+from fairdedup.core.model import Cluster, EarlierKept, Options
 from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.part import Visitors
 from fairdedup.core.reach import Visits, assign_and_find_nearby, find_nearby, reach_limits
@@ -129,6 +129,18 @@ class ClusterInMemory:
         for start in range(0, len(chosen), BLOCK):
             own = chosen[start : start + BLOCK]
             yield Visitors(rows[own], self.given.unit[places[own]], needed[own])
+
+    def clusters_with_earlier(self) -> list[int]:
+        """Return no cluster: there are no earlier runs."""
+        return []
+
+    def earlier(self, cluster: int) -> EarlierKept:
+        """Fail: there are no earlier runs."""
+        raise KeyError(cluster)
+
+    def earlier_visitors(self, cluster: int) -> Iterator[EarlierKept]:
+        """Yield nothing: there are no earlier runs."""
+        return iter(())
 
     def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep arrays for a later step."""

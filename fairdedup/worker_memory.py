@@ -1,6 +1,6 @@
 """How much memory a worker needs at least, and the refusal of one that has less.
 
-Dask pauses a worker at 80 % of its limit and ends it at 95 %, again and again, so a run would never end.
+Dask ends a worker at 95 % of its limit, again and again, and pauses one of a scheduler at 80 %: such a run never ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fairdedup.errors import UserError
 
 MIB = 1 << 20
 SMALL = 32 * MIB  # data that the measured run had
-PAUSES_AT = 0.8  # of its limit: a worker that Dask has paused takes no further task
+PAUSES_AT = 0.8  # of its limit: a worker that Dask has paused takes no further task; local ones have this margin
 ENDS_AT = 0.95  # of its limit: a worker that needs more, even for a moment, is ended
 
 
@@ -47,7 +47,7 @@ def least_memory(*, encoder: bool) -> LeastMemory:
         Whether the worker loads torch and a model.
     """
     if any((Path(folder) / "torch" / "lib" / "libtorch_cuda.so").exists() for folder in sys.path):
-        return LeastMemory(1380 * MIB, 7300 * MIB) if encoder else LeastMemory(600 * MIB, 3500 * MIB)
+        return LeastMemory(1500 * MIB, 7300 * MIB) if encoder else LeastMemory(600 * MIB, 3500 * MIB)
     return LeastMemory(500 * MIB, 2000 * MIB) if encoder else LeastMemory(200 * MIB, 1000 * MIB)
 
 

@@ -34,6 +34,8 @@ from fairdedup.worker_watch import WorkerWatch
 RETRIES = 2  # how often a task is tried again after its worker was lost
 WORKER_THREADS = 1  # an encoder's result may depend on its threads; it never depends on the number of workers
 PRELOAD = "fairdedup.workers"  # pass this module to `dask worker --preload`: see `dask_setup`
+# A paused worker takes no task until its memory shrinks. That of a model does not, so the run would wait for ever.
+NEVER_PAUSE = {"distributed.worker.memory.pause": False}
 DASHBOARD = "127.0.0.1:0"  # reachable from this machine only, on any free port
 ANSWER_WITHIN = 10.0  # seconds to wait for the answer of a scheduler
 RESUME = "run the same command to resume"
@@ -133,6 +135,7 @@ class Workers:
 
     def _start(self) -> Any:
         """Start the local cluster or connect to the scheduler, and return the client."""
+        import dask
         from dask.utils import format_bytes
         from distributed import Client, LocalCluster
 
@@ -152,7 +155,7 @@ class Workers:
             self._watch = WorkerWatch(self.scheduler, lambda: len(client.nthreads()), self.progress.warn)
             self._watch.wait()
             return client
-        with delay_interrupts(ignored=True):
+        with delay_interrupts(ignored=True), dask.config.set(NEVER_PAUSE):
             self._cluster = LocalCluster(
                 n_workers=self.number,
                 threads_per_worker=WORKER_THREADS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 from problems import COMPARED, assert_same
-from runs import Decided, command, contents, done, product
+from runs import Decided, done, product
 
 from fairdedup.stages.pruning import cluster_ranges
 
@@ -117,14 +116,3 @@ def test_rows_always_kept_remove_their_duplicates_in_other_clusters(parts, prune
     assert run.decisions["kept"].to_numpy()[protected].all()
     twin = run.problem("semdedup", True, reach="auto", protected=protected)
     assert_as_oracle(run, twin.at_eps(500))
-
-
-def test_a_run_against_others_says_that_it_has_no_reach(finished, embeddings, tmp_path, scheduler):
-    before = contents(finished)
-    said = command(
-        "run", embeddings, "--against", finished, "--out", tmp_path / "new", "--scheduler", scheduler, *ACROSS
-    )
-    assert said.code == 2 and re.search(r"--reach auto cannot be combined with --against: .*give --reach 0", said.err)
-    assert contents(finished) == before
-    done("run", embeddings, "--against", finished, "--out", tmp_path / "new", "--scheduler", scheduler, "--reach", 0,
-         "--id", "shard/key", "--quiet")  # fmt: skip

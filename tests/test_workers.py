@@ -402,7 +402,7 @@ def test_a_range_of_clusters_has_about_as_many_pairs_as_another(tmp_path, finish
     sizes = np.r_[np.random.default_rng(0).integers(1, 500, 3000), 4000]
     write_sizes(RunDirectory(tmp_path / "run"), sizes)
     clustered = load_clustered(load_embedded(RunDirectory(tmp_path / "run")))
-    parts, filled = prune.split_clusters(clustered, Marks())
+    parts, filled, _ = prune.split_clusters(clustered, Marks())
     assert filled == 3001 and sum(p.rows for p in parts) == sizes.sum() and len(parts) <= prune.TASKS
     work = sorted(p.work for p in parts)
     share = (sizes.astype(float) ** 2).sum() / prune.TASKS

@@ -106,7 +106,7 @@ def _sweep_parts(
 ) -> list[SweptFraction]:
     """Search the eps of each fraction; across clusters if there is a workspace."""
     options = build_options(request.config)
-    parts, clusters = split_clusters(clustered, marks, workspace=None if workspace is None else workspace.folder)
+    parts, clusters, _ = split_clusters(clustered, marks, workspace=None if workspace is None else workspace.folder)
     valid = sum(part.rows for part in parts)
     map_parts = make_map_parts(workers.submit)
     plan = Plan(options)

@@ -6,7 +6,6 @@ once, among the rows that any step asks for, and every smaller eps takes its own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.approximate import approximate, no_marks
 from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
-from fairdedup.core.part import MapParts, Part, Shared, Workspace
+from fairdedup.core.part import Part, Shared
 from fairdedup.core.similarity import Vectors
 
 
@@ -132,56 +131,3 @@ def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
                 rows = cluster.rows[a][links.first], visitors.rows[b][links.second]
                 found.append(Links(*rows, links.needed).ordered())
     return Links.join(found)
-
-
-class CrossLinks:
-    """Pairs of linked rows in different clusters, up to a largest eps, among all rows that were asked for so far.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        The clustered data set; each part can list its visitors.
-    map_parts : MapParts
-        Maps the search over the parts.
-    workspace : Workspace
-        Lists the visits, and hands flags to the tasks.
-    protected : ndarray of shape (input,), bool
-        Mask of the protected rows.
-    most : int
-        Largest eps, in ten-thousandths.
-
-    Attributes
-    ----------
-    of_protected : Links
-        The pairs that have a protected row.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        map_parts: MapParts,
-        workspace: Workspace,
-        protected: NDArray[np.bool_],
-        most: int,
-    ) -> None:
-        self._parts, self._map_parts, self._workspace, self.most = parts, map_parts, workspace, most
-        workspace.list_visits(most)
-        workspace.forget("pairs-")
-        self._searched = np.zeros(len(protected), np.bool_)
-        self._links = Links.join([])
-        self.of_protected = Links.join([])
-        if protected.any():
-            self.of_protected = self._search(np.where(protected, OWN, OTHER).astype(np.uint8))
-
-    def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
-        """Return the pairs that are linked at an eps, as `Links.between` does; neither mask has a protected row."""
-        new = (a | b) & ~self._searched
-        if new.any():
-            flags = np.where(new, OWN, np.where(self._searched, OTHER, 0)).astype(np.uint8)
-            self._links = Links.join([self._links, self._search(flags)])
-            self._searched |= new
-        return self._links.between(a, b, eps)
-
-    def _search(self, flags: NDArray[np.uint8]) -> Links:
-        shared = self._workspace.share(flags)
-        return Links.join(self._map_parts("links", find_cross_links, self._parts, shared, self.most))

@@ -19,7 +19,7 @@ from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided, decide_part, list_rows
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.round_steps import decide_in_part
-from fairdedup.core.rounds import AcrossClusters
+from fairdedup.core.rounds import MARGIN, AcrossClusters
 from fairdedup.core.seats import Claimants, fill_seats
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, QUANTUM, quantised
 from fairdedup.core.survey import survey
@@ -76,6 +76,8 @@ class _Context:
     parts: Sequence[Part]
     map_parts: MapParts
     decide_step: Callable[..., Any]
+    decide_across_step: Callable[..., Any]
+    workspace: Workspace | None
     clusters: int
     protected: int
 
@@ -88,6 +90,14 @@ class _Context:
     def least(self) -> int:
         """Number of rows that every eps keeps."""
         return self.clusters + self.protected
+
+    def look_across(self, plan: Plan, *, margin: int, with_earlier: Sequence[Part] = ()) -> AcrossClusters | None:
+        """Return what decides across clusters, if the options want that."""
+        if not plan.options.looks_across:
+            return None
+        assert self.workspace is not None
+        step = self.decide_across_step
+        return AcrossClusters(self.parts, plan, self.map_parts, self.workspace, step, with_earlier, margin)
 
     def decide_at(self, eps: int, plan: Plan, across: AcrossClusters | None) -> list[Decided]:
         """Decide all parts at an eps, and check the guarantees that the rule promises."""
@@ -114,6 +124,7 @@ def decide(
     workspace: Workspace | None = None,
     protected: int = 0,
     inherited: Inherited | None = None,
+    without_rows: Sequence[Part] = (),
 ) -> Decision:
     """Decide which rows are kept.
 
@@ -144,6 +155,8 @@ def decide(
     inherited : Inherited, optional
         What earlier runs hand down, if the clusters have `earlier` samples. Then eps is theirs or, with `at_most`, the
         smallest one from there on that keeps few enough rows. `keep` and `eps` must not be given.
+    without_rows : sequence of Part
+        Parts whose clusters have `earlier` samples and no row; needed for a decision across clusters.
 
     Returns
     -------
@@ -157,9 +170,9 @@ def decide(
     FairdedupError
         If the result breaks a guarantee of the rule: that is a bug.
     """
-    context = _Context(parts, map_parts, decide_step, clusters, protected)
+    context = _Context(parts, map_parts, decide_step, decide_across_step, workspace, clusters, protected)
     if inherited is not None:
-        return _decide_against_earlier(context, options, prototypes, inherited, at_most)
+        return _decide_against_earlier(context, options, prototypes, inherited, at_most, without_rows)
     given = sum(value is not None for value in (keep, at_most, eps))
     if given != 1:
         raise UserError(f"{given} of `keep`, `at_most` and `eps` are given: give exactly one, such as `keep=0.5`")
@@ -178,10 +191,7 @@ def decide(
     if not options.rule.has_eps:
         assert target is not None
         return _draw(context, plan, target)
-    across = None
-    if options.looks_across:
-        assert workspace is not None
-        across = AcrossClusters(parts, plan, map_parts, workspace, decide_across_step)
+    across = context.look_across(plan, margin=MARGIN if eps is None else 0)
     if eps is not None:
         return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
     assert target is not None
@@ -258,12 +268,15 @@ def _decide_against_earlier(
     prototypes: Prototypes | None,
     inherited: Inherited,
     at_most: float | None,
+    without_rows: Sequence[Part],
 ) -> Decision:
     """Decide the rows of clusters in which earlier runs have kept samples; there may be no row at all."""
     valid, eps = context.valid, inherited.eps
     if not valid:
         return Decision(eps, [], np.empty(0, np.int64), 0, dict.fromkeys(GUARANTEES, True))
     plan = survey(context.parts, options, prototypes, context.map_parts, inherited)
+    margin, with_earlier = 0 if at_most is None else MARGIN, [*context.parts, *without_rows]
+    across = context.look_across(plan, margin=margin, with_earlier=with_earlier)
     if at_most is not None:
         most = kf.kept_target(at_most, valid, "at_most")
         if most < context.least:
@@ -272,8 +285,11 @@ def _decide_against_earlier(
                 f"{context.least} (rows always kept, and one for each cluster in which earlier runs kept nothing): "
                 f"give at least `at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
-        eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
-    return _build_decision(context, plan, eps, context.decide_at(eps, plan, None))
+        if across is None:
+            eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
+        else:
+            eps = next(e for e in range(eps, MAX_EPS + 1) if across.at(e).count() <= most)
+    return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
 
 
 def _check_promises(options: Options, results: Sequence[Decided]) -> None:

@@ -103,6 +103,11 @@ class Options:
         return self.rule.sweeps and bool(self.reach) and self.reach_clusters > 1
 
     @property
+    def other_clusters(self) -> int:
+        """Number of other clusters that a row can reach."""
+        return self.reach_clusters - 1 if self.looks_across else 0
+
+    @property
     def hands_over_duplicates(self) -> bool:
         """Whether a candidate that is taken hands over duplicates of the kept one only, and the other rows are open."""
         return self.rule.guarantees(cover=self.cover)
@@ -124,14 +129,17 @@ class EarlierKept:
     ----------
     unit : ndarray of shape (m, d), float16
         Their unit vectors, in the order that breaks ties: by run, then by row.
-    names : ndarray of shape (m,), int64, 0 or more
+    names : ndarray of shape (m,), int64, 0 or more, ascending
         Numbers by which decisions refer to them.
+    order : ndarray of shape (m,), int64, from 0 to 2^61, ascending
+        Place of each in the order that breaks ties, over all clusters.
     sums : ndarray of shape (c,), int64, or None
         Value that each concept's sum has reached (`fairdedup`); None where no earlier run had a row in the cluster.
     """
 
     unit: NDArray[np.float16]
     names: NDArray[np.int64]
+    order: NDArray[np.int64]
     sums: NDArray[np.int64] | None = None
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.model import Cluster
+from fairdedup.core.model import Cluster, EarlierKept
 
 
 class Visitors(NamedTuple):
@@ -58,6 +58,21 @@ class Part(Protocol):
         """Yield the rows that reach a cluster at an eps and whose flags, by row, have any of the wanted bits.
 
         They come a block at a time: there may be many more of them than the cluster has rows.
+        """
+        ...
+
+    def clusters_with_earlier(self) -> list[int]:
+        """Return the numbers of the clusters that earlier runs kept samples of; they may have no row."""
+        ...
+
+    def earlier(self, cluster: int) -> EarlierKept:
+        """Return the samples that earlier runs kept of a cluster."""
+        ...
+
+    def earlier_visitors(self, cluster: int) -> Iterator[EarlierKept]:
+        """Yield the samples that earlier runs kept in other clusters and that reach a cluster, a block at a time.
+
+        They reach it at the eps of their line, whatever the eps of the decision.
         """
         ...
 

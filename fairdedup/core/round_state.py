@@ -22,6 +22,7 @@ class ClusterState:
     rows : ndarray of shape (n,), int64
     keeper, leader : ndarrays of shape (n,), int64
         Row that is kept for each, and leader of the step that visited it, of any cluster; -1 while a row is open.
+        A sample that an earlier run kept is both, as `encode_earlier` returns it.
     sums : ndarray of shape (c,), int64
         What each concept's sum has reached.
     """
@@ -31,6 +32,19 @@ class ClusterState:
     keeper: NDArray[np.int64]
     leader: NDArray[np.int64]
     sums: NDArray[np.int64]
+
+    @property
+    def is_open(self) -> NDArray[np.bool_]:
+        """Mask of the rows (n,) that are not decided."""
+        return self.keeper == OPEN
+
+
+OPEN = -1  # in place of a row
+
+
+def encode_earlier(names: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the names of samples that earlier runs kept as numbers below `OPEN`; these numbers give the names back."""
+    return -2 - names
 
 
 COLUMNS = ("order", "rows", "keeper", "leader")  # of a state

@@ -8,35 +8,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster, arrange, compare_with_centroid
+from fairdedup.core.claims import Removed, remove_first, remove_linked
 from fairdedup.core.conflicts import Cards, Resolved
 from fairdedup.core.cover import cover_sweep
+from fairdedup.core.earlier_links import EarlierLinks
 from fairdedup.core.model import Plan
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
 from fairdedup.core.pinned import NEVER, PinnedRows
 from fairdedup.core.remembered_pairs import RememberedPairs
-from fairdedup.core.round_state import ClusterState, Trial, load_states, save_states
+from fairdedup.core.round_state import OPEN, ClusterState, Trial, encode_earlier, load_states, save_states
 from fairdedup.core.rules.base import Preference
-from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
+from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs
 from fairdedup.core.swept import find_preference
 
 
-class Removed(NamedTuple):
-    """Open rows that are linked to rows that are kept in other clusters; a row may occur several times.
+class KeptBefore(NamedTuple):
+    """Samples of other clusters that are kept before the first round, and the rows of a part that they remove.
 
     Attributes
     ----------
-    rows, keepers : ndarrays of shape (m,), int64
-    unit : ndarray of shape (m, d), float16
-        Unit vectors of the keepers.
+    removed : Removed
+        Rows that are linked to protected rows of other clusters.
+    old : EarlierLinks
+        The sample that an earlier run kept in another cluster and that represents a row, if there is one.
     """
 
-    rows: NDArray[np.int64]
-    keepers: NDArray[np.int64]
-    unit: NDArray[np.float16]
+    removed: Removed
+    old: EarlierLinks
 
 
-NOTHING_REMOVED = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float16))
+class Keepers(NamedTuple):
+    """Samples of other clusters that represent rows of a part.
+
+    Attributes
+    ----------
+    foreign : Cards
+        The rows.
+    old : EarlierLinks
+        As `KeptBefore` has them, by row.
+    """
+
+    foreign: Cards
+    old: EarlierLinks
 
 
 def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -65,21 +79,21 @@ def find_places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
     return places[rows[places] == within]
 
 
-def sweep_first(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -> NDArray[np.int64]:
+def sweep_first(part: Part, own: tuple[int, KeptBefore], trial: Trial, plan: Plan) -> NDArray[np.int64]:
     """Take the first round of a part, and return the rows that are candidates.
 
     Parameters
     ----------
     part : Part
         At least one cluster.
-    own : (int, Removed)
-        Number under which the state is saved, and the rows that protected rows of other clusters remove.
+    own : (int, KeptBefore)
+        Number under which the state is saved, and the rows that are removed by samples of other clusters.
     trial : Trial
         The eps.
     plan : Plan
         What is known about the whole data set.
     """
-    version, removed = own
+    version, known = own
     states: dict[int, ClusterState] = {}
     found, remembered = [], RememberedPairs(part, trial.most)
     for cluster in part.clusters():
@@ -88,9 +102,7 @@ def sweep_first(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) 
         nothing = np.full(n, -1)
         state = ClusterState(arranged.order, arranged.rows, nothing, nothing.copy(), np.zeros(0, np.int64))
         states[cluster.number] = state
-        visited = pinned.needed <= trial.eps
-        state.keeper[visited] = state.leader[visited] = arranged.rows[pinned.keeper[visited]]
-        _remove_linked(arranged, state, removed, np.flatnonzero(~pinned.mask))
+        remove_first(arranged, state, trial.eps, known.removed, known.old)
         preference = find_preference(arranged, plan)
         state.sums = preference.sums
         _sweep_rows(arranged, state, preference, trial, plan, remembered)
@@ -119,49 +131,16 @@ def sweep_open(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -
     found, remembered = [], RememberedPairs(part, trial.most)
     for cluster in part.clusters():
         state = states[cluster.number]
-        opened, kept = np.flatnonzero(state.keeper < 0), np.flatnonzero(state.keeper == state.rows)
-        if not len(opened):
+        if not state.is_open.any():
             continue
         arranged = arrange(part, cluster)
-        kept = kept[np.argsort(state.rows[kept])]
-        if len(kept):
-            nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept))
-            linked = similarity > 1.0 - trial.eps / EPS_UNIT
-            keeper = state.rows[kept[nearest[linked]]]
-            state.keeper[opened[linked]] = state.leader[opened[linked]] = keeper
-        _remove_linked(arranged, state, removed, opened)
+        remove_linked(arranged, state, trial.eps, removed)
         preference = find_preference(arranged, plan)._replace(sums=state.sums)
         before = state.keeper == state.rows
         _sweep_rows(arranged, state, preference, trial, plan, remembered)
         found.append(state.rows[(state.keeper == state.rows) & ~before])
     save_states(part, trial, version + 1, states)
     return np.concatenate(found)
-
-
-def _remove_linked(arranged: ArrangedCluster, state: ClusterState, removed: Removed, judged: NDArray[np.int64]) -> None:
-    """Give rows to the most similar kept row of another cluster, unless one of their own cluster is as similar.
-
-    Ties go to the lowest row.
-    """
-    places = np.flatnonzero(np.isin(removed.rows, state.rows[judged])) if len(removed.rows) else removed.rows
-    if not len(places):
-        return
-    by_row = np.argsort(state.rows)
-    own = by_row[np.searchsorted(state.rows[by_row], removed.rows[places])]
-    similarity = compare_rows(arranged.cluster.unit[arranged.order[own]], removed.unit[places])
-    order = np.lexsort((removed.keepers[places], -similarity, own))
-    first = order[np.flatnonzero(np.diff(own[order], prepend=-1))]
-    place, keeper, best = own[first], removed.keepers[places[first]], similarity[first]
-    known = np.flatnonzero(state.keeper[place] >= 0)
-    if len(known):
-        theirs = by_row[np.searchsorted(state.rows[by_row], state.keeper[place[known]])]
-        x, squares = arranged.vectors.x, arranged.vectors.squares
-        before = cosine_of_pairs(x, squares, place[known], theirs)
-        stays = (before > best[known]) | ((before == best[known]) & (state.keeper[place[known]] < keeper[known]))
-        change = np.ones(len(place), np.bool_)
-        change[known[stays]] = False
-        place, keeper = place[change], keeper[change]
-    state.keeper[place] = state.leader[place] = keeper
 
 
 def _sweep_rows(
@@ -173,7 +152,7 @@ def _sweep_rows(
     remembered: RememberedPairs,
 ) -> None:
     """Sweep the open rows of a cluster, and add what is kept to its sums."""
-    mask = state.keeper < 0
+    mask = state.is_open
     opened = np.flatnonzero(mask)
     if not len(opened):
         return
@@ -220,7 +199,7 @@ def hand_over(
             similarity = compare_rows(cluster.unit[state.order[moved]], unit[at[moved]])
             goes = (similarity > 1.0 - trial.eps / EPS_UNIT) | itself[moved]
         state.keeper[moved[goes]] = keepers[goes]
-        state.keeper[moved[~goes]] = state.leader[moved[~goes]] = -1
+        state.keeper[moved[~goes]] = state.leader[moved[~goes]] = OPEN
         opened.append(state.rows[moved[~goes]])
     save_states(part, trial, version + 1, states)
     return np.concatenate(opened)
@@ -229,18 +208,19 @@ def hand_over(
 def list_foreign_keepers(part: Part, version: int, trial: Trial) -> NDArray[np.int64]:
     """Return the rows of other clusters that represent rows of a part, ascending."""
     found = [np.setdiff1d(state.keeper, state.rows) for state in load_states(part, trial, version).values()]
-    return np.unique(np.concatenate(found))
+    foreign = np.unique(np.concatenate(found))
+    return foreign[foreign >= 0]
 
 
-def decide_in_part(part: Part, own: tuple[int, Cards], trial: Trial, plan: Plan, kept: Shared) -> Decided:
+def decide_in_part(part: Part, own: tuple[int, Keepers], trial: Trial, plan: Plan, kept: Shared) -> Decided:
     """Return the decisions of a part.
 
     Parameters
     ----------
     part : Part
         At least one cluster.
-    own : (int, Cards)
-        Number under which the state was saved, and the rows of other clusters that represent rows of the part.
+    own : (int, Keepers)
+        Number under which the state was saved, and the samples of other clusters that represent rows of the part.
     trial : Trial
         The eps.
     plan : Plan
@@ -248,42 +228,55 @@ def decide_in_part(part: Part, own: tuple[int, Cards], trial: Trial, plan: Plan,
     kept : Shared
         Whether each row of the input is kept: (input,), bool.
     """
-    version, foreign = own
+    version, keepers = own
     states, eps, is_kept = load_states(part, trial, version), trial.eps, kept.read()
     found, distinct = [], True
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
         state = states[cluster.number]
-        own_kept = state.keeper == state.rows
-        similarity = _compare_with_keepers(arranged, state, foreign)
-        near = ~own_kept & is_kept[state.keeper] & (similarity > 1.0 - eps / EPS_UNIT)
+        own_kept, earlier = state.keeper == state.rows, state.keeper < OPEN
+        similarity = _compare_with_keepers(arranged, state, keepers)
+        stands = earlier | is_kept[np.where(earlier, state.rows, state.keeper)]
+        near = ~own_kept & stands & (similarity > 1.0 - eps / EPS_UNIT)
         found.append(
             build_decided(
                 arranged,
                 plan,
                 kept=own_kept,
-                neighbourhood=state.leader,
-                representative=state.keeper,
+                neighbourhood=np.where(earlier, -1, state.leader),
+                representative=np.where(earlier, -1, state.keeper),
                 similarity=similarity,
                 near=np.flatnonzero(near),
+                names=np.where(earlier, encode_earlier(state.keeper), -1),
             )
         )
         distinct = distinct and are_kept_distinct(arranged, own_kept, eps)
     return join_decided(found, distinct=distinct)
 
 
-def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, foreign: Cards) -> NDArray[np.float64]:
-    """Return the cosine of each row to the row that is kept for it (n,); 1 for a kept one."""
+def _compare_with_keepers(arranged: ArrangedCluster, state: ClusterState, keepers: Keepers) -> NDArray[np.float64]:
+    """Return the cosine of each row to the sample that is kept for it (n,); 1 for a kept one."""
     similarity = np.ones(len(state.rows))
     removed = np.flatnonzero(state.keeper != state.rows)
+    earlier = state.keeper[removed] < OPEN
     own = np.isin(state.keeper[removed], state.rows)
-    here, there = removed[own], removed[~own]
+    here, there = removed[own], removed[~own & ~earlier]
     by_row = np.argsort(state.rows)
     x, squares = arranged.vectors.x, arranged.vectors.squares
+    unit = arranged.cluster.unit
     if len(here):
-        keepers = by_row[np.searchsorted(state.rows[by_row], state.keeper[here])]
-        similarity[here] = cosine_of_pairs(x, squares, here, keepers)
+        places = by_row[np.searchsorted(state.rows[by_row], state.keeper[here])]
+        similarity[here] = cosine_of_pairs(x, squares, here, places)
     if len(there):
-        unit = foreign.take(state.keeper[there]).unit
-        similarity[there] = compare_rows(arranged.cluster.unit[arranged.order[there]], unit)
+        theirs = keepers.foreign.take(state.keeper[there]).unit
+        similarity[there] = compare_rows(unit[arranged.order[there]], theirs)
+    old, names = removed[earlier], encode_earlier(state.keeper[removed[earlier]])
+    samples = arranged.cluster.earlier
+    if len(old) and samples is not None and len(samples.names):
+        at = np.searchsorted(samples.names, names).clip(max=len(samples.names) - 1)
+        mine = samples.names[at] == names
+        similarity[old[mine]] = compare_rows(unit[arranged.order[old[mine]]], samples.unit[at[mine]])
+        old = old[~mine]
+    places = np.searchsorted(keepers.old.rows, state.rows[old])
+    similarity[old] = keepers.old.similarity[places]
     return similarity

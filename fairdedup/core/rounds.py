@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import round_steps as steps
+from fairdedup.core.all_cross_links import CrossLinks
+from fairdedup.core.claims import NOTHING_REMOVED, Removed
 from fairdedup.core.conflicts import NOTHING_RESOLVED, Cards, Resolved, resolve_conflicts
-from fairdedup.core.cross_links import CrossLinks, Links
+from fairdedup.core.cross_links import Links
 from fairdedup.core.model import Plan
 from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided
@@ -23,7 +25,7 @@ from fairdedup.core.round_state import Trial, name_of
 from fairdedup.core.similarity import MAX_EPS
 
 OPEN, CANDIDATE, KEPT, PROTECTED = 1, 2, 4, 8  # flags of a row
-MARGIN = 64  # ten-thousandths above an eps that is tried, up to which duplicates are looked for at once
+MARGIN = 64  # of a search
 
 
 class AcrossClusters:
@@ -41,6 +43,10 @@ class AcrossClusters:
         What steps leave for later steps.
     decide_step : callable
         `round_steps.decide_in_part`, or a wrapper that stores the columns and returns the rest.
+    with_earlier : sequence of Part
+        Parts with clusters of which earlier runs have kept samples; some may have no row.
+    margin : int
+        Ten-thousandths above an eps that is tried, up to which duplicates are looked for at once.
     """
 
     def __init__(
@@ -50,9 +56,12 @@ class AcrossClusters:
         map_parts: MapParts,
         workspace: Workspace,
         decide_step: Callable[..., Any] = steps.decide_in_part,
+        with_earlier: Sequence[Part] = (),
+        margin: int = MARGIN,
     ) -> None:
         self.parts, self.plan, self.map_parts = parts, plan, map_parts
         self.workspace, self.decide_step = workspace, decide_step
+        self.with_earlier, self.margin = with_earlier, margin
         listed = map_parts("list", steps.list_flags, parts)
         self.home = np.full(workspace.input, -1, np.int32)  # part of each row
         self.protected = np.zeros(len(self.home), np.bool_)
@@ -66,8 +75,8 @@ class AcrossClusters:
         if self._last is not None and self._last.eps == eps:
             return self._last
         if self.links is None or eps > self.links.most:
-            most = min(eps + MARGIN, MAX_EPS)
-            self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most)
+            most = min(eps + self.margin, MAX_EPS)
+            self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most, self.with_earlier)
         if self._last is not None:
             self.workspace.forget(self._last.name)
         self._last = Rounds(self, self.links, Trial(eps, self.links.most))
@@ -91,7 +100,11 @@ class Rounds:
         self._across, self._links, self._trial = across, links, trial
         self._flags = np.where(across.protected, PROTECTED, np.where(across.home >= 0, OPEN, 0)).astype(np.uint8)
         self._versions = np.zeros(len(across.parts), np.int64)  # of the state that each part saved last
-        found = self._map("round", steps.sweep_first, self._find_protectors())
+        earlier = links.of_earlier.at(trial.eps)
+        self._earlier = [earlier.take(places) for places in self._split(earlier.rows)]  # of the rows of each part
+        before = [steps.KeptBefore(*own) for own in zip(self._find_protectors(), self._earlier, strict=True)]
+        found = self._map("round", steps.sweep_first, before)
+        self._flags[self._flags == OPEN] = 0  # all are decided, until some are opened again
         while True:
             candidates = np.concatenate(found)
             self._flags[candidates] = CANDIDATE
@@ -131,18 +144,18 @@ class Rounds:
         parts = [across.parts[k] for k in given]
         return across.map_parts(step, function, parts, self._trial, across.plan, *args, own=list(given.values()))
 
-    def _find_protectors(self) -> list[steps.Removed]:
+    def _find_protectors(self) -> list[Removed]:
         """Return the open rows of each part that are linked to a protected row of another cluster."""
         links = self._links.of_protected
         return self._send_home(links.between(self._have(OPEN), self._have(PROTECTED), self._trial.eps))
 
-    def _send_home(self, links: Links) -> list[steps.Removed]:
+    def _send_home(self, links: Links) -> list[Removed]:
         """Return, for each part, its rows among the first of these pairs, with vectors of the second."""
         cards = self._cards(np.unique(links.second))
         out = []
         for own in self._split(links.first):
             rows, keepers = links.first[own], links.second[own]
-            out.append(steps.Removed(rows, keepers, cards.take(keepers).unit) if len(own) else steps.NOTHING_REMOVED)
+            out.append(Removed(rows, keepers, cards.take(keepers).unit) if len(own) else NOTHING_REMOVED)
         return out
 
     def _split(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -193,7 +206,7 @@ class Rounds:
         versions = self._versions.tolist()
         foreign = across.map_parts("cards", steps.list_foreign_keepers, across.parts, self._trial, own=versions)
         cards = self._cards(np.unique(np.concatenate(foreign)))
-        own = [cards.take(rows) for rows in foreign]
+        own = [steps.Keepers(cards.take(rows), old) for rows, old in zip(foreign, self._earlier, strict=True)]
         decided: list[Decided] = self._map("decide", across.decide_step, own, across.workspace.share(kept))
         distinct = self._are_distinct()
         for each in decided:
@@ -201,7 +214,8 @@ class Rounds:
         return decided
 
     def _are_distinct(self) -> bool:
-        """Tell whether no pair in different clusters is kept on both sides; two protected rows may be."""
+        """Tell whether no pair in different clusters is kept on both sides; two pinned samples may be."""
         kept, protected, eps = self._have(KEPT), self._have(PROTECTED), self._trial.eps
         both = self._links.between(kept, kept, eps), self._links.of_protected.between(kept, protected, eps)
-        return not any(len(links.first) for links in both)
+        old = np.concatenate([links.rows for links in self._earlier])
+        return not any(len(links.first) for links in both) and not kept[old].any()

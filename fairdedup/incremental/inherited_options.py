@@ -24,7 +24,8 @@ from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import RunState, state_file
 from fairdedup.tasks import Submit
 
-FIXED = ("start", "calibrate", "temperature")  # options that cannot change, since sums of earlier runs depend on them
+# Options that cannot change: sums of earlier runs, and the clusters that their samples reach, depend on them.
+FIXED = ("start", "calibrate", "temperature", "reach", "reach_clusters")
 
 
 def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
@@ -44,11 +45,6 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
     """
     given, state, name = config.model_fields_set, earlier.state, str(config.against[0])
     _check_amount(config, earlier, name)
-    if config.reach:
-        raise UserError(
-            f"--reach {config.reach} cannot be combined with --against: new rows are compared within clusters only, so "
-            "give --reach 0"
-        )
     update: dict[str, Any] = {"eps": None}
     if "rule" not in given:
         update |= {n: getattr(state.options, n) for n in ("rule", "prefer") if n not in given}
@@ -56,8 +52,9 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
     for option in FIXED:
         theirs = getattr(state.options, option)
         if option in given and getattr(config, option) != theirs:
+            flag = "--" + option.replace("_", "-")
             raise UserError(
-                f"--{option} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
+                f"{flag} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
                 f"start a new line with it: `fairdedup refit {quote(name)} --keep F --out NEW`"
             )
         update[option] = theirs

@@ -179,9 +179,9 @@ def write_run_state(
         prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
     number = len(lineage.runs)
     remove_folder(target.run_folder(number))  # written by an earlier decision of this run
-    own = write_segments(
-        embedded, StateInputs(len(centroids), outcome.prototypes, outcome.moments), decisions, submit, number=number
-    )
+    options = outcome.options
+    inputs = StateInputs(len(centroids), outcome.prototypes, outcome.moments, options.other_clusters)
+    own = write_segments(embedded, inputs, decisions, submit, number=number)
     remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
     state = RunState(
@@ -225,6 +225,8 @@ def _record_options(outcome: RunOutcome) -> DecisionOptions:
         calibrate=options.calibrate,
         temperature=options.temperature,
         reserve=options.reserve,
+        reach=options.reach if options.looks_across else 0,
+        reach_clusters=options.reach_clusters,
     )
 
 
@@ -304,7 +306,7 @@ def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -
     *runs, own = state.runs
     prototypes = read_prototypes(_own_prototypes(target, state)) if state.prototypes else None
     moments = similarity_moments(state.moments)
-    inputs = StateInputs(state.clusters, prototypes, moments)
+    inputs = StateInputs(state.clusters, prototypes, moments, state.options.other_clusters)
     again = write_segments(embedded, inputs, written.files, submit, number=len(runs))
     again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
     state = state.model_copy(update={"runs": [*runs, again]})

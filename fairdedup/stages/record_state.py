@@ -18,6 +18,7 @@ from fairdedup.core.similarity import Vectors, quantised
 from fairdedup.prototype_files import read_prototypes
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.nearby_clusters import load_nearby
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import write_array
 from fairdedup.storage.run_state import KeptRun, identify_run, read_run_state, state_file
@@ -42,11 +43,14 @@ class StateInputs:
     prototypes : Prototypes or None
     moments : Moments or None
         Moments that standardise similarities to the prototypes; None leaves them as they are.
+    nearby : int
+        Number of other clusters that a row can reach; 0 if rows are compared within clusters only.
     """
 
     clusters: int
     prototypes: Prototypes | None
     moments: Moments | None
+    nearby: int
 
 
 def write_group_state(
@@ -76,7 +80,11 @@ def write_group_state(
     places = np.searchsorted(decided, rows[stays])
     offsets = np.concatenate(([0], np.cumsum(np.bincount(cluster[kept], minlength=clusters)))).astype(np.int64)
     ids = table.column("id").combine_chunks().take(pa.array(places))
-    seals = Segment(folder, group.number).write(np.asarray(unit[stays]), offsets, np.asarray(rows[stays]), ids)
+    nearby = None
+    if inputs.nearby:
+        most = min(inputs.nearby, clusters - 1)
+        nearby = load_nearby(run, group)[stays, :most] if len(stays) else np.zeros((0, most, 2), np.int32)
+    seals = Segment(folder, group.number).write(np.asarray(unit[stays]), offsets, np.asarray(rows[stays]), ids, nearby)
 
     sizes = np.zeros((clusters, 2), np.int64)
     np.add.at(sizes, (cluster, 0), 1)

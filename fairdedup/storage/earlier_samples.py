@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.file_errors import changed
 from fairdedup.storage.remedies import decide_again
-from fairdedup.storage.run_files import is_same_file, link_or_copy, write_array
+from fairdedup.storage.run_files import is_same_file, link_or_copy, release_pages, write_array
 from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_file
 from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
 from fairdedup.storage.seals import has_sealed_size, is_sealed
@@ -23,6 +23,8 @@ LINKED = "`link_runs` of the same command has verified it"
 WRITTEN = "`write_earlier` of the same command has written it"
 BY_CLUSTER = "each cluster is verified where it is read, by its own checksum"
 PLACE_BITS = 32  # lower bits of a name: place in a segment; the upper bits are the number of the segment
+LOWER = (1 << PLACE_BITS) - 1
+ROW_BITS = 40  # lower bits of a place in the order of all samples: row in its run
 
 
 def link_runs(target: StateDirectory, sources: Sequence[tuple[Path, RunState]]) -> list[KeptRun]:
@@ -60,8 +62,26 @@ def _link(source: Seal, target: Path) -> None:
         link_or_copy(source.path, target)
     if source.expected is not None and not has_sealed_size(target, source.expected):
         raise changed(source.path)
-    if source.expected is not None and not has_sealed_size(target, source.expected):
-        raise changed(source.path)
+
+
+class SamplesOfCluster(NamedTuple):
+    """Samples of a cluster that earlier runs kept.
+
+    Attributes
+    ----------
+    unit : ndarray of shape (m, d), float16
+        Unit vectors.
+    names : ndarray of shape (m,), int64, ascending
+    order : ndarray of shape (m,), int64, ascending
+        Place of each in the order of the runs, then of their rows.
+    sums : ndarray of shape (c,), int64, or None
+        Sum of each concept.
+    """
+
+    unit: NDArray[np.float16]
+    names: NDArray[np.int64]
+    order: NDArray[np.int64]
+    sums: NDArray[np.int64] | None
 
 
 class EarlierSamples:
@@ -73,35 +93,68 @@ class EarlierSamples:
         Run directory.
     first, last : int
         Range of clusters that are read, from `first` to before `last`.
+    rows : Path, optional
+        Folder with the rows of the samples, which `write_rows` wrote; needed for a decision across clusters.
     """
 
-    def __init__(self, root: Path, first: int, last: int) -> None:
+    def __init__(self, root: Path, first: int, last: int, rows: Path | None = None) -> None:
         self.state, self.first = StateDirectory(root), first
-        segments = list_segments(root)
-        runs = [_run_of(segment, _read_earlier(self.state).runs) for segment in segments]
-        self._segments = [
-            _OpenSegment(segment, run, first, last, len(segments)) for segment, run in zip(segments, runs, strict=True)
-        ]
+        segments, runs = list_segments(root), _read_earlier(self.state).runs
+        self._rows = None if rows is None else [open_rows(rows, place) for place in range(len(segments))]
+        self.segments = [OpenSegment(s, _run_of(s, runs), first, last, len(segments)) for s in segments]
         self._sums = np.asarray(open_array(Unsealed(self.state.sums, WRITTEN))[first:last])
         self._begun = np.asarray(open_array(Unsealed(self.state.begun, WRITTEN))[first:last])
 
-    def cluster(self, number: int, dimension: int) -> tuple[NDArray[np.float16], NDArray[np.int64], Any]:
-        """Return vectors (m, d) and names (m,) of a cluster, and its concepts' sums (c,) or None.
+    @property
+    def clusters(self) -> list[int]:
+        """Numbers of the clusters of the range that have samples."""
+        counts = sum((np.diff(segment.offsets) for segment in self.segments), np.zeros(1, np.int64))
+        return (self.first + np.flatnonzero(counts)).tolist()
+
+    def cluster(self, number: int, dimension: int) -> SamplesOfCluster:
+        """Return the samples of a cluster.
 
         Raises
         ------
         UserError
             If the vectors are damaged.
         """
-        found = [part for k, s in enumerate(self._segments) for part in s.cluster(number, k)]
+        found = [part for k, s in enumerate(self.segments) for part in s.cluster(number, k)]
         units = [unit for unit, _ in found] or [np.zeros((0, dimension), np.float16)]
-        names = [name for _, name in found] or [np.zeros(0, np.int64)]
+        names = np.concatenate([name for _, name in found] or [np.zeros(0, np.int64)])
         k = number - self.first
         sums = self._sums[k] if self._begun[k] and self._sums.shape[1] else None
-        return np.concatenate(units), np.concatenate(names), sums
+        return SamplesOfCluster(np.concatenate(units), names, self.order(names), sums)
+
+    def order(self, names: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place of each named sample in the order of the runs, then of their rows."""
+        if self._rows is None:
+            return names  # the same within a cluster
+        order, places = np.empty_like(names), names >> PLACE_BITS
+        for place in np.unique(places).tolist():
+            own = np.flatnonzero(places == place)
+            order[own] = (place << ROW_BITS) + self._rows[place][names[own] & LOWER]
+        return order
 
 
-class _OpenSegment:
+def write_rows(folder: Path, place: int, segment: Segment) -> None:
+    """Write the row of each sample of a segment into a folder, where `open_rows` finds it by the segment's place."""
+    with open_arrow(Unsealed(segment.ids, LINKED)) as table:
+        write_array(folder / f"earlier_row_{place}.npy", table.column("row").to_numpy())
+
+
+def open_rows(folder: Path, place: int) -> Any:
+    """Return the row of each sample of a segment: (m,), int64."""
+    return open_array(Unsealed(folder / f"earlier_row_{place}.npy", WRITTEN))
+
+
+def open_segment(root: Path, place: int, clusters: int) -> OpenSegment:
+    """Open a segment of `list_segments` for reading all its clusters, by its place."""
+    segment = list_segments(root)[place]
+    return OpenSegment(segment, _run_of(segment, _read_earlier(StateDirectory(root)).runs), 0, clusters, 1)
+
+
+class OpenSegment:
     """A segment of a run, whose arrays are open for reading a range of clusters."""
 
     def __init__(self, segment: Segment, run: str, first: int, last: int, share: int) -> None:
@@ -119,7 +172,14 @@ class _OpenSegment:
             "again: `fairdedup run` with --restart"
         )
 
+    def verify(self) -> None:
+        """Verify the vectors of all clusters of the range; raises as `EarlierSamples.cluster`."""
+        for number in range(self.first, self.first + len(self.checksums)):
+            for _ in self.cluster(number, 0):
+                release_pages(self.vectors)
+
     def cluster(self, number: int, place: int) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
+        """Yield the vectors of a cluster, and the names of its samples where the segment has this place, if any."""
         k = number - self.first
         start, stop = int(self.offsets[k]), int(self.offsets[k + 1])
         if stop > start:
@@ -175,7 +235,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
         segment, mine = segments[number], np.flatnonzero(numbers == number)
         with open_arrow(Unsealed(segment.ids, LINKED)) as table:
             column = table.column("id")
-            found = column.take(pa.array(names[mine] & ((1 << PLACE_BITS) - 1))).to_pylist()
+            found = column.take(pa.array(names[mine] & LOWER)).to_pylist()
         run = _run_of(segment, folders)
         for k, name in zip(mine.tolist(), found, strict=True):
             runs[k], ids[k] = run, name

@@ -85,6 +85,13 @@ class DecisionOptions(StoredModel):
     calibrate: str
     temperature: Any
     reserve: float
+    reach: Any = 0  # as the runs of earlier versions had it
+    reach_clusters: int = 16
+
+    @property
+    def other_clusters(self) -> int:
+        """Number of other clusters that a row can reach."""
+        return self.reach_clusters - 1 if self.reach else 0
 
 
 class RunState(StoredFile):

@@ -52,12 +52,21 @@ class Segment:
         """Path of the Arrow file with the row and id of each vector; it is memory-mapped."""
         return self.folder / f"ids_{self.number}.arrow"
 
-    def files(self) -> list[Path]:
-        """Return the paths of the segment's files."""
-        return [self.vectors, self.offsets, self.checksums, self.ids]
+    @property
+    def nearby(self) -> Path:
+        """Path of the other clusters that each vector may reach, and its gaps to them: int32 (m, r, 2).
+
+        Only the runs of a line whose rows are compared across clusters have it.
+        """
+        return self.folder / f"nearby_{self.number}.npy"
 
     def write(
-        self, unit: NDArray[np.float16], offsets: NDArray[np.int64], rows: NDArray[np.int64], ids: pa.Array
+        self,
+        unit: NDArray[np.float16],
+        offsets: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        ids: pa.Array,
+        nearby: NDArray[np.int32] | None = None,
     ) -> dict[str, str]:
         """Write the segment's files and return their seals, by name.
 
@@ -71,6 +80,8 @@ class Segment:
             Row of each vector.
         ids : Array of m str
             Id of each vector.
+        nearby : ndarray of shape (m, r, 2), int32, optional
+            The other clusters that each vector may reach, and its gaps to them.
         """
         write_array(self.vectors, unit)
         write_array(self.offsets, offsets)
@@ -81,7 +92,11 @@ class Segment:
         table = pa.table({"row": rows, "id": ids.cast(pa.large_string())})
         with atomic_write(self.ids) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
             writer.write_table(table)
-        return {path.name: seal(path) for path in self.files()}
+        files = [self.vectors, self.offsets, self.checksums, self.ids]
+        if nearby is not None:
+            write_array(self.nearby, nearby)
+            files.append(self.nearby)
+        return {path.name: seal(path) for path in files}
 
 
 def has_checksums(path: Path) -> bool:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from nights import promises
+from nights import earlier_of, inherited_of, promises
 from numpy.typing import NDArray
 from problems import Case, assert_same, naming, random_case
 
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, EARLIER
-from fairdedup.core.model import Cluster, EarlierKept, Inherited, Options
-from fairdedup.core.moments import MembershipMoments, Moments
+from fairdedup.core.model import Cluster, Options
 from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.errors import UserError
@@ -75,47 +74,20 @@ class Night:
     def decide(self, rule: str, cover: bool, at_most: float | None = None) -> Decision:
         """Decide the new rows with the core, from the twin's sums over the earlier days."""
         case, problem = self.case, self.twin(rule, cover)
-        unit, centroids = oracles.unit16(case.x), oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
-        before = np.flatnonzero(~self.new)
-        order = before[np.argsort(self.day[before], kind="stable")]  # as the twin has them, one day after the other
+        centroids = oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
         values = to_ordered_integers(case.quality)[self.new]
         parts, without = [], 0
         for k, rows in problem.clusters.items():
-            own = np.flatnonzero(self.kept[order] & (case.labels[order] == k))
-            sums = None
-            if rule == "fairdedup" and (case.labels[order] == k).any():
-                first = self.day[order][case.labels[order] == k].min()
-                begun = problem.all_p[: len(order)][(case.labels[order] == k) & (self.day[order] == first)]
-                start = np.rint(begun.sum(axis=0) / len(begun)).astype(np.int64) if problem.start == "cluster" else 0
-                sums = start + problem.all_p[own].sum(axis=0)
-            earlier = EarlierKept(unit[order[own]], own, sums)
+            earlier = earlier_of(problem, k)
             protected = problem.protected[rows]
-            without += not (len(own) or protected.any())
+            without += not (len(earlier.names) or protected.any())
             parts.append(Part(Cluster(k, rows, problem.x16[rows], centroids[k], protected, values[rows], earlier)))
-        inherited = Inherited(case.eps)
-        known = Prototypes.of(case.prototypes)
-        if rule == "balanced":
-            q = {name: own[: len(order)] for name, own in problem.q.items()}
-            inherited = Inherited(
-                case.eps, tuple(problem.temperatures.values()), tuple(MembershipMoments.of(own) for own in q.values())
-            )
-        if rule == "fairdedup" and case.options.get("calibrate") == "zscore":
-            of_first = unit[order][self.day[order] == 0]
-            found = [s[:, : len(names)] for names, s in _similarities(of_first, case).values()]
-            inherited = Inherited(case.eps, moments=Moments.of(np.hstack(found)))
+        known, inherited = Prototypes.of(case.prototypes), inherited_of(problem, case)
         options = Options(rule=rule, cover=cover, **(case.options if rule in ("fairdedup", "balanced") else {}))
         return decide(
             parts, without, options, known, lambda step, f, parts, *args: [f(p, *args) for p in parts],
             at_most=at_most, protected=int(problem.protected.sum()), inherited=inherited,
         )  # fmt: skip
-
-
-def _similarities(unit: NDArray[np.float16], case: Case) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
-    names = {a: [n for n in concepts if n != "absent"] for a, concepts in case.prototypes.items()}
-    return {
-        a: (own, oracles.cosine_matrix(unit, oracles.unit16([case.prototypes[a][n] for n in own])))
-        for a, own in names.items()
-    }
 
 
 def random_night(seed: int) -> Night:

@@ -15,7 +15,8 @@ from fairdedup.core import kmeans
 from fairdedup.core.model import Cluster, EarlierKept
 from fairdedup.core.part import MapParts, Visitors
 from fairdedup.core.reach import Visits
-from fairdedup.stages.pruning.round_files import load_arrays, open_visits, save_arrays
+from fairdedup.stages.pruning.earlier_visits import read_earlier_visitors
+from fairdedup.stages.pruning.round_files import load_arrays, open_visits_of_group, save_arrays
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
 from fairdedup.storage.layout import RunDirectory
@@ -108,7 +109,28 @@ class ClusterRange:
         assert self.workspace is not None
         run = RunDirectory(self.root)
         vectors, rows = (_open_sorted(run, what, number) for what in ("vectors", "rows"))
-        return vectors, rows, open_visits(self.workspace, eps, number)
+        return vectors, rows, open_visits_of_group(self.workspace, eps, number)
+
+    def clusters_with_earlier(self) -> list[int]:
+        """Return the numbers of the clusters that earlier runs kept samples of; they may have no row."""
+        return self._open_earlier().clusters
+
+    def earlier(self, cluster: int) -> EarlierKept:
+        """Return the samples that earlier runs kept of a cluster."""
+        return EarlierKept(*self._open_earlier().cluster(cluster, 0))
+
+    def earlier_visitors(self, cluster: int) -> Iterator[EarlierKept]:
+        """Yield the samples that earlier runs kept in other clusters and that reach a cluster, a block at a time."""
+        if not self.against:
+            return
+        assert self.workspace is not None
+        yield from read_earlier_visitors(self._open_earlier(), self.workspace, cluster)
+
+    def _open_earlier(self) -> EarlierSamples:
+        samples = self.memo.get("earlier")
+        if samples is None:
+            samples = self.memo["earlier"] = EarlierSamples(self.root, self.first, self.last, self.workspace)
+        return samples
 
     def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep arrays for a later step."""
@@ -134,7 +156,7 @@ class ClusterRange:
             paths = [Marks(self.marks).path(k) for k in range(self.files)]
             ends = [int(own[-1]) for _, _, own in files]
             marks = [open_array(Unsealed(p, WRITTEN), end, self.files) for p, end in zip(paths, ends, strict=True)]
-        earlier = EarlierSamples(self.root, self.first, self.last) if self.against else None
+        earlier = EarlierSamples(self.root, self.first, self.last, self.workspace) if self.against else None
         for number in range(self.first, self.last):
             at = number - self.first
             # Groups are in row order and each is sorted stably, so the rows of a cluster are ascending.
@@ -184,10 +206,13 @@ class SplitClusters(NamedTuple):
     must_keep_one : int
         Number of clusters of which a sweep always keeps a row: they have a row that is not excluded, no protected row,
         and no sample that earlier runs kept.
+    without_rows : list of ClusterRange
+        Ranges that have no row, and samples that earlier runs kept.
     """
 
     ranges: list[ClusterRange]
     must_keep_one: int
+    without_rows: list[ClusterRange]
 
 
 def split_clusters(
@@ -207,13 +232,15 @@ def split_clusters(
     root, groups = clustered.directory.root, clustered.groups
     starts = first_rows_of_groups(groups)
     sizes = clustered.sizes - marks.excluded
-    each = sizes.astype(np.float64) ** 2 + sizes
+    before = count_kept_by_cluster(root, len(sizes)) if against else np.zeros(len(sizes), np.int64)
+    each = sizes.astype(np.float64) ** 2 + sizes + (before if workspace is not None else 0)
     work = np.cumsum(each)
     least = TASKS if workspace is None else min(TASKS, int(sizes.sum()) // ROWS_A_STEP + 1)
     tasks = min(len(sizes), max(least, int(sizes.sum()) // ROWS_A_TASK))
     cuts = np.searchsorted(work, np.linspace(0, work[-1], tasks + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
-    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if sizes[a:b].sum()]
+    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    own = [(a, b) for a, b in spans if sizes[a:b].sum()]
     parts = [
         ClusterRange(
             root=root,
@@ -229,10 +256,11 @@ def split_clusters(
             against=against,
             workspace=workspace,
         )
-        for k, (a, b) in enumerate(spans)
+        for k, (a, b) in enumerate([*own, *(span for span in spans if span not in own)])
     ]
-    always_kept = np.asarray(marks.protected) + (count_kept_by_cluster(root, len(sizes)) if against else 0)
-    return SplitClusters(parts, int(np.count_nonzero((sizes > 0) & (always_kept == 0))))
+    must_keep_one = int(np.count_nonzero((sizes > 0) & (np.asarray(marks.protected) + before == 0)))
+    without_rows = [part for part in parts[len(own) :] if before[part.first : part.last].any()]
+    return SplitClusters(parts[: len(own)], must_keep_one, without_rows)
 
 
 def _map(

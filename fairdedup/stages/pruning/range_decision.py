@@ -6,12 +6,11 @@ Each task writes its decisions to disk and returns small statistics and, for re-
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.conflicts import Cards
 from fairdedup.core.decision import decide
 from fairdedup.core.decision_columns import RECORD
 from fairdedup.core.model import Inherited, Options, Plan
@@ -19,9 +18,10 @@ from fairdedup.core.part import Shared
 from fairdedup.core.parts import Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.round_state import Trial
-from fairdedup.core.round_steps import decide_in_part
+from fairdedup.core.round_steps import Keepers, decide_in_part
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
 from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
+from fairdedup.stages.pruning.earlier_visits import list_earlier_visits
 from fairdedup.stages.pruning.round_files import open_workspace
 from fairdedup.stages.values import DecidedTask, Pruned
 from fairdedup.storage.contents import Clustered
@@ -58,14 +58,14 @@ def decide_and_store(part: ClusterRange, eps: int, plan: Plan) -> Stored:
 
 
 def decide_across_and_store(
-    part: ClusterRange, own: tuple[int, Cards], trial: Trial, plan: Plan, kept: Shared
+    part: ClusterRange, own: tuple[int, Keepers], trial: Trial, plan: Plan, kept: Shared
 ) -> Stored:
     """Take the last step of a decision in rounds, and write its decisions as `decide_and_store` does.
 
     Parameters
     ----------
     part : ClusterRange
-    own : (int, Cards)
+    own : (int, Keepers)
         As `decide_in_part` has them.
     trial : Trial
     plan : Plan
@@ -118,10 +118,15 @@ def prune(
     -------
     Pruned
     """
-    across = options.looks_across and inherited is None
+    across = options.looks_across
     with open_workspace(clustered, options, submit) if across else nullcontext() as workspace:
         folder = clustered.directory.rounds if across else None
-        parts, clusters = split_clusters(clustered, marks, against=inherited is not None, workspace=folder)
+        parts, clusters, without_rows = split_clusters(
+            clustered, marks, against=inherited is not None, workspace=folder
+        )
+        if folder is not None and inherited is not None:
+            root, k = clustered.directory.root, len(clustered.sizes)
+            list_earlier_visits(root, folder, options, inherited.eps, k, submit)
         decision = decide(
             parts,
             clusters,
@@ -136,10 +141,12 @@ def prune(
             workspace=workspace,
             protected=marks.always_kept,
             inherited=inherited,
+            without_rows=without_rows,
         )
     tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
     if prototypes is None:
         return Pruned(decision, tasks, [], (), (), decision.warnings)
+    parts = [replace(part, workspace=None) for part in parts]  # its files are removed
     found = measure_shares(parts, options, prototypes, decision, submit, inherited=inherited)
     doubts = describe_vague_attributes(options, prototypes, found.moments)
     return Pruned(decision, tasks, found.shares, found.temperatures, found.moments, [*decision.warnings, *doubts])

@@ -75,18 +75,27 @@ def list_visits_of_group(group: Group, reached: ReachedClusters, eps: int) -> No
     found = load_nearby(run, group)[:, : options.reach_clusters - 1]
     limits = reach_limits(options.reach, vectors.shape[1])
     visits = Visits.of(Nearby(found[..., 0], found[..., 1]), limits, len(offsets) - 1, eps)
-    for name in VISITS:
-        write_array(visits_path(reached.folder, eps, name, group.number), getattr(visits, name))
+    write_visits(reached.folder, _name_visits(eps), group.number, visits)
 
 
-def visits_path(folder: Path, eps: int, name: str, number: int) -> Path:
-    """Return the path of an array of the `Visits` of a group, up to an eps."""
-    return folder / f"visits_{eps}_{name}_{number}.npy"
+def _name_visits(eps: int) -> str:
+    return f"visits_{eps}"
 
 
-def open_visits(folder: Path, eps: int, number: int) -> Visits:
+def write_visits(folder: Path, name: str, number: int, visits: Visits) -> None:
+    """Write visits under a name and a number."""
+    for array in VISITS:
+        write_array(folder / f"{name}_{array}_{number}.npy", getattr(visits, array))
+
+
+def open_visits(folder: Path, name: str, number: int) -> Visits:
+    """Return what `write_visits` has written, mapped into memory."""
+    return Visits(*(open_array(Unsealed(folder / f"{name}_{array}_{number}.npy", WRITTEN)) for array in VISITS))
+
+
+def open_visits_of_group(folder: Path, eps: int, number: int) -> Visits:
     """Return the visits of the rows of a group, up to an eps."""
-    return Visits(*(open_array(Unsealed(visits_path(folder, eps, name, number), WRITTEN)) for name in VISITS))
+    return open_visits(folder, _name_visits(eps), number)
 
 
 def save_arrays(folder: Path, name: str, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
