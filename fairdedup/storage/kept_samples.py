@@ -21,7 +21,7 @@ from fairdedup.storage.shard_groups import Group
 
 STANDS_FOR = "stands_for"
 COLLECTED_SUFFIX = "_collected"
-WINDOW = 1 << 27  # bytes of collected values that are in memory at a time, where a single row has fewer
+WINDOW = 1 << 26  # bytes of collected values that are in memory at a time, where a single row has fewer
 
 
 @dataclass(frozen=True)
