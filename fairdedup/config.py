@@ -73,6 +73,7 @@ class RunConfig(BaseModel):
     exclude_near: str | None = None
     exclude_near_eps: Number | None = None
     leftover: Whole = Field(1000, ge=0, le=100_000)
+    collect: tuple[str, ...] = ()
     scheduler: str | None = None
     workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"
@@ -101,6 +102,12 @@ class RunConfig(BaseModel):
             if isinstance(part, str | Path) and not is_text(str(part)):
                 raise ValueError(NOT_TEXT)
         return value
+
+    @field_validator("collect")
+    @classmethod
+    def _name_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the columns without those that are named again."""
+        return tuple(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _check_run_directories(self) -> RunConfig:
@@ -175,7 +182,7 @@ _CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_
 STAGE_KEYS = {
     "embed": ("input", "id", "column", "model", "pretrained", "batch_size", "device", "dtype", "threads"),
     "cluster": ("clusters", "seed", "threads", "against"),
-    "prune": (*_AMOUNT, *_RULE, *_CURATION, "leftover"),
+    "prune": (*_AMOUNT, *_RULE, *_CURATION, "leftover", "collect"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -57,6 +58,18 @@ class Result:
             f"Result(kept {c['kept']:,} of {c['input']:,}, removed {c['removed']:,}, rejected {c['rejected']:,}, "
             f"eps {self.eps})"
         )
+
+    @property
+    def stands_for(self) -> NDArray[np.int64]:
+        """How many removed samples each kept one represents, in the order of `kept`: (k,), int64.
+
+        The column ``stands_for`` of kept/ holds the same numbers. A re-admitted sample stands for none.
+        """
+        table = self.decisions
+        kept = table["kept"].to_numpy()
+        rows, representative = table["row"].to_numpy()[kept], table["representative"].to_numpy()[~kept]
+        order = np.sort(representative)
+        return np.searchsorted(order, rows, side="right") - np.searchsorted(order, rows)
 
     def duplicates_of(self, name: Any) -> NDArray[Any]:
         """Return the ids of the removed samples that a kept one stands for, most similar first.

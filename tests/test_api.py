@@ -321,8 +321,10 @@ def test_what_a_kept_sample_stands_for_is_listed_by_similarity() -> None:
     result = decide(ids=names, reach="auto", clusters=5, cover=True)
     table = result.decisions.set_index("id")
     seen: list[str] = []
-    for name in result.kept:
+    assert len(result.stands_for) == len(result.kept) and result.stands_for.dtype == np.int64
+    for name, count in zip(result.kept, result.stands_for, strict=True):
         found = result.duplicates_of(name)
+        assert len(found) == count
         similarity = table.loc[list(found), "similarity"].to_numpy()
         assert (table.loc[list(found), "representative"] == names.index(name)).all()
         assert (np.diff(similarity) <= 0).all() and (similarity > 1 - result.eps).all()

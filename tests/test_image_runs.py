@@ -37,7 +37,7 @@ def test_keys_captions_and_columns_of_tars_survive(images_run):
     assert kept["id"].tolist() == decisions.loc[decisions["kept"], "id"].tolist()
     assert set(kept.columns) == {
         *("id", "caption", "seed", "url", "half", "licence"),
-        *("width", "height", "format", "bytes"),
+        *("width", "height", "format", "bytes", "stands_for"),
     }
     assert 0 < len(kept) == manifest(images_run)["counts"]["kept"] == 19
     for line in kept.itertuples():

@@ -135,7 +135,7 @@ def test_every_metadata_column_survives_to_kept(finished, embeddings):
         ignore_index=True,
     )
     kept = table(finished / "kept")
-    assert list(kept.columns) == ["id", "key", "caption", "width", "tags", "mixed", "nested", "only here"]
+    assert list(kept.columns) == ["id", "key", "caption", "width", "tags", "mixed", "nested", "only here", "stands_for"]
     expected = given[given["key"].isin(kept["id"])].reset_index(drop=True)
     assert kept["id"].tolist() == kept["key"].tolist() == expected["key"].tolist()
     assert kept["width"].tolist() == expected["width"].tolist()

@@ -45,6 +45,12 @@ OPTIONS: dict[str, Decorator] = {
         "--column",
         help="Column of images, paths or vectors (tables, .npz), or ending of the images (tars), if several fit.",
     ),
+    "collect": _place(
+        "--collect",
+        multiple=True,
+        metavar="COLUMN",
+        help="Give each kept row the distinct values that the rows it stands for have in this column.",
+    ),
     "skip_damaged": _place(
         "--skip-damaged/--no-skip-damaged",
         default=None,

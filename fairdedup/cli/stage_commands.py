@@ -25,7 +25,7 @@ from fairdedup.cli.value_types import FILE, PLACE, Fractions
     ],
 )
 @INPUT
-@options(*AMOUNT, "out", *DECISION, "leftover", *EMBEDDING, *CLUSTERING, *MACHINE)
+@options(*AMOUNT, "out", *DECISION, "leftover", "collect", *EMBEDDING, *CLUSTERING, *MACHINE)
 @RESTART
 def run(restart: bool, **flags: Any) -> None:
     """Deduplicate images or embeddings: INPUT in, kept ids out.
@@ -45,8 +45,8 @@ def run(restart: bool, **flags: Any) -> None:
 @click.command(cls=ExampleCommand, examples=["fairdedup refit day-30 --keep 0.5 --out new-line"])
 @click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=PLACE)
 @options(
-    *(*AMOUNT, "out", *DECISION, "leftover", "model", "pretrained", "id", "max_rejected", "threads", "clusters"),
-    *("seed", *MACHINE),
+    *(*AMOUNT, "out", *DECISION, "leftover", "collect", "model", "pretrained", "id", "max_rejected", "threads"),
+    *("clusters", "seed", *MACHINE),
 )
 @RESTART
 def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
@@ -104,7 +104,7 @@ def cluster(**flags: Any) -> None:
     ],
 )
 @RUN
-@options(*AMOUNT, *DECISION, "leftover", "seed", "against", "model", "pretrained", *MACHINE)
+@options(*AMOUNT, *DECISION, "leftover", "collect", "seed", "against", "model", "pretrained", *MACHINE)
 def prune(**flags: Any) -> None:
     """Stage 3: decide which samples of RUN are kept.
 

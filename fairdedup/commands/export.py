@@ -27,6 +27,7 @@ from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards,
 from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.config_record import describe_input_changes
 from fairdedup.storage.contents import load_embedded
+from fairdedup.storage.kept_samples import STANDS_FOR, name_collected
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.object_stores import RemotePath
@@ -135,7 +136,9 @@ def export_samples(options: ExportOptions, workers: Workers) -> ExportResult:
     manifest = require_manifest(directory)
     parts = load_embedded(directory).groups
     decisions = [result_part(directory, "decisions", part.number, manifest.files) for part in parts]
-    for part in decisions:  # before the input is opened, and before anything is written
+    kept = [result_part(directory, "kept", part.number, manifest.files) for part in parts]
+    reads_kept = options.form == "webdataset" and _list_values(options, manifest)
+    for part in [*decisions, *(kept if reads_kept else [])]:  # before the input is opened, or anything is written
         part.verify()
     _check_place(options, directory)
     if options.form != "webdataset":
@@ -234,7 +237,8 @@ def _write_shards(
     place = options.place
     shards: list[Any] = list(dataset.shards)
     made_of, clashing = _hash_shard_inputs(options, manifest), find_clashing_stems(shards)
-    plan = Plan(directory.root, place, options.what == "kept", made_of, clashing, _decision_seals(manifest))
+    values, seals = _list_values(options, manifest), _list_seals(options, manifest)
+    plan = Plan(directory.root, place, options.what == "kept", made_of, clashing, seals, values)
     _begin_export(options, plan)
     new = plan_shards(plan, parts, shards, repeat(options.shard_samples))
     if options.shard_bytes is not None:
@@ -261,15 +265,24 @@ def _write_shards(
 
 
 def _hash_shard_inputs(options: ExportOptions, manifest: RunManifest) -> str:
-    """Return a hash of all that shards depend on: the decisions, the input, and the size of shards."""
-    decisions = _decision_seals(manifest)
+    """Return a hash of all that shards depend on: decisions, collected values, the input, and the size of shards."""
     cut = options.shard_samples if options.shard_bytes is None else [options.shard_bytes]
-    known = [VERSION, options.what, cut, manifest.input.fingerprint, decisions]
+    known = [VERSION, options.what, cut, manifest.input.fingerprint, _list_seals(options, manifest)]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _decision_seals(manifest: RunManifest) -> dict[str, str]:
-    return {name: sealed for name, sealed in manifest.files.items() if name.startswith("decisions/")}
+def _list_values(options: ExportOptions, manifest: RunManifest) -> tuple[str, ...]:
+    """Return the columns of kept/ that are added to the samples: none where no column is collected."""
+    collect = manifest.config.get("prune", {}).get("collect") or ()
+    if options.what != "kept" or not collect:
+        return ()
+    return (STANDS_FOR, *map(name_collected, collect))
+
+
+def _list_seals(options: ExportOptions, manifest: RunManifest) -> dict[str, str]:
+    """Return the seals of the parts of the run that shards are made of."""
+    folders = ("decisions/", "kept/") if _list_values(options, manifest) else ("decisions/",)
+    return {name: sealed for name, sealed in manifest.files.items() if name.startswith(folders)}
 
 
 def _begin_export(options: ExportOptions, plan: Plan) -> None:

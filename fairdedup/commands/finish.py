@@ -24,6 +24,7 @@ from fairdedup.stages.sample_shares import measure_sample_shares
 from fairdedup.stages.values import Pruned, Written
 from fairdedup.storage.config_record import ConfigRecord, read_config_record
 from fairdedup.storage.contents import Clustered
+from fairdedup.storage.kept_samples import KeptColumns
 from fairdedup.storage.manifest import Guarantees, RunManifest, write_manifest
 from fairdedup.storage.marks import Marks
 from fairdedup.workers import Workers
@@ -47,6 +48,8 @@ class DecidedRun:
         Runs before this one.
     pruned : Pruned
         The decision, and what it found about the data set.
+    columns : KeptColumns
+        Columns of kept/.
     """
 
     clustered: Clustered
@@ -55,6 +58,7 @@ class DecidedRun:
     prototypes: Prototypes | None
     lineage: Lineage
     pruned: Pruned
+    columns: KeptColumns
 
 
 def finish_run(request: Request, decided: DecidedRun, written: Written, workers: Workers) -> RunManifest:
@@ -75,7 +79,8 @@ def finish_run(request: Request, decided: DecidedRun, written: Written, workers:
     """
     embedded, directory, lineage = decided.clustered.embedded, decided.clustered.directory, decided.lineage
     record = read_config_record(directory)
-    manifest = replace_again(embedded, _build_manifest(request, decided, written, record), workers.submit)
+    manifest = _build_manifest(request, decided, written, record)
+    manifest = replace_again(embedded, manifest, decided.columns, workers.submit)
     state = write_run_state(embedded, lineage, _build_outcome(request, decided, record), manifest.files, workers.submit)
     drift = measure_drift(directory, state.state.runs)
     update: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 from fairdedup.config import RunConfig
 from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import check_run_state, read_stale_state, renew_run_state
+from fairdedup.preparation.kept_columns import find_kept_columns
 from fairdedup.stages.pruning import measure_leftover
 from fairdedup.stages.replacement import complete_replacement, replace
 from fairdedup.stages.sample_shares import check_sample_labels, measure_sample_shares
@@ -44,7 +45,8 @@ def replace_in_run(config: RunConfig, vanished: Path, workers: Workers) -> RunMa
         check_sample_labels(directory)
     embedded = load_embedded(directory, workers.submit, ["metadata"])  # their schema is that of kept/
     load_clustered(embedded, workers.submit)  # the state is made of them once the decisions are replaced
-    return _update_dependents(embedded, replace(embedded, manifest, vanished, workers.submit), workers)
+    columns = find_kept_columns(embedded, manifest)
+    return _update_dependents(embedded, replace(embedded, manifest, vanished, columns, workers.submit), workers)
 
 
 def complete_stopped_replacement(directory: RunDirectory, workers: Workers) -> None:

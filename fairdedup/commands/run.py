@@ -16,6 +16,7 @@ from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import link_earlier_runs
+from fairdedup.preparation.kept_columns import choose_kept_columns
 from fairdedup.preparation.prototype_choice import check_prototypes, choose_prototypes
 from fairdedup.preparation.recorded_runs import record_earlier_runs
 from fairdedup.preparation.request import Request, read_request
@@ -94,7 +95,7 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
         If options do not fit each other or the data, or a file that an option names cannot be read.
     """
     config, earlier, embedded = request.config, request.earlier, clustered.embedded
-    options = build_options(config)
+    options, columns = build_options(config), choose_kept_columns(embedded, config.collect)
     list_removed(request.directory)  # what is damaged is noticed while the old results are still there
     check_sample_labels(request.directory)
     prototypes = choose_prototypes(config, embedded, workers) if earlier is None else earlier.read_prototypes()
@@ -116,10 +117,10 @@ def decide(request: Request, clustered: Clustered, workers: Workers) -> RunManif
         start_stage(
             request.directory, "prune", request.options_of("prune")
         )  # not earlier: a mistake before here keeps the old results
-        written = write_results(
-            embedded, pruned.tasks, pruned.decision.readmitted, marks, workers.submit, against=earlier is not None
-        )
-    return finish_run(request, DecidedRun(clustered, marks, options, prototypes, lineage, pruned), written, workers)
+        readmitted, against = pruned.decision.readmitted, earlier is not None
+        written = write_results(embedded, pruned.tasks, readmitted, marks, columns, workers.submit, against=against)
+    decided = DecidedRun(clustered, marks, options, prototypes, lineage, pruned, columns)
+    return finish_run(request, decided, written, workers)
 
 
 def _clear(request: Request, workers: Workers) -> None:

@@ -149,7 +149,7 @@ def _with_ids(found: Iterator[Member]) -> Iterator[Member]:
             if "json" in suffixes:
                 yield Member(position, id_, key, "id.txt", id_.encode())
             else:
-                yield Member(position, id_, key, "json", _to_json({"id": id_}))
+                yield Member(position, id_, key, "json", to_json({"id": id_}))
 
 
 def _read_tar(shard: TarShard, wanted: list[int]) -> Iterator[Member]:
@@ -211,7 +211,7 @@ def _folder_files(listed: Listed, sample: Sample, read: Read) -> Iterator[tuple[
     if listed.label:
         yield "cls", _read_companion(read, listed.label)
     if listed.columns:
-        yield "json", _to_json(sample.metadata)
+        yield "json", to_json(sample.metadata)
     elif listed.json:
         yield "json", _read_companion(read, listed.json)
 
@@ -250,7 +250,7 @@ def _rebuild(samples: Iterable[Sample], file_name: str | None) -> Iterator[Membe
             yield Member(sample.position, sample.id, key, "txt", sample.caption.encode())
         own_id = {"id": sample.id} if key != sample.id else {}
         if own_id or sample.metadata:
-            yield Member(sample.position, sample.id, key, "json", _to_json(own_id | sample.metadata))
+            yield Member(sample.position, sample.id, key, "json", to_json(own_id | sample.metadata))
 
 
 def detect_extension(data: bytes) -> str:
@@ -262,7 +262,7 @@ def detect_extension(data: bytes) -> str:
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "img")
 
 
-def _to_json(columns: Metadata) -> bytes:
+def to_json(columns: Metadata) -> bytes:
     """Return columns as JSON: null for NaN and infinity, bytes as text with escapes for what is not UTF-8."""
     plain = {name: value.as_py() if isinstance(value, pa.Scalar) else value for name, value in columns.items()}
     return json.dumps(_to_json_value(plain), ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")

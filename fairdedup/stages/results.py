@@ -1,4 +1,8 @@
-"""The last stage: decisions, kept samples with all their metadata, and rejected rows, as Parquet in input order."""
+"""The last stage: decisions, kept samples with all their metadata, and rejected rows, as Parquet in input order.
+
+A first task of each group of shards writes decisions and rejected rows, and lists who represents its removed rows. The
+kept samples come after all of these, since a kept sample may stand for rows of any group.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,19 @@ from fairdedup.errors import FairdedupError, format_count
 from fairdedup.stages.values import DecidedTask, Written
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import name_samples
+from fairdedup.storage.kept_samples import KeptColumns, list_represented, write_kept
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import NO_COUNTS, Counts
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.records import ShardRecord
 from fairdedup.storage.remedies import decide_again
+from fairdedup.storage.represented_rows import RemovedRows, Represented
 from fairdedup.storage.run_files import open_table_writer, remove_folder
-from fairdedup.storage.schemas import REJECTED_SCHEMA, conform
+from fairdedup.storage.schemas import REJECTED_SCHEMA
 from fairdedup.storage.sealed_files import Unsealed, open_array
 from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_files import read_shard_metadata
-from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.shard_groups import Group, first_rows_of_groups
 from fairdedup.tasks import Submit, Task
 
 FOLDERS = ("decisions", "kept", "rejected")
@@ -48,7 +54,7 @@ class TaskSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupDecisions:
-    """What the task that writes the results of a group needs.
+    """What the task that writes the decisions of a group needs.
 
     Attributes
     ----------
@@ -58,8 +64,10 @@ class GroupDecisions:
         Re-admitted rows of the group.
     marks : Marks
         Which rows are excluded.
-    schema : Schema
-        Schema of kept/.
+    columns : KeptColumns
+        Columns of kept/, which say what is listed of removed rows.
+    starts : ndarray of shape (g + 1,), int64
+        First row of every group, and the number of input rows.
     against : bool
         Whether samples of earlier runs may represent a row, which needs the `EARLIER_COLUMNS`.
     """
@@ -67,22 +75,37 @@ class GroupDecisions:
     slices: list[TaskSlice]
     readmitted: NDArray[np.int64]
     marks: Marks
-    schema: pa.Schema
+    columns: KeptColumns
+    starts: NDArray[np.int64]
     against: bool
+
+
+class WrittenGroup(NamedTuple):
+    """What the task that writes the decisions of a group returns.
+
+    Attributes
+    ----------
+    written : Written
+        Its counts, and the seals of its parts of decisions/ and rejected/.
+    bounds : ndarray of shape (1 + c, g + 1), int64
+        As `list_represented` returns them.
+    """
+
+    written: Written
+    bounds: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _ShardResult:
-    """The rows of one shard in each of the three tables, and their counts."""
+    """The rows of one shard in decisions/ and rejected/, and their counts."""
 
     decisions: pa.Table
-    kept: pa.Table
     rejected: pa.Table
     counts: Counts
 
 
-def write_group(root: Path, group: Group, decided: GroupDecisions) -> Written:
-    """Write the parts of decisions/, kept/ and rejected/ of consecutive shards; return their counts and seals.
+def write_group(root: Path, group: Group, decided: GroupDecisions) -> WrittenGroup:
+    """Write the parts of decisions/ and rejected/ of consecutive shards, and list who represents the removed rows.
 
     Parameters
     ----------
@@ -102,20 +125,20 @@ def write_group(root: Path, group: Group, decided: GroupDecisions) -> Written:
     records = _read_decided(run, decided.slices)
     excluded = decided.marks.of_group(group.number)
     counts = NO_COUNTS
-    paths = {folder: run.part(folder, group.number) for folder in FOLDERS}
+    paths = {folder: run.part(folder, group.number) for folder in ("decisions", "rejected")}
     with (
         open_table_writer(paths["decisions"], AGAINST_SCHEMA if decided.against else DECISIONS_SCHEMA) as decisions,
-        open_table_writer(paths["kept"], decided.schema) as kept,
         open_table_writer(paths["rejected"], REJECTED_SCHEMA) as rejected,
     ):
         for record, first in group.shards():
             own, out = (_select_rows(each, first, first + record.input) for each in (records, excluded))
             result = _combine(run, record, first, own, out, decided)
             decisions.write_table(result.decisions)
-            kept.write_table(result.kept)
             rejected.write_table(result.rejected)
             counts += result.counts
-    return Written(counts, {str(path.relative_to(root)): seal(path) for path in paths.values()})
+    removed = RemovedRows.of(records, records["kept"] | np.isin(records["row"], decided.readmitted))
+    bounds = list_represented(group, run, run, removed, decided.columns, decided.starts)
+    return WrittenGroup(Written(counts, {str(path.relative_to(root)): seal(path) for path in paths.values()}), bounds)
 
 
 def _combine(
@@ -137,16 +160,16 @@ def _combine(
         )
     readmitted = np.isin(rows, decided.readmitted)
     kept = own["kept"] | readmitted
-    metadata = read_shard_metadata(run, record)
+    ids = read_shard_metadata(run, record, ["id"]).column("id")
     rejected = [(first + p, name, source, why) for p, name, source, why in record.rejected]
     if len(excluded):
-        names = metadata.column("id").filter(pa.array(~stays)).to_pylist()
+        names = ids.filter(pa.array(~stays)).to_pylist()
         rejected += [
             (row, name, f"{record.name}[{row - first}]", text)
             for row, name, text in zip(excluded["row"].tolist(), names, decided.marks.texts(excluded), strict=True)
         ]
-        metadata = metadata.filter(pa.array(stays))
-    table = _build_decisions(own, metadata.column("id"), kept, readmitted)
+        ids = ids.filter(pa.array(stays))
+    table = _build_decisions(own, ids, kept, readmitted)
     if decided.against:
         for name, values in zip(EARLIER_COLUMNS, name_samples(run.root, own[EARLIER]), strict=True):
             table = table.append_column(name, pa.array(values, pa.string()))
@@ -159,8 +182,7 @@ def _combine(
         readmitted=int(readmitted.sum()),
         excluded=len(excluded),
     )
-    kept_table = conform(metadata.filter(pa.array(kept)), decided.schema)
-    return _ShardResult(table, kept_table, _build_rejected(rejected), counts)
+    return _ShardResult(table, _build_rejected(rejected), counts)
 
 
 def _read_decided(run: RunDirectory, slices: list[TaskSlice]) -> NDArray[Any]:
@@ -198,6 +220,7 @@ def write_results(
     tasks: Sequence[DecidedTask],
     readmitted: NDArray[np.int64],
     marks: Marks,
+    columns: KeptColumns,
     submit: Submit,
     *,
     against: bool = False,
@@ -213,6 +236,8 @@ def write_results(
         Re-admitted rows.
     marks : Marks
         Which rows are excluded.
+    columns : KeptColumns
+        Columns of kept/.
     submit : Submit
     against : bool
         Whether samples of earlier runs may represent a row, which adds columns to decisions/.
@@ -226,24 +251,40 @@ def write_results(
     FairdedupError
         If kept + removed + rejected is not the input; the run then stays unfinished.
     """
-    run, schema = embedded.directory, embedded.schema
+    run = embedded.directory
     for folder in FOLDERS:  # an earlier decision of this run may have had other parts
         for stale in (run.root / folder).glob("part-*.parquet"):
             stale.unlink()
     marks = replace(marks, excluded=0, protected=0)  # tasks do not need the counts by cluster
+    starts = first_rows_of_groups(embedded.groups)
     tasks_of_groups = []
     for group in embedded.groups:
         low, high = np.searchsorted(readmitted, [group.first, group.first + group.input])
         own = [TaskSlice(task, *map(int, bounds[group.number : group.number + 2])) for task, bounds in tasks]
         own = [each for each in own if each.last > each.first]
-        decided = GroupDecisions(own, readmitted[low:high], marks, schema, against)
+        decided = GroupDecisions(own, readmitted[low:high], marks, columns, starts, against)
         tasks_of_groups.append(Task((run.root, group, decided), group.input, group.name))
     counts = NO_COUNTS
     seals: dict[str, str] = {}
-    for written in submit("export", write_group, tasks_of_groups):
+    found = submit("export", write_group, tasks_of_groups)
+    for written, _ in found:
         counts += written.counts
         seals |= written.seals
     remove_folder(run.decided(0).parent)
+    bounds = np.array([group.bounds for group in found])
+    for sealed in submit("write kept", write_kept, _plan_kept(embedded, columns, bounds)):
+        seals |= sealed
+    remove_folder(run.represented)
     if not counts.add_up:
         raise FairdedupError(f"the counts do not add up ({counts}): the run is not finished; please report this")
     return Written(counts, seals)
+
+
+def _plan_kept(embedded: Embedded, columns: KeptColumns, bounds: NDArray[np.int64]) -> list[Task]:
+    """Return the tasks that write kept/, once the decisions and the lists of removed rows are written."""
+    run, tasks = embedded.directory, []
+    for group in embedded.groups:
+        represented = Represented.of_group(run.represented, bounds, group.number)
+        decisions = Unsealed(run.part("decisions", group.number), DECIDED_BEFORE)
+        tasks.append(Task((group, run, run, decisions, columns, represented), group.input, group.name))
+    return tasks

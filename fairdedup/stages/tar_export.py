@@ -1,5 +1,7 @@
 """Kept (or removed) samples copied out of the input into new WebDataset shards, byte for byte (`fairdedup export`).
 
+Where the run has collected values, the `.json` of a kept sample is the one file that changes: they are added to it.
+
 The stage named `export`, which writes kept/, is in `results`. A task writes one shard and reads only the samples that
 it needs. The record of a shard is written after it; with it, the same command skips the shard.
 """
@@ -9,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.datasets import ImageShard
+from fairdedup.datasets.json_values import add_values
 from fairdedup.datasets.originals import FileRange, Member, read_originals
 from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import atomic_write
-from fairdedup.storage.sealed_files import load_table
+from fairdedup.storage.sealed_files import load_rows, load_table
 from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
@@ -47,7 +51,9 @@ class Plan:
     clashing : frozenset of str
         See `read_originals`.
     seals : mapping of str to str
-        Seal of each part of the decisions, by path below the run directory.
+        Seal of each part of the decisions and, for `values`, of kept/, by path below the run directory.
+    values : tuple of str
+        Columns of kept/ whose values are added to the `.json` of each sample.
     """
 
     root: Path
@@ -56,6 +62,7 @@ class Plan:
     made_of: str
     clashing: frozenset[str]
     seals: Mapping[str, str] = field(default_factory=dict)
+    values: tuple[str, ...] = ()
 
     def record(self, name: str) -> Path:
         """Return the path of a shard's record."""
@@ -163,8 +170,8 @@ def write_shard(plan: Plan, new: NewShard) -> Written:
     if known is not None and is_sealed(path, known.seal):
         return known
     with atomic_write(path) as aside, ShardWriter(aside) as shard:
-        for source, rows, ids, first in _sources(plan, new):
-            _copy(source, rows - first, ids, plan.clashing, shard)
+        for samples in _read_samples(plan, new):
+            _copy(samples, plan.clashing, shard)
         seal = shard.seal()
     written = Written(new.name, new.samples, shard.members, seal)
     write_json(plan.record(new.name), {"made of": plan.made_of, **asdict(written)})
@@ -180,12 +187,37 @@ def _known(plan: Plan, name: str) -> Written | None:
         return None
 
 
-def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np.int64], list[str], int]]:
-    """Yield each input shard with the rows and ids of its samples to export, and its first row."""
-    table = pa.concat_tables([rows_of(plan, part, ["id"]) for part in new.parts])
+@dataclass(frozen=True)
+class _Samples:
+    """Samples to export of one input shard, and what is added to their `.json`: None where it stays as it is."""
+
+    source: ImageShard
+    positions: list[int]
+    ids: list[str]
+    values: list[dict[str, Any]] | None
+
+    def read(self, clashing: frozenset[str]) -> Iterator[Member]:
+        """Yield the files of the samples."""
+        found = read_originals(self.source, self.positions, clashing)
+        if self.values is None:
+            return found
+        return add_values(found, dict(zip(self.positions, self.values, strict=True)))
+
+
+def _read_samples(plan: Plan, new: NewShard) -> Iterator[_Samples]:
+    """Yield the samples to export of each input shard."""
+    tables = []
+    for part in new.parts:
+        table = rows_of(plan, part, ["id"])
+        low, high = np.searchsorted(table.column("row").to_numpy(), [new.first, new.last + 1])
+        table = table.slice(low, high - low)
+        if plan.values:  # kept/ has the same rows, in the same order
+            kept = result_part(RunDirectory(plan.root), "kept", part, plan.seals)
+            added = load_rows(kept, plan.values, int(low), int(high))
+            table = table.append_column("values", added.to_struct_array())
+        tables.append(table)
+    table = pa.concat_tables(tables)
     rows = table.column("row").to_numpy()
-    low, high = np.searchsorted(rows, [new.first, new.last + 1])
-    rows, names = rows[low:high], table.column("id").slice(low, high - low)
     if len(rows) != new.samples:
         raise FairdedupError(
             f"{new.name}: {format_count(len(rows), 'sample')}, not {new.samples}; RUN was changed: try again"
@@ -195,15 +227,16 @@ def _sources(plan: Plan, new: NewShard) -> Iterator[tuple[ImageShard, NDArray[np
         new.sources, np.searchsorted(rows, np.column_stack((edges[:-1], edges[1:]))), strict=True
     ):
         if stop > start:
-            yield source, rows[start:stop], names.slice(start, stop - start).to_pylist(), first
+            own = table.slice(start, stop - start)
+            values = own.column("values").to_pylist() if plan.values else None
+            yield _Samples(source, (rows[start:stop] - first).tolist(), own.column("id").to_pylist(), values)
 
 
-def _copy(
-    source: ImageShard, positions: NDArray[np.int64], ids: list[str], clashing: frozenset[str], shard: ShardWriter
-) -> None:
+def _copy(samples: _Samples, clashing: frozenset[str], shard: ShardWriter) -> None:
     """Copy samples, each of which must have the id that the run recorded."""
-    expected, left = dict(zip(positions.tolist(), ids, strict=True)), set(positions.tolist())
-    for member in read_originals(source, positions.tolist(), clashing):
+    source, expected = samples.source, dict(zip(samples.positions, samples.ids, strict=True))
+    left = set(samples.positions)
+    for member in samples.read(clashing):
         if member.id != expected[member.position]:
             raise UserError(
                 f"{source.name}: sample {member.position} is {member.id!r}, and was {expected[member.position]!r} when "
@@ -225,10 +258,9 @@ def _write(member: Member, shard: ShardWriter) -> None:
 def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
     """Return the number of bytes that each sample of a shard takes in a tar: (n,)."""
     sizes: list[int] = []
-    for source, rows, _, first in _sources(plan, new):
-        wanted = (rows - first).tolist()
-        own = dict.fromkeys(wanted, 0)
-        for member in read_originals(source, wanted, plan.clashing):
+    for samples in _read_samples(plan, new):
+        own = dict.fromkeys(samples.positions, 0)
+        for member in samples.read(plan.clashing):
             size = member.data.size if isinstance(member.data, FileRange) else len(member.data)
             own[member.position] += len(header(member.name, size)) + size + -size % BLOCK
         sizes += own.values()

@@ -138,6 +138,11 @@ class RunDirectory:
         """Folder of the kept rows that are looked up for the leftover; it is removed at the end."""
         return self.root / "decisions" / "_leftover"
 
+    @property
+    def represented(self) -> Path:
+        """Folder of the lists of removed rows by representative, until kept/ is written. Readers skip it as well."""
+        return self.root / "decisions" / "_represented"
+
     def part(self, folder: str, number: int) -> Path:
         """Return the path of a part of `decisions`, `kept` or `rejected`: one for each group of shards."""
         return self.root / folder / f"part-{number:05d}.parquet"

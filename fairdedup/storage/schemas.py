@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("reason", pa.string())]
@@ -47,6 +48,14 @@ def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Arra
         if kind != pa.string():  # an integer beyond 2**53 in a column of floats: the cast rounds it
             return column.cast(kind, safe=False)
         return pa.array([None if v is None else _text(v) for v in column.to_pylist()], kind)
+
+
+def to_text(column: pa.ChunkedArray) -> pa.LargeStringArray:
+    """Return a column as text, and null where a value is missing: null, or not a number."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    text = _as(column, pa.string()).cast(pa.large_string())
+    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
 
 
 def _text(value: Any) -> str:

@@ -144,6 +144,32 @@ def load_table(source: Source, columns: Sequence[str] | None = None) -> pa.Table
     )
 
 
+def load_rows(source: Source, columns: Sequence[str], start: int, stop: int) -> pa.Table:
+    """Return columns of some rows of a Parquet file; only their row groups are decoded. It raises as `open_array`.
+
+    Parameters
+    ----------
+    source : Seal or Unsealed
+    columns : sequence of str
+    start, stop : int
+        Rows from `start` to before `stop`.
+    """
+    data = _whole(source)
+    return _parse(source, _read_row_groups, data, list(columns), start, stop)
+
+
+def _read_row_groups(data: Any, columns: list[str], start: int, stop: int) -> pa.Table:
+    file, first = pq.ParquetFile(pa.BufferReader(data)), 0
+    found = [file.schema_arrow.empty_table().select(columns)]
+    for number in range(file.num_row_groups):
+        count = file.metadata.row_group(number).num_rows
+        low, high = max(start - first, 0), min(stop - first, count)
+        if low < high:
+            found.append(file.read_row_group(number, columns).select(columns).slice(low, high - low))
+        first += count
+    return pa.concat_tables(found)
+
+
 def read_schema(source: Source) -> pa.Schema:
     """Return the schema of a Parquet file; raises as `open_array`."""
     if isinstance(source, Unsealed) and isinstance(source.path, RemotePath):

@@ -80,6 +80,11 @@ def group_shards(records: Sequence[ShardRecord]) -> list[Group]:
     return [*out, Group(len(out), tuple(current), first)] if current else out
 
 
+def first_rows_of_groups(groups: Sequence[Group]) -> NDArray[np.int64]:
+    """Return the first row of each group, and at the end the number of input rows: (g + 1,)."""
+    return np.cumsum([0] + [group.input for group in groups]).astype(np.int64)
+
+
 def first_rows(records: Sequence[ShardRecord]) -> NDArray[np.int64]:
     """Return the first row of each shard, and at the end the number of input rows: (s + 1,)."""
     return np.cumsum([0] + [r.input for r in records]).astype(np.int64)

@@ -91,6 +91,13 @@ TABLE: dict[str, Remedy] = {
     "prefer words": Remedy("run x.parquet --keep 0.5 --prefer caption --quiet --scheduler DASK",
                            "the columns of numbers are width",
                            "run x.parquet --keep 0.5 --prefer width --quiet --scheduler DASK"),
+    "collect a column that is not there": Remedy(
+        RUN + "--keep 0.5 --collect text", "has no such column; give one of its columns: id, caption, width",
+        RUN + "--keep 0.5 --collect caption --collect width"),
+    "collect what is collected": Remedy(
+        "run kept.parquet --rule semdedup --clusters 2 --quiet --scheduler DASK --keep 0.5 --collect caption",
+        "the metadata has a column 'caption_collected' already; leave --collect 'caption' out",
+        "run kept.parquet --rule semdedup --clusters 2 --quiet --scheduler DASK --keep 0.5"),
     # Curation
     "nothing is left": Remedy(RUN + "--keep 0.5 --where width<0", "leave none of 60 rows: exclude fewer",
                               RUN + "--keep 0.5 --where width<40"),
@@ -203,6 +210,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
     x = raw_vectors(60)
     columns = {"id": [f"k{k}" for k in range(60)], "embedding": x.tolist(), "width": range(60), "caption": ["c"] * 60}
     pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), here / "x.parquet")
+    columns["caption_collected"] = [[]] * 60
+    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), here / "kept.parquet")
     np.save(here / "new.npy", raw_vectors(60, seed=9)[:20])
     np.savez(here / "two.npz", **{"age/old": x[0], "age/young": x[1]})
     texts = {"ids.txt": "k3\nk5\n", "wrong.txt": "a\nb\n", "bad.csv": "name\nk3\n", "good.csv": "id\nk3\n",

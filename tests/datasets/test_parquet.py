@@ -42,7 +42,7 @@ def test_other_columns_of_images_in_parquet_keep_their_types(run: Any, folder: P
     run(source)
     kept = pq.read_table(folder.parent / "run" / "kept")
     own = ["width", "height", "format", "bytes"]
-    assert kept.column_names == ["id", "caption", "input_id", *list(columns)[4:], "image_file", *own]
+    assert kept.column_names == ["id", "caption", "input_id", *list(columns)[4:], "image_file", *own, "stands_for"]
     assert kept.column("id").to_pylist() == [f"00000000-0000-0000-0000-00000000000{k}" for k in (1, 2, 3)]
     assert kept.column("caption").to_pylist() == ["a caption", None, None]
     assert kept.column("image_file").to_pylist() == ["p.png"] * 3
@@ -56,7 +56,10 @@ def test_columns_of_vectors_survive_too(run: Any, folder: Path) -> None:
     source = parquet({"key": [3, 4], "caption": ["x", None], "emb": vectors(2), "n": pa.array([1, None], pa.int16())})
     run(source(folder))
     kept = pq.read_table(folder.parent / "run" / "kept")
-    assert kept.to_pylist() == [{"id": "3", "caption": "x", "n": 1}, {"id": "4", "caption": None, "n": None}]
+    assert kept.to_pylist() == [
+        {"id": "3", "caption": "x", "n": 1, "stands_for": 0},
+        {"id": "4", "caption": None, "n": None, "stands_for": 0},
+    ]
     assert kept.schema.field("n").type == pa.int16()
 
 

@@ -25,6 +25,7 @@ from runs import (
     write_tar,
 )
 from runs import table as run_table
+from standing import assert_counted
 
 
 def test_day_follows_day_as_by_the_oracle(line):
@@ -104,6 +105,17 @@ def test_a_night_without_rows_is_fine(days, line, tmp_path, scheduler):
     assert product(after)["kept"] == product(line[1])["kept"]
     every = night(days, 1, tmp_path / "every", scheduler, "--against", line[0], "--where", "false")
     assert manifest(every)["counts"]["rejected"] == 55
+
+
+def test_a_row_that_an_earlier_run_represents_counts_for_no_row_of_this_run(line):
+    own = []
+    for run in line[1:]:
+        kept, decisions = assert_counted(run), decisions_of(run)
+        earlier = decisions["representative_run"].notna()
+        assert earlier.any() and not decisions["kept"][earlier].any()
+        own.append(kept["stands_for"].sum())
+        assert own[-1] + earlier.sum() == manifest(run)["counts"]["removed"]
+    assert max(own) > 0
 
 
 def test_pruning_again_goes_against_the_same_runs(line, tmp_path, scheduler):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from nights import assert_decided_as_by_the_oracle, decisions_of, night, refused
 from runs import done, manifest, product
+from standing import assert_counted
 
 from fairdedup.stages.pruning import cluster_ranges
 
@@ -48,6 +49,12 @@ def test_night_follows_night_as_by_the_oracle(across):
         assert_decided_as_by_the_oracle(across[:number], "fairdedup", cover=True, reach="auto")
         assert crossed(across[:number])
     assert manifest(across[2])["config"]["prune"]["reach"] == "auto"
+
+
+def test_rows_that_earlier_runs_represent_in_any_cluster_count_for_no_row_of_this_run(across):
+    for run in across[1:]:
+        earlier = decisions_of(run)["representative_run"].notna().sum()
+        assert assert_counted(run)["stands_for"].sum() + earlier == manifest(run)["counts"]["removed"]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_prune_again_sweep_replace_audit_and_new_rows_against_a_run_in_a_store(
     (tmp_path / "drop.txt").write_text("k7\nk19\n")
     (tmp_path / "gone.txt").write_text("".join(f"k{row}\n" for row in range(0, 400, 7)))
     again = ("--eps", 0.15, "--rule", "semdedup", "--where", "width >= 20", "--drop", tmp_path / "drop.txt")
+    again += ("--collect", "id", "--collect", "width")
     shutil.copytree(job.local, tmp_path / "run")
     store.copy(job.remote, f"{BUCKET}/again/run")
     swept, judged = [], []

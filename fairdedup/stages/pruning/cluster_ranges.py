@@ -23,6 +23,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import WRITTEN, Marks
 from fairdedup.storage.run_files import release_pages
 from fairdedup.storage.sealed_files import Seal, Unsealed, open_array
+from fairdedup.storage.shard_groups import first_rows_of_groups
 from fairdedup.tasks import Result, Submit, Task
 
 VERIFIED = "a task for each group has verified or written it in the same command, once for all ranges of clusters"
@@ -229,7 +230,7 @@ def split_clusters(
         Folder of what the steps of a decision in rounds leave for later ones.
     """
     root, groups = clustered.directory.root, clustered.groups
-    starts = np.array([g.first for g in groups] + [groups[-1].first + groups[-1].input if groups else 0], np.int64)
+    starts = first_rows_of_groups(groups)
     sizes = clustered.sizes - marks.excluded
     before = count_kept_by_cluster(root, len(sizes)) if against else np.zeros(len(sizes), np.int64)
     each = sizes.astype(np.float64) ** 2 + sizes + (before if workspace is not None else 0)

@@ -15,14 +15,12 @@ from fairdedup.core.similarity import Vectors, cosine_of_pairs
 from fairdedup.storage.id_lists import find_ids
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.result_files import result_part
-from fairdedup.storage.run_files import open_table_writer, write_table
-from fairdedup.storage.schemas import conform
+from fairdedup.storage.run_files import write_table
 from fairdedup.storage.sealed_files import Unsealed, load_array, load_table, open_array
 from fairdedup.storage.seals import seal
-from fairdedup.storage.shard_files import GroupVectors, read_shard_metadata
+from fairdedup.storage.shard_files import GroupVectors
 from fairdedup.storage.shard_groups import Group
 
-FOLDERS = ("decisions", "kept", "rejected")
 WRITTEN = "the same command has written it"
 Rows = NDArray[np.int64]
 
@@ -142,7 +140,7 @@ class Orphans(NamedTuple):
 
 
 class RewrittenGroup(NamedTuple):
-    """A group whose new parts are written.
+    """A group whose new decisions and rejected rows are written.
 
     Attributes
     ----------
@@ -203,9 +201,9 @@ class GroupChange(NamedTuple):
 
 
 def rewrite_group(
-    group: DecidedGroup, aside: Path, change: GroupChange, reason: str, gathered: GatheredVectors, schema: pa.Schema
+    group: DecidedGroup, aside: Path, change: GroupChange, reason: str, gathered: GatheredVectors
 ) -> RewrittenGroup:
-    """Write the new parts of a group.
+    """Write the new decisions and rejected rows of a group.
 
     Parameters
     ----------
@@ -217,11 +215,9 @@ def rewrite_group(
         Why the vanished rows are rejected.
     gathered : GatheredVectors
         Vectors of the representatives.
-    schema : Schema
-        Schema of kept/.
     """
     gone, orphans, representative = change
-    run, number, parts = group.run, group.number, RunDirectory(aside)
+    number, parts = group.number, RunDirectory(aside)
     before = group.read_decisions()
     left = np.isin(get_column(before, "row"), gone)
     table = before.filter(pa.array(~left))
@@ -229,15 +225,11 @@ def rewrite_group(
     similarity = gathered.similarity(group.read_vectors(orphans), representative)
     table = _set_representatives(table, np.searchsorted(rows, orphans), orphans, representative, similarity)
     write_table(parts.part("decisions", number), table)
-    kept_rows = rows[get_column(table, "kept")]
-    with open_table_writer(parts.part("kept", number), schema) as kept:
-        for record, first in group.group.shards():
-            stays = np.isin(first + record.positions(), kept_rows)
-            kept.write_table(conform(read_shard_metadata(run, record).filter(pa.array(stays)), schema))
     rejected = group.read_rejected()
     out = _reject(before.filter(pa.array(left)), group, reason)
     write_table(parts.part("rejected", number), pa.concat_tables([rejected, out.cast(rejected.schema)]).sort_by("row"))
-    seals = {str(parts.part(f, number).relative_to(aside)): seal(parts.part(f, number)) for f in FOLDERS}
+    written = [parts.part(folder, number) for folder in ("decisions", "rejected")]
+    seals = {str(path.relative_to(aside)): seal(path) for path in written}
     old, new = _count(before), _count(table)
     changes = {name: new[name] - old[name] for name in new} | {"rejected": len(out)}
     return RewrittenGroup(changes, float(similarity[representative != orphans].min(initial=1.0)), seals)

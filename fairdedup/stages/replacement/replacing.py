@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.datasets.ids import read_ids, spell_out
 from fairdedup.errors import FairdedupError, visible
+from fairdedup.stages.replacement.gone_lists import list_removed, move_list
 from fairdedup.stages.replacement.group_rewriting import (
-    FOLDERS,
     DecidedGroup,
     GatheredVectors,
     GoneRows,
@@ -33,11 +33,13 @@ from fairdedup.stages.replacement.group_rewriting import (
     rewrite_group,
 )
 from fairdedup.stages.replacement.guarantee_checks import find_clusters, find_largest_cosine
+from fairdedup.stages.replacement.kept_rewriting import rewrite_kept
 from fairdedup.stages.replacement.promotion import Promotion, Rows, promote, trace_back
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
+from fairdedup.storage.kept_samples import KeptColumns
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.made_of import mark_up_to_date, read_mark
+from fairdedup.storage.made_of import mark_up_to_date
 from fairdedup.storage.manifest import (
     Counts,
     Guarantees,
@@ -46,14 +48,17 @@ from fairdedup.storage.manifest import (
     remove_audit,
     write_manifest,
 )
-from fairdedup.storage.remedies import restore_list
 from fairdedup.storage.run_files import move_file, remove_folder, write_array
-from fairdedup.storage.sealed_files import DamagedFileError, Seal, load_table
+from fairdedup.storage.sealed_files import load_table
 from fairdedup.storage.state_directory import StateDirectory
 from fairdedup.tasks import Result, Submit, Task, map_groups
 
+FOLDERS = ("decisions", "kept", "rejected")
 
-def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: Submit) -> RunManifest:
+
+def replace(
+    embedded: Embedded, manifest: RunManifest, gone_file: Path, columns: KeptColumns, submit: Submit
+) -> RunManifest:
     """Remove vanished samples from a finished run and promote the rows that take their place.
 
     Parameters
@@ -63,6 +68,8 @@ def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: 
         Manifest of the finished run.
     gone_file : Path
         File of the ids of vanished samples.
+    columns : KeptColumns
+        Columns of kept/.
     submit : Submit
 
     Returns
@@ -78,7 +85,7 @@ def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: 
         If the counts would not add up: then nothing is changed.
     """
     run = embedded.directory
-    new = _write_parts(embedded, manifest, read_ids(gone_file, "--gone"), gone_file.name, submit)
+    new = _write_parts(embedded, manifest, read_ids(gone_file, "--gone"), gone_file.name, columns, submit)
     if not (run.replaced / FOLDERS[0]).is_dir():  # none of the ids is in the run
         remove_folder(run.replaced)
         return new
@@ -86,7 +93,7 @@ def replace(embedded: Embedded, manifest: RunManifest, gone_file: Path, submit: 
     return complete_replacement(run) or new
 
 
-def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> RunManifest:
+def replace_again(embedded: Embedded, manifest: RunManifest, columns: KeptColumns, submit: Submit) -> RunManifest:
     """Repeat the earlier replacements of a run on new decisions, whose manifest is not written yet.
 
     They are repeated one by one, in their order, so that the same decisions end with the same bytes.
@@ -96,6 +103,8 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
     embedded : Embedded
     manifest : RunManifest
         Manifest of the new decisions.
+    columns : KeptColumns
+        Columns of kept/.
     submit : Submit
 
     Returns
@@ -111,29 +120,10 @@ def replace_again(embedded: Embedded, manifest: RunManifest, submit: Submit) -> 
     run = embedded.directory
     for source, name in list_removed(run):
         ids = load_table(source).column("id").combine_chunks()
-        manifest = _write_parts(embedded, manifest, ids, name, submit, repeated=True)
+        manifest = _write_parts(embedded, manifest, ids, name, columns, submit, repeated=True)
         _move_parts(run)
         remove_folder(run.replaced)
     return manifest
-
-
-def list_removed(run: RunDirectory) -> list[tuple[Seal, str]]:
-    """Return the lists of samples that replacements have removed, verified, each with the name of the user's file.
-
-    Raises
-    ------
-    UserError
-        If a list is damaged.
-    """
-    lists = []
-    for number in range(_count_lists(run)):
-        path = run.gone(number)
-        mark = read_mark(path)
-        source = Seal(path, None if mark is None else mark.seal, restore_list(run.root))
-        if mark is None or not source.holds():
-            raise DamagedFileError(f"{path}, the list of removed samples, is damaged: {source.remedy}")
-        lists.append((source, mark.made_of))
-    return lists
 
 
 def complete_replacement(run: RunDirectory) -> RunManifest | None:
@@ -151,7 +141,7 @@ def complete_replacement(run: RunDirectory) -> RunManifest | None:
         files = {name: sealed for name, sealed in manifest.files.items() if not name.startswith("state/")}
         manifest = manifest.model_copy(update={"files": files})
         _move_parts(run)
-        _move_list(run)
+        move_list(run)
         write_manifest(run, manifest)
     remove_folder(run.replaced)
     return manifest
@@ -184,10 +174,8 @@ class _Groups:
         found = self.map("find", find_orphans, gone.rows, back, gathered)
         return Orphans(*map(np.concatenate, zip(*found, strict=True)))
 
-    def rewrite(
-        self, gone: Rows, reason: str, orphans: Rows, representative: Rows, schema: pa.Schema
-    ) -> RewrittenGroup:
-        """Write the new parts of the groups that change, and return what changes in sum."""
+    def rewrite(self, gone: Rows, reason: str, orphans: Rows, representative: Rows) -> RewrittenGroup:
+        """Write the new decisions and rejected rows of the groups that change, and return what changes in sum."""
         gathered = self.gather("heirs.npy", np.unique(representative))
         order = np.argsort(orphans)
         orphans, representative = orphans[order], representative[order]
@@ -196,8 +184,7 @@ class _Groups:
             left, own = gone[group.slice_of(gone)], group.slice_of(orphans)
             if len(left) or len(orphans[own]):
                 change = GroupChange(left, orphans[own], representative[own])
-                arguments = (group, self.aside, change, reason, gathered, schema)
-                tasks.append(Task(arguments, group.input, group.name))
+                tasks.append(Task((group, self.aside, change, reason, gathered), group.input, group.name))
         return _sum_up(self.submit("replace", rewrite_group, tasks))
 
 
@@ -223,7 +210,14 @@ def _find_gone(groups: _Groups, ids: pa.Array, target: Path) -> tuple[pa.Array, 
 
 
 def _write_parts(
-    embedded: Embedded, manifest: RunManifest, ids: pa.Array, name: str, submit: Submit, *, repeated: bool = False
+    embedded: Embedded,
+    manifest: RunManifest,
+    ids: pa.Array,
+    name: str,
+    columns: KeptColumns,
+    submit: Submit,
+    *,
+    repeated: bool = False,
 ) -> RunManifest:
     """Write the new parts of a replacement, and return the manifest that they will have.
 
@@ -245,7 +239,9 @@ def _write_parts(
     orphans, vanished = groups.find_orphans(gone), gone.rows[gone.kept]
     new = promote(orphans.rows, orphans.back, orphans.similarity, orphans.kept, vanished)
     reason = f"gone: {visible(name)}"
-    rewritten = groups.rewrite(gone.rows, reason, orphans.rows, new.representative, embedded.schema)
+    rewritten = groups.rewrite(gone.rows, reason, orphans.rows, new.representative)
+    touched = np.concatenate((gone.representative[~gone.kept], new.representative))
+    kept = rewrite_kept(groups.groups, aside, rewritten.seals, touched, columns, submit)
     counts = _change_counts(manifest.counts, rewritten.changes)
     guarantees = _check_guarantees(manifest, groups, new, rewritten.least)
     record = ReplacementRecord(file=name, gone=len(gone.rows), gone_kept=len(vanished), promoted=len(new.promoted))
@@ -256,7 +252,7 @@ def _write_parts(
             "guarantees": guarantees,
             "shares": [],
             "leftover": None,
-            "files": {**manifest.files, **rewritten.seals},
+            "files": {**manifest.files, **rewritten.seals, **kept},
             "replaced": [*manifest.replaced, record],
         }
     )
@@ -295,22 +291,7 @@ def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, le
     )
 
 
-def _count_lists(run: RunDirectory) -> int:
-    return len(list(run.gone(0).parent.glob("gone_*.parquet")))
-
-
 def _move_parts(run: RunDirectory) -> None:
     for folder in FOLDERS:
         for part in sorted((run.replaced / folder).glob("part-*.parquet")):
             move_file(part, run.root / folder / part.name)
-
-
-def _move_list(run: RunDirectory) -> None:
-    own = run.gone(_count_lists(run))
-    for source, target in (
-        (run.replaced / "gone.json", own.with_suffix(".json")),
-        (run.replaced / "gone.parquet", own),
-    ):
-        if source.is_file():  # otherwise a command that was killed has moved it
-            own.parent.mkdir(exist_ok=True)
-            move_file(source, target)
