@@ -68,8 +68,8 @@ def by_hand(decided: Decided, before: pd.DataFrame, ids: list[str]) -> pd.DataFr
 def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     again, take_out, scheduler, prototypes, rule, cover, share
 ):
-    done("prune", again, "--keep", 0.35, "--rule", rule, *(["--cover"] if cover else []), "--prototypes", prototypes,
-         "--scheduler", scheduler, "--quiet")  # fmt: skip
+    done("prune", again, "--keep", 0.35, "--rule", rule, *(["--reach", 0] if cover else ["--published"]),
+         "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")  # fmt: skip
     decided, known = Decided(again), manifest(again)
     before, rejected = decided.decisions, table(again / "rejected")
     rng = np.random.default_rng(3)

@@ -91,7 +91,19 @@ def test_run_json_says_what_is_left(flags, prune):
 
 
 def test_all_kinds_are_there_and_groups_change_nothing(embeddings, tmp_path, scheduler, monkeypatch):
-    flags = ("--eps", 0.2, "--rule", "random-neighbour", "--reach", 0.1, "--reach-clusters", 3, "--clusters", 20)
+    flags = (
+        "--eps",
+        0.2,
+        "--rule",
+        "random-neighbour",
+        "--no-cover",
+        "--reach",
+        0.1,
+        "--reach-clusters",
+        3,
+        "--clusters",
+        20,
+    )
     asked = ("run", embeddings, *flags, "--scheduler", scheduler, "--quiet", "--out")
     done(*asked, tmp_path / "one")
     found = assert_as_the_oracle(tmp_path / "one")
@@ -155,7 +167,20 @@ def test_a_run_against_others_is_compared_with_what_they_kept(embeddings, schedu
     new = x[20:90] + 0.3 * np.abs(x[20:90]).mean(axis=1, keepdims=True) * rng.normal(size=(70, x.shape[1]))
     np.save(tmp_path / "new.npy", new.astype(np.float32))
     asked = ("--scheduler", scheduler, "--quiet")
-    done("run", embeddings, "--eps", 0.1, "--rule", "semdedup", "--clusters", 30, "--out", tmp_path / "first", *asked)
+    done(
+        "run",
+        embeddings,
+        "--eps",
+        0.1,
+        "--rule",
+        "semdedup",
+        "--published",
+        "--clusters",
+        30,
+        "--out",
+        tmp_path / "first",
+        *asked,
+    )
     earlier = [tmp_path / "first"]
     done(
         "run", tmp_path / "new.npy", "--against", *earlier, "--out", tmp_path / "second", *asked, "--max-rejected", 0.5
@@ -195,6 +220,7 @@ def test_old_samples_reach_by_the_eps_of_their_line(scheduler, tmp_path):
 def test_a_damaged_file_of_an_earlier_run_is_named(finished, embeddings, scheduler, tmp_path):
     asked = ("--scheduler", scheduler, "--quiet")
     shutil.copytree(finished, tmp_path / "first")
+    done("prune", tmp_path / "first", "--keep", 0.5, "--published", *asked)
     done("run", embeddings, "--against", tmp_path / "first", "--out", tmp_path / "second", "--id", "shard/key", *asked)
     path = tmp_path / "second" / "state" / "run-0000" / "offsets_0.npy"
     data = bytearray(path.read_bytes())

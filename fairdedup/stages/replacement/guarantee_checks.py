@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdedup.core.similarity import Vectors, cosines, most_similar
 from fairdedup.stages.replacement.group_rewriting import WRITTEN, DecidedGroup, GatheredVectors, Rows, get_column
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.sealed_files import Unsealed, load_table
+
+BLOCK = 1 << 14  # rows that are widened to float32 at a time
 
 
 def find_clusters(group: DecidedGroup, rows: Rows) -> Rows:
@@ -18,8 +21,10 @@ def find_clusters(group: DecidedGroup, rows: Rows) -> Rows:
     return get_column(table, "cluster")[np.isin(get_column(table, "row"), rows)]
 
 
-def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors) -> float:
-    """Return the largest cosine of a promoted row with a kept row of its cluster in a group; -2 without a pair.
+def find_largest_cosine(
+    group: DecidedGroup, aside: Path, clusters: Rows, promoted: GatheredVectors, *, across: bool
+) -> float:
+    """Return the largest cosine of a promoted row with a kept row of a group; -2 without a pair.
 
     Re-admitted rows and the cosine of a row with itself are not counted.
 
@@ -32,27 +37,40 @@ def find_largest_cosine(group: DecidedGroup, aside: Path, clusters: Rows, promot
         Clusters of the promoted rows.
     promoted : GatheredVectors
         Vectors of the promoted rows.
+    across : bool
+        Whether rows of all clusters are compared, or only those of one cluster.
     """
     part = RunDirectory(aside).part("decisions", group.number)
     table = load_table(Unsealed(part, WRITTEN)) if part.is_file() else group.read_decisions()
-    judged = (
-        get_column(table, "kept") & ~get_column(table, "readmitted") & np.isin(get_column(table, "cluster"), clusters)
-    )
-    rows, cluster = get_column(table, "row")[judged], get_column(table, "cluster")[judged]
+    cluster = get_column(table, "cluster")
+    if across:
+        cluster, clusters = np.zeros_like(cluster), np.zeros_like(clusters)
+    judged = get_column(table, "kept") & ~get_column(table, "readmitted") & np.isin(cluster, clusters)
+    rows, cluster = get_column(table, "row")[judged], cluster[judged]
     order, by_cluster = np.argsort(cluster, kind="stable"), np.argsort(clusters, kind="stable")
     rows, cluster = rows[order], cluster[order]
     unit, promoted_unit = group.read_vectors(rows), promoted.load()
     largest = -2.0
     for number in np.unique(cluster):
-        own = slice(*np.searchsorted(cluster, [number, number + 1]))
+        first, last = np.searchsorted(cluster, [number, number + 1]).tolist()
         theirs = by_cluster[slice(*np.searchsorted(clusters[by_cluster], [number, number + 1]))]
-        same = np.isin(rows[own], promoted.rows[theirs])
-        others, themselves = Vectors.of(unit[own][~same]), Vectors.of(unit[own][same])
-        against = Vectors.of(promoted_unit[theirs])
-        if len(others):
-            largest = max(largest, float(most_similar(others, against)[1].max()))
-        if len(themselves):
-            pairs = cosines(themselves, against)
-            pairs[rows[own][same][:, None] == promoted.rows[theirs]] = -2.0
-            largest = max(largest, float(pairs.max()))
+        for start in range(first, last, BLOCK):
+            own = slice(start, min(last, start + BLOCK))
+            found = _find_largest(rows[own], unit[own], promoted.rows[theirs], promoted_unit[theirs])
+            largest = max(largest, found)
+    return largest
+
+
+def _find_largest(
+    rows: Rows, unit: NDArray[np.float16], promoted_rows: Rows, promoted_unit: NDArray[np.float16]
+) -> float:
+    """Return the largest cosine of a row with a promoted one that is not itself; -2 without a pair."""
+    largest, same = -2.0, np.isin(rows, promoted_rows)
+    others, themselves, against = Vectors.of(unit[~same]), Vectors.of(unit[same]), Vectors.of(promoted_unit)
+    if len(others):
+        largest = float(most_similar(others, against)[1].max())
+    if len(themselves):
+        pairs = cosines(themselves, against)
+        pairs[rows[same][:, None] == promoted_rows] = -2.0
+        largest = max(largest, float(pairs.max()))
     return largest

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +285,9 @@ def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, le
     if distinct and len(new.promoted):
         promoted = groups.gather("promoted.npy", new.promoted)
         clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted))
-        distinct = not max(groups.map("check", find_largest_cosine, groups.aside, clusters, promoted)) > bound
+        # Across clusters this may find a pair that the run did not compare: then it promises less than it could.
+        check = partial(find_largest_cosine, across=bool(manifest.config["prune"].get("reach")))
+        distinct = not max(groups.map("check", check, groups.aside, clusters, promoted)) > bound
     represented = manifest.guarantees.every_removed_has_a_kept_representative and least > bound
     return manifest.guarantees.model_copy(
         update={"no_two_kept_are_duplicates": distinct, "every_removed_has_a_kept_representative": represented}
