@@ -11,6 +11,7 @@ from typing import Any
 from fairdedup.datasets.originals import FileRange, Member, to_json
 from fairdedup.datasets.reserved_columns import rename_reserved
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES
+from fairdedup.storage.plain_files import open_plain_file
 
 JSON, OWN_JSON = "json", "collected.json"  # suffixes; the second where the sample has a .json that is no object
 
@@ -51,7 +52,7 @@ def _read_object(member: Member) -> dict[str, Any] | None:
     if isinstance(data, FileRange):
         if data.size > MAX_TEXT_BYTES:
             return None
-        with open(data.path, "rb") as file:
+        with open_plain_file(data.path) as file:
             file.seek(data.offset)
             data = file.read(data.size)
     try:
