@@ -217,10 +217,10 @@ def test_old_samples_reach_by_the_eps_of_their_line(scheduler, tmp_path):
     assert expected_leftover(second, [first], line_eps=501)["comparable"] == 1
 
 
-def test_a_damaged_file_of_an_earlier_run_is_named(finished, embeddings, scheduler, tmp_path):
+def test_a_damaged_file_of_an_earlier_run_is_named(finished, embeddings, prototypes, scheduler, tmp_path):
     asked = ("--scheduler", scheduler, "--quiet")
     shutil.copytree(finished, tmp_path / "first")
-    done("prune", tmp_path / "first", "--keep", 0.5, "--published", *asked)
+    done("prune", tmp_path / "first", "--keep", 0.5, "--published", "--prototypes", prototypes, *asked)
     done("run", embeddings, "--against", tmp_path / "first", "--out", tmp_path / "second", "--id", "shard/key", *asked)
     path = tmp_path / "second" / "state" / "run-0000" / "offsets_0.npy"
     data = bytearray(path.read_bytes())
