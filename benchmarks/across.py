@@ -28,7 +28,7 @@ from fairdedup.core.similarity import unit_float16
 
 BLOCK = 4096  # rows that are compared with all others at a time
 FACTORS = (0, 2, 4, 6)  # of the standard deviation of a random component; 4 is `reach: auto`
-OPTIONS = {"rule": "semdedup", "cover": True}
+OPTIONS = {"rule": "semdedup", "cover": True, "leftover": 0}
 
 
 def generate_mixture(rows: int, dim: int, seed: int) -> NDArray[np.float32]:

@@ -36,19 +36,28 @@ from fairdedup.stages.caption_embedding import embed_captions, read_captions
 
 PROTOTYPES = ROOT / "configs" / "prototypes" / "fairface.yaml"
 BASE = "semdedup"
+PUBLISHED = {"published": True}  # within clusters and without cover, as the papers have it
+COVER = {"cover": True, "reach": 0}
 RULES: dict[str, dict[str, Any]] = {
     "random": {"rule": "random"},
-    "random-neighbour": {"rule": "random-neighbour"},
-    "semdedup": {"rule": "semdedup"},
+    "random-neighbour": {"rule": "random-neighbour", **PUBLISHED},
+    "semdedup": {"rule": "semdedup", **PUBLISHED},
     "semdedup-chain": {"rule": "semdedup-chain"},
-    "fairdedup": {"rule": "fairdedup"},
-    "fairdedup zscore": {"rule": "fairdedup", "calibrate": "zscore"},
-    "fairdedup cover": {"rule": "fairdedup", "cover": True},
-    **{f"balanced reserve {r:g}": {"rule": "balanced", "reserve": r} for r in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)},
+    "fairdedup": {"rule": "fairdedup", **PUBLISHED},
+    "fairdedup zscore": {"rule": "fairdedup", "calibrate": "zscore", **PUBLISHED},
+    "fairdedup cover": {"rule": "fairdedup", **COVER},
     **{
-        f"balanced cover reserve {r:g}": {"rule": "balanced", "reserve": r, "cover": True}
+        f"balanced reserve {r:g}": {"rule": "balanced", "reserve": r, **PUBLISHED}
+        for r in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    },
+    **{
+        f"balanced cover reserve {r:g}": {"rule": "balanced", "reserve": r, **COVER}
         for r in (0.0, 0.1, 0.15, 0.2, 0.25, 0.3)
     },
+    # With the defaults: cover, and duplicates in other clusters.
+    "semdedup across": {"rule": "semdedup"},
+    "fairdedup across": {"rule": "fairdedup"},
+    **{f"balanced across reserve {r:g}": {"rule": "balanced", "reserve": r} for r in (0.0, 0.1, 0.2)},
 }
 ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
 
@@ -124,7 +133,13 @@ def compare_rules(
             kept = np.ones(len(one.names), bool)
             if options:
                 result = deduplicate(
-                    one.vectors, keep=args.keep, prototypes=prototypes, clusters=args.clusters, seed=repeat, **options
+                    one.vectors,
+                    keep=args.keep,
+                    prototypes=prototypes,
+                    clusters=args.clusters,
+                    seed=repeat,
+                    leftover=0,
+                    **options,
                 )
                 kept = result.decisions["kept"].to_numpy()
                 kept_counts.add(int(kept.sum()))

@@ -27,7 +27,12 @@ from fairdedup.prototype_files import default_prototypes
 from fairdedup.sample import write_sample
 from fairdedup.stages.caption_embedding import embed_captions, read_captions
 
-RULES = ("random", "semdedup", "fairdedup", "balanced")
+PUBLISHED = {"published": True}  # the papers' own procedure; the others have cover and look across clusters
+RULES: dict[str, dict[str, Any]] = {
+    "random": {"rule": "random"},
+    **{rule: {"rule": rule, **PUBLISHED} for rule in ("semdedup", "fairdedup", "balanced")},
+    **{f"{rule} across": {"rule": rule} for rule in ("semdedup", "fairdedup", "balanced")},
+}
 BASE = "semdedup"
 GROUPS = {  # groups that are rare in the sample, and larger ones that are minorities too
     "dark skin tone (rare)": lambda t: t.skin_tone == "dark",
@@ -95,8 +100,8 @@ def compare_shares(
     people = (labels.skin_tone != "none").to_numpy()
     shares: dict[str, dict[str, list[float]]] = {rule: {group: [] for group in GROUPS} for rule in RULES}
     for seed in range(repeats):
-        for rule in RULES:
-            result = deduplicate(vectors, keep=keep, rule=rule, prototypes=prototypes, seed=seed)
+        for rule, options in RULES.items():
+            result = deduplicate(vectors, keep=keep, prototypes=prototypes, seed=seed, leftover=0, **options)
             kept = result.decisions["kept"].to_numpy() & people
             for group, is_member in GROUPS.items():
                 shares[rule][group].append(100 * float(is_member(labels[kept]).mean()))

@@ -56,14 +56,24 @@ def main() -> None:
     prototypes = np.random.default_rng(args.seed).standard_normal((18, args.dim))
     rules = args.rules.split(",")
     for rule in rules:  # compile everything before it is timed
-        deduplicate(x[:2000], keep=args.keep, rule=rule, prototypes=prototypes, clusters=labels[:2000])
+        deduplicate(
+            x[:2000],
+            keep=args.keep,
+            rule=rule,
+            prototypes=prototypes,
+            clusters=labels[:2000],
+            published=True,
+            leftover=0,
+        )
     dense: list[float] = []
     seconds: dict[str, list[float]] = {rule: [] for rule in rules}
     for _ in range(args.repeats):
         dense.append(time_dense_products(x, labels, args.clusters))
         for rule in rules:
             start = time.perf_counter()
-            result = deduplicate(x, keep=args.keep, rule=rule, prototypes=prototypes, clusters=labels)
+            result = deduplicate(
+                x, keep=args.keep, rule=rule, prototypes=prototypes, clusters=labels, published=True, leftover=0
+            )
             seconds[rule].append(time.perf_counter() - start)
             assert result.counts["kept"] == int(args.keep * args.rows + 0.5)
     figures = {
