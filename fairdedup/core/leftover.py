@@ -105,8 +105,13 @@ def find_interval(found: int, looked_up: int, confidence: float = CONFIDENCE) ->
     return low, high
 
 
+def hash_for_sample(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the hashes by which rows are drawn (n,): of another seed than the rules', one of which keeps by hash."""
+    return row_hash(rows, seed + 1)
+
+
 def choose_sample(rows: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    """Return the places of the rows to look up: those with the lowest hash of row and seed, ties to the lowest row.
+    """Return the places of the rows to look up: those with the lowest `hash_for_sample`, ties to the lowest row.
 
     The choices of several parts, joined and chosen from again, are the choice from all rows.
 
@@ -123,7 +128,7 @@ def choose_sample(rows: NDArray[np.int64], size: int, seed: int) -> NDArray[np.i
     -------
     ndarray of shape (min(size, n),), int64, ascending
     """
-    return np.sort(np.lexsort((rows, row_hash(rows, seed)))[:size]).astype(np.int64)
+    return np.sort(np.lexsort((rows, hash_for_sample(rows, seed)))[:size]).astype(np.int64)
 
 
 def bound_hashes(size: int, kept: int) -> int:

@@ -177,7 +177,7 @@ def test_the_sample_is_the_oracle_s_in_any_parts(rows: list[int], size: int, see
 def test_few_rows_are_at_most_the_bound_and_enough_of_them_are() -> None:
     for size, kept in ((1, 200), (1000, 1264), (1000, 2_000), (1000, 100_000), (30, 400_000)):
         for seed in range(3):
-            hashes = leftover.row_hash(np.arange(kept), seed)
+            hashes = leftover.hash_for_sample(np.arange(kept), seed)
             below = int((hashes <= bound_hashes(size, kept)).sum())
             assert min(size, kept) <= below <= 2 * size + 400
     assert bound_hashes(1000, 900) == bound_hashes(1000, 0) == ALL_HASHES

@@ -3,7 +3,8 @@
 Rulings, where the text leaves room:
 
 - Re-admitted rows are left aside on both sides: none is in the sample, and none counts as a duplicate.
-- The sample is of this run's kept rows: those with the lowest hash of row and seed, ties to the lowest row. It is
+- The sample is of this run's kept rows: those with the lowest hash of row and seed + 1, ties to the lowest row. (By
+  seed itself `random-neighbour` decides who is kept, so a sample by it would be drawn from among its winners.) It is
   compared with all that is kept, by earlier runs of the line too. A pair of two protected rows counts as any other.
 - A sample may have duplicates of several kinds, and then it counts for each of them. `comparable` means: comparable,
   and of another cluster; `elsewhere`: of another cluster, and not comparable. Rows with different values of `within`
@@ -35,7 +36,7 @@ class Leftover(NamedTuple):
 
 def sample_rows(kept: Sequence[int], size: int, seed: int) -> list[int]:
     """Return the seeded sample of kept rows that are looked up, ascending."""
-    return sorted(sorted(kept, key=lambda row: (row_hash(row, seed), row))[:size])
+    return sorted(sorted(kept, key=lambda row: (row_hash(row, seed + 1), row))[:size])
 
 
 def count_leftover(

@@ -26,11 +26,11 @@ from fairdedup.core.leftover import (
     choose_sample,
     count_leftover,
     find_duplicates,
+    hash_for_sample,
     reach_from,
 )
 from fairdedup.core.model import Options
 from fairdedup.core.reach import REACH_CLUSTERS, reach_limits
-from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import BLOCK, EPS_UNIT
 from fairdedup.stages.pruning.round_files import load_arrays, read_nearby, save_arrays
 from fairdedup.storage.contents import Embedded
@@ -156,7 +156,7 @@ def sample_group(group: Group, lookup: Lookup, size: int, limit: int) -> Sampled
     """
     kept = _KeptOfGroup(group, lookup)
     seed = lookup.options.seed
-    low = np.flatnonzero(row_hash(kept.rows, seed) <= limit)
+    low = np.flatnonzero(hash_for_sample(kept.rows, seed) <= limit)
     chosen = low[choose_sample(kept.rows[low], size, seed)]
     return SampledRows(*kept.take(chosen), kept.reach(chosen))
 
