@@ -158,7 +158,8 @@ def sample_group(group: Group, lookup: Lookup, size: int, limit: int) -> Sampled
     seed = lookup.options.seed
     low = np.flatnonzero(row_hash(kept.rows, seed) <= limit)
     chosen = low[choose_sample(kept.rows[low], size, seed)]
-    return SampledRows(*kept.take(chosen), kept.reach(chosen))
+    rows = kept.take(chosen)
+    return SampledRows(rows.rows, rows.unit, rows.clusters, kept.reach(chosen))
 
 
 def compare_group(group: Group, lookup: Lookup) -> Compared:
