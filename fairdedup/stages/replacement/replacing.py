@@ -286,9 +286,10 @@ def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, le
     bound = 1.0 - round(manifest.eps * EPS_UNIT) / EPS_UNIT
     distinct = manifest.guarantees.no_two_kept_are_duplicates
     if distinct and len(new.promoted):
-        promoted = groups.gather("promoted.npy", new.promoted)
-        clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted))
-        distinct = not max(groups.map("check", find_largest_cosine, groups.aside, clusters, promoted)) > bound
+        promoted, within = groups.gather("promoted.npy", new.promoted), manifest.config["prune"].get("within")
+        clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted, within))
+        found = groups.map("check", find_largest_cosine, groups.aside, clusters, promoted, within)
+        distinct = not max(found) > bound
     represented = manifest.guarantees.every_removed_has_a_kept_representative and least > bound
     return manifest.guarantees.model_copy(
         update={"no_two_kept_are_duplicates": distinct, "every_removed_has_a_kept_representative": represented}
