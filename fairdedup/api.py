@@ -31,17 +31,15 @@ from fairdedup.errors import UserError, format_count
 from fairdedup.id_arrays import as_column
 from fairdedup.in_memory import (
     ClusterInMemory,
-    RowInputs,
     Threads,
     WorkspaceInMemory,
     are_labels,
-    count_protected,
-    holds_protected,
+    count_unprotected,
     make_parts,
-    read_inputs,
 )
 from fairdedup.leftover_in_memory import measure_leftover
 from fairdedup.result import Result
+from fairdedup.row_inputs import RowInputs, count_protected, read_inputs
 
 __all__ = ["DECISION_COLUMNS", "Result", "deduplicate"]
 
@@ -68,6 +66,7 @@ def deduplicate(
     reserve: float = 0.1,
     prefer: Any = None,
     always_keep: Any = None,
+    within: Any = None,
     leftover: int = LEFTOVER,
     device: str = "auto",
 ) -> Result:
@@ -124,6 +123,9 @@ def deduplicate(
         come last.
     always_keep : array-like, optional
         IDs, or a mask of shape (n,), of rows that are kept whatever the rule; their duplicates are removed first.
+    within : array-like of shape (n,), optional
+        Values such as albums, classes or languages: rows are compared only where these are equal. Any hashable values
+        do; missing ones (NaN, None, masked) are equal to each other. Each value in a cluster keeps at least one row.
     leftover : int
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
         that still have a duplicate there. 0 turns it off; at most 100,000.
@@ -182,6 +184,7 @@ def deduplicate(
         protected=always_keep is not None,
         reach=reach,
         reach_clusters=reach_clusters,
+        within=within is not None,
     )
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
@@ -191,12 +194,12 @@ def deduplicate(
         )
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
-    given = read_inputs(vectors, ids, always_keep, prefer)
+    given = read_inputs(vectors, ids, always_keep, prefer, within)
     parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
     eps_units = None if eps is None else parse_eps(eps)
     decision = decide(
         parts,
-        sum(not holds_protected(part) for part in parts),
+        sum(map(count_unprotected, parts)),
         options,
         concepts,
         Threads(os.cpu_count() or 1),

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError, format_count
-from fairdedup.id_arrays import find_missing, to_array
+from fairdedup.id_arrays import find_missing, is_hashable, to_array
 
 
 def as_matrix(embeddings: Any) -> NDArray[np.floating]:
@@ -189,6 +189,40 @@ def as_numbers(values: Any, n: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             f"`prefer` is {array.dtype} of shape {array.shape}: give a number for each of {format_count(n, 'row')}"
         )
     return array, missing
+
+
+def as_codes(values: Any, n: int) -> NDArray[np.int64]:
+    """Return a number for each distinct value within which rows are compared (n,); missing ones share one, 0.
+
+    Parameters
+    ----------
+    values : array-like of shape (n,)
+        Any hashable values; NaN, None, NaT, NA and masked entries are missing.
+    n : int
+        Number of rows.
+
+    Raises
+    ------
+    UserError
+        If there is not exactly one value, or a missing one, for each row, or one is not hashable.
+    """
+    array = to_array(values)
+    if array.shape != (n,):
+        raise UserError(
+            f"`within` has shape {array.shape}: give one value, such as a class, for each of {format_count(n, 'row')}"
+        )
+    missing = find_missing(array)
+    items = array.tolist()
+    for row in np.flatnonzero(~missing).tolist() if array.dtype == object else ():
+        if not is_hashable(items[row]):
+            raise UserError(
+                f"`within` has a {type(items[row]).__name__} at row {row}, which cannot be compared: give text, "
+                "numbers or tuples"
+            )
+    numbers: dict[Any, int] = {}
+    pairs = zip(items, missing.tolist(), strict=True)
+    codes = (0 if none else numbers.setdefault(item, 1 + len(numbers)) for item, none in pairs)
+    return np.fromiter(codes, np.int64, n)
 
 
 def _split_missing(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:

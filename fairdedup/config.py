@@ -66,6 +66,7 @@ class RunConfig(BaseModel):
     temperature: Number | Literal["auto"] | dict[str, Number] = "auto"
     reserve: Number = Field(0.1, ge=0, le=0.3)
     prefer: str | None = None
+    within: str | None = None
     where: str | None = None
     drop: Place | None = None
     always_keep: Place | None = None
@@ -176,7 +177,7 @@ _RULE = (
     *("rule", "cover", "reach", "reach_clusters", "prototypes", "model", "pretrained", "start", "calibrate", "target"),
     *("temperature", "reserve", "seed"),
 )
-_CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
+_CURATION = ("prefer", "within", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
 
 # The options that each stage depends on. config.json stores them by stage, in this order.
 STAGE_KEYS = {

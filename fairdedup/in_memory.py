@@ -1,8 +1,7 @@
-"""What `deduplicate()` computes on: the checked rows, a part for each cluster, and threads to map over parts."""
+"""What `deduplicate()` computes on: a part for each cluster, and threads to map over parts."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,46 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.arrays import as_labels, as_numbers
+from fairdedup.arrays import as_labels
 from fairdedup.core import kmeans
 from fairdedup.core.approximate import limit_product_threads
 from fairdedup.core.keep_fraction import count_kept
 from fairdedup.core.model import Cluster, EarlierKept, Options
-from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.core.part import Visitors
 from fairdedup.core.reach import Visits, assign_and_find_nearby, find_nearby, reach_limits
-from fairdedup.core.similarity import unit_float16
-from fairdedup.id_arrays import as_ids, as_mask
+from fairdedup.core.within import codes_or_zeros
+from fairdedup.row_inputs import RowInputs
 
 BLOCK = 1 << 14  # visitors of a cluster that are copied at a time
-
-
-@dataclass(frozen=True)
-class RowInputs:
-    """Arguments of the caller, checked and converted: n rows, of which v are valid.
-
-    Attributes
-    ----------
-    names : ndarray of shape (n,)
-        IDs of the rows.
-    reasons : ndarray of shape (n,), int8
-        Code of the reason why a row is rejected; 0 where it is valid.
-    rows : ndarray of shape (v,), int64
-        Positions of the valid rows.
-    unit : ndarray of shape (v, d), float16
-        Unit vectors of the valid rows.
-    protected : ndarray of shape (n,), bool, or None
-        Mask of the rows that are always kept.
-    values : ndarray of shape (n,), int64, or None
-        Values that the rule `prefer` compares.
-    """
-
-    names: NDArray[Any]
-    reasons: NDArray[np.int8]
-    rows: NDArray[np.int64]
-    unit: NDArray[np.float16]
-    protected: NDArray[np.bool_] | None
-    values: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +87,7 @@ class ClusterInMemory:
             self.centroid,
             None if given.protected is None else given.protected[rows],
             None if given.values is None else given.values[rows],
+            within=given.codes(rows),
         )
 
     def visitors(self, cluster: int, flags: NDArray[np.uint8], wanted: int, eps: int) -> Iterator[Visitors]:
@@ -128,7 +99,7 @@ class ClusterInMemory:
         chosen = np.flatnonzero((needed <= eps) & ((flags[rows] & wanted) > 0))
         for start in range(0, len(chosen), BLOCK):
             own = chosen[start : start + BLOCK]
-            yield Visitors(rows[own], self.given.unit[places[own]], needed[own])
+            yield Visitors(rows[own], self.given.unit[places[own]], needed[own], self.given.codes(rows[own]))
 
     def clusters_with_earlier(self) -> list[int]:
         """Return no cluster: there are no earlier runs."""
@@ -209,62 +180,19 @@ class Threads:
             return [futures[k].result() for k in range(len(parts))]
 
 
-def read_inputs(vectors: NDArray[np.floating], ids: Any, always_keep: Any, prefer: Any) -> RowInputs:
-    """Check and convert the arguments that have an entry for each row.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n, d), float
-        Vectors of any length.
-    ids : array-like of shape (n,), or None
-        Unique ids; the row numbers if None.
-    always_keep : array-like or None
-        IDs, or a mask of shape (n,).
-    prefer : array-like of shape (n,), or None
-        Numbers.
-
-    Raises
-    ------
-    UserError
-        If an argument does not fit the rows.
-    """
-    n = len(vectors)
-    names = as_ids(ids, n)
-    values = None if prefer is None else to_ordered_integers(*as_numbers(prefer, n))
-    protected = None if always_keep is None else as_mask(always_keep, names)
-    unit, reasons = _scale_in_threads(vectors)
-    rows = np.flatnonzero(reasons == 0)
-    return RowInputs(names, reasons, rows, unit[rows] if len(rows) < n else unit, protected, values)
-
-
-def holds_protected(part: ClusterInMemory) -> bool:
-    """Tell whether a row of the cluster is always kept.
+def count_unprotected(part: ClusterInMemory) -> int:
+    """Return how many values there are in the cluster without a row that is always kept; without `within` it has one.
 
     Parameters
     ----------
     part : ClusterInMemory
         Part of one cluster.
     """
-    protected = part.given.protected
-    return protected is not None and bool(protected[part.given.rows[part.members]].any())
-
-
-def count_protected(given: RowInputs) -> int:
-    """Return the number of valid rows that are always kept.
-
-    Parameters
-    ----------
-    given : RowInputs
-        The rows.
-    """
-    return 0 if given.protected is None else int(np.count_nonzero(given.protected & (given.reasons == 0)))
-
-
-def _scale_in_threads(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
-    step = 8192
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        done = list(pool.map(lambda k: unit_float16(vectors[k : k + step]), range(0, len(vectors), step)))
-    return np.concatenate([unit for unit, _ in done]), np.concatenate([reasons for _, reasons in done])
+    given = part.given
+    rows = given.rows[part.members]
+    codes = codes_or_zeros(given.codes(rows), len(rows))
+    protected = codes[given.protected[rows]] if given.protected is not None else codes[:0]
+    return len(np.setdiff1d(codes, protected))
 
 
 def are_labels(clusters: Any) -> bool:

@@ -22,7 +22,8 @@ from fairdedup.core.leftover import (
 )
 from fairdedup.core.reach import Visits
 from fairdedup.core.similarity import BLOCK
-from fairdedup.in_memory import ClusterInMemory, RowInputs
+from fairdedup.in_memory import ClusterInMemory
+from fairdedup.row_inputs import RowInputs
 
 
 def measure_leftover(
@@ -63,7 +64,7 @@ def measure_leftover(
 
     def take(wanted: NDArray[np.int64]) -> KeptRows:
         own = places[wanted]
-        return KeptRows(given.rows[own], given.unit[own], clusters[own])
+        return KeptRows(given.rows[own], given.unit[own], clusters[own], given.codes(given.rows[own]))
 
     chosen = choose_sample(given.rows[places], size, seed)
     sample = Sample(take(chosen), reached[chosen])

@@ -352,7 +352,9 @@ def random_across(seed: int, nights: int | None = None) -> AcrossProblem:
         pair = x[[i, int(np.argsort(-near[i])[rng.integers(min(4, n - 1))])]]
     eps = int(np.clip(eps_of_pair(pair) + rng.integers(-1, 2), 1, LARGEST_EPS))
     last, pinned = day == days - 1, np.zeros(n, bool) if protected is None else protected
-    least = sum(max(1, int(pinned[last & (labels == c)].sum())) for c in np.unique(labels[last]))
+    values = oracles.group_by_value(within or [None] * n)
+    ours, theirs = ({(int(labels[i]), values[i]) for i in np.flatnonzero(own)} for own in (last, pinned))
+    least = len(ours - theirs) + int(pinned.sum())
     keep = int(rng.integers(least, last.sum() + 1)) / int(last.sum())
     options = random_options(rng, prototypes)
     case = Case(x, labels, prototypes, eps, keep, options, rng.integers(0, 4, size=n), protected)

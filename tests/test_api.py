@@ -120,7 +120,7 @@ def test_the_signature_is_the_documented_one() -> None:
     assert list(parameters) == [
         "embeddings", "keep", "at_most", "eps", "rule", "prototypes", "ids", "clusters", "seed", "cover", "reach",
         "reach_clusters", "published", "start", "calibrate", "target", "temperature", "reserve", "prefer",
-        "always_keep", "leftover", "device",
+        "always_keep", "within", "leftover", "device",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in parameters.items() if p.default not in (None, inspect.Parameter.empty)}
     assert defaults == {

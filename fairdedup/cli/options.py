@@ -103,6 +103,11 @@ OPTIONS: dict[str, Decorator] = {
         metavar="COLUMN",
         help="Keep the row with the highest value in this metadata column. Implies --rule prefer.",
     ),
+    "within": _curation(
+        "--within",
+        metavar="COLUMN",
+        help="Compare rows only where this metadata column has the same value, such as an album or a class.",
+    ),
     "where": _curation(
         "--where", metavar="EXPR", help="Use only rows for which this SQL condition on metadata columns is true."
     ),
@@ -161,7 +166,7 @@ OPTIONS: dict[str, Decorator] = {
 }
 
 AMOUNT = ("keep", "at_most", "eps")
-CURATION = ("prefer", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
+CURATION = ("prefer", "within", "where", "drop", "always_keep", "exclude_near", "exclude_near_eps")
 DECISION = (
     "rule",
     "cover",

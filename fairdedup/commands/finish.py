@@ -135,6 +135,7 @@ def _build_outcome(request: Request, decided: DecidedRun, record: ConfigRecord) 
         eps=eps,
         options=decided.options,
         prefer=request.config.prefer,
+        within=request.config.within,
         prototypes=decided.prototypes,
         prototypes_hash=hash_prototypes(request.config, request.earlier),
         temperatures=decided.pruned.temperatures,

@@ -23,7 +23,7 @@ from fairdedup.preparation.recorded_runs import list_recorded_runs
 from fairdedup.preparation.request import Request, read_clustered_request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.stages.curation import check_curation_options, mark_rows
-from fairdedup.stages.pruning import WorkspaceOnDisk, make_map_parts, open_workspace, split_clusters
+from fairdedup.stages.pruning import WorkspaceOnDisk, count_values, make_map_parts, open_workspace, split_clusters
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
@@ -106,9 +106,12 @@ def _sweep_parts(
 ) -> list[SweptFraction]:
     """Search the eps of each fraction; across clusters if there is a workspace."""
     options = build_options(request.config)
-    parts, clusters, _ = split_clusters(clustered, marks, workspace=None if workspace is None else workspace.folder)
+    folder = None if workspace is None else workspace.folder
+    parts, clusters, _ = split_clusters(clustered, marks, within=options.within, workspace=folder)
     valid = sum(part.rows for part in parts)
     map_parts = make_map_parts(workers.submit)
+    if options.within:
+        clusters = sum(map_parts("list", count_values, parts))
     plan = Plan(options)
     if options.cover or workspace is not None:  # otherwise no count depends on a survey
         plan = survey(parts, options, choose_prototypes(request.config, clustered.embedded, workers), map_parts)
@@ -118,7 +121,7 @@ def _sweep_parts(
     results = []
     for fraction in fractions:
         target = kept_target(fraction, valid)
-        check_target(fraction, valid, clusters, marks.always_kept)
+        check_target(fraction, valid, clusters, marks.always_kept, within=options.within)
         searched = swept_target(target, valid, reserve, least)
         if across is None:
             eps = search_eps(parts, plan, searched, valid, map_parts)

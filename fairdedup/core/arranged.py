@@ -41,6 +41,8 @@ class ArrangedCluster:
         Effect of the rows that are kept before the sweep.
     values : ndarray of shape (n,), int64, or None
         Values that the rule `prefer` compares.
+    within : ndarray of shape (n,), int64, or None
+        Codes of the values within which rows are compared.
     """
 
     part: Part
@@ -51,6 +53,7 @@ class ArrangedCluster:
     centroid_similarity: NDArray[np.float64]
     pinned: PinnedRows
     values: NDArray[np.int64] | None
+    within: NDArray[np.int64] | None = None
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -87,14 +90,15 @@ def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
     similarity = compare_with_centroid(part, cluster)
     order = visiting_order(similarity, cluster.rows)
     rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
+    within = None if cluster.within is None else cluster.within[order]
     pinned = part.memo.get(("pinned", cluster.number))
     if pinned is None:
         protected = cluster.is_protected[order]
-        pinned = pin_rows(vectors, rows, protected, None if cluster.earlier is None else cluster.earlier.unit)
+        pinned = pin_rows(vectors, rows, protected, cluster.earlier, within)
         if protected.any() or cluster.earlier is not None:
             part.memo["pinned", cluster.number] = pinned
     values = None if cluster.values is None else cluster.values[order]
-    return ArrangedCluster(part, cluster, order, rows, vectors, similarity[order], pinned, values)
+    return ArrangedCluster(part, cluster, order, rows, vectors, similarity[order], pinned, values, within)
 
 
 def compare_with_centroid(part: Part, cluster: Cluster) -> NDArray[np.float64]:

@@ -17,27 +17,34 @@ from fairdedup.core.model import Plan
 from fairdedup.core.part import Part
 from fairdedup.core.rules.base import Representatives
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed_by, margin
+from fairdedup.core.within import codes_or_zeros
 
 TILE_ROWS, TILE_COLUMNS = 512, 8192
 
 
 class _Rows(NamedTuple):
-    """The n rows of a cluster in visiting order, and the largest error of a float32 product as a cosine (slack)."""
+    """The n rows of a cluster in visiting order, and the largest error of a float32 product as a cosine (slack).
+
+    Rows whose numbers in `within` differ are not compared.
+    """
 
     x: NDArray[np.float32]
     squares: NDArray[np.float64]
     rows: NDArray[np.int64]
+    within: NDArray[np.int64]
     slack: float
 
 
 @njit
 def _improve_best(products, first, second, own, best, best_similarity):  # type: ignore[no-untyped-def]
     """Update each row's most similar earlier row with the columns of one tile; ties go to the lowest row."""
-    x, squares, rows = own.x, own.squares, own.rows
+    x, squares, rows, within = own.x, own.squares, own.rows, own.within
     for r in range(products.shape[0]):
         i = first + r
         for c in range(min(products.shape[1], i - second)):
             j = second + c
+            if within[i] != within[j]:
+                continue
             similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
             if similarity + own.slack < best_similarity[i]:
                 continue
@@ -46,7 +53,9 @@ def _improve_best(products, first, second, own, best, best_similarity):  # type:
                 best[i], best_similarity[i] = j, exact
 
 
-def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def most_similar_earlier(
+    vectors: Vectors, rows: NDArray[np.int64], within: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Find for each row the most similar row before it in the visiting order, exactly.
 
     Parameters
@@ -55,18 +64,20 @@ def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDA
         Vectors in visiting order.
     rows : ndarray of shape (n,), int64
         Rows in visiting order.
+    within : ndarray of shape (n,), int64, optional
+        Only rows of the same number are compared.
 
     Returns
     -------
     earlier : ndarray of shape (n,), int32
-        Place of that row in the visiting order; -1 for the first row.
+        Place of that row in the visiting order; -1 for a row that has none to be compared with.
     similarity : ndarray of shape (n,), float64
-        Cosine to that row; -2 for the first row.
+        Cosine to that row; -2 where there is none.
     """
     n = len(vectors)
     best = np.full(n, -1, np.int32)
     similarity = np.full(n, -2.0)
-    own = _Rows(vectors.x, vectors.squares, rows, margin(vectors.x.shape[1]))
+    own = _Rows(vectors.x, vectors.squares, rows, codes_or_zeros(within, n), margin(vectors.x.shape[1]))
     for first in range(0, n, TILE_ROWS):
         block = vectors.x[first : first + TILE_ROWS]
         for second in range(0, first + len(block), TILE_COLUMNS):
@@ -77,8 +88,10 @@ def most_similar_earlier(vectors: Vectors, rows: NDArray[np.int64]) -> tuple[NDA
 
 def _chain(cluster: ArrangedCluster) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return each row's most similar earlier row, and the least eps at which the row is removed."""
-    earlier, similarity = most_similar_earlier(cluster.vectors, cluster.rows)
-    return earlier, np.append(np.int64(MAX_EPS + 1), eps_needed_by(similarity[1:]))
+    earlier, similarity = most_similar_earlier(cluster.vectors, cluster.rows, cluster.within)
+    needed, some = np.full(len(earlier), MAX_EPS + 1), earlier >= 0
+    needed[some] = eps_needed_by(similarity[some])
+    return earlier, needed
 
 
 def count_chain(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:

@@ -103,7 +103,8 @@ def remove_linked(arranged: ArrangedCluster, state: ClusterState, eps: int, remo
     kept = kept[np.argsort(state.rows[kept])]
     claims = [_claim_removed(arranged, state, removed)]
     if len(kept):
-        nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept))
+        codes = None if arranged.within is None else (arranged.within[opened], arranged.within[kept])
+        nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept), codes)
         linked = similarity > 1.0 - eps / EPS_UNIT
         rows = state.rows[kept[nearest[linked]]]
         claims.append(Claims(opened[linked], similarity[linked], rows, rows))

@@ -36,6 +36,8 @@ class Cards(NamedTuple):
         Cosine of each to the centroid of its own cluster.
     values : ndarray of shape (n,), int64
         Values that the rule `prefer` compares; 0 without them.
+    within : ndarray of shape (n,), int64
+        Codes of the values within which rows are compared; 0 without them.
     """
 
     rows: NDArray[np.int64]
@@ -43,13 +45,14 @@ class Cards(NamedTuple):
     unit: NDArray[np.float16]
     centroid_similarity: NDArray[np.float64]
     values: NDArray[np.int64]
+    within: NDArray[np.int64]
 
     @classmethod
     def join(cls, parts: Sequence[Cards]) -> Cards:
         """Return the cards of several parts, rows ascending."""
         if not parts:
             nothing = np.zeros(0, np.int64)
-            return cls(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing)
+            return cls(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing, nothing)
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         order = np.argsort(joined[0])
         return cls._make(column[order] for column in joined)
@@ -121,12 +124,12 @@ def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resol
         swept.centroid_similarity,
         PinnedRows(np.full(n, NEVER), np.arange(n)),
         swept.values,
+        swept.within,
     )
     # Where both guarantees hold, the candidates of one cluster are no duplicates of each other.
     graph = _link_all(swept, vectors, links, order, cards, eps, distinct=plan.options.hands_over_duplicates)
-    leader, keeper = cover_sweep(
-        vectors, swept.rows, eps, find_preference(arranged, plan), graph, own_only=plan.options.cover
-    )
+    preference, cover = find_preference(arranged, plan), plan.options.cover
+    leader, keeper = cover_sweep(vectors, swept.rows, eps, preference, graph, own_only=cover, within=swept.within)
     back = np.argsort(swept.rows)
     return Resolved(cards.rows, swept.rows[keeper[back]], swept.rows[leader[back]])
 
@@ -149,7 +152,7 @@ def _link_all(
     by_cluster = np.argsort(np.zeros(0) if distinct else swept.cluster, kind="stable")
     bounds = np.flatnonzero(np.diff(swept.cluster[by_cluster])) + 1
     for own in np.split(by_cluster, bounds):
-        graph = find_pairs(vectors.take(own), eps) if len(own) > 1 else None
+        graph = find_pairs(vectors.take(own), eps, within=swept.within[own]) if len(own) > 1 else None
         if graph is not None and len(graph.pairs.neighbours):
             a = np.repeat(np.arange(len(own)), np.diff(graph.pairs.starts))
             b = graph.pairs.neighbours.astype(np.int64)

@@ -18,6 +18,7 @@ from fairdedup.core.pair_graph import PairGraph, Pairs
 from fairdedup.core.pinned import PinnedRows
 from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine
+from fairdedup.core.within import codes_or_zeros
 
 _NO_PAIRS = Pairs(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
 
@@ -37,6 +38,8 @@ class _Walk(NamedTuple):
         Whether `pairs` has the duplicates; otherwise cosines are computed.
     pairs : Pairs
         Duplicates of each row.
+    within : ndarray of shape (n,), int64
+        Rows are duplicates only of rows of the same number; the graph has no others.
     own_only : bool
         Whether the kept row removes its own duplicates, as with `cover`; otherwise the leader's.
     visited : ndarray of shape (n,), bool
@@ -51,6 +54,7 @@ class _Walk(NamedTuple):
     rows: NDArray[np.int64]
     has_graph: bool
     pairs: Pairs
+    within: NDArray[np.int64]
     own_only: bool
     visited: NDArray[np.bool_]
     leader: NDArray[np.int32]
@@ -60,7 +64,7 @@ class _Walk(NamedTuple):
 @njit
 def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
     """Write the unvisited duplicates of row i, itself included, to out, and return their number."""
-    x, squares, visited = walk.x, walk.squares, walk.visited
+    x, squares, within, visited = walk.x, walk.squares, walk.within, walk.visited
     starts, neighbours, needed = walk.pairs.starts, walk.pairs.neighbours, walk.pairs.needed
     eps, found = walk.eps, 0
     if walk.has_graph:
@@ -71,7 +75,9 @@ def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
     else:
         threshold = 1.0 - eps / 10000.0
         for j in range(visited.shape[0]):
-            if j != i and not visited[j] and cosine(x[i], x[j], squares[i], squares[j]) > threshold:
+            if j == i or visited[j] or within[i] != within[j]:
+                continue
+            if cosine(x[i], x[j], squares[i], squares[j]) > threshold:
                 out[found] = j
                 found += 1
     if not visited[i]:
@@ -107,6 +113,7 @@ def cover_sweep(
     pinned: PinnedRows | None = None,
     *,
     own_only: bool = True,
+    within: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sweep one cluster with `cover` at one eps.
 
@@ -126,6 +133,8 @@ def cover_sweep(
         Rows that are kept before the sweep, and the rows that these remove.
     own_only : bool
         Whether a kept row removes its own duplicates only. False is the sweep without `cover`, over any graph.
+    within : ndarray of shape (n,), int64, optional
+        Only rows of the same number are duplicates, in the graph too.
 
     Returns
     -------
@@ -155,6 +164,7 @@ def cover_sweep(
         rows,
         has_graph=graph is not None,
         pairs=_NO_PAIRS if graph is None else graph.pairs,
+        within=codes_or_zeros(within, n),
         own_only=own_only,
         visited=visited,
         leader=leader,

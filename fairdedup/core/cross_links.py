@@ -15,6 +15,7 @@ from fairdedup.core.approximate import approximate, no_marks
 from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.similarity import Vectors
+from fairdedup.core.within import codes_or_zeros, take_codes
 
 
 class Links(NamedTuple):
@@ -61,7 +62,11 @@ class Links(NamedTuple):
 
 
 def find_links(
-    own: NDArray[np.float16], visitors: NDArray[np.float16], reached: NDArray[np.integer], eps: int
+    own: NDArray[np.float16],
+    visitors: NDArray[np.float16],
+    reached: NDArray[np.integer],
+    eps: int,
+    within: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None),
 ) -> Links:
     """Find the pairs of a cluster's rows and of its visitors that are linked at an eps.
 
@@ -75,6 +80,8 @@ def find_links(
         The least eps at which each of them does, in ten-thousandths.
     eps : int
         Ten-thousandths.
+    within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
+        Codes of the values within which rows are compared.
 
     Returns
     -------
@@ -86,13 +93,14 @@ def find_links(
         return Links.join([])
     vectors = Vectors.of(np.concatenate((own, visitors)))
     known, out = approximate(vectors), Found.make(TILE * TILE)
+    codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], len(visitors))))
     for first in range(0, n, TILE):
         block = known.take(slice(first, min(n, first + TILE)))
         for second in range(n, len(vectors), TILE):
             other = known.take(slice(second, second + TILE))
             tile = Tile(first, second, block.terms, other.terms)
             number = collect_pairs(
-                block.multiply(other), tile, vectors.x, vectors.squares, eps, no_marks(len(other)), out
+                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
             )
             if number:
                 a, b, needed = (column[:number].astype(np.int64) for column in out)
@@ -127,7 +135,8 @@ def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
             theirs = known[visitors.rows]
             for here, there in ((OWN, _EITHER), (OTHER, OWN)):
                 a, b = np.flatnonzero(own & here), np.flatnonzero(theirs & there)
-                links = find_links(cluster.unit[a], visitors.unit[b], visitors.needed[b], eps)
+                within = take_codes(cluster.within, a), take_codes(visitors.within, b)
+                links = find_links(cluster.unit[a], visitors.unit[b], visitors.needed[b], eps, within)
                 rows = cluster.rows[a][links.first], visitors.rows[b][links.second]
                 found.append(Links(*rows, links.needed).ordered())
     return Links.join(found)

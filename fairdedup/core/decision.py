@@ -68,7 +68,7 @@ class _Context:
     Attributes
     ----------
     clusters : int
-        Number of clusters without a pinned row: every eps keeps a row of each.
+        Number of clusters, or of values in clusters, without a pinned row: every eps keeps a row of each.
     protected : int
         Number of protected rows, which every eps keeps.
     """
@@ -134,6 +134,7 @@ def decide(
         The clustered data set.
     clusters : int
         Number of clusters that are not empty and have neither a protected row nor a kept sample of an earlier run.
+        With `options.within` each value in a cluster counts as a cluster.
     options : Options
         Options of the decision.
     prototypes : Prototypes or None
@@ -186,7 +187,7 @@ def decide(
         assert fraction is not None
         target = kf.kept_target(fraction, context.valid, parameter)
         each = clusters if options.rule.has_eps else 0
-        kf.check_target(fraction, context.valid, each, protected, parameter)
+        kf.check_target(fraction, context.valid, each, protected, parameter, within=options.within)
     plan = survey(parts, options, prototypes, map_parts)
     if not options.rule.has_eps:
         assert target is not None
@@ -280,9 +281,10 @@ def _decide_against_earlier(
     if at_most is not None:
         most = kf.kept_target(at_most, valid, "at_most")
         if most < context.least:
+            each = "cluster, and value of `within` there," if options.within else "cluster"
             raise UserError(
                 f"`at_most={at_most:g}` of {format_count(valid, 'new row')} is {most}, and every eps keeps at least "
-                f"{context.least} (rows always kept, and one for each cluster in which earlier runs kept nothing): "
+                f"{context.least} (rows always kept, and one for each {each} in which earlier runs kept nothing): "
                 f"give at least `at_most={kf.smallest_fraction(context.least, valid):g}`"
             )
         if across is None:

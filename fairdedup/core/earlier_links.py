@@ -17,6 +17,7 @@ from fairdedup.core.model import EarlierKept
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.parts import compare_rows
 from fairdedup.core.pinned import split_blocks
+from fairdedup.core.within import take_codes
 
 
 class EarlierLinks(NamedTuple):
@@ -102,10 +103,10 @@ def find_earlier_links(part: Part, flags: Shared, wanted: int, eps: int) -> Earl
     found, known = [], flags.read()
     for cluster in part.clusters():
         own = np.flatnonzero((known[cluster.rows] & wanted) > 0)
-        rows, unit = cluster.rows[own], cluster.unit[own]
+        rows, unit, codes = cluster.rows[own], cluster.unit[own], take_codes(cluster.within, own)
         for samples in part.earlier_visitors(cluster.number) if len(own) else ():
             reached = np.zeros(len(samples.names), np.int64)  # whatever the eps: they reach it by that of the line
-            links = find_links(unit, samples.unit, reached, eps)
+            links = find_links(unit, samples.unit, reached, eps, (codes, samples.within))
             found.append(_describe(rows, unit, samples.unit, samples.order, samples.names, *links))
     for number in part.clusters_with_earlier():
         own_samples: EarlierKept | None = None
@@ -113,7 +114,8 @@ def find_earlier_links(part: Part, flags: Shared, wanted: int, eps: int) -> Earl
             samples = own_samples = own_samples or part.earlier(number)  # read for clusters that have visitors only
             for start, stop in split_blocks(samples.unit):
                 block = samples.unit[start:stop]
-                links = find_links(block, visitors.unit, visitors.needed, eps)
+                within = take_codes(samples.within, slice(start, stop)), visitors.within
+                links = find_links(block, visitors.unit, visitors.needed, eps, within)
                 found.append(
                     _describe(
                         visitors.rows,

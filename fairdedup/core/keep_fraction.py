@@ -95,7 +95,9 @@ def shortest_fraction(target: int, valid: int) -> str:
     return next((text for text in texts if kept_target(float(text), valid) == target), repr(target / valid))
 
 
-def check_target(fraction: float, valid: int, clusters: int, protected: int = 0, parameter: str = "keep") -> None:
+def check_target(
+    fraction: float, valid: int, clusters: int, protected: int = 0, parameter: str = "keep", *, within: bool = False
+) -> None:
     """Refuse a fraction that is too small: every eps keeps at least one row of each cluster, and the protected rows.
 
     Parameters
@@ -110,6 +112,8 @@ def check_target(fraction: float, valid: int, clusters: int, protected: int = 0,
         Number of protected rows.
     parameter : {"keep", "at_most"}
         Name of the fraction, for the message.
+    within : bool
+        Whether `clusters` counts each value of the column `within` in each cluster.
 
     Raises
     ------
@@ -120,17 +124,16 @@ def check_target(fraction: float, valid: int, clusters: int, protected: int = 0,
     if target >= least:
         return
     what = f"`{parameter}={fraction:g}` of {format_count(valid, 'row')} is"
+    noun = "value of `within` in a cluster" if within else "cluster"
+    groups = format_count(clusters, noun, "values of `within` in their clusters" if within else "")
     remedy = f"give at least `{parameter}={smallest_fraction(least, valid):g}`"
     if protected:
-        one_each = f" and one for each of the {format_count(clusters, 'cluster')} without any" if clusters else ""
+        one_each = f" and one for each of the {groups} without any" if clusters else ""
         raise UserError(
             f"{what} {target}, fewer than the {format_count(protected, 'row')} always kept{one_each}: {remedy}"
         )
     if clusters:
-        raise UserError(
-            f"{what} {target}, fewer than one for each of {format_count(clusters, 'cluster')}: "
-            f"{remedy} or use fewer clusters"
-        )
+        raise UserError(f"{what} {target}, fewer than one for each of {groups}: {remedy} or use fewer clusters")
     raise UserError(f"{what} none: {remedy}")
 
 

@@ -107,7 +107,12 @@ class Sweep:
         return Neighbourhoods(leaders, np.append(starts, len(member)), member[order])
 
 
-def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None = None) -> Sweep:
+def sweep(
+    vectors: Vectors,
+    eps: Sequence[int],
+    needed: NDArray[np.int64] | None = None,
+    within: NDArray[np.int64] | None = None,
+) -> Sweep:
     """Sweep one cluster at several values of eps in one pass.
 
     Parameters
@@ -118,6 +123,8 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
         Ten-thousandths, strictly ascending, 0 to 20001.
     needed : ndarray of shape (n,), int64, optional
         Least eps at which each row is visited before the sweep. From there on it neither leads nor is visited.
+    within : ndarray of shape (n,), int64, optional
+        A row visits only rows of the same number.
 
     Returns
     -------
@@ -138,7 +145,7 @@ def sweep(vectors: Vectors, eps: Sequence[int], needed: NDArray[np.int64] | None
         raise ValueError(f"eps must be 1 to {MAX_WINDOW} strictly ascending values; got {values}")
     if values[0] < 0 or values[-1] > MAX_EPS:
         raise ValueError(f"eps must be 0 to {MAX_EPS} ten-thousandths; got {values[0]} to {values[-1]}")
-    sweep_pass = Pass(vectors, values, needed)
+    sweep_pass = Pass(vectors, values, needed, within)
     if values == (0,):  # no cosine is above 1: no row visits another
         return Sweep(values, sweep_pass.state.unvisited, *sweep_pass.visits())
     _sweep_blocks(sweep_pass, vectors)

@@ -18,6 +18,7 @@ from fairdedup.core.approximate import approximate, no_marks
 from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import BLOCK, Vectors
+from fairdedup.core.within import codes_or_zeros
 from fairdedup.errors import UserError
 
 SIZE = 1000  # rows that are looked up unless the user says otherwise
@@ -156,15 +157,19 @@ class KeptRows(NamedTuple):
         Unit vectors.
     clusters : ndarray of shape (n,), int64
         Numbers of their clusters.
+    within : ndarray of shape (n,), int64, or None
+        Codes of the values within which rows are compared.
     """
 
     rows: NDArray[np.int64]
     unit: NDArray[np.float16]
     clusters: NDArray[np.int64]
+    within: NDArray[np.int64] | None = None
 
     def take(self, places: NDArray[np.int64] | slice) -> KeptRows:
         """Return the rows at these places."""
-        return KeptRows(self.rows[places], self.unit[places], self.clusters[places])
+        within = None if self.within is None else self.within[places]
+        return KeptRows(self.rows[places], self.unit[places], self.clusters[places], within)
 
 
 class Sample(NamedTuple):
@@ -220,13 +225,14 @@ def _compare(sample: Sample, kept: KeptRows, reach_of: ReachOf, eps: int, found:
     n = len(sample.kept.rows)
     vectors = Vectors.of(np.concatenate((sample.kept.unit, kept.unit)))
     known, out = approximate(vectors), Found.make(TILE * TILE)
+    codes = np.concatenate([codes_or_zeros(rows.within, len(rows.rows)) for rows in (sample.kept, kept)])
     for first in range(0, n, TILE):
         block = known.take(slice(first, min(n, first + TILE)))
         for second in range(n, len(vectors), TILE):
             other = known.take(slice(second, second + TILE))
             tile = Tile(first, second, block.terms, other.terms)
             number = collect_pairs(
-                block.multiply(other), tile, vectors.x, vectors.squares, eps, no_marks(len(other)), out
+                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
             )
             if number:
                 a, b = (column[:number].astype(np.int64) for column in (out.a, out.b))

@@ -54,11 +54,13 @@ class Options:
         How near another cluster a row must lie to be compared with its rows; 0 means never.
     reach_clusters : int
         Number of most similar clusters that a row can reach, its own included.
+    within : bool
+        Whether rows are compared only where the values of a column are equal.
 
     Raises
     ------
     UserError
-        If a value is unknown or out of range, or the rule cannot be combined with `cover` or with protected rows.
+        If a value is unknown or out of range, or the rule cannot be combined with `cover`, `within` or protected rows.
     """
 
     rule: Rule = field(default_factory=lambda: find_rule(DEFAULT))
@@ -72,6 +74,7 @@ class Options:
     protected: bool = False
     reach: str | float = 0
     reach_clusters: int = REACH_CLUSTERS
+    within: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
@@ -81,6 +84,11 @@ class Options:
         if self.cover and not self.rule.sweeps:
             raise UserError(
                 f"`cover` cannot be combined with `rule={name}`: choose one of {', '.join(sweeping_names())}"
+            )
+        if self.within and not self.rule.has_eps:
+            known = ", ".join(each.name for each in all_rules() if each.has_eps)
+            raise UserError(
+                f"`within` cannot be combined with `rule={name}`, which compares no rows: choose one of {known}"
             )
         if self.protected and not self.rule.accepts_pinned_rows:
             known = ", ".join(each.name for each in all_rules() if each.accepts_pinned_rows)
@@ -142,12 +150,15 @@ class EarlierKept:
         Place of each in the order that breaks ties, over all clusters.
     sums : ndarray of shape (c,), int64, or None
         Value that each concept's sum has reached (`fairdedup`); None where no earlier run had a row in the cluster.
+    within : ndarray of shape (m,), int64, or None
+        Codes of their values, as `Cluster.within` has them.
     """
 
     unit: NDArray[np.float16]
     names: NDArray[np.int64]
     order: NDArray[np.int64]
     sums: NDArray[np.int64] | None = None
+    within: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +203,8 @@ class Cluster:
         Values that the rule `prefer` compares, as `ordered_integers.to_ordered_integers` returns them.
     earlier : EarlierKept, optional
         Samples of the cluster that earlier runs kept.
+    within : ndarray of shape (n,), int64, optional
+        Codes of the values within which rows are compared: rows whose codes differ never are.
     """
 
     number: int
@@ -201,6 +214,7 @@ class Cluster:
     protected: NDArray[np.bool_] | None = None
     values: NDArray[np.int64] | None = None
     earlier: EarlierKept | None = None
+    within: NDArray[np.int64] | None = None
 
     @property
     def is_protected(self) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from fairdedup.core.approximate import (
 )
 from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import Vectors, cosine, eps_needed
+from fairdedup.core.within import codes_or_zeros
 
 TILE = 512
 MAX_PAIRS = 1 << 25  # per cluster; up to 22 bytes each while the graph is built, 12 once it is walked
@@ -86,8 +87,10 @@ class Found(NamedTuple):
 
 
 @njit
-def collect_pairs(products, tile, x, squares, eps, marks, out):  # type: ignore[no-untyped-def]
+def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type: ignore[no-untyped-def]
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not.
+
+    Rows whose numbers in `within` differ are no pairs.
 
     A tile on the diagonal, whose rows are its columns, contains each pair once.
     """
@@ -110,6 +113,8 @@ def collect_pairs(products, tile, x, squares, eps, marks, out):  # type: ignore[
                 if marks[k] == 0:
                     continue
                 j = tile.first_column + k
+                if within[i] != within[j]:
+                    continue
                 column = ErrorTerms(length[k], scale[k], base[k], error[k])
                 similarity, slack = read_cosine(products[r, k], row, column)
                 needed = eps_needed(similarity - slack)
@@ -146,7 +151,9 @@ def list_both_directions(n, found):  # type: ignore[no-untyped-def]
     return Pairs(starts, neighbours, eps)
 
 
-def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> PairGraph | None:
+def find_pairs(
+    vectors: Vectors, eps: int, max_pairs: int | None = None, within: NDArray[np.int64] | None = None
+) -> PairGraph | None:
     """Find every pair of a cluster that are duplicates at an eps.
 
     Parameters
@@ -157,6 +164,8 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
         Ten-thousandths.
     max_pairs : int, optional
         Largest number of pairs; `MAX_PAIRS` if not given.
+    within : ndarray of shape (n,), int64, optional
+        Only rows of the same number are compared.
 
     Returns
     -------
@@ -168,6 +177,7 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
     room: tuple[NDArray[Any], ...] = out
     columns: list[list[NDArray[Any]]] = [[], [], []]
     pairs = 0
+    codes = codes_or_zeros(within, n)
     known = approximate(vectors)
     for first in range(0, n, TILE):
         block = known.take(slice(first, first + TILE))
@@ -175,7 +185,7 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
             other = known.take(slice(second, second + TILE))
             tile = Tile(first, second, block.terms, other.terms)
             marks = no_marks(len(other))
-            found = collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, out)
+            found = collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, marks, out)
             pairs += found
             if pairs > most:
                 return None
@@ -188,7 +198,9 @@ def find_pairs(vectors: Vectors, eps: int, max_pairs: int | None = None) -> Pair
     return PairGraph(eps, list_both_directions(n, Found(*joined)))
 
 
-def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> bool:
+def are_distinct(
+    vectors: Vectors, eps: int, unpinned: int | None = None, within: NDArray[np.int64] | None = None
+) -> bool:
     """Tell whether no two of these rows are duplicates at an eps.
 
     Parameters
@@ -199,11 +211,13 @@ def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> boo
         Ten-thousandths.
     unpinned : int, optional
         Number of rows, from the front, that are not pinned. Pairs of two pinned rows are not compared.
+    within : ndarray of shape (k,), int64, optional
+        Only rows of the same number are compared.
     """
     unpinned = len(vectors) if unpinned is None else unpinned
     if eps == 0:
         return True
-    nothing = Found.make(0)
+    nothing, codes = Found.make(0), codes_or_zeros(within, len(vectors))
     known = approximate(vectors)
     for first in range(0, unpinned, TILE):
         block = known.take(slice(first, min(first + TILE, unpinned)))
@@ -211,6 +225,6 @@ def are_distinct(vectors: Vectors, eps: int, unpinned: int | None = None) -> boo
             other = known.take(slice(second, second + 8 * TILE))
             tile = Tile(first, second, block.terms, other.terms)
             marks = no_marks(len(other))
-            if collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, eps, marks, nothing):
+            if collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, marks, nothing):
                 return False
     return True

@@ -25,11 +25,14 @@ class Visitors(NamedTuple):
         Unit vectors of the rows.
     needed : ndarray of shape (m,), int
         The least eps at which each reaches the cluster, in ten-thousandths.
+    within : ndarray of shape (m,), int64, or None
+        Codes of the values within which rows are compared.
     """
 
     rows: NDArray[np.int64]
     unit: NDArray[np.float16]
     needed: NDArray[np.integer]
+    within: NDArray[np.int64] | None = None
 
 
 class Part(Protocol):

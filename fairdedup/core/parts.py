@@ -238,12 +238,18 @@ def compare_rows(a: NDArray[np.float16], b: NDArray[np.float16]) -> NDArray[np.f
 def are_kept_distinct(cluster: ArrangedCluster, kept: NDArray[np.bool_], eps: int) -> bool:
     """Tell whether no two kept samples of a cluster are duplicates, kept samples of earlier runs included."""
     unpinned, pinned = np.flatnonzero(kept & ~cluster.pinned.mask), np.flatnonzero(cluster.pinned.mask)
-    if not are_distinct(cluster.vectors.take(np.concatenate((unpinned, pinned))), eps, len(unpinned)):
+    both, within = np.concatenate((unpinned, pinned)), cluster.within
+    if not are_distinct(cluster.vectors.take(both), eps, len(unpinned), None if within is None else within[both]):
         return False
-    if cluster.cluster.earlier is None or not len(unpinned):
+    earlier = cluster.cluster.earlier
+    if earlier is None or not len(unpinned):
         return True
-    own, earlier = cluster.cluster.unit[cluster.order[unpinned]], cluster.cluster.earlier.unit
-    return all(
-        are_distinct(Vectors.of(np.concatenate((own, earlier[start:stop]))), eps, len(unpinned))
-        for start, stop in split_blocks(earlier)
-    )
+    own = cluster.cluster.unit[cluster.order[unpinned]]
+    for start, stop in split_blocks(earlier.unit):
+        codes = None
+        if within is not None and earlier.within is not None:
+            codes = np.concatenate((within[unpinned], earlier.within[start:stop]))
+        vectors = Vectors.of(np.concatenate((own, earlier.unit[start:stop])))
+        if not are_distinct(vectors, eps, len(unpinned), codes):
+            return False
+    return True

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.model import EarlierKept
 from fairdedup.core.similarity import MAX_EPS, Vectors, eps_needed_by, most_similar
 
 NEVER = MAX_EPS + 1
@@ -24,8 +25,8 @@ class PinnedRows:
     Attributes
     ----------
     needed : ndarray of shape (n,), int64
-        Least eps at which the row is visited before the sweep: 0 for a pinned row, `NEVER` if the cluster has no
-        pinned row.
+        Least eps at which the row is visited before the sweep: 0 for a pinned row, `NEVER` if no pinned row can
+        remove it.
     keeper : ndarray of shape (n,), int64
         Place of the pinned row that is most similar to the row, or its own place without one. n + j is the j-th sample
         that earlier runs kept of the cluster. Ties go to these samples first, then to the lowest row.
@@ -41,7 +42,11 @@ class PinnedRows:
 
 
 def pin_rows(
-    vectors: Vectors, rows: NDArray[np.int64], kept: NDArray[np.bool_], earlier: NDArray[np.float16] | None = None
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    earlier: EarlierKept | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> PinnedRows:
     """Find the pinned row that would remove each of the other rows, and the least eps at which it does.
 
@@ -53,29 +58,33 @@ def pin_rows(
         Positions in the input; ties go to the lowest.
     kept : ndarray of shape (n,), bool
         Mask of the pinned rows.
-    earlier : ndarray of shape (m, d), float16, optional
+    earlier : EarlierKept of m samples, optional
         Samples of the cluster that earlier runs kept.
+    within : ndarray of shape (n,), int64, optional
+        Codes of the values within which rows are compared; then `earlier` has them too.
     """
     keeper = np.arange(len(rows))
     needed = np.where(kept, 0, NEVER)
-    earlier = np.zeros((0, 0), np.float16) if earlier is None else earlier
+    old = np.zeros((0, 0), np.float16) if earlier is None else earlier.unit
     first, rest = np.flatnonzero(kept), np.flatnonzero(~kept)
     first = first[np.argsort(rows[first])]
     best = np.full(len(rest), -2.0)  # below every cosine
     queries = vectors.take(rest)
 
-    def improve(places: NDArray[np.int64], others: Vectors) -> None:
-        nearest, similarity = most_similar(queries, others)
+    def improve(places: NDArray[np.int64], others: Vectors, theirs: NDArray[np.int64] | None) -> None:
+        codes = None if within is None or theirs is None else (within[rest], theirs)
+        nearest, similarity = most_similar(queries, others, codes)
         more = similarity > best
         keeper[rest[more]], best[more] = places[nearest[more]], similarity[more]
 
     if len(rest):
-        for start, stop in split_blocks(earlier):
-            improve(len(rows) + np.arange(start, stop), Vectors.of(earlier[start:stop]))
+        for start, stop in split_blocks(old):
+            theirs = None if earlier is None or earlier.within is None else earlier.within[start:stop]
+            improve(len(rows) + np.arange(start, stop), Vectors.of(old[start:stop]), theirs)
         if len(first):
-            improve(first, vectors.take(first))
-        if len(first) or len(earlier):
-            needed[rest] = eps_needed_by(best)
+            improve(first, vectors.take(first), None if within is None else within[first])
+        found = best > -2.0
+        needed[rest[found]] = eps_needed_by(best[found])
     return PinnedRows(needed, keeper)
 
 

@@ -52,9 +52,9 @@ class RememberedPairs:
         saved = self._saved.get(number)
         if saved is not None:
             return PairGraph(self._most, saved)
-        found = find_pairs(cluster.vectors, self._most)
+        found = find_pairs(cluster.vectors, self._most, within=cluster.within)
         if found is None:
-            return find_pairs(cluster.vectors, eps)
+            return find_pairs(cluster.vectors, eps, within=cluster.within)
         if len(found.pairs.neighbours) <= MOST_PAIRS * len(cluster.rows):
             self._new[number] = found.pairs
         return found

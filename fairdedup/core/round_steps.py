@@ -21,6 +21,7 @@ from fairdedup.core.round_state import OPEN, ClusterState, Trial, encode_earlier
 from fairdedup.core.rules.base import Preference
 from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs
 from fairdedup.core.swept import find_preference
+from fairdedup.core.within import codes_or_zeros
 
 
 class KeptBefore(NamedTuple):
@@ -68,7 +69,8 @@ def read_cards(part: Part, rows: NDArray[np.int64]) -> Cards:
             similarity = compare_with_centroid(part, cluster)
             values = np.zeros(len(own), np.int64) if cluster.values is None else cluster.values[own]
             number = np.full(len(own), cluster.number)
-            out.append(Cards(cluster.rows[own], number, cluster.unit[own], similarity[own], values))
+            within = codes_or_zeros(cluster.within, len(cluster.rows))[own]
+            out.append(Cards(cluster.rows[own], number, cluster.unit[own], similarity[own], values, within))
     return Cards.join(out)
 
 
@@ -159,7 +161,14 @@ def _sweep_rows(
     graph = remembered.of(arranged, trial.eps)
     settled = PinnedRows(np.where(mask, NEVER, 0), np.arange(len(mask)))
     leader, keeper = cover_sweep(
-        arranged.vectors, state.rows, trial.eps, preference, graph, settled, own_only=plan.options.cover
+        arranged.vectors,
+        state.rows,
+        trial.eps,
+        preference,
+        graph,
+        settled,
+        own_only=plan.options.cover,
+        within=arranged.within,
     )
     state.keeper[opened], state.leader[opened] = state.rows[keeper[opened]], state.rows[leader[opened]]
     kept = opened[keeper[opened] == opened]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.within import hide_other_values
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
 MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
@@ -264,19 +265,19 @@ def _settle_most_similar(approx, queries, others, slack, best, best_similarity):
     for i in range(approx.shape[0]):
         top = -np.inf
         for k in range(approx.shape[1]):
-            if approx[i, k] > top:
-                top = approx[i, k]
+            top = max(top, approx[i, k])
         chosen, similarity = -1, -2.0
         for k in range(approx.shape[1]):
-            if approx[i, k] >= top - 2.0 * slack:
+            if approx[i, k] >= top - 2.0 * slack and top > -np.inf:
                 s = cosine(x[i], other[k], squares[i], other_squares[k])
                 if s > similarity:  # strictly: ties go to the lower number
                     chosen, similarity = k, s
-        best[i] = chosen
-        best_similarity[i] = similarity
+        best[i], best_similarity[i] = chosen, similarity
 
 
-def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def most_similar(
+    queries: Vectors, others: Vectors, within: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find for every query the most similar of the others, exactly; ties go to the lower position.
 
     Parameters
@@ -285,17 +286,18 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
         Vectors to find the most similar one for.
     others : Vectors of m rows, m >= 1
         Vectors to search.
+    within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
+        Only a query and another of the same number are compared.
 
     Returns
     -------
     position : ndarray of shape (n,), int64
-        Position of the most similar vector.
+        Position of the most similar vector; -1 if there is none to compare with.
     similarity : ndarray of shape (n,), float64
-        Cosine to it.
+        Cosine to it; -2 if there is none.
     """
     n, m, d = len(queries), len(others), queries.x.shape[1]
-    position = np.empty(n, np.int64)
-    similarity = np.empty(n, np.float64)
+    position, similarity = np.empty(n, np.int64), np.empty(n, np.float64)
     lengths = np.sqrt(others.squares)
     # A zero vector has similarity 0 to every row, and so does its zero product.
     scaled = others.x / np.where(lengths == 0, 1, lengths).astype(np.float32)[:, None]
@@ -305,6 +307,8 @@ def most_similar(queries: Vectors, others: Vectors) -> tuple[NDArray[np.int64], 
         x = queries.x[start:stop]
         approx = x @ scaled.T
         approx /= np.sqrt(queries.squares[start:stop]).astype(np.float32)[:, None]
+        if within is not None:
+            hide_other_values(approx, within[0][start:stop], within[1])
         _settle_most_similar(
             approx,
             _Arrays(x, queries.squares[start:stop]),

@@ -56,7 +56,7 @@ def count_neighbourhoods(part: Part, eps: list[int]) -> NDArray[np.int64]:
     sweeps: dict[int, Sweep] = {}
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
-        sweeps[cluster.number] = sweep(arranged.vectors, eps, arranged.pinned.needed)
+        sweeps[cluster.number] = sweep(arranged.vectors, eps, arranged.pinned.needed, arranged.within)
         total += sweeps[cluster.number].counts() + np.count_nonzero(arranged.pinned.mask)
     part.memo["sweeps"] = sweeps
     return total
@@ -83,10 +83,13 @@ def count_swept(part: Part, eps: list[int], plan: Plan) -> NDArray[np.int64]:
     total = np.zeros(len(eps), np.int64)
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
-        pairs = find_pairs(arranged.vectors, max(eps))
+        within = arranged.within
+        pairs = find_pairs(arranged.vectors, max(eps), within=within)
         preference = find_preference(arranged, plan)
         for k, e in enumerate(eps):
-            _, keeper = cover_sweep(arranged.vectors, arranged.rows, e, preference, pairs, arranged.pinned)
+            _, keeper = cover_sweep(
+                arranged.vectors, arranged.rows, e, preference, pairs, arranged.pinned, within=within
+            )
             total[k] += np.count_nonzero(keeper == np.arange(len(keeper)))
     part.memo["sweeps"] = {}
     return total
@@ -108,14 +111,15 @@ def represent_swept(cluster: ArrangedCluster, eps: int, plan: Plan) -> Represent
     -------
     Representatives of n rows
     """
-    rows, vectors, pinned = cluster.rows, cluster.vectors, cluster.pinned
+    rows, vectors, pinned, within = cluster.rows, cluster.vectors, cluster.pinned, cluster.within
     preference = find_preference(cluster, plan)
     if plan.options.cover:
-        leader, keeper = cover_sweep(vectors, rows, eps, preference, find_pairs(vectors, eps), pinned)
+        graph = find_pairs(vectors, eps, within=within)
+        leader, keeper = cover_sweep(vectors, rows, eps, preference, graph, pinned, within=within)
         return Representatives(leader.astype(np.int64), keeper.astype(np.int64))
     known = cluster.part.memo.get("sweeps", {}).get(cluster.cluster.number)
     if known is None or eps not in known.eps:
-        known = sweep(vectors, [eps], pinned.needed)
+        known = sweep(vectors, [eps], pinned.needed, within)
     neighbourhoods = known.neighbourhoods(eps)
     chosen = choose(neighbourhoods, preference, vectors, rows)
     step = neighbourhoods.step_of_member()

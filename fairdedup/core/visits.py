@@ -23,6 +23,7 @@ from fairdedup.core.approximate import (
 )
 from fairdedup.core.compiled import njit
 from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, Vectors, cosine, eps_needed
+from fairdedup.core.within import codes_or_zeros
 
 MAX_WINDOW = 64  # bits of a mask
 BUFFER = 1 << 20  # visits recorded at a time
@@ -78,6 +79,8 @@ class _State(NamedTuple):
     ----------
     x, squares : ndarrays of shape (n, d) and (n,)
         Vectors and squared lengths.
+    within : ndarray of shape (n,), int64
+        A row visits only rows of the same number.
     thresholds : ndarray of shape (bits + 1,), float64
         Entry k is the similarity above which a row is visited whose highest open bit is k - 1.
     first_bit_at : ndarray of shape (MAX_EPS + 1,), int64
@@ -88,6 +91,7 @@ class _State(NamedTuple):
 
     x: NDArray[np.float32]
     squares: NDArray[np.float64]
+    within: NDArray[np.int64]
     thresholds: NDArray[np.float64]
     first_bit_at: NDArray[np.int64]
     unvisited: NDArray[np.uint64]
@@ -130,7 +134,7 @@ def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped
     words = marks.view(np.uint64)
     leaders, columns, triangle = tile.leaders, tile.columns, tile.triangle
     length, scale, base, error = tile.column
-    x, squares, thresholds, first_bit_at, unvisited, leads = state
+    x, squares, within, thresholds, first_bit_at, unvisited, leads = state
     out_leader, out_member, out_bits = out
     width = columns.shape[0]
     floor = np.empty(width, np.float64)
@@ -158,6 +162,8 @@ def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped
                 if marks[c] == 0:
                     continue
                 j = columns[c]
+                if within[i] != within[j]:
+                    continue
                 open_bits = active & unvisited[j]
                 column = ErrorTerms(length[c], scale[c], base[c], error[c])
                 similarity, slack = read_cosine(products[r, c], row, column)
@@ -185,7 +191,13 @@ def _visit(products, tile, state, start, marks, out):  # type: ignore[no-untyped
 class Pass:
     """One pass over a cluster at up to 64 values of eps. It records every visit."""
 
-    def __init__(self, vectors: Vectors, eps: tuple[int, ...], needed: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        eps: tuple[int, ...],
+        needed: NDArray[np.int64] | None,
+        within: NDArray[np.int64] | None = None,
+    ) -> None:
         values = np.array(eps)
         every = ~np.uint64(0) >> np.uint64(MAX_WINDOW - len(eps))
         unvisited = np.full(len(vectors), every, np.uint64)
@@ -195,6 +207,7 @@ class Pass:
         self.state = _State(
             vectors.x,
             vectors.squares,
+            codes_or_zeros(within, len(vectors)),
             # A similarity that cannot reach a row's highest open bit cannot visit it; 4.0 is out of reach.
             thresholds=np.concatenate(([4.0], 1.0 - values.astype(np.float64) / EPS_UNIT)),
             first_bit_at=np.searchsorted(values, np.arange(MAX_EPS + 1)).astype(np.int64),

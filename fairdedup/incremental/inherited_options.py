@@ -24,8 +24,8 @@ from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import RunState, state_file
 from fairdedup.tasks import Submit
 
-# Options that cannot change: sums of earlier runs, and the clusters that their samples reach, depend on them.
-FIXED = ("start", "calibrate", "temperature", "reach", "reach_clusters")
+# Options that cannot change: sums of earlier runs, the clusters that their samples reach or their codes depend on them.
+FIXED = ("start", "calibrate", "temperature", "reach", "reach_clusters", "within")
 
 
 def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
@@ -58,8 +58,9 @@ def inherit_options(config: RunConfig, earlier: EarlierRuns) -> RunConfig:
         theirs = getattr(state.options, option)
         if option in given and getattr(config, option) != theirs:
             flag = "--" + option.replace("_", "-")
+            shown = "none" if theirs is None else theirs
             raise UserError(
-                f"{flag} {getattr(config, option)} differs from that of {name!r} ({theirs}): leave it out, or "
+                f"{flag} {getattr(config, option)} differs from that of {name!r} ({shown}): leave it out, or "
                 f"start a new line with it: `fairdedup refit {quote(name)} --keep F --out NEW`"
             )
         update[option] = theirs

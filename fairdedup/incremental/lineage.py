@@ -111,6 +111,8 @@ class RunOutcome:
         Options of the decision.
     prefer : str or None
         Column of the rule `prefer`.
+    within : str or None
+        Column within whose values rows are compared.
     prototypes : Prototypes or None
         Prototypes of the decision.
     prototypes_hash : str or None
@@ -132,6 +134,7 @@ class RunOutcome:
     eps: int | None
     options: Options
     prefer: str | None
+    within: str | None
     prototypes: Prototypes | None
     prototypes_hash: str | None
     temperatures: tuple[float, ...]
@@ -167,7 +170,7 @@ def write_run_state(
     submit : Submit
         Runs the tasks that write the kept samples.
     """
-    directory = embedded.directory
+    directory, number = embedded.directory, len(lineage.runs)
     target = StateDirectory(directory.root)
     centroids = load_array(centroids_of(directory))
     write_array(target.centroids, centroids)
@@ -177,10 +180,9 @@ def write_run_state(
         write_prototypes(target.prototypes, outcome.prototypes)
         vectors = files["prototypes.parquet"] = seal(target.prototypes)
         prototypes = StatePrototypes(file=outcome.prototypes_hash, vectors=vectors)
-    number = len(lineage.runs)
     remove_folder(target.run_folder(number))  # written by an earlier decision of this run
     options = outcome.options
-    inputs = StateInputs(len(centroids), outcome.prototypes, outcome.moments, options.other_clusters)
+    inputs = StateInputs(len(centroids), outcome.prototypes, outcome.moments, options.other_clusters, outcome.within)
     own = write_segments(embedded, inputs, decisions, submit, number=number)
     remove_folder(target.run_folder(number + 1))
     memberships = [MembershipSums(count=m.count, sums=m.sums, products=m.products) for m in outcome.memberships]
@@ -227,6 +229,7 @@ def _record_options(outcome: RunOutcome) -> DecisionOptions:
         reserve=options.reserve,
         reach=options.own_reach,
         reach_clusters=options.reach_clusters,
+        within=outcome.within,
     )
 
 
@@ -306,7 +309,7 @@ def renew_run_state(embedded: Embedded, manifest: RunManifest, submit: Submit) -
     *runs, own = state.runs
     prototypes = read_prototypes(_own_prototypes(target, state)) if state.prototypes else None
     moments = similarity_moments(state.moments)
-    inputs = StateInputs(state.clusters, prototypes, moments, state.options.other_clusters)
+    inputs = StateInputs(state.clusters, prototypes, moments, state.options.other_clusters, state.options.within)
     again = write_segments(embedded, inputs, written.files, submit, number=len(runs))
     again = again.model_copy(update={"run": own.run, "memberships": own.memberships})
     state = state.model_copy(update={"runs": [*runs, again]})

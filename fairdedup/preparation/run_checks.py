@@ -179,6 +179,7 @@ def build_options(config: RunConfig) -> Options:
         protected=config.always_keep is not None,
         reach=config.reach,
         reach_clusters=config.reach_clusters,
+        within=config.within is not None,
     )
 
 
@@ -195,5 +196,6 @@ def build_curation_options(config: RunConfig) -> CurationOptions:
         drop=config.drop,
         always_keep=config.always_keep,
         prefer=config.prefer,
+        within=config.within,
         may_leave_none=bool(config.against),
     )

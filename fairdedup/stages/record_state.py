@@ -27,6 +27,7 @@ from fairdedup.storage.seals import seal
 from fairdedup.storage.shard_files import open_sorted
 from fairdedup.storage.shard_groups import Group
 from fairdedup.storage.state_directory import Segment, StateDirectory
+from fairdedup.storage.within_values import read_group_codes
 from fairdedup.tasks import Submit, map_groups
 
 BLOCK = 1 << 14  # rows whose similarities are in memory at a time
@@ -45,12 +46,15 @@ class StateInputs:
         Moments that standardise similarities to the prototypes; None leaves them as they are.
     nearby : int
         Number of other clusters that a row can reach; 0 if rows are compared within clusters only.
+    within : str or None
+        Column within whose values rows are compared.
     """
 
     clusters: int
     prototypes: Prototypes | None
     moments: Moments | None
     nearby: int
+    within: str | None
 
 
 def write_group_state(
@@ -84,7 +88,10 @@ def write_group_state(
     if inputs.nearby:
         most = min(inputs.nearby, clusters - 1)
         nearby = load_nearby(run, group)[stays, :most] if len(stays) else np.zeros((0, most, 2), np.int32)
-    seals = Segment(folder, group.number).write(np.asarray(unit[stays]), offsets, np.asarray(rows[stays]), ids, nearby)
+    own, codes = np.asarray(rows[stays]), None
+    if inputs.within is not None:
+        codes = read_group_codes(run, group, inputs.within)[np.searchsorted(group.rows(), own)]
+    seals = Segment(folder, group.number).write(np.asarray(unit[stays]), offsets, own, ids, nearby, codes)
 
     sizes = np.zeros((clusters, 2), np.int64)
     np.add.at(sizes, (cluster, 0), 1)

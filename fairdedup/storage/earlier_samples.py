@@ -76,12 +76,15 @@ class SamplesOfCluster(NamedTuple):
         Place of each in the order of the runs, then of their rows.
     sums : ndarray of shape (c,), int64, or None
         Sum of each concept.
+    within : ndarray of shape (m,), int64, or None
+        Code of each value of the column within which rows are compared.
     """
 
     unit: NDArray[np.float16]
     names: NDArray[np.int64]
     order: NDArray[np.int64]
     sums: NDArray[np.int64] | None
+    within: NDArray[np.int64] | None
 
 
 class EarlierSamples:
@@ -95,13 +98,16 @@ class EarlierSamples:
         Range of clusters that are read, from `first` to before `last`.
     rows : Path, optional
         Folder with the rows of the samples, which `write_rows` wrote; needed for a decision across clusters.
+    within : bool
+        Whether the codes of their values are read too.
     """
 
-    def __init__(self, root: Path, first: int, last: int, rows: Path | None = None) -> None:
+    def __init__(self, root: Path, first: int, last: int, rows: Path | None = None, *, within: bool = False) -> None:
         self.state, self.first = StateDirectory(root), first
         segments, runs = list_segments(root), _read_earlier(self.state).runs
         self._rows = None if rows is None else [open_rows(rows, place) for place in range(len(segments))]
         self.segments = [OpenSegment(s, _run_of(s, runs), first, last, len(segments)) for s in segments]
+        self._within = [open_array(Unsealed(s.within, LINKED)) for s in segments] if within else None
         self._sums = np.asarray(open_array(Unsealed(self.state.sums, WRITTEN))[first:last])
         self._begun = np.asarray(open_array(Unsealed(self.state.begun, WRITTEN))[first:last])
 
@@ -124,7 +130,17 @@ class EarlierSamples:
         names = np.concatenate([name for _, name in found] or [np.zeros(0, np.int64)])
         k = number - self.first
         sums = self._sums[k] if self._begun[k] and self._sums.shape[1] else None
-        return SamplesOfCluster(np.concatenate(units), names, self.order(names), sums)
+        return SamplesOfCluster(np.concatenate(units), names, self.order(names), sums, self.codes(names))
+
+    def codes(self, names: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the code of the value of each named sample; None if rows are compared whatever their values."""
+        if self._within is None:
+            return None
+        codes, places = np.zeros(len(names), np.int64), names >> PLACE_BITS
+        for place in np.unique(places).tolist():
+            own = np.flatnonzero(places == place)
+            codes[own] = self._within[place][names[own] & LOWER]
+        return codes
 
     def order(self, names: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the place of each named sample in the order of the runs, then of their rows."""

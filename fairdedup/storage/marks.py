@@ -1,4 +1,4 @@
-"""Marks of rows that a decision excludes, protects or prefers: one for each row, in the order of the sorted vectors."""
+"""Marks of rows: excluded, protected, and the values that a decision compares, in the order of the sorted vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fairdedup.errors import visible
 from fairdedup.storage.sealed_files import Unsealed, load_array, load_table
 
-MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8")])
+MARK = np.dtype([("excluded", "?"), ("protected", "?"), ("value", "<i8"), ("within", "<i8")])
 WRITTEN = "a task of the same command has written it, and the command removes it when it ends"
 EXCLUDED = np.dtype([("row", "<i8"), ("reason", "<i8"), ("near", "<i8")])  # near: an evaluation sample, or -1
 

@@ -87,6 +87,7 @@ class DecisionOptions(StoredModel):
     reserve: float
     reach: float | str = 0.0  # as the runs of earlier versions had it
     reach_clusters: int = 16
+    within: str | None = None
 
     @property
     def other_clusters(self) -> int:

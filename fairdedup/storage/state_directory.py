@@ -60,6 +60,14 @@ class Segment:
         """
         return self.folder / f"nearby_{self.number}.npy"
 
+    @property
+    def within(self) -> Path:
+        """Path of the code of each vector's value of the column within which rows are compared: int64 (m,).
+
+        Only the runs of a line with such a column have it.
+        """
+        return self.folder / f"within_{self.number}.npy"
+
     def write(
         self,
         unit: NDArray[np.float16],
@@ -67,6 +75,7 @@ class Segment:
         rows: NDArray[np.int64],
         ids: pa.Array,
         nearby: NDArray[np.int32] | None = None,
+        within: NDArray[np.int64] | None = None,
     ) -> dict[str, str]:
         """Write the segment's files and return their seals, by name.
 
@@ -82,6 +91,8 @@ class Segment:
             Id of each vector.
         nearby : ndarray of shape (m, r, 2), int32, optional
             The other clusters that each vector may reach, and its gaps to them.
+        within : ndarray of shape (m,), int64, optional
+            Code of each vector's value of the column within which rows are compared.
         """
         write_array(self.vectors, unit)
         write_array(self.offsets, offsets)
@@ -93,9 +104,10 @@ class Segment:
         with atomic_write(self.ids) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
             writer.write_table(table)
         files = [self.vectors, self.offsets, self.checksums, self.ids]
-        if nearby is not None:
-            write_array(self.nearby, nearby)
-            files.append(self.nearby)
+        for path, array in ((self.nearby, nearby), (self.within, within)):
+            if array is not None:
+                write_array(path, array)
+                files.append(path)
         return {path.name: seal(path) for path in files}
 
 

@@ -28,7 +28,7 @@ def decide(problem: AcrossProblem, rule: str, cover: bool, **amount: Any) -> Res
     return deduplicate(
         case.x, rule=rule, cover=cover, clusters=case.labels, prototypes=case.prototypes, reach=problem.reach,
         reach_clusters=problem.reach_clusters, prefer=case.quality if rule == "prefer" else None,
-        always_keep=case.protected, **case.options, **amount,
+        always_keep=case.protected, within=problem.within, **case.options, **amount,
     )  # fmt: skip
 
 
@@ -37,8 +37,6 @@ def compare(numbers: range) -> tuple[int, int]:
     compared = crossed = 0
     for number in numbers:
         problem = random_across(number, nights=1)
-        if problem.within is not None:
-            continue
         rule, cover = RULES[number % len(RULES)]
         with naming((number, rule, cover)):
             case, twin = problem.case, problem.twin(rule, cover, centroids16=None)
@@ -68,8 +66,6 @@ def test_a_keep_fraction_is_exact_and_its_eps_brackets_the_counts(one_thread: No
     for number in range(40):
         problem = random_across(number, nights=1)
         rule, cover = RULES[number % 8]  # the draws of `random-neighbour` are compared above
-        if problem.within is not None:
-            continue
         with naming((number, rule, cover)):
             case, twin = problem.case, problem.twin(rule, cover, centroids16=None)
             result = decide(problem, rule, cover, keep=case.keep)

@@ -53,7 +53,15 @@ def earlier_of(problem: oracles.Problem, k: int) -> EarlierKept:
         begun = problem.all_p[:before][mine & (day == day[mine].min())]
         start = np.rint(begun.sum(axis=0) / len(begun)).astype(np.int64) if problem.start == "cluster" else 0
         sums = start + problem.all_p[own].sum(axis=0)
-    return EarlierKept(problem.all16[own], own, own, sums)
+    codes = codes_of(problem)
+    return EarlierKept(problem.all16[own], own, own, sums, None if codes is None else codes[own])
+
+
+def codes_of(problem: oracles.Problem) -> NDArray[np.int64] | None:
+    """Return a number for the value of `within` of each row, those of earlier runs first; None without the option."""
+    if not problem.within:
+        return None
+    return np.array([hash(group) for group in problem.groups], np.int64)
 
 
 def inherited_of(problem: oracles.Problem, case: Case) -> Inherited:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import oracles
 import pytest
-from nights import earlier_of, inherited_of
+from nights import codes_of, earlier_of, inherited_of
 from problems import AcrossProblem, assert_same, naming, random_across
 
 from fairdedup.core.decision import Decision, decide
@@ -18,7 +18,8 @@ from fairdedup.core.decision_columns import DECIDED, EARLIER
 from fairdedup.core.model import Cluster, EarlierKept, Options
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.reach import Visits, find_nearby, reach_limits
-from fairdedup.in_memory import Across, ClusterInMemory, Threads, WorkspaceInMemory, read_inputs
+from fairdedup.in_memory import Across, ClusterInMemory, Threads, WorkspaceInMemory
+from fairdedup.row_inputs import read_inputs
 
 RULES = list(product(("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour"), (False, True)))
 PROBLEMS, MORE = 300, 3_000
@@ -46,13 +47,17 @@ class LinePart(ClusterInMemory):
     def earlier_visitors(self, cluster: int) -> Iterator[EarlierKept]:
         kept = np.flatnonzero(self.twin.all_kept)
         for row in kept[self.old_visits.to(self.across.place)[0]]:  # a block for each
-            yield EarlierKept(self.twin.all16[[row]], np.array([row]), np.array([row]))
+            codes = codes_of(self.twin)
+            place, within = np.array([row]), None if codes is None else codes[[row]]
+            yield EarlierKept(self.twin.all16[place], place, place, within=within)
 
 
 def decide_last_night(problem: AcrossProblem, twin: oracles.Problem, at_most: float | None = None) -> Decision:
     case, new = problem.case, problem.day == problem.day.max()
     protected = None if case.protected is None else case.protected[new]
+    codes = codes_of(twin)
     given = read_inputs(case.x[new], None, protected, case.quality[new])
+    given = replace(given, within=None if codes is None else codes[twin.before :])
     centroids = oracles.unit16(problem.centroids) if problem.centroids is not None else None
     if centroids is None:
         by_label = oracles.centroids_of_labels(oracles.unit16(case.x), case.labels)
@@ -66,23 +71,27 @@ def decide_last_night(problem: AcrossProblem, twin: oracles.Problem, at_most: fl
         Visits.of(find_nearby(twin.all16[rows], own[rows], centroids, most), limits, len(numbers), eps)
         for rows, eps in ((np.arange(before, len(own)), 20_001), (kept, case.eps))
     )
-    parts, without_rows, alone = [], [], 0
+    parts, without_rows = [], []
     for place, k in enumerate(numbers):
         members = np.flatnonzero(twin.labels == k)
-        across = Across(visits, place)
+        across = Across(visits, place) if problem.reach else None
         part = LinePart(given, k, members, centroids[place], len(parts), across, twin=twin, old_visits=old_visits)
         (parts if len(members) else without_rows).append(part)
-        pinned = (twin.all_labels == k) & (twin.all_kept | np.concatenate((np.zeros(before, bool), twin.protected)))
-        alone += len(members) > 0 and not pinned.any()
+    pinned = int(twin.protected.sum())
     options = Options(
-        rule=twin.rule, cover=twin.cover, reach=problem.reach, reach_clusters=most,
+        rule=twin.rule, cover=twin.cover, reach=problem.reach, reach_clusters=most, within=twin.within,
         **(case.options if twin.rule in ("fairdedup", "balanced") else {}),
     )  # fmt: skip
     return decide(
-        parts, alone, options, Prototypes.of(case.prototypes), Threads(1), at_most=at_most,
-        workspace=WorkspaceInMemory(parts), protected=int(twin.protected.sum()),
+        parts, twin.least - pinned, options, Prototypes.of(case.prototypes), Threads(1), at_most=at_most,
+        workspace=WorkspaceInMemory(parts), protected=pinned,
         inherited=inherited_of(twin, case), without_rows=without_rows,
     )  # fmt: skip
+
+
+def is_without_links(problem: AcrossProblem) -> bool:
+    """Tell whether a problem compares rows of one cluster only, whatever their values: other tests have such lines."""
+    return problem.within is None and (not problem.reach or problem.reach_clusters == 1)
 
 
 def assert_decided_as_by_the_twin(decision: Decision, expected: Any) -> None:
@@ -100,7 +109,7 @@ def compare(numbers: range) -> tuple[int, int]:
     compared = crossed = 0
     for number in numbers:
         problem = random_across(number, nights=3)
-        if problem.within is not None or not problem.reach or problem.reach_clusters == 1:
+        if is_without_links(problem):
             continue
         rule, cover = RULES[number % len(RULES)]
         with naming((number, rule, cover)):
@@ -130,7 +139,7 @@ def test_a_cap_widens_eps_for_new_rows_only(one_thread: None) -> None:
     widened = 0
     for number in range(60):
         problem = random_across(number, nights=3)
-        if problem.within is not None or not problem.reach or problem.reach_clusters == 1:
+        if is_without_links(problem):
             continue
         rule, cover = RULES[number % len(RULES)]
         with naming((number, rule, cover)):

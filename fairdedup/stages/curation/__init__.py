@@ -1,4 +1,4 @@
-"""Curation before a decision: which rows are excluded, which are always kept, and the values that `prefer` compares.
+"""Curation before a decision: rows that are excluded or always kept, and the values for `prefer` and `within`.
 
 `row_marking` is the stage, `group_marks` has its tasks, `evaluation_samples` finds rows too near to evaluation samples.
 """

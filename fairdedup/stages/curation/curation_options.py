@@ -24,6 +24,8 @@ class CurationOptions:
         File of ids to keep.
     prefer : str or None
         Column of numbers; the larger value is preferred.
+    within : str or None
+        Column; rows are compared only where its values are equal.
     may_leave_none : bool
         Whether all rows may be excluded, which only a run against earlier runs allows.
     evaluation : Evaluation or None
@@ -34,6 +36,7 @@ class CurationOptions:
     drop: Path | None = None
     always_keep: Path | None = None
     prefer: str | None = None
+    within: str | None = None
     may_leave_none: bool = False
     evaluation: Evaluation | None = None
 

@@ -28,6 +28,7 @@ from fairdedup.storage.run_files import write_array
 from fairdedup.storage.schemas import conform
 from fairdedup.storage.shard_files import open_shard_vectors, open_sorted, read_known_columns
 from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.within_values import read_shard_codes
 
 DROP, WHERE, NEAR = 0, 1, 2  # a row has one reason: NEAR before DROP before WHERE
 
@@ -44,6 +45,8 @@ class Criteria:
         Rows for which it is not true are excluded.
     prefer : tuple of str
         Columns of numbers whose product is preferred; empty without the option.
+    within : str or None
+        Column within whose values rows are compared.
     schema : Schema
         Types of the metadata columns that are read.
     evaluation : EvaluationVectors or None
@@ -53,6 +56,7 @@ class Criteria:
     folder: Path
     where: Condition | None
     prefer: tuple[str, ...]
+    within: str | None
     schema: pa.Schema
     evaluation: EvaluationVectors | None
 
@@ -155,6 +159,8 @@ def _mark_shard(run: RunDirectory, record: ShardRecord, first: int, criteria: Cr
     marks["protected"] = is_kept & (reason < 0)
     if criteria.prefer:
         marks["value"] = _order_values(_multiply([metadata.column(name) for name in criteria.prefer]))
+    if criteria.within is not None:
+        marks["within"] = read_shard_codes(run, record, criteria.within)
     places = np.flatnonzero(reason >= 0)
     excluded = np.empty(len(places), EXCLUDED)
     excluded["row"], excluded["reason"], excluded["near"] = rows[places], reason[places], nearest[places]

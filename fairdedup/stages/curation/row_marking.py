@@ -24,6 +24,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
 from fairdedup.storage.run_files import remove_folder
 from fairdedup.storage.shard_files import read_shard_metadata
+from fairdedup.storage.within_values import check_within
 from fairdedup.tasks import Submit, map_groups
 
 PIXELS, SIDES = "pixels", ("width", "height")  # what --prefer pixels multiplies
@@ -104,11 +105,14 @@ def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) 
     schema = embedded.schema
     where = None if options.where is None else check_condition(options.where, schema)
     prefer = () if options.prefer is None else _choose_numbers(options.prefer, schema)
+    if options.within is not None:
+        check_within(options.within, schema)
     columns = {"id", *prefer, *(where.columns if where else ())}
     return Criteria(
         folder=folder,
         where=where,
         prefer=prefer,
+        within=options.within,
         schema=pa.schema([field for field in schema if field.name in columns]),
         evaluation=None if options.evaluation is None else options.evaluation.vectors(),
     )

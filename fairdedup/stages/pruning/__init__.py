@@ -1,13 +1,22 @@
 """The third stage: which rows of a clustered run are kept.
 
 `range_decision` is the stage, `cluster_ranges` splits the clusters for its tasks, `round_files` is what a decision
-across clusters leaves for its own later steps, `concept_shares` measures the shares of the concepts, and `run_leftover`
-counts the duplicates that are left.
+across clusters leaves for its own later steps, `concept_shares` measures the shares of the concepts, `value_counts`
+counts the values of `within`, and `run_leftover` the duplicates that are left.
 """
 
 from fairdedup.stages.pruning.cluster_ranges import make_map_parts, split_clusters
 from fairdedup.stages.pruning.range_decision import prune
 from fairdedup.stages.pruning.round_files import WorkspaceOnDisk, open_workspace
 from fairdedup.stages.pruning.run_leftover import measure_leftover
+from fairdedup.stages.pruning.value_counts import count_values
 
-__all__ = ["WorkspaceOnDisk", "make_map_parts", "measure_leftover", "open_workspace", "prune", "split_clusters"]
+__all__ = [
+    "WorkspaceOnDisk",
+    "count_values",
+    "make_map_parts",
+    "measure_leftover",
+    "open_workspace",
+    "prune",
+    "split_clusters",
+]

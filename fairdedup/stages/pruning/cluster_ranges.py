@@ -60,6 +60,8 @@ class ClusterRange:
         Folder of the marks; None if no row is marked.
     against : bool
         Whether the samples that earlier runs kept are read as well.
+    within : bool
+        Whether rows are compared only where the values of a column are equal; their codes are in the marks.
     workspace : Path or None
         Folder of what the steps of a decision in rounds leave for later ones; None for other decisions.
     memo : dict
@@ -77,6 +79,7 @@ class ClusterRange:
     centroids: Seal
     marks: Path | None = None
     against: bool = False
+    within: bool = False
     workspace: Path | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
@@ -96,20 +99,22 @@ class ClusterRange:
         files = self.memo.get(("visits", eps))
         if files is None:
             files = self.memo["visits", eps] = [self._open_visits(eps, k) for k in range(self.files)]
-        for vectors, rows, visits in files:
+        for vectors, rows, visits, marks in files:
             places, needed = visits.to(cluster)
             own = np.asarray(rows[places])
             chosen = np.flatnonzero((flags[own] & wanted) > 0)
             for start in range(0, len(chosen), BLOCK):
                 block = chosen[start : start + BLOCK]
-                yield Visitors(own[block], np.asarray(vectors[places[block]]), needed[block])
+                codes = None if marks is None else np.asarray(marks[places[block]])["within"]
+                yield Visitors(own[block], np.asarray(vectors[places[block]]), needed[block], codes)
                 release_pages(vectors)  # of which the system maps 64 KiB around each row
 
-    def _open_visits(self, eps: int, number: int) -> tuple[Any, Any, Visits]:
+    def _open_visits(self, eps: int, number: int) -> tuple[Any, Any, Visits, Any]:
         assert self.workspace is not None
         run = RunDirectory(self.root)
         vectors, rows = (_open_sorted(run, what, number) for what in ("vectors", "rows"))
-        return vectors, rows, open_visits_of_group(self.workspace, eps, number)
+        marks = open_array(Unsealed(Marks(self.marks).path(number), WRITTEN)) if self.within else None
+        return vectors, rows, open_visits_of_group(self.workspace, eps, number), marks
 
     def clusters_with_earlier(self) -> list[int]:
         """Return the numbers of the clusters that earlier runs kept samples of; they may have no row."""
@@ -129,8 +134,11 @@ class ClusterRange:
     def _open_earlier(self) -> EarlierSamples:
         samples = self.memo.get("earlier")
         if samples is None:
-            samples = self.memo["earlier"] = EarlierSamples(self.root, self.first, self.last, self.workspace)
+            samples = self.memo["earlier"] = self._read_earlier()
         return samples
+
+    def _read_earlier(self) -> EarlierSamples:
+        return EarlierSamples(self.root, self.first, self.last, self.workspace, within=self.within)
 
     def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep arrays for a later step."""
@@ -156,7 +164,7 @@ class ClusterRange:
             paths = [Marks(self.marks).path(k) for k in range(self.files)]
             ends = [int(own[-1]) for _, _, own in files]
             marks = [open_array(Unsealed(p, WRITTEN), end, self.files) for p, end in zip(paths, ends, strict=True)]
-        earlier = EarlierSamples(self.root, self.first, self.last, self.workspace) if self.against else None
+        earlier = self._read_earlier() if self.against else None
         for number in range(self.first, self.last):
             at = number - self.first
             # Groups are in row order and each is sorted stably, so the rows of a cluster are ascending.
@@ -173,7 +181,7 @@ class ClusterRange:
                         release_pages(vectors)
                 if marks:
                     wanted = [m[int(o[at]) : int(o[at + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
-                    cluster = _apply_marks(cluster, np.concatenate(wanted))
+                    cluster = _apply_marks(cluster, np.concatenate(wanted), within=self.within)
                 if len(cluster.rows):
                     if earlier is not None:
                         cluster = replace(cluster, earlier=EarlierKept(*earlier.cluster(number, cluster.unit.shape[1])))
@@ -184,7 +192,7 @@ def _open_sorted(run: RunDirectory, what: str, number: int, upto: int | None = N
     return open_array(Unsealed(run.sorted(what, number), VERIFIED), upto, share)
 
 
-def _apply_marks(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
+def _apply_marks(cluster: Cluster, marks: NDArray[Any], *, within: bool) -> Cluster:
     """Return a cluster without its excluded rows, with the marks of the others."""
     stays = ~marks["excluded"]
     return replace(
@@ -193,6 +201,7 @@ def _apply_marks(cluster: Cluster, marks: NDArray[Any]) -> Cluster:
         unit=cluster.unit[stays],
         protected=marks["protected"][stays],
         values=marks["value"][stays],
+        within=marks["within"][stays] if within else None,
     )
 
 
@@ -216,7 +225,7 @@ class SplitClusters(NamedTuple):
 
 
 def split_clusters(
-    clustered: Clustered, marks: Marks, *, against: bool = False, workspace: Path | None = None
+    clustered: Clustered, marks: Marks, *, against: bool = False, within: bool = False, workspace: Path | None = None
 ) -> SplitClusters:
     """Split the clusters into ranges of about equal n^2, which is what a sweep costs.
 
@@ -226,6 +235,8 @@ def split_clusters(
     marks : Marks
     against : bool
         Whether samples that earlier runs kept take part.
+    within : bool
+        Whether rows are compared only where the values of a column are equal.
     workspace : Path, optional
         Folder of what the steps of a decision in rounds leave for later ones.
     """
@@ -254,6 +265,7 @@ def split_clusters(
             centroids=clustered.centroids,
             marks=marks.folder,
             against=against,
+            within=within,
             workspace=workspace,
         )
         for k, (a, b) in enumerate([*own, *(span for span in spans if span not in own)])

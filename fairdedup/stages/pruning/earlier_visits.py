@@ -86,5 +86,6 @@ def read_earlier_visitors(samples: EarlierSamples, folder: Path, cluster: int) -
         for start in range(0, len(places), BLOCK):
             block = np.asarray(places[start : start + BLOCK])
             names = (place << PLACE_BITS) + block
-            yield EarlierKept(np.asarray(segment.vectors[block]), names, samples.order(names))
+            unit = np.asarray(segment.vectors[block])
+            yield EarlierKept(unit, names, samples.order(names), within=samples.codes(names))
             release_pages(segment.vectors)

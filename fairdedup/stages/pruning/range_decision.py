@@ -23,6 +23,7 @@ from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts
 from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
 from fairdedup.stages.pruning.earlier_visits import list_earlier_visits
 from fairdedup.stages.pruning.round_files import open_workspace
+from fairdedup.stages.pruning.value_counts import count_values
 from fairdedup.stages.values import DecidedTask, Pruned
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.layout import RunDirectory
@@ -122,8 +123,11 @@ def prune(
     with open_workspace(clustered, options, submit) if across else nullcontext() as workspace:
         folder = clustered.directory.rounds if across else None
         parts, clusters, without_rows = split_clusters(
-            clustered, marks, against=inherited is not None, workspace=folder
+            clustered, marks, against=inherited is not None, within=options.within, workspace=folder
         )
+        map_parts = make_map_parts(submit)
+        if options.within and eps is None:
+            clusters = sum(map_parts("list", count_values, parts))
         if folder is not None and inherited is not None:
             root, k = clustered.directory.root, len(clustered.sizes)
             list_earlier_visits(root, folder, options, inherited.eps, k, submit)
@@ -132,7 +136,7 @@ def prune(
             clusters,
             options,
             prototypes,
-            make_map_parts(submit),
+            map_parts,
             keep=keep,
             at_most=at_most,
             eps=eps,

@@ -32,6 +32,7 @@ from fairdedup.core.leftover import (
 from fairdedup.core.model import Options
 from fairdedup.core.reach import REACH_CLUSTERS, reach_limits
 from fairdedup.core.similarity import BLOCK, EPS_UNIT
+from fairdedup.core.within import Codes, take_codes
 from fairdedup.stages.pruning.round_files import load_arrays, read_nearby, save_arrays
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.earlier_samples import list_segments, seal_of_segment
@@ -43,6 +44,7 @@ from fairdedup.storage.sealed_files import Seal, load_array, load_table
 from fairdedup.storage.segment_blocks import iterate_segment
 from fairdedup.storage.shard_files import centroids_of, open_sorted
 from fairdedup.storage.shard_groups import Group
+from fairdedup.storage.within_values import read_group_codes
 from fairdedup.tasks import Submit, Task, map_groups
 
 NAME = "sample"  # of the arrays of the sample, in the folder of the lookup
@@ -68,6 +70,8 @@ class Lookup:
         Eps by which samples of earlier runs reach other clusters: that of their line.
     dimension : int
         Length of a vector.
+    within : str or None
+        Column within whose values rows are compared.
     """
 
     root: Path
@@ -77,6 +81,7 @@ class Lookup:
     eps: int
     line_eps: int
     dimension: int
+    within: str | None = None
 
     @property
     def run(self) -> RunDirectory:
@@ -94,6 +99,7 @@ class SampledRows(NamedTuple):
     rows: NDArray[np.int64]
     unit: NDArray[np.float16]
     clusters: NDArray[np.int64]
+    within: NDArray[np.int64]  # 0 without the option
     reached: NDArray[np.integer]
 
 
@@ -124,11 +130,16 @@ class _KeptOfGroup:
         self.places = np.flatnonzero(np.isin(rows, row[kept & ~readmitted]))  # in the files
         self.rows = np.asarray(rows)[self.places]
         self.clusters = np.searchsorted(offsets, self.places, side="right") - 1
+        self.within = np.zeros(len(self.rows), np.int64)
+        if lookup.within is not None:
+            codes = read_group_codes(lookup.run, group, lookup.within)
+            self.within = codes[np.searchsorted(group.rows(), self.rows)]
         self._nearby: NDArray[np.int32] | None = None
 
     def take(self, wanted: NDArray[np.int64] | slice) -> KeptRows:
         """Return some of the rows with their vectors."""
-        return KeptRows(self.rows[wanted], np.asarray(self.vectors[self.places[wanted]]), self.clusters[wanted])
+        unit = np.asarray(self.vectors[self.places[wanted]])
+        return KeptRows(self.rows[wanted], unit, self.clusters[wanted], self.within[wanted])
 
     def reach(self, wanted: NDArray[np.int64]) -> NDArray[Any]:
         """Return the clusters that some of the rows reach: (m, r); r is 0 if rows are not compared across clusters."""
@@ -158,7 +169,8 @@ def sample_group(group: Group, lookup: Lookup, size: int, limit: int) -> Sampled
     seed = lookup.options.seed
     low = np.flatnonzero(hash_for_sample(kept.rows, seed) <= limit)
     chosen = low[choose_sample(kept.rows[low], size, seed)]
-    return SampledRows(*kept.take(chosen), kept.reach(chosen))
+    unit = kept.take(chosen).unit
+    return SampledRows(kept.rows[chosen], unit, kept.clusters[chosen], kept.within[chosen], kept.reach(chosen))
 
 
 def compare_group(group: Group, lookup: Lookup) -> Compared:
@@ -190,11 +202,22 @@ def compare_segment(place: int, lookup: Lookup) -> Compared:
     sample, among = _load_sample(lookup), 0
     found = np.zeros((len(sample.kept.rows), len(KINDS)), np.bool_)
     reach = _ReachOfSegment(place, lookup)
+    codes = _load_codes(place, lookup)
     for first, unit, clusters in iterate_segment(lookup.root, place, lookup.seals, BLOCK):
-        kept = KeptRows(np.full(len(unit), -1), unit, clusters)
+        within = take_codes(codes, slice(first, first + len(unit)))
+        kept = KeptRows(np.full(len(unit), -1), unit, clusters, within)
         found |= find_duplicates(sample, kept, reach_from(reach, first), lookup.eps)
         among += len(unit)
     return Compared(among, np.packbits(found))
+
+
+def _load_codes(place: int, lookup: Lookup) -> Codes:
+    """Return the codes of the samples of a segment; None if rows are compared whatever their values."""
+    if lookup.within is None:
+        return None
+    segment = list_segments(lookup.root)[place]
+    codes: NDArray[np.int64] = load_array(seal_of_segment(lookup.root, segment, segment.within, lookup.seals))
+    return codes
 
 
 class _ReachOfSegment:
@@ -217,7 +240,7 @@ def _load_sample(lookup: Lookup) -> Sample:
     arrays = load_arrays(lookup.run.lookup, NAME, 0)
     assert arrays is not None
     found = SampledRows(**{name: np.asarray(array) for name, array in arrays.items()})
-    return Sample(KeptRows(*found[:3]), found.reached)
+    return Sample(KeptRows(*found[:4]), found.reached)
 
 
 def measure_leftover(
@@ -252,7 +275,8 @@ def measure_leftover(
     )
     seals = {name: sealed for name, sealed in manifest.files.items() if name.startswith(("decisions/", "state/run-"))}
     line_eps = eps if line_eps is None else line_eps
-    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, line_eps, embedded.dimension or 0)
+    dimension, within = embedded.dimension or 0, prune.get("within")
+    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, line_eps, dimension, within)
     remove_folder(run.lookup)
     try:
         sampled = _draw_sample(embedded, lookup, min(size, counts.kept - counts.readmitted), manifest, submit)
@@ -280,7 +304,7 @@ def _draw_sample(embedded: Embedded, lookup: Lookup, size: int, manifest: RunMan
     joined = SampledRows(*map(np.concatenate, zip(*filled, strict=True)))
     chosen = choose_sample(joined.rows, size, lookup.options.seed)
     chosen = chosen[np.argsort(joined.rows[chosen])]
-    return SampledRows(joined.rows[chosen], joined.unit[chosen], joined.clusters[chosen], joined.reached[chosen])
+    return SampledRows._make(column[chosen] for column in joined)
 
 
 def _record(looked_up: int, parts: list[Compared]) -> LeftoverRecord:

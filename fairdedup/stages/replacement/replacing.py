@@ -283,10 +283,11 @@ def _check_guarantees(manifest: RunManifest, groups: _Groups, new: Promotion, le
     bound = 1.0 - round(manifest.eps * EPS_UNIT) / EPS_UNIT
     distinct = manifest.guarantees.no_two_kept_are_duplicates
     if distinct and len(new.promoted):
-        promoted = groups.gather("promoted.npy", new.promoted)
-        clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted))
+        options = manifest.config["prune"]
+        promoted, within = groups.gather("promoted.npy", new.promoted), options.get("within")
+        clusters: NDArray[np.int64] = np.concatenate(groups.map("check", find_clusters, new.promoted, within))
         # Across clusters this may find a pair that the run did not compare: then it promises less than it could.
-        check = partial(find_largest_cosine, across=bool(manifest.config["prune"].get("reach")))
+        check = partial(find_largest_cosine, within=within, across=bool(options.get("reach")))
         distinct = not max(groups.map("check", check, groups.aside, clusters, promoted)) > bound
     represented = manifest.guarantees.every_removed_has_a_kept_representative and least > bound
     return manifest.guarantees.model_copy(
