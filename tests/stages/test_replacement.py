@@ -111,6 +111,23 @@ def test_the_next_of_the_neighbourhood_takes_the_place_of_a_kept_one(
     }
 
 
+@pytest.mark.parametrize("keep", [0.12, 0.25])
+def test_a_promoted_row_is_compared_with_the_kept_ones_of_all_clusters(again, take_out, scheduler, keep):
+    done("prune", again, "--keep", keep, "--rule", "semdedup", "--reach", 1, "--scheduler", scheduler, "--quiet")
+    assert manifest(again)["guarantees"]["no_two_kept_are_duplicates"]
+    decisions = Decided(again).decisions
+    unit = Decided(again).unit
+    take_out(decisions["id"][decisions["kept"] & ~decisions["readmitted"]].iloc[::5].tolist())
+    known, now = manifest(again), Decided(again).decisions
+    unit = unit[np.isin(decisions["row"], now["row"])]
+    kept = np.flatnonzero(now["kept"] & ~now["readmitted"])
+    near = oracles.duplicates(oracles.cosine_matrix(unit[kept], unit[kept]), round(known["eps"] * 10_000))
+    labels, pairs = now["cluster"].to_numpy()[kept], np.triu(near, 1)
+    assert known["replaced"][0]["promoted"] > 3
+    assert known["guarantees"]["no_two_kept_are_duplicates"] == (not pairs.any())
+    assert keep > 0.2 or (pairs.any() and not (pairs & (labels[:, None] == labels)).any()), "in other clusters only"
+
+
 def test_each_replacement_is_a_line_and_each_lost_sample_counts_once(again, take_out):
     first = Decided(again).decisions
     kept = first["id"][first["kept"]].tolist()
