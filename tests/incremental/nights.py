@@ -105,13 +105,18 @@ def decisions_of(run: Path) -> pd.DataFrame:
     return run_table(run / "decisions")
 
 
-def assert_decided_as_by_the_oracle(runs: list[Path], rule: str, **options: Any) -> None:
-    """Compare the last of several runs with the twin, which sees the vectors and the kept rows of the earlier runs."""
+def assert_decided_as_by_the_oracle(
+    runs: list[Path], rule: str, within: list[list[Any]] | None = None, **options: Any
+) -> oracles.Decision:
+    """Compare the last of several runs with the twin, which sees the vectors and the kept rows of the earlier runs.
+
+    `within` has the values of the valid rows of each run. The twin's decision is returned.
+    """
     centroids = oracles.unit16(np.load(runs[0] / "clusters" / "centroids.npy"))
     labels = [oracles.assign(unit_of(run), centroids) for run in runs]
     before = [
-        oracles.Day(unit_of(run), own, decisions_of(run)["kept"].to_numpy())
-        for run, own in zip(runs[:-1], labels, strict=False)
+        oracles.Day(unit_of(run), own, decisions_of(run)["kept"].to_numpy(), values)
+        for run, own, values in zip(runs[:-1], labels, within or [None] * len(runs), strict=False)
     ]
     problem = oracles.Problem(
         unit_of(runs[-1]),
@@ -121,6 +126,7 @@ def assert_decided_as_by_the_oracle(runs: list[Path], rule: str, **options: Any)
         centroids16=centroids,
         earlier=before,
         line_eps=round(manifest(runs[0])["eps"] * 10_000),
+        within=None if within is None else within[len(runs) - 1],
         **options,
     )
     found, known = decisions_of(runs[-1]), manifest(runs[-1])
@@ -147,6 +153,11 @@ def assert_decided_as_by_the_oracle(runs: list[Path], rule: str, **options: Any)
     counts = known["counts"]
     assert counts["kept"] + counts["removed"] + counts["rejected"] == counts["input"]
     assert tuple(known["guarantees"].values()) == tuple(not broken for broken in problem.broken(expected, e))
+    left = known["leftover"]
+    if left is not None and left["looked_up"] == counts["kept"]:
+        wanted = tuple(problem.leftover(expected, e))
+        assert tuple(left[name] for name in ("looked_up", "own", "comparable", "elsewhere", "any")) == wanted
+    return expected
 
 
 def refused(*words: object) -> str:
