@@ -18,7 +18,7 @@ from fairdedup.config import RunConfig
 from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
 from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.progress import Stage, StageProgress
-from fairdedup.storage.fence import Fence, current_fence, use_fence
+from fairdedup.storage.fence import Fence, check_fence, current_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.tasks import ROWS_TOPIC, Result, Task
 from fairdedup.worker_memory import (
@@ -84,6 +84,7 @@ def call_on_worker(fence: Fence | None, function: Callable[..., Any], *args: Any
     """
     try:
         with use_fence(fence):
+            check_fence()  # a task that waited in the queue of a lost worker does not even start
             return function(*args)
     except UserError as error:
         return error

@@ -77,8 +77,8 @@ TABLE: dict[str, Remedy] = {
         {"clusters": 9999, "keep": None, "at_most": 0.1}, "give at most 9 (one for each of the 9 rows to keep)",
         {"clusters": 9, "keep": None, "at_most": 0.1}, None),
     "more clusters than rows, with eps": Remedy(
-        {"clusters": 9999, "keep": None, "eps": 0.01}, "give at most 90, or auto",
-        {"clusters": 90, "keep": None, "eps": 0.01}, 90),
+        {"clusters": 9999, "keep": None, "eps": 0.01, "reach": 0}, "give at most 90, or auto",
+        {"clusters": 90, "keep": None, "eps": 0.01, "reach": 0}, 90),
     "no clusters": Remedy({"clusters": 0}, "a whole number above 0, or auto; got 0", {"clusters": 1}),
     "half clusters": Remedy({"clusters": 2.5}, "give a number, auto, or 90 integer labels", {"clusters": 2}),
     "clusters of None": Remedy({"clusters": None}, "give a number, auto, or 90 integer labels", {"clusters": "auto"}),

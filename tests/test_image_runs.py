@@ -193,6 +193,7 @@ def test_exemplars_of_the_run_can_be_prototypes(again, scheduler, tmp_path):
         0.5,
         "--prototypes",
         tmp_path / "exemplars.parquet",
+        "--published",
         "--scheduler",
         scheduler,
         "--quiet",

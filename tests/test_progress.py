@@ -265,7 +265,7 @@ def test_a_summary_is_tame_whatever_the_captions_say():
     text = page.getvalue()
     assert_tame(text.replace("[bold]x[bold]", "[bold]x[/bold]"))
     for part in ("input", "66.7% of the valid rows, 1 of them re-admitted", "0.0500", "above 0.9500", "+25.0 points",
-                 "-25.0 points", "(--cover gives both)", "reasons in run"):  # fmt: skip
+                 "-25.0 points", "(--cover, the default, gives both)", "reasons in run"):  # fmt: skip
         assert part in text, part
 
 

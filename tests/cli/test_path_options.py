@@ -126,7 +126,7 @@ def list_paths() -> list[tuple[str, str]]:
 
 def test_every_option_that_is_a_path_is_known_to_be_one() -> None:
     """A new option of text must be put on one of the two lists."""
-    plain = {"column", "prefer", "within", "where", "scheduler", "memory_limit"}
+    plain = {"collect", "column", "prefer", "within", "where", "scheduler", "memory_limit"}
     found = {name for _, name in list_paths()}
     assert found == {
         *PATHS, *MODELS, "runs", "gone", "labels", "suggestions", "file", "dest", "source", "folder", "config_file",

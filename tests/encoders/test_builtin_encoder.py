@@ -157,7 +157,9 @@ def test_the_rules_keep_more_of_the_rare_than_semdedup_at_the_same_count(rule, d
     for seed in range(4):
         shares = {}
         for each in ("semdedup", rule):
-            result = deduplicate(embeddings, keep=0.5, rule=each, prototypes=prototypes, seed=seed, clusters=2)
+            result = deduplicate(
+                embeddings, keep=0.5, rule=each, prototypes=prototypes, seed=seed, clusters=2, published=True
+            )
             kept = labels[result.decisions["kept"].to_numpy() & people]
             shares[each] = {"dark": (kept["skin_tone"] == "dark").mean(), "older": (kept["age"] == "older").mean()}
         for group in gains:

@@ -85,7 +85,8 @@ def test_pictures_that_kill_a_worker_are_rejected_and_the_run_goes_on(plugged, w
         write_tar(tmp_path / "bad" / f"{number}.tar", {f"{name}.png": pictures[f"{name}.png"] for name in names})
         usable = {f"{name}.png": good[name] for name in names if name in good}
         write_tar(tmp_path / "good" / f"{number}.tar", usable)
-    ended = run(plugged, "run", tmp_path / "bad", *options(weights), "--out", tmp_path / "run", "--workers", 1)
+    ended = run(plugged, "run", tmp_path / "bad", *options(weights), "--out", tmp_path / "run", "--workers", 1,
+                "--memory-limit", "4GiB")  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     rejected = table(tmp_path / "run" / "rejected")
     assert dict(zip(rejected["id"], rejected["reason"], strict=True)) == {

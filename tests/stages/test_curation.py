@@ -51,14 +51,16 @@ def assert_as_by_the_oracle(decided: Decided, rule: str, keep: float, **options:
         assert (found[name].to_numpy() == values).all(), name
 
 
+WITHIN: dict[bool, tuple[object, ...]] = {True: ("--reach", 0), False: ("--published",)}  # by cover
+
 # Which rows take part
 
 
 @pytest.mark.parametrize("rule", ["semdedup", "fairdedup", "balanced"])
 def test_where_and_drop_decide_as_if_the_rows_had_never_been_there(prune, tmp_path, rule):
     (tmp_path / "takedowns.txt").write_text(iterate_ids(60, 61, 100))
-    decided = prune("--keep", 0.5, "--rule", rule, "--where", "width >= 50 AND caption IS NOT NULL", "--drop",
-                    tmp_path / "takedowns.txt")  # fmt: skip
+    decided = prune("--keep", 0.5, "--rule", rule, "--published", "--where", "width >= 50 AND caption IS NOT NULL",
+                    "--drop", tmp_path / "takedowns.txt")  # fmt: skip
     rows = [r for r in range(50, 240) if r % 5 and r not in UNUSABLE and r not in (61,)]
     assert decided.decisions["row"].tolist() == rows
     assert_as_by_the_oracle(decided, rule, 0.5)
@@ -151,7 +153,7 @@ def test_marks_that_a_killed_command_left_are_removed_once_they_are_old(again, s
 def test_protected_rows_are_kept_as_by_the_oracle(prune, tmp_path, rule, cover):
     protected = [1, 2, 3, 50, 120, 121, 122, 123, 239]
     pd.DataFrame({"uid": [f"k{r}" for r in protected]}).to_parquet(tmp_path / "ids.parquet")
-    decided = prune("--keep", 0.5, "--rule", rule, *(["--cover"] if cover else []), "--always-keep",
+    decided = prune("--keep", 0.5, "--rule", rule, *WITHIN[cover], "--always-keep",
                     tmp_path / "ids.parquet", "--where", "width <> 3")  # fmt: skip
     mask = decided.decisions["row"].isin(protected).to_numpy()
     assert mask.sum() == 8 and decided.decisions["kept"][mask].all()
@@ -172,7 +174,7 @@ def test_random_keeps_protected_rows_too(prune, tmp_path):
 
 @pytest.mark.parametrize("cover", [False, True])
 def test_prefer_keeps_the_highest_as_by_the_oracle(prune, cover):
-    decided = prune("--keep", 0.4, "--prefer", "only here", *(["--cover"] if cover else []))
+    decided = prune("--keep", 0.4, "--prefer", "only here", *WITHIN[cover])
     values = np.where(decided.decisions["row"] < 160, np.nan, decided.decisions["row"] / 2)
     assert_as_by_the_oracle(decided, "prefer", 0.4, cover=cover, values=values)
     assert manifest(decided.run)["config"]["prune"]["rule"] == "prefer"

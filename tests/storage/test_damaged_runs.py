@@ -165,7 +165,7 @@ def test_no_bit_of_the_header_of_earlier_vectors_changes_what_is_read(place):
     def read() -> list[tuple[bytes, list[int]]]:
         samples = EarlierSamples(place / "s", 0, 4)
         found = [samples.cluster(k, 16) for k in range(4)]
-        return [(unit.tobytes() + str((unit.shape, unit.dtype)).encode(), names.tolist()) for unit, names, _ in found]
+        return [(of.unit.tobytes() + str((of.unit.shape, of.unit.dtype)).encode(), of.names.tolist()) for of in found]
 
     call(f"{FIRST} && {NEXT}")
     path = place / "s" / "state" / "run-0000" / "vectors_0.npy"

@@ -74,7 +74,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
 ) -> None:
     monkeypatch.setattr(shard_groups, "GROUP_ROWS", 1500)  # a sorted file for each shard
     source = write_shards(tmp_path / "in", 4500, 3)
-    asked = ("--rule", "semdedup", "--eps", 0.2)
+    asked = ("--rule", "semdedup", "--eps", 0.2, "--published")
     for given, out in ((store.put(source, "long"), f"{BUCKET}/ranges"), (str(source), str(tmp_path / "run"))):
         store.done("embed", given, "--out", out)
         store.done("cluster", out, "--clusters", 6)
