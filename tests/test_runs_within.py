@@ -173,6 +173,33 @@ def test_rows_always_kept_remove_duplicates_of_their_value_only(albums, clustere
     assert run.decisions["kept"].sum() == least
 
 
+def test_rows_that_are_left_out_leave_no_value_behind(albums, clustered, scheduler, prototypes, parts):
+    words = ("--rule", "semdedup", "--where", "album <> '1' OR album IS NULL", "--within", "album")
+    values = ordered_values(clustered)
+    stays = np.array([value != 1 for value in values])
+    for amount in (("--eps", 0.1), ("--keep", 0.5)):
+        run = decide(albums, scheduler, prototypes, *amount, *words)
+        labels = oracles.assign(run.unit, run.centroids)[stays]
+        twin = oracles.Problem(
+            run.unit[stays], labels, "semdedup", cover=True, centroids16=run.centroids, reach="auto",
+            within=[value for value, own in zip(values, stays, strict=True) if own],
+        )  # fmt: skip
+        eps = round(manifest(albums)["eps"] * 10_000)
+        assert_as_oracle(run, twin.at_eps(eps) if "--eps" in amount else twin.decide(eps, 0.5))
+    told = command("prune", albums, "--keep", 0.01, *words, "--scheduler", scheduler, "--quiet").err
+    assert f"fewer than one for each of {twin.least} values of --within in their clusters" in told
+
+
+def test_the_summary_names_the_column(albums, scheduler, prototypes):
+    words = ("--eps", 0.1, "--within", "album", "--prototypes", prototypes, "--scheduler", scheduler)
+    lines = done("prune", albums, *words).out.splitlines()
+    shown = next(line for line in lines if line.startswith("within "))
+    assert shown.strip().split(maxsplit=2)[1:] == [
+        "album",
+        "samples are compared only where this column has the same value",
+    ]
+
+
 def test_a_replacement_checks_the_guarantees_within_values(albums, clustered, scheduler, prototypes, tmp_path):
     run = decide(albums, scheduler, prototypes, "--eps", 0.1, "--rule", "semdedup", "--within", "album")
     values, before = ordered_values(clustered), run.decisions

@@ -73,6 +73,9 @@ def _facts_table(manifest: RunManifest, out: Path) -> Table:
     table.add_column()
     for row in (*_count_rows(manifest, out), *_eps_rows(manifest), *_earlier_run_rows(manifest)):
         table.add_row(*row)
+    within = manifest.config["prune"].get("within")  # earlier versions did not have it
+    if within is not None:
+        table.add_row("within", plain(within), "samples are compared only where this column has the same value")
     return table
 
 
