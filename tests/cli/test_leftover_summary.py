@@ -104,8 +104,8 @@ def test_the_guarantees_say_where_they_hold() -> None:
 
 def test_the_summary_and_the_audit_say_what_is_left(again, prototypes, scheduler, tmp_path) -> None:
     asked = ("--prototypes", prototypes, "--scheduler", scheduler)
-    shown = done("prune", again, "--eps", 0.05, "--rule", "semdedup", "--published", "--leftover", 30, *asked).out
-    sentence = re.search(r"Of 30 kept samples looked up among all \d+ kept, \d+ .*still ha.*", shown)
+    shown = done("prune", again, "--eps", 0.05, "--rule", "semdedup", "--published", "--leftover", 75, *asked).out
+    sentence = re.search(r"Of 75 kept samples looked up among all \d+ kept, \d+ .*still ha.*", shown)
     assert sentence is not None
     assert "--reach auto looks for those elsewhere" in shown
     assert sentence[0] in done("audit", again, *asked).out
