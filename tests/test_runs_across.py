@@ -116,3 +116,24 @@ def test_rows_always_kept_remove_their_duplicates_in_other_clusters(parts, prune
     assert run.decisions["kept"].to_numpy()[protected].all()
     twin = run.problem("semdedup", True, reach="auto", protected=protected)
     assert_as_oracle(run, twin.at_eps(500))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rule", ["semdedup", "fairdedup"])
+def test_one_two_and_four_workers_write_the_same_bytes_in_many_parts(rule, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60_000, 32)).astype(np.float32)
+    x[30_000:] = x[:30_000] + rng.uniform(0.01, 0.6, (30_000, 1)) * x[30_000:]
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "p.npz", **{f"tone/{k}": rng.normal(size=32) for k in range(3)})
+    flags = ("--keep", 0.5, "--rule", rule, "--prototypes", tmp_path / "p.npz", "--clusters", 60, "--quiet")
+    products = []
+    for workers in (1, 2, 4):
+        out = tmp_path / f"by{workers}"
+        done("run", tmp_path / "x.npy", *flags, "--workers", workers, "--out", out)
+        products.append(product(out))
+    assert products[0] == products[1] == products[2]
+    decided = Decided(tmp_path / "by1").decisions
+    homes = decided["cluster"].to_numpy()
+    crossed = homes[decided["representative"].to_numpy()] != homes
+    assert crossed.sum() > 1000

@@ -46,8 +46,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     rng = np.random.default_rng(0)
     (folder / "img_emb").mkdir()
     for number in range(20):
-        x = rng.normal(size=(3000, 64)).astype(np.float16)
-        x[1500:] = x[:1500] + rng.uniform(0.01, 1, (1500, 1)) * x[1500:]
+        x = rng.normal(size=(1000, 64)).astype(np.float16)
+        x[500:] = x[:500] + rng.uniform(0.01, 1, (500, 1)) * x[500:]
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", x)
     np.savez(folder / "p.npz", **{f"tone/{k}": rng.normal(size=64) for k in range(3)})  # type: ignore[arg-type]
     return ("run", folder, "--keep", 0.5, "--rule", "balanced", "--prototypes", folder / "p.npz", "--clusters", 30,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, smallest_eps
+from fairdedup.core.eps_search import count_over, find_eps_by_steps, search_eps, search_eps_across, smallest_eps
 from fairdedup.core.model import Inherited, LastDrawn, Options, Plan
 from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided, decide_part, list_rows
@@ -290,7 +290,7 @@ def _decide_against_earlier(
         if across is None:
             eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
         else:
-            eps = next(e for e in range(eps, MAX_EPS + 1) if across.at(e).count() <= most)
+            eps = find_eps_by_steps(lambda e: across.at(e).count(), most, eps + max(8, eps // 32), least=eps)
     return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
 
 

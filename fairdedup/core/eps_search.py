@@ -86,7 +86,7 @@ def search_eps_across(across: AcrossClusters, target: int, valid: int) -> int:
     guess = _guess(parts, target, valid, seed, map_parts)
     if guess is None:  # so few rows that a pass over all of them is as good
         guess = _search_plain(parts, target, valid, seed, map_parts)
-    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, valid, guess)
+    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, guess)
 
 
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
@@ -199,7 +199,7 @@ def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | N
     return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
 
 
-def find_eps_by_steps(count: Callable[[int], int], target: int, valid: int, guess: int) -> int:
+def find_eps_by_steps(count: Callable[[int], int], target: int, guess: int, least: int = 0) -> int:
     """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth), one value after the other.
 
     Where each count costs about as much as the first, as with rounds, this needs fewer of them than windows do: the
@@ -210,20 +210,24 @@ def find_eps_by_steps(count: Callable[[int], int], target: int, valid: int, gues
     count : callable
         Returns the number of rows kept at an eps, in ten-thousandths.
     target : int
-        K, less than `valid`; at most K rows are kept at `MAX_EPS`.
-    valid : int
-        Number of rows, all of which are kept at 0.
+        K; at most K rows are kept at `MAX_EPS`.
     guess : int
         Eps to try first.
+    least : int
+        Smallest eps to consider, which is returned if it keeps no more than K; at 0 more than K rows are kept.
 
     Returns
     -------
     eps : int
-        Ten-thousandths: the high end of the bracket.
+        Ten-thousandths: `least`, or the high end of the bracket.
     """
-    low, high = 0, MAX_EPS
+    low, high = least, MAX_EPS
     seen: dict[int, int] = {}
-    eps, step = min(max(guess, 1), MAX_EPS - 1), max(8, guess // 32)
+    if least:
+        seen[least] = count(least)
+        if seen[least] <= target:
+            return least
+    eps, step = min(max(guess, low + 1), MAX_EPS - 1), max(8, guess // 32)
     while high - low > 1:
         seen[eps] = count(eps)
         if seen[eps] <= target:
