@@ -13,7 +13,7 @@ from fairdedup.core.part import MapParts, Part, Workspace
 
 
 class CrossLinks:
-    """Pairs of linked rows in different clusters, up to a largest eps, among all rows that were asked for so far.
+    """Pairs of linked rows in different clusters, up to a largest eps, among all rows that were needed so far.
 
     Parameters
     ----------

@@ -210,8 +210,8 @@ def find_duplicates(sample: Sample, kept: KeptRows, reach_of: ReachOf, eps: int)
         block = kept.take(slice(first, first + BLOCK))
         for start in range(0, len(found), _ROWS):
             own = slice(start, start + _ROWS)
-            asked = Sample(sample.kept.take(own), sample.reached[own])
-            _compare(asked, block, reach_from(reach_of, first), eps, found[own])
+            queries = Sample(sample.kept.take(own), sample.reached[own])
+            _compare(queries, block, reach_from(reach_of, first), eps, found[own])
     return found
 
 
