@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,9 @@ def main() -> None:
         figures["cost"] = {"mixture": measure_cost(mixture, args.repeats)}
     print(json.dumps(figures, indent=2))
     if args.out:
+        faiss = packages_distributions()["faiss"][:1]  # faiss-gpu or faiss-cpu
         what = "duplicates left in different clusters, and seconds of deduplicate(), by semdedup with cover at half"
-        write_results(args.out, figures, what=what, seed=args.seed, packages=("numpy", "numba", "faiss-cpu"))
+        write_results(args.out, figures, what=what, seed=args.seed, packages=("numpy", "numba", *faiss))
 
 
 if __name__ == "__main__":
