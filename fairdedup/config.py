@@ -27,8 +27,6 @@ PATHS = ("input", "out", "prototypes", "drop", "always_keep", "against", "exclud
 MODELS = ("model", "pretrained")  # names, or paths
 # A flag overrides its whole set in the file.
 EXCLUSIVE = ({"keep", "at_most", "eps"}, {"scheduler", "workers"}, {"published", "cover"}, {"published", "reach"})
-
-
 WITHIN_CLUSTERS = {"cover": False, "reach": 0.0}  # the procedure of the papers
 
 

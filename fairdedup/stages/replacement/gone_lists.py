@@ -1,4 +1,4 @@
-"""The lists of vanished samples in gone/, one for each replacement, which later decisions repeat."""
+"""The lists of samples that replacements removed, one file for each. Later decisions of the run remove them again."""
 
 from __future__ import annotations
 
