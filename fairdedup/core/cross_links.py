@@ -6,6 +6,7 @@ once, among the rows that any step asks for, and every smaller eps takes its own
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.within import codes_or_zeros, take_codes
+
+Codes = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
 
 class Links(NamedTuple):
@@ -61,12 +64,52 @@ class Links(NamedTuple):
         return Links(first, second, np.concatenate((self.needed[there], self.needed[back])))
 
 
+def iterate_pairs(
+    first: NDArray[np.float16], second: NDArray[np.float16], eps: int, within: Codes = (None, None)
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the pairs of rows of two sets that are duplicates at an eps, a tile at a time, exactly.
+
+    Parameters
+    ----------
+    first : ndarray of shape (n, d), float16
+        Unit vectors.
+    second : ndarray of shape (m, d), float16
+        Unit vectors.
+    eps : int
+        Ten-thousandths.
+    within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
+        Codes of the values within which rows are compared.
+
+    Yields
+    ------
+    (ndarray, ndarray, ndarray), each of shape (p,), int64
+        Places in both sets, and the least eps at which they are duplicates.
+    """
+    n = len(first)
+    if not n or not len(second):
+        return
+    vectors = Vectors.of(np.concatenate((first, second)))
+    known, out = approximate(vectors), Found.make(TILE * TILE)
+    codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], len(second))))
+    for row in range(0, n, TILE):
+        block = known.take(slice(row, min(n, row + TILE)))
+        for column in range(n, len(vectors), TILE):
+            other = known.take(slice(column, column + TILE))
+            tile = Tile(row, column, block.terms, other.terms)
+            number = collect_pairs(
+                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
+            )
+            if number:
+                a, b, needed = (values[:number].astype(np.int64) for values in out)
+                yield a, b - n, needed
+
+
 def find_links(
     own: NDArray[np.float16],
     visitors: NDArray[np.float16],
     reached: NDArray[np.integer],
     eps: int,
-    within: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None),
+    within: Codes = (None, None),
 ) -> Links:
     """Find the pairs of a cluster's rows and of its visitors that are linked at an eps.
 
@@ -88,25 +131,11 @@ def find_links(
     Links
         Places in `own` and in `visitors`.
     """
-    n, found = len(own), []
-    if not n or not len(visitors) or eps == 0:
-        return Links.join([])
-    vectors = Vectors.of(np.concatenate((own, visitors)))
-    known, out = approximate(vectors), Found.make(TILE * TILE)
-    codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], len(visitors))))
-    for first in range(0, n, TILE):
-        block = known.take(slice(first, min(n, first + TILE)))
-        for second in range(n, len(vectors), TILE):
-            other = known.take(slice(second, second + TILE))
-            tile = Tile(first, second, block.terms, other.terms)
-            number = collect_pairs(
-                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
-            )
-            if number:
-                a, b, needed = (column[:number].astype(np.int64) for column in out)
-                needed = np.maximum(needed, reached[b - n])
-                linked = needed <= eps
-                found.append(Links(a[linked], b[linked] - n, needed[linked]))
+    found = []
+    for a, b, needed in iterate_pairs(own, visitors, eps, within) if eps else ():
+        needed = np.maximum(needed, reached[b])
+        linked = needed <= eps
+        found.append(Links(a[linked], b[linked], needed[linked]))
     return Links(*map(np.concatenate, zip(*found, strict=True))) if found else Links.join([])
 
 

@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.approximate import approximate, no_marks
-from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
+from fairdedup.core.cross_links import iterate_pairs
 from fairdedup.core.row_hash import row_hash
-from fairdedup.core.similarity import BLOCK, Vectors
-from fairdedup.core.within import codes_or_zeros
+from fairdedup.core.similarity import BLOCK
 from fairdedup.errors import UserError
 
 SIZE = 1000  # rows that are looked up unless the user says otherwise
@@ -222,21 +220,8 @@ def reach_from(reach_of: ReachOf, first: int) -> ReachOf:
 
 def _compare(sample: Sample, kept: KeptRows, reach_of: ReachOf, eps: int, found: NDArray[np.bool_]) -> None:
     """Mark the rows of a sample (s, 3) that have a duplicate among some kept rows."""
-    n = len(sample.kept.rows)
-    vectors = Vectors.of(np.concatenate((sample.kept.unit, kept.unit)))
-    known, out = approximate(vectors), Found.make(TILE * TILE)
-    codes = np.concatenate([codes_or_zeros(rows.within, len(rows.rows)) for rows in (sample.kept, kept)])
-    for first in range(0, n, TILE):
-        block = known.take(slice(first, min(n, first + TILE)))
-        for second in range(n, len(vectors), TILE):
-            other = known.take(slice(second, second + TILE))
-            tile = Tile(first, second, block.terms, other.terms)
-            number = collect_pairs(
-                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
-            )
-            if number:
-                a, b = (column[:number].astype(np.int64) for column in (out.a, out.b))
-                _mark_kinds(sample, kept, reach_of, (a, b - n), found)
+    for a, b, _ in iterate_pairs(sample.kept.unit, kept.unit, eps, (sample.kept.within, kept.within)):
+        _mark_kinds(sample, kept, reach_of, (a, b), found)
 
 
 def _mark_kinds(

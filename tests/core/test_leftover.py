@@ -15,7 +15,7 @@ from oracles.reach import Reaching
 from problems import AcrossProblem, columns, naming, random_across, units
 
 from fairdedup import UserError, deduplicate
-from fairdedup.core import leftover
+from fairdedup.core import cross_links, leftover
 from fairdedup.core.approximate import approximate_in_int8
 from fairdedup.core.leftover import (
     ALL_HASHES,
@@ -113,10 +113,10 @@ def look_up(seed: int, block: int) -> tuple[Leftover, oracles.Leftover]:
 def test_blocks_and_precisions_change_nothing(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     if precision == "int8":
-        monkeypatch.setattr(leftover, "approximate", approximate_in_int8)
+        monkeypatch.setattr(cross_links, "approximate", approximate_in_int8)
     monkeypatch.setattr(leftover, "BLOCK", 24)
     monkeypatch.setattr(leftover, "_ROWS", 8)
-    monkeypatch.setattr(leftover, "TILE", 5)
+    monkeypatch.setattr(cross_links, "TILE", 5)
     kinds = np.zeros(4, int)
     for seed in range(220):
         with naming(seed):

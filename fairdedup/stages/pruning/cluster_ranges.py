@@ -15,7 +15,7 @@ from fairdedup.core import kmeans
 from fairdedup.core.model import Cluster, EarlierKept
 from fairdedup.core.part import MapParts, Visitors
 from fairdedup.core.reach import Visits
-from fairdedup.stages.pruning.earlier_visits import read_earlier_visitors
+from fairdedup.stages.pruning.earlier_visits import open_earlier_visits, read_earlier_visitors
 from fairdedup.stages.pruning.round_files import load_arrays, open_visits_of_group, save_arrays
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.earlier_samples import EarlierSamples, count_kept_by_cluster
@@ -129,16 +129,18 @@ class ClusterRange:
         if not self.against:
             return
         assert self.workspace is not None
-        yield from read_earlier_visitors(self._open_earlier(), self.workspace, cluster)
+        samples, visits = self._open_earlier(), self.memo.get("earlier visits")
+        if visits is None:
+            visits = self.memo["earlier visits"] = open_earlier_visits(samples, self.workspace)
+        yield from read_earlier_visitors(samples, visits, cluster)
 
     def _open_earlier(self) -> EarlierSamples:
         samples = self.memo.get("earlier")
         if samples is None:
-            samples = self.memo["earlier"] = self._read_earlier()
+            samples = self.memo["earlier"] = EarlierSamples(
+                self.root, self.first, self.last, self.workspace, within=self.within
+            )
         return samples
-
-    def _read_earlier(self) -> EarlierSamples:
-        return EarlierSamples(self.root, self.first, self.last, self.workspace, within=self.within)
 
     def save(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep arrays for a later step."""
@@ -164,7 +166,7 @@ class ClusterRange:
             paths = [Marks(self.marks).path(k) for k in range(self.files)]
             ends = [int(own[-1]) for _, _, own in files]
             marks = [open_array(Unsealed(p, WRITTEN), end, self.files) for p, end in zip(paths, ends, strict=True)]
-        earlier = self._read_earlier() if self.against else None
+        earlier = self._open_earlier() if self.against else None
         for number in range(self.first, self.last):
             at = number - self.first
             # Groups are in row order and each is sorted stably, so the rows of a cluster are ascending.
@@ -251,7 +253,8 @@ def split_clusters(
     cuts = np.searchsorted(work, np.linspace(0, work[-1], tasks + 1)[1:-1], side="right")
     bounds = np.unique(np.concatenate(([0], cuts, [len(sizes)])))
     spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    own = [(a, b) for a, b in spans if sizes[a:b].sum()]
+    spans.sort(key=lambda span: not sizes[span[0] : span[1]].any())  # those with rows first, each in order
+    with_rows = sum(bool(sizes[a:b].any()) for a, b in spans)
     parts = [
         ClusterRange(
             root=root,
@@ -268,11 +271,11 @@ def split_clusters(
             within=within,
             workspace=workspace,
         )
-        for k, (a, b) in enumerate([*own, *(span for span in spans if span not in own)])
+        for k, (a, b) in enumerate(spans)
     ]
     must_keep_one = int(np.count_nonzero((sizes > 0) & (np.asarray(marks.protected) + before == 0)))
-    without_rows = [part for part in parts[len(own) :] if before[part.first : part.last].any()]
-    return SplitClusters(parts[: len(own)], must_keep_one, without_rows)
+    without_rows = [part for part in parts[with_rows:] if before[part.first : part.last].any()]
+    return SplitClusters(parts[:with_rows], must_keep_one, without_rows)
 
 
 def _map(

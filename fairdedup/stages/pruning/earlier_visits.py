@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,20 +69,25 @@ def list_visits_of_segment(place: int, root: Path, folder: Path, options: Option
     write_rows(folder, place, opened.segment)
 
 
-def read_earlier_visitors(samples: EarlierSamples, folder: Path, cluster: int) -> Iterator[EarlierKept]:
+def open_earlier_visits(samples: EarlierSamples, folder: Path) -> list[Visits]:
+    """Return the visits of each segment, as `list_earlier_visits` has written them into a folder."""
+    return [open_visits(folder, NAME, place) for place in range(len(samples.segments))]
+
+
+def read_earlier_visitors(samples: EarlierSamples, visits: Sequence[Visits], cluster: int) -> Iterator[EarlierKept]:
     """Yield the samples of earlier runs that reach a cluster from another one, a block at a time.
 
     Parameters
     ----------
     samples : EarlierSamples
         The samples of any range of clusters.
-    folder : Path
-        Folder of the lists that `list_earlier_visits` has written.
+    visits : sequence of Visits
+        The visits of each segment.
     cluster : int
         Number of the cluster.
     """
-    for place, segment in enumerate(samples.segments):
-        places = open_visits(folder, NAME, place).to(cluster)[0]
+    for place, (segment, own) in enumerate(zip(samples.segments, visits, strict=True)):
+        places = own.to(cluster)[0]
         for start in range(0, len(places), BLOCK):
             block = np.asarray(places[start : start + BLOCK])
             names = (place << PLACE_BITS) + block
