@@ -1,10 +1,11 @@
 """Measure what duplicates in different clusters cost to find, and how many are left, with reach and without.
 
 python benchmarks/across.py --out benchmarks/results/across.json --clip ../shared/data/clip/flickr8k_vit_b32_1000.npy \
-    --faces RUN/embeddings/img_emb
+    --faces RUN/embeddings/img_emb --run-rows 1000000
 
 `--faces` is a folder of the vectors of face images, such as `fairdedup embed FACES --out RUN` writes. All pairs of rows
 are compared, so what is left is not measured by clusters. Rows are decided by `semdedup` with cover.
+`--run-rows` times the commands on Dask as well, on that many rows: these need about 4 GB of disk for a million.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import math
 import statistics
+import tempfile
 import time
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from results_file import write_results
+from scale import measure_command
 
 from fairdedup import deduplicate
 from fairdedup.core import kmeans
@@ -29,6 +32,7 @@ from fairdedup.core.similarity import unit_float16
 
 BLOCK = 4096  # rows that are compared with all others at a time
 FACTORS = (0, 2, 4, 6)  # of the standard deviation of a random component; 4 is `reach: auto`
+DECISION = ("sample", "list", "search", "reach", "round", "links", "cards", "decide")  # stages of prune
 OPTIONS = {"rule": "semdedup", "cover": True, "leftover": 0}
 
 
@@ -124,6 +128,41 @@ def measure_cost(x: NDArray[np.floating], repeats: int) -> dict[str, Any]:
     return {"seconds_and_processor_seconds": found, "medians": medians, "ratio_wall": ratio[0], "ratio_cpu": ratio[1]}
 
 
+def measure_run(x: NDArray[np.floating], repeats: int, folder: Path | None) -> dict[str, Any]:
+    """Time a run on Dask, out of core: embed and cluster once, then prune without reach and with it, in turn."""
+    found: dict[str, list[dict[str, Any]]] = {"0": [], "auto": []}
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        source, run = Path(name) / "x", Path(name) / "run"
+        (source / "img_emb").mkdir(parents=True)
+        for number, shard in enumerate(np.array_split(x, 100)):
+            np.save(source / "img_emb" / f"img_emb_{number}.npy", shard.astype(np.float16))
+        before = [measure_command("embed", source, "--out", run), measure_command("cluster", run)]
+        for _ in range(repeats):
+            for reach, own in found.items():
+                words = ("--keep", 0.5, "--rule", "semdedup", "--cover", "--reach", reach)
+                own.append(measure_command("prune", run, *words))
+                print(reach, own[-1], flush=True)
+    earlier = sum(own["seconds"] for own in before)
+
+    def median(reach: str, *stages: str) -> float:
+        return statistics.median(
+            sum(own["stages"].get(stage, 0) for stage in stages) if stages else own["seconds"] for own in found[reach]
+        )
+
+    return {
+        "rows": len(x),
+        "embed": before[0],
+        "cluster": before[1],
+        "prune": found,
+        "ratio of sample, search and decide": median("auto", *DECISION) / median("0", *DECISION),
+        "ratio of prune": median("auto") / median("0"),
+        "ratio of embed, cluster and prune": (earlier + median("auto")) / (earlier + median("0")),
+        "most resident MiB of any process": max(
+            value for own in (*before, *found["0"], *found["auto"]) for value in own["most resident MiB"].values()
+        ),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the generated data set")
@@ -131,6 +170,8 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="an .npy file of CLIP vectors")
     parser.add_argument("--faces", type=Path, help="a folder of .npy files of vectors of faces")
     parser.add_argument("--repeats", type=int, default=5, help="of the measurement of cost; 0 leaves it out")
+    parser.add_argument("--run-rows", type=int, default=0, help="rows of the run on Dask; 0 leaves it out")
+    parser.add_argument("--folder", type=Path, help="where the run has room  [default: the folder for temporary files]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file to write; without it the figures are only printed")
     args = parser.parse_args()
@@ -143,6 +184,9 @@ def main() -> None:
     figures: dict[str, Any] = {"left": {name: measure_left(x) for name, x in sets.items()}}
     if args.repeats:
         figures["cost"] = {"mixture": measure_cost(mixture, args.repeats)}
+    if args.repeats and args.run_rows:
+        rows = generate_mixture(args.run_rows, args.dim, args.seed)
+        figures["run"] = measure_run(rows, args.repeats, args.folder)
     print(json.dumps(figures, indent=2))
     if args.out:
         faiss = packages_distributions()["faiss"][:1]  # faiss-gpu or faiss-cpu
