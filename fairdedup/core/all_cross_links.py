@@ -1,15 +1,75 @@
-"""Pairs of linked rows in different clusters, over the whole data set: each pair is found once, for every eps."""
+"""Pairs of linked rows in different clusters, over the whole data set: each pair is found once, for every eps.
+
+There may be many more pairs than rows, so each part keeps its own, and hands out those that a step needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.cross_links import OTHER, OWN, Links, find_cross_links
 from fairdedup.core.earlier_links import EarlierLinks, find_earlier_links
-from fairdedup.core.part import MapParts, Part, Workspace
+from fairdedup.core.part import MapParts, Part, Shared, Workspace
+
+FIRST, SECOND = 4, 8  # flags of the rows whose pairs are handed out, beside those of `find_cross_links`
+LINK = np.dtype([("first", np.int64), ("second", np.int64), ("needed", np.int16)])  # a pair on disk
+
+
+class Search(NamedTuple):
+    """What is known of the pairs of a data set, and whether more of them are needed.
+
+    Attributes
+    ----------
+    most : int
+        Largest eps, in ten-thousandths.
+    number : int
+        Number of searches so far; each part has saved the pairs of each.
+    new : bool
+        Whether any row has the flag `OWN`: its pairs are looked for and saved.
+    """
+
+    most: int
+    number: int
+    new: bool
+
+
+def list_links(part: Part, flags: Shared, search: Search, eps: int) -> Links:
+    """Return the pairs of a part that are linked at an eps, one row with the flag `FIRST`, the other with `SECOND`.
+
+    Parameters
+    ----------
+    part : Part
+        At least one cluster.
+    flags : Shared
+        Flags by row: (input,), uint8.
+    search : Search
+        What the part has saved, and whether it looks for more.
+    eps : int
+        Ten-thousandths.
+    """
+    found, known = [], flags.read()
+    first, second = (known & FIRST) > 0, (known & SECOND) > 0
+    for number in range(search.number):
+        saved = part.load(_name(search.most, number))
+        assert saved is not None
+        pairs = Links(*(saved["links"][name] for name in Links._fields))
+        found.append(pairs.between(first, second, eps))
+    if search.new:
+        links = find_cross_links(part, flags, search.most)
+        saved_links = np.empty(len(links.first), LINK)
+        for name in Links._fields:
+            saved_links[name] = getattr(links, name)
+        part.save(_name(search.most, search.number), {"links": saved_links})
+        found.append(links.between(first, second, eps))
+    return Links.join(found)
+
+
+def _name(most: int, number: int) -> str:
+    return f"links-{most}-{number}"
 
 
 class CrossLinks:
@@ -50,13 +110,14 @@ class CrossLinks:
         self._parts, self._map_parts, self._workspace, self.most = parts, map_parts, workspace, most
         workspace.list_visits(most)
         workspace.forget("pairs-")
-        self._searched = np.zeros(len(protected), np.bool_)
-        self._links = Links.join([])
+        workspace.forget("links-")
+        self._searched, self._searches = np.zeros(len(protected), np.bool_), 0
         self.of_protected = Links.join([])
         self.of_earlier = EarlierLinks.join([])
         flags = np.where(protected, OWN, OTHER).astype(np.uint8)
         if protected.any():
-            self.of_protected = self._search(flags)
+            shared = workspace.share(flags)
+            self.of_protected = Links.join(map_parts("links", find_cross_links, parts, shared, most))
         if with_earlier:
             shared = workspace.share(flags)
             self.of_earlier = EarlierLinks.join(
@@ -66,12 +127,11 @@ class CrossLinks:
     def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
         """Return the pairs that are linked at an eps, as `Links.between` does; neither mask has a protected row."""
         new = (a | b) & ~self._searched
-        if new.any():
-            flags = np.where(new, OWN, np.where(self._searched, OTHER, 0)).astype(np.uint8)
-            self._links = Links.join([self._links, self._search(flags)])
-            self._searched |= new
-        return self._links.between(a, b, eps)
-
-    def _search(self, flags: NDArray[np.uint8]) -> Links:
-        shared = self._workspace.share(flags)
-        return Links.join(self._map_parts("links", find_cross_links, self._parts, shared, self.most))
+        flags = np.zeros(len(new), np.uint8)
+        for mask, flag in ((new, OWN), (self._searched, OTHER), (a, FIRST), (b, SECOND)):
+            flags[mask] |= flag
+        search = Search(self.most, self._searches, new=bool(new.any()))
+        found = Links.join(self._map_parts("links", list_links, self._parts, self._workspace.share(flags), search, eps))
+        self._searched |= new
+        self._searches += search.new
+        return found

@@ -207,7 +207,7 @@ def _cpu_flags() -> str:
         return ""
 
 
-def approximate(vectors: Vectors) -> ApproximateVectors:
+def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVectors:
     """Return vectors in the precision that suits the cluster and this machine.
 
     A process that has not loaded torch loads it only after float32 work that takes longer than the loading.
@@ -216,8 +216,11 @@ def approximate(vectors: Vectors) -> ApproximateVectors:
     ----------
     vectors : Vectors of n rows
         Vectors of a cluster.
+    partners : int, optional
+        Least number of rows that a row is multiplied by; n if not given. Rounding pays by them.
     """
-    if len(vectors) >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
+    multiplied = len(vectors) if partners is None else 2 * partners
+    if multiplied >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
         worth = "torch" in sys.modules or (_work > INT8_WORK and find_spec("torch") is not None)
         if worth and int8_products_are_exact():
             return approximate_in_int8(vectors)

@@ -6,6 +6,7 @@ This module computes what rules read. It never chooses a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,8 @@ class ArrangedCluster:
         Entry k is the position in the cluster of the row that is visited as number k.
     rows : ndarray of shape (n,), int64
         Positions in the input.
-    vectors : Vectors of n rows
-        Vectors in visiting order.
     centroid_similarity : ndarray of shape (n,), float64
         Cosine to the centroid.
-    pinned : PinnedRows
-        Effect of the rows that are kept before the sweep.
     values : ndarray of shape (n,), int64, or None
         Values that the rule `prefer` compares.
     within : ndarray of shape (n,), int64, or None
@@ -49,11 +46,26 @@ class ArrangedCluster:
     cluster: Cluster
     order: NDArray[np.int64]
     rows: NDArray[np.int64]
-    vectors: Vectors
     centroid_similarity: NDArray[np.float64]
-    pinned: PinnedRows
     values: NDArray[np.int64] | None
     within: NDArray[np.int64] | None = None
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Vectors in visiting order, read and widened when they are first asked for."""
+        return Vectors.of(self.cluster.unit, self.order)
+
+    @cached_property
+    def pinned(self) -> PinnedRows:
+        """Effect of the rows that are kept before the sweep, which the memo of the part remembers."""
+        protected, earlier = self.cluster.is_protected[self.order], self.cluster.earlier
+        if earlier is None and not protected.any():
+            return PinnedRows.none(len(self.rows))
+        memo, name = self.part.memo, ("pinned", self.cluster.number)
+        if name not in memo:
+            memo[name] = pin_rows(self.vectors, self.rows, protected, earlier, self.within)
+        found: PinnedRows = memo[name]
+        return found
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -78,27 +90,20 @@ class ArrangedCluster:
 
 
 def arrange(part: Part, cluster: Cluster) -> ArrangedCluster:
-    """Put a cluster of a part in visiting order, and find the rows that its pinned rows would remove.
+    """Put a cluster of a part in visiting order.
 
     Parameters
     ----------
     part : Part
-        Part that contains the cluster. The effect of pinned rows is cached in its memo.
+        Part that contains the cluster.
     cluster : Cluster
         Cluster of n rows.
     """
     similarity = compare_with_centroid(part, cluster)
     order = visiting_order(similarity, cluster.rows)
-    rows, vectors = cluster.rows[order], Vectors.of(cluster.unit, order)
     within = None if cluster.within is None else cluster.within[order]
-    pinned = part.memo.get(("pinned", cluster.number))
-    if pinned is None:
-        protected = cluster.is_protected[order]
-        pinned = pin_rows(vectors, rows, protected, cluster.earlier, within)
-        if protected.any() or cluster.earlier is not None:
-            part.memo["pinned", cluster.number] = pinned
     values = None if cluster.values is None else cluster.values[order]
-    return ArrangedCluster(part, cluster, order, rows, vectors, similarity[order], pinned, values, within)
+    return ArrangedCluster(part, cluster, order, cluster.rows[order], similarity[order], values, within)
 
 
 def compare_with_centroid(part: Part, cluster: Cluster) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster
 from fairdedup.core.earlier_links import EarlierLinks
+from fairdedup.core.pair_graph import PairGraph
 from fairdedup.core.parts import compare_rows
 from fairdedup.core.round_state import ClusterState, encode_earlier
 from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
@@ -85,7 +86,9 @@ def remove_first(arranged: ArrangedCluster, state: ClusterState, eps: int, remov
         _settle(state, [_claim_pinned(arranged, contested[visited[contested]]), *claims])
 
 
-def remove_linked(arranged: ArrangedCluster, state: ClusterState, eps: int, removed: Removed) -> None:
+def remove_linked(
+    arranged: ArrangedCluster, state: ClusterState, eps: int, removed: Removed, graph: PairGraph | None
+) -> None:
     """Remove the open rows that are linked to rows that were kept in earlier rounds.
 
     Parameters
@@ -98,17 +101,33 @@ def remove_linked(arranged: ArrangedCluster, state: ClusterState, eps: int, remo
         Ten-thousandths.
     removed : Removed
         Open rows of any clusters that are linked to rows that are kept in other clusters.
+    graph : PairGraph or None
+        Duplicates of the cluster at eps or above it; None if they are not known.
     """
-    opened, kept = np.flatnonzero(state.is_open), np.flatnonzero(state.keeper == state.rows)
+    _settle(state, [_claim_removed(arranged, state, removed), _claim_kept(arranged, state, eps, graph)])
+
+
+def _claim_kept(arranged: ArrangedCluster, state: ClusterState, eps: int, graph: PairGraph | None) -> Claims:
+    """Return the claims of the kept rows of the cluster on its open rows."""
+    opened, is_kept = np.flatnonzero(state.is_open), state.keeper == state.rows
+    if graph is not None:
+        starts, sizes = graph.pairs.starts[opened], np.diff(graph.pairs.starts)[opened]
+        pairs = np.repeat(starts - np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes) + np.arange(sizes.sum())
+        opened, others = np.repeat(opened, sizes), graph.pairs.neighbours[pairs].astype(np.int64)
+        linked = is_kept[others] & (graph.pairs.needed[pairs] <= eps)
+        opened, others = opened[linked], others[linked]
+        unit = arranged.cluster.unit
+        similarity = compare_rows(unit[arranged.order[opened]], unit[arranged.order[others]])
+        return Claims(opened, similarity, state.rows[others], state.rows[others])
+    kept = np.flatnonzero(is_kept)
     kept = kept[np.argsort(state.rows[kept])]
-    claims = [_claim_removed(arranged, state, removed)]
-    if len(kept):
-        codes = None if arranged.within is None else (arranged.within[opened], arranged.within[kept])
-        nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept), codes)
-        linked = similarity > 1.0 - eps / EPS_UNIT
-        rows = state.rows[kept[nearest[linked]]]
-        claims.append(Claims(opened[linked], similarity[linked], rows, rows))
-    _settle(state, claims)
+    if not len(kept):
+        return Claims(kept, np.zeros(0), kept, kept)
+    codes = None if arranged.within is None else (arranged.within[opened], arranged.within[kept])
+    nearest, similarity = most_similar(arranged.vectors.take(opened), arranged.vectors.take(kept), codes)
+    linked = similarity > 1.0 - eps / EPS_UNIT
+    rows = state.rows[kept[nearest[linked]]]
+    return Claims(opened[linked], similarity[linked], rows, rows)
 
 
 def _settle(state: ClusterState, claims: list[Claims]) -> None:

@@ -19,7 +19,6 @@ from fairdedup.core.cross_links import Links
 from fairdedup.core.leader_sweep import visiting_order
 from fairdedup.core.model import Cluster, Plan
 from fairdedup.core.pair_graph import Found, PairGraph, find_pairs, list_both_directions
-from fairdedup.core.pinned import NEVER, PinnedRows
 from fairdedup.core.similarity import MAX_EPS, Vectors
 from fairdedup.core.swept import find_preference
 
@@ -113,23 +112,22 @@ def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resol
     """
     order = visiting_order(cards.centroid_similarity, cards.rows)
     swept = cards.take(cards.rows[order])
-    vectors, n = Vectors.of(swept.unit), len(order)
     cluster = Cluster(-1, swept.rows, swept.unit, np.zeros(swept.unit.shape[1], np.float16), values=swept.values)
     arranged = ArrangedCluster(
         _Memo(),  # type: ignore[arg-type]
         cluster,
-        np.arange(n),
+        np.arange(len(order)),
         swept.rows,
-        vectors,
         swept.centroid_similarity,
-        PinnedRows(np.full(n, NEVER), np.arange(n)),
         swept.values,
         swept.within,
     )
     # Where both guarantees hold, the candidates of one cluster are no duplicates of each other.
-    graph = _link_all(swept, vectors, links, order, cards, eps, distinct=plan.options.hands_over_duplicates)
+    graph = _link_all(swept, arranged.vectors, links, order, cards, eps, distinct=plan.options.hands_over_duplicates)
     preference, cover = find_preference(arranged, plan), plan.options.cover
-    leader, keeper = cover_sweep(vectors, swept.rows, eps, preference, graph, own_only=cover, within=swept.within)
+    leader, keeper = cover_sweep(
+        arranged.vectors, swept.rows, eps, preference, graph, own_only=cover, within=swept.within
+    )
     back = np.argsort(swept.rows)
     return Resolved(cards.rows, swept.rows[keeper[back]], swept.rows[leader[back]])
 

@@ -21,6 +21,7 @@ from fairdedup.core.similarity import MAX_EPS, Vectors, cosine
 from fairdedup.core.within import codes_or_zeros
 
 _NO_PAIRS = Pairs(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
+_NO_VECTORS = Vectors(np.zeros((0, 0), np.float32), np.zeros(0))
 
 
 class _Walk(NamedTuple):
@@ -90,8 +91,8 @@ def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
 def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
     """Fill in the leader and the keeper of the unvisited rows."""
     x, rows, visited, leader, keeper = walk.x, walk.rows, walk.visited, walk.leader, walk.keeper
-    members = np.empty(x.shape[0], np.int32)
-    for i in range(x.shape[0]):
+    members = np.empty(rows.shape[0], np.int32)
+    for i in range(rows.shape[0]):
         if visited[i]:
             continue
         m = _list_unvisited(i, walk, members)
@@ -105,7 +106,7 @@ def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
 
 
 def cover_sweep(
-    vectors: Vectors,
+    vectors: Vectors | None,
     rows: NDArray[np.int64],
     eps: int,
     preference: Preference,
@@ -119,8 +120,8 @@ def cover_sweep(
 
     Parameters
     ----------
-    vectors : Vectors of n rows
-        Vectors in visiting order.
+    vectors : Vectors of n rows, or None
+        Vectors in visiting order; None if there is a graph and the preference weighs no likeness.
     rows : ndarray of shape (n,), int64
         Rows in visiting order.
     eps : int
@@ -151,7 +152,7 @@ def cover_sweep(
     """
     if not 0 <= eps <= MAX_EPS or (graph is not None and eps > graph.eps):
         raise ValueError(f"eps {eps} is out of range 0 to {MAX_EPS if graph is None else graph.eps}")
-    n, d = vectors.x.shape
+    n, vectors = len(rows), _NO_VECTORS if vectors is None else vectors
     leader, keeper = np.empty(n, np.int32), np.empty(n, np.int32)
     visited: NDArray[Any] = np.zeros(n, np.bool_)
     if pinned is not None:
@@ -170,5 +171,5 @@ def cover_sweep(
         leader=leader,
         keeper=keeper,
     )
-    _visit_all(walk, preference, preference.sums.copy(), Scratch(np.empty(d), np.empty(n, np.int64)))
+    _visit_all(walk, preference, preference.sums.copy(), Scratch(np.empty(vectors.x.shape[1]), np.empty(n, np.int64)))
     return leader, keeper

@@ -37,11 +37,16 @@ class Links(NamedTuple):
     needed: NDArray[np.int64]
 
     @classmethod
-    def join(cls, parts: list[Links]) -> Links:
-        """Return the pairs of several lists; a pair that occurs twice is linked from the lower eps on."""
+    def concatenate(cls, parts: list[Links]) -> Links:
+        """Return the pairs of several lists, one after the other."""
         if not parts:
             return cls(*(np.zeros(0, np.int64) for _ in range(3)))
-        first, second, needed = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @classmethod
+    def join(cls, parts: list[Links]) -> Links:
+        """Return the pairs of several lists, sorted; a pair that occurs twice is linked from the lower eps on."""
+        first, second, needed = cls.concatenate(parts)
         order = np.lexsort((needed, second, first))
         first, second, needed = first[order], second[order], needed[order]
         new = np.ones(len(first), np.bool_)
@@ -89,7 +94,7 @@ def iterate_pairs(
     if not n or not len(second):
         return
     vectors = Vectors.of(np.concatenate((first, second)))
-    known, out = approximate(vectors), Found.make(TILE * TILE)
+    known, out = approximate(vectors, min(n, len(second))), Found.make(TILE * TILE)
     codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], len(second))))
     for row in range(0, n, TILE):
         block = known.take(slice(row, min(n, row + TILE)))
@@ -136,7 +141,7 @@ def find_links(
         needed = np.maximum(needed, reached[b])
         linked = needed <= eps
         found.append(Links(a[linked], b[linked], needed[linked]))
-    return Links(*map(np.concatenate, zip(*found, strict=True))) if found else Links.join([])
+    return Links.concatenate(found)
 
 
 OWN, OTHER = 1, 2  # flags of the rows between which a part looks for pairs
@@ -146,7 +151,8 @@ _EITHER = OWN | OTHER
 def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
     """Return the linked pairs of rows of different clusters of which at least one has the flag `OWN`.
 
-    The other has that flag or `OTHER`. One of the two is a row of the part, and the other reaches its cluster.
+    The other has that flag or `OTHER`. One of the two is a row of the part, and the other reaches its cluster. A pair
+    occurs twice if each reaches the cluster of the other.
 
     Parameters
     ----------
@@ -168,4 +174,4 @@ def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
                 links = find_links(cluster.unit[a], visitors.unit[b], visitors.needed[b], eps, within)
                 rows = cluster.rows[a][links.first], visitors.rows[b][links.second]
                 found.append(Links(*rows, links.needed).ordered())
-    return Links.join(found)
+    return Links.concatenate(found)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.eps_search import count_over, find_eps_by_steps, search_eps, search_eps_across, smallest_eps
+from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, smallest_eps
+from fairdedup.core.eps_steps import find_eps_by_steps
 from fairdedup.core.model import Inherited, LastDrawn, Options, Plan
 from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided, decide_part, list_rows

@@ -6,12 +6,12 @@ most K at its high end. It is deterministic: the same data, rule and seed try th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
+from fairdedup.core.eps_steps import find_eps_by_steps
 from fairdedup.core.model import Plan
 from fairdedup.core.part import MapParts, Part
 from fairdedup.core.parts import count_kept
@@ -83,10 +83,11 @@ def search_eps_across(across: AcrossClusters, target: int, valid: int) -> int:
     if target >= valid:
         return 0
     parts, seed, map_parts = across.parts, across.plan.options.seed, across.map_parts
-    guess = _guess(parts, target, valid, seed, map_parts)
+    seen: dict[int, int] = {}  # counts within clusters, which fall much as those across clusters do
+    guess = _guess(parts, target, valid, seed, map_parts, seen)
     if guess is None:  # so few rows that a pass over all of them is as good
-        guess = _search_plain(parts, target, valid, seed, map_parts)
-    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, guess)
+        guess = _search_plain(parts, target, valid, seed, map_parts, seen)
+    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, guess, like=seen)
 
 
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
@@ -104,18 +105,44 @@ def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts
     return lambda eps: np.sum(map_parts("search", count_kept, parts, eps, plan), axis=0).tolist()
 
 
-def _count_plain(parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str) -> list[int]:
-    return np.sum(map_parts(step, count_neighbourhoods, parts, eps), axis=0).tolist()
+def _count_plain(
+    parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str, seen: dict[int, int] | None = None
+) -> list[int]:
+    counts: list[int] = np.sum(map_parts(step, count_neighbourhoods, parts, eps), axis=0).tolist()
+    if seen is not None:
+        seen.update(zip(eps, counts, strict=True))
+    return counts
 
 
-def _search_plain(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int:
-    """Find the eps of the sweep without `cover`, whose counts are the same for every rule that sweeps."""
+def _search_plain(
+    parts: Sequence[Part],
+    target: int,
+    valid: int,
+    seed: int,
+    map_parts: MapParts,
+    seen: dict[int, int] | None = None,
+) -> int:
+    """Find the eps of the sweep without `cover`, whose counts are the same for every rule that sweeps.
+
+    The counts at each eps that is tried are added to `seen`.
+    """
     guess = _guess(parts, target, valid, seed, map_parts)
-    return find_eps(partial(_count_plain, parts, map_parts=map_parts, step="search"), target, guess)
+    counts = partial(_count_plain, parts, map_parts=map_parts, step="search", seen=seen)
+    return find_eps(counts, target, guess)
 
 
-def _guess(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts: MapParts) -> int | None:
-    """Return about the eps of a seeded sample of parts; None if the data set is small."""
+def _guess(
+    parts: Sequence[Part],
+    target: int,
+    valid: int,
+    seed: int,
+    map_parts: MapParts,
+    seen: dict[int, int] | None = None,
+) -> int | None:
+    """Return about the eps of a seeded sample of parts; None if the data set is small.
+
+    The counts of the larger sample, at each eps that is tried, are added to `seen`.
+    """
     if valid < SAMPLE_FROM or len(parts) < 4:
         return None
     order = np.argsort(row_hash(np.arange(len(parts)), seed), kind="stable")
@@ -130,7 +157,7 @@ def _guess(parts: Sequence[Part], target: int, valid: int, seed: int, map_parts:
     # A small sample first, so that the larger one need not try values of eps that are far off.
     for few, reach in ((rough, 0), (number, SAMPLE_REACH)):
         chosen, rows = [parts[k] for k in order[:few]], int(within[few - 1])
-        counts = partial(_count_plain, chosen, map_parts=map_parts, step="sample")
+        counts = partial(_count_plain, chosen, map_parts=map_parts, step="sample", seen=seen if reach else None)
         guess = find_eps(counts, max(1, round(target * rows / valid)), guess, reach=reach, tolerance=SAMPLE_TOLERANCE)
     return guess
 
@@ -197,53 +224,6 @@ def _next_guess(values: list[int], found: Sequence[int], target: int) -> int | N
         return None
     k = 0 if found[0] <= target else -1
     return round(values[k] + (found[k] - target) * (values[-1] - values[0]) / fall)
-
-
-def find_eps_by_steps(count: Callable[[int], int], target: int, guess: int, least: int = 0) -> int:
-    """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth), one value after the other.
-
-    Where each count costs about as much as the first, as with rounds, this needs fewer of them than windows do: the
-    counts are interpolated between both ends of the bracket, and extrapolated while it has one end only.
-
-    Parameters
-    ----------
-    count : callable
-        Returns the number of rows kept at an eps, in ten-thousandths.
-    target : int
-        K; at most K rows are kept at `MAX_EPS`.
-    guess : int
-        Eps to try first.
-    least : int
-        Smallest eps to consider, which is returned if it keeps no more than K; at 0 more than K rows are kept.
-
-    Returns
-    -------
-    eps : int
-        Ten-thousandths: `least`, or the high end of the bracket.
-    """
-    low, high = least, MAX_EPS
-    seen: dict[int, int] = {}
-    if least:
-        seen[least] = count(least)
-        if seen[least] <= target:
-            return least
-    eps, step = min(max(guess, low + 1), MAX_EPS - 1), max(8, guess // 32)
-    while high - low > 1:
-        seen[eps] = count(eps)
-        if seen[eps] <= target:
-            high = eps
-        else:
-            low = eps
-        if low in seen and high in seen:
-            slope = (seen[low] - seen[high]) / (high - low)
-            eps = low + math.ceil((seen[low] - target) / slope)
-            if len(seen) % 4 == 0:  # the counts are far from a line: halve the bracket now and then
-                eps = (low + high) // 2
-        else:
-            eps += step if seen[eps] > target else -step
-            step *= 2
-        eps = min(max(eps, low + 1), high - 1)
-    return high
 
 
 def smallest_eps(counts: Counts, *, most: int, first: int) -> int:

@@ -20,6 +20,7 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.reach import REACH_CLUSTERS, check_reach
 from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.registry import DEFAULT, all_rules, find_rule, sweeping_names
+from fairdedup.core.unit_rows import UnitRows
 from fairdedup.errors import UserError
 
 MOST_RESERVED = 0.3
@@ -193,8 +194,8 @@ class Cluster:
         Number of the cluster.
     rows : ndarray of shape (n,), int64, ascending
         Positions in the input.
-    unit : ndarray of shape (n, d), float16
-        Unit vectors of the rows.
+    unit : UnitRows of shape (n, d)
+        Unit vectors of the rows, float16.
     centroid : ndarray of shape (d,), float16
         Unit vector; zero if the vectors of the cluster add up to zero.
     protected : ndarray of shape (n,), bool, optional
@@ -209,7 +210,7 @@ class Cluster:
 
     number: int
     rows: NDArray[np.int64]
-    unit: NDArray[np.float16]
+    unit: UnitRows
     centroid: NDArray[np.float16]
     protected: NDArray[np.bool_] | None = None
     values: NDArray[np.int64] | None = None

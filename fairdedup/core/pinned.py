@@ -35,6 +35,11 @@ class PinnedRows:
     needed: NDArray[np.int64]
     keeper: NDArray[np.int64]
 
+    @classmethod
+    def none(cls, n: int) -> PinnedRows:
+        """Return the effect on n rows where no row is pinned."""
+        return cls(np.full(n, NEVER), np.arange(n))
+
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Mask of the pinned rows (n,)."""

@@ -8,7 +8,7 @@ from fairdedup.core.arranged import ArrangedCluster
 from fairdedup.core.pair_graph import PairGraph, Pairs, find_pairs
 from fairdedup.core.part import Part
 
-MOST_PAIRS = 128  # duplicates of a row, on average, up to which those of a cluster are remembered: 768 bytes
+MOST_PAIRS = 128  # duplicates that a part remembers for each of its rows, on average: 768 bytes
 
 
 class RememberedPairs:
@@ -25,9 +25,11 @@ class RememberedPairs:
     def __init__(self, part: Part, most: int) -> None:
         self._part, self._most, self._name = part, most, f"pairs-{most}"
         self._new: dict[int, Pairs] = {}
+        self._room = MOST_PAIRS * part.rows
         self._saved: dict[int, Pairs] = {}
         saved = part.load(self._name)
         if saved is not None:
+            saved = {name: np.array(array) for name, array in saved.items()}
             ends = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(saved["sizes"], axis=0)))
             for k, number in enumerate(saved["clusters"].tolist()):
                 row, pair = (slice(*ends[k : k + 2, column].tolist()) for column in (0, 1))
@@ -55,7 +57,8 @@ class RememberedPairs:
         found = find_pairs(cluster.vectors, self._most, within=cluster.within)
         if found is None:
             return find_pairs(cluster.vectors, eps, within=cluster.within)
-        if len(found.pairs.neighbours) <= MOST_PAIRS * len(cluster.rows):
+        if len(found.pairs.neighbours) <= self._room:
+            self._room -= len(found.pairs.neighbours)
             self._new[number] = found.pairs
         return found
 

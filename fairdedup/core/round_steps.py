@@ -13,9 +13,11 @@ from fairdedup.core.conflicts import Cards, Resolved
 from fairdedup.core.cover import cover_sweep
 from fairdedup.core.earlier_links import EarlierLinks
 from fairdedup.core.model import Plan
+from fairdedup.core.pair_graph import PairGraph
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.parts import Decided, are_kept_distinct, build_decided, compare_rows, join_decided
 from fairdedup.core.pinned import NEVER, PinnedRows
+from fairdedup.core.remembered_clusters import recall_clusters, save_clusters
 from fairdedup.core.remembered_pairs import RememberedPairs
 from fairdedup.core.round_state import OPEN, ClusterState, Trial, encode_earlier, load_states, save_states
 from fairdedup.core.rules.base import Preference
@@ -60,9 +62,10 @@ def list_flags(part: Part) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return np.concatenate([rows for rows, _ in found]), np.concatenate([protected for _, protected in found])
 
 
-def read_cards(part: Part, rows: NDArray[np.int64]) -> Cards:
+def read_cards(part: Part, rows: NDArray[np.int64], plan: Plan) -> Cards:
     """Return what a sweep of several clusters needs of some rows of a part, ascending."""
     out = []
+    recall_clusters(part, plan)
     for cluster in part.clusters():
         own = find_places(cluster.rows, rows)
         if len(own):
@@ -98,6 +101,7 @@ def sweep_first(part: Part, own: tuple[int, KeptBefore], trial: Trial, plan: Pla
     version, known = own
     states: dict[int, ClusterState] = {}
     found, remembered = [], RememberedPairs(part, trial.most)
+    recall_clusters(part, plan)
     for cluster in part.clusters():
         arranged = arrange(part, cluster)
         pinned, n = arranged.pinned, len(arranged.rows)
@@ -107,9 +111,10 @@ def sweep_first(part: Part, own: tuple[int, KeptBefore], trial: Trial, plan: Pla
         remove_first(arranged, state, trial.eps, known.removed, known.old)
         preference = find_preference(arranged, plan)
         state.sums = preference.sums
-        _sweep_rows(arranged, state, preference, trial, plan, remembered)
+        _sweep_rows(arranged, state, preference, trial, plan, remembered.of(arranged, trial.eps))
         found.append(state.rows[(state.keeper == state.rows) & ~pinned.mask])
     remembered.save()
+    save_clusters(part, list(states), plan)
     save_states(part, trial, version, states)
     return np.concatenate(found)
 
@@ -131,15 +136,17 @@ def sweep_open(part: Part, own: tuple[int, Removed], trial: Trial, plan: Plan) -
     version, removed = own
     states = load_states(part, trial, version)
     found, remembered = [], RememberedPairs(part, trial.most)
+    recall_clusters(part, plan)
     for cluster in part.clusters():
         state = states[cluster.number]
         if not state.is_open.any():
             continue
         arranged = arrange(part, cluster)
-        remove_linked(arranged, state, trial.eps, removed)
+        graph = remembered.of(arranged, trial.eps)
+        remove_linked(arranged, state, trial.eps, removed, graph)
         preference = find_preference(arranged, plan)._replace(sums=state.sums)
         before = state.keeper == state.rows
-        _sweep_rows(arranged, state, preference, trial, plan, remembered)
+        _sweep_rows(arranged, state, preference, trial, plan, graph)
         found.append(state.rows[(state.keeper == state.rows) & ~before])
     save_states(part, trial, version + 1, states)
     return np.concatenate(found)
@@ -151,17 +158,16 @@ def _sweep_rows(
     preference: Preference,
     trial: Trial,
     plan: Plan,
-    remembered: RememberedPairs,
+    graph: PairGraph | None,
 ) -> None:
     """Sweep the open rows of a cluster, and add what is kept to its sums."""
     mask = state.is_open
     opened = np.flatnonzero(mask)
     if not len(opened):
         return
-    graph = remembered.of(arranged, trial.eps)
     settled = PinnedRows(np.where(mask, NEVER, 0), np.arange(len(mask)))
     leader, keeper = cover_sweep(
-        arranged.vectors,
+        None if graph is not None and not preference.likeness_weight else arranged.vectors,
         state.rows,
         trial.eps,
         preference,
@@ -184,16 +190,16 @@ def hand_over(
     ----------
     part : Part
         At least one cluster.
-    own : (int, (Resolved of n rows, ndarray of shape (n, d), float16))
+    own : (int, (Resolved of n rows, ndarray of shape (m, d), float16))
         Number under which the state was saved, the candidates of the part that were in conflict, and the unit vectors
-        of their keepers.
+        of the keepers of the m taken ones.
     trial : Trial
         The eps.
     plan : Plan
         What is known about the whole data set.
     """
     version, (resolved, unit) = own
-    states, opened = load_states(part, trial, version), []
+    states, opened, taken = load_states(part, trial, version), [], np.flatnonzero(resolved.taken)
     for cluster in part.clusters():
         if not len(find_places(cluster.rows, resolved.rows)):
             continue
@@ -205,7 +211,7 @@ def hand_over(
         moved = np.flatnonzero(concerned & resolved.taken[at])
         keepers, goes = resolved.keepers[at[moved]], np.ones(len(moved), np.bool_)
         if plan.options.hands_over_duplicates:
-            similarity = compare_rows(cluster.unit[state.order[moved]], unit[at[moved]])
+            similarity = compare_rows(cluster.unit[state.order[moved]], unit[np.searchsorted(taken, at[moved])])
             goes = (similarity > 1.0 - trial.eps / EPS_UNIT) | itself[moved]
         state.keeper[moved[goes]] = keepers[goes]
         state.keeper[moved[~goes]] = state.leader[moved[~goes]] = OPEN
@@ -239,6 +245,7 @@ def decide_in_part(part: Part, own: tuple[int, Keepers], trial: Trial, plan: Pla
     """
     version, keepers = own
     states, eps, is_kept = load_states(part, trial, version), trial.eps, kept.read()
+    recall_clusters(part, plan)
     found, distinct = [], True
     for cluster in part.clusters():
         arranged = arrange(part, cluster)

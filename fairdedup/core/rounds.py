@@ -26,6 +26,7 @@ from fairdedup.core.similarity import MAX_EPS
 
 OPEN, CANDIDATE, KEPT, PROTECTED = 1, 2, 4, 8  # flags of a row
 MARGIN = 64  # of a search
+RECENT = 3  # trials that are remembered: a search ends within some steps of the eps that it returns
 
 
 class AcrossClusters:
@@ -68,19 +69,20 @@ class AcrossClusters:
         for number, (own, protected) in enumerate(listed):
             self.home[own], self.protected[own] = number, protected
         self.links: CrossLinks | None = None
-        self._last: Rounds | None = None
+        self._recent: list[Rounds] = []
 
     def at(self, eps: int) -> Rounds:
-        """Take all rounds at an eps, in ten-thousandths; the last one is remembered."""
-        if self._last is not None and self._last.eps == eps:
-            return self._last
+        """Take all rounds at an eps, in ten-thousandths; the last few are remembered."""
+        for rounds in self._recent:
+            if rounds.eps == eps:
+                return rounds
         if self.links is None or eps > self.links.most:
             most = min(eps + self.margin, MAX_EPS)
             self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most, self.with_earlier)
-        if self._last is not None:
-            self.workspace.forget(self._last.name)
-        self._last = Rounds(self, self.links, Trial(eps, self.links.most))
-        return self._last
+        while len(self._recent) >= RECENT:
+            self.workspace.forget(self._recent.pop(0).name)
+        self._recent.append(Rounds(self, self.links, Trial(eps, self.links.most)))
+        return self._recent[-1]
 
 
 class Rounds:
@@ -171,7 +173,7 @@ class Rounds:
         across = self._across
         wanted = {k: rows[own] for k, own in enumerate(self._split(rows)) if len(own)}
         parts = [across.parts[k] for k in wanted]
-        return Cards.join(across.map_parts("cards", steps.read_cards, parts, own=list(wanted.values())))
+        return Cards.join(across.map_parts("cards", steps.read_cards, parts, across.plan, own=list(wanted.values())))
 
     def _settle_conflicts(self) -> tuple[Resolved, Cards]:
         """Sweep the candidates in conflict; return how that ended, and their cards."""
@@ -191,7 +193,7 @@ class Rounds:
         own: list[Any] = []
         for places in self._split(resolved.rows):
             mine = resolved.take(places)
-            own.append((mine, cards.take(mine.keepers).unit) if len(places) else None)
+            own.append((mine, cards.take(mine.keepers[mine.taken]).unit) if len(places) else None)
         opened = np.concatenate(self._map("round", steps.hand_over, own))
         self._versions[np.unique(self._across.home[resolved.rows])] += 1
         return opened

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.unit_rows import UnitRows
 from fairdedup.core.within import hide_other_values
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
@@ -127,18 +128,18 @@ class Vectors:
     squares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, unit: NDArray[np.float16], order: NDArray[np.integer] | None = None) -> Vectors:
+    def of(cls, unit: UnitRows, order: NDArray[np.integer] | None = None) -> Vectors:
         """Widen unit vectors without another copy.
 
         Parameters
         ----------
-        unit : ndarray of shape (n, d), float16
+        unit : UnitRows of shape (n, d)
             Unit vectors.
         order : ndarray of shape (m,), int, optional
             Positions to take, in this order; all if not given.
         """
         if order is None:
-            x = np.ascontiguousarray(unit, dtype=np.float32)
+            x = np.ascontiguousarray(unit[:], dtype=np.float32)
         else:
             x = np.empty((len(order), unit.shape[1]), np.float32)
             for start in range(0, len(order), BLOCK):

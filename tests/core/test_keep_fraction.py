@@ -16,6 +16,7 @@ from problems import RULES_AND_COVER, Case, check_keep, naming, random_prototype
 from fairdedup import UserError, deduplicate
 from fairdedup.core import eps_search
 from fairdedup.core.eps_search import find_eps
+from fairdedup.core.eps_steps import find_eps_by_steps
 from fairdedup.core.keep_fraction import kept_target, parse_eps, readmit, shortest_fraction, smallest_fraction
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,6 +140,62 @@ def test_the_search_brackets_any_target_however_the_counts_wander(
     assert counts[e] <= target < counts[e - 1]
     assert asked.passes <= 12
     assert find_eps(Counts(counts), target, guess) == e
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(2, 3000),
+    jitter=st.sampled_from([0, 3, 200]),
+    guess=st.integers(1, 20_000),
+    likeness=st.sampled_from(["none", "same", "scaled", "other"]),
+)
+def test_the_search_by_steps_brackets_any_target_whatever_it_expects(
+    seed: int, rows: int, jitter: int, guess: int, likeness: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.beta(0.5, 4) * rng.random(rows) * 20_002)
+    smooth = rows - np.searchsorted(places, np.arange(20_002))
+    counts = np.clip(smooth + rng.integers(-jitter, jitter + 1, size=20_002), 1, rows)
+    counts[0], counts[20_001] = rows, 1
+    target = int(rng.integers(1, rows))
+    known = np.sort(rng.choice(20_002, 64, replace=False)).tolist()
+    like = {
+        "none": {},
+        "same": {e: int(smooth[e]) for e in known},
+        "scaled": {e: int(smooth[e]) // 7 for e in known},
+        "other": {e: int(rng.integers(0, 50)) for e in known},
+    }[likeness]
+    steps: list[int] = []
+
+    def count(eps: int) -> int:
+        assert 1 <= eps <= 20_000
+        assert eps not in steps
+        steps.append(eps)
+        return int(counts[eps])
+
+    e = find_eps_by_steps(count, target, guess, like=like)
+    assert counts[e] <= target < counts[e - 1]
+    assert len(steps) <= 60
+
+
+def test_the_search_by_steps_needs_few_where_other_counts_fall_alike() -> None:
+    eps = np.arange(20_002)
+    counts = np.rint(1_000_000 * np.exp(-((eps / 2800) ** 4))).astype(int)
+    like = {e: int(counts[e] ** 0.9 / 8) for e in range(2000, 3000, 10)}
+    steps: list[int] = []
+
+    def count(e: int) -> int:
+        steps.append(e)
+        return int(counts[e])
+
+    found = find_eps_by_steps(count, 500_000, 2700, like=like)
+    assert counts[found] <= 500_000 < counts[found - 1]
+    assert len(steps) <= 5
+    few = len(steps)
+    steps.clear()
+    find_eps_by_steps(count, 500_000, 2700)
+    assert few < len(steps)
 
 
 def test_the_search_ends_at_the_ends() -> None:

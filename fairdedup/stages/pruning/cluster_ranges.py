@@ -15,6 +15,7 @@ from fairdedup.core import kmeans
 from fairdedup.core.model import Cluster, EarlierKept
 from fairdedup.core.part import MapParts, Visitors
 from fairdedup.core.reach import Visits
+from fairdedup.stages.pruning.cluster_rows import ClusterRows
 from fairdedup.stages.pruning.earlier_visits import open_earlier_visits, read_earlier_visitors
 from fairdedup.stages.pruning.round_files import load_arrays, open_visits_of_group, save_arrays
 from fairdedup.storage.contents import Clustered
@@ -28,7 +29,6 @@ from fairdedup.tasks import Result, Submit, Task
 
 VERIFIED = "a task for each group has verified or written it in the same command, once for all ranges of clusters"
 TASKS = 64  # least number of tasks, if there are as many clusters
-LARGE = 1 << 25  # bytes of a cluster from which the pages that it was read from are released
 ROWS_A_TASK = 1 << 18  # mean number of rows of a task in a large data set
 ROWS_A_STEP = 1 << 13  # least mean number of rows of a task of a decision in rounds, whose steps are many and short
 BLOCK = 1 << 14  # visitors of a cluster that are in memory at a time
@@ -175,12 +175,9 @@ class ClusterRange:
                 cluster = Cluster(
                     number,
                     np.concatenate([r[s] for _, r, s in slices]),
-                    np.concatenate([v[s] for v, _, s in slices]),
+                    ClusterRows([(v, s) for v, _, s in slices]),
                     centroids[number - self.first],
                 )
-                if cluster.unit.nbytes > LARGE:  # a copy: the pages behind it are no longer needed
-                    for vectors, _, _ in files:
-                        release_pages(vectors)
                 if marks:
                     wanted = [m[int(o[at]) : int(o[at + 1])] for m, (_, _, o) in zip(marks, files, strict=True)]
                     cluster = _apply_marks(cluster, np.concatenate(wanted), within=self.within)
@@ -196,11 +193,12 @@ def _open_sorted(run: RunDirectory, what: str, number: int, upto: int | None = N
 
 def _apply_marks(cluster: Cluster, marks: NDArray[Any], *, within: bool) -> Cluster:
     """Return a cluster without its excluded rows, with the marks of the others."""
-    stays = ~marks["excluded"]
+    stays = np.flatnonzero(~marks["excluded"])
+    assert isinstance(cluster.unit, ClusterRows)
     return replace(
         cluster,
         rows=cluster.rows[stays],
-        unit=cluster.unit[stays],
+        unit=cluster.unit.take(stays),
         protected=marks["protected"][stays],
         values=marks["value"][stays],
         within=marks["within"][stays] if within else None,
