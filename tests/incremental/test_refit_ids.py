@@ -1,4 +1,4 @@
-"""`refit --id shard/key`: ids of lists that lack the shard name the samples that they mean, or are refused in a line."""
+"""`refit --id shard/key`: ids of lists that lack the shard name the samples they mean, or are refused in one line."""
 
 from __future__ import annotations
 
