@@ -96,10 +96,12 @@ class RunConfig(BaseModel):
     @field_validator("*")
     @classmethod
     def _check_text(cls, value: Any) -> Any:
-        """Refuse text that cannot be stored as UTF-8."""
+        """Refuse text that cannot be stored as UTF-8, or that no path can hold."""
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, str | Path) and not is_text(str(part)):
                 raise ValueError(NOT_TEXT)
+            if isinstance(part, str | Path) and "\0" in str(part):
+                raise ValueError("has a null character, which no name can hold. Remove it.")
         return value
 
     @field_validator("collect")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.datasets.bounded_files import check_array_headers, read_bounded_table
+from fairdedup.datasets.npy_arrays import without_warnings
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.datasets.zip_members import is_zip_damage
 from fairdedup.errors import UserError, first_line, format_count
@@ -26,8 +27,7 @@ from fairdedup.storage.run_files import write_table
 from fairdedup.storage.sealed_files import Source, load_table
 from fairdedup.storage.shard_files import open_shard_vectors, read_shard_metadata
 
-MOST_BYTES = 1 << 28
-"""Largest size of the vectors in a file of a user."""
+MOST_BYTES = 1 << 28  # of the vectors in a file of a user
 
 ConceptVectors = Mapping[str, Mapping[str, NDArray[Any]]]
 """Attribute -> {concept: vector (d,)}; the concept ``absent`` may have several: (a, d)."""
@@ -223,7 +223,7 @@ def _read(file: Path) -> Any:
 
 def _read_numpy(file: Path) -> Any:
     check_array_headers(str(file), MOST_BYTES)
-    with open_plain_file(file, f"prototypes {str(file)!r}") as stream:
+    with open_plain_file(file, f"prototypes {str(file)!r}") as stream, without_warnings():
         found = np.load(stream, allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile) != (file.suffix == ".npz"):
             raise ValueError("its content is of another kind than its name says")

@@ -44,6 +44,18 @@ MOST_LETTERS = 1 << 23
 """Largest length of all values and keys, counted in the same way."""
 
 
+MOST_BITS = 1 << 12
+"""Largest number of bits of a whole number; Python refuses to write out one of 4,300 digits."""
+
+_MISFITS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+)  # what PyYAML raises on `!!int ""`
+
+
 class TooLargeError(ValueError):
     """Aliases (*NAME) or merges (<<) make much more of a file than it holds."""
 
@@ -63,6 +75,18 @@ class _Loader(yaml.SafeLoader):
         if root is not None:
             _measure(root, {})
         return root
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node; refuse one that does not fit its tag, and a number that cannot be written out."""
+        try:
+            found = super().construct_object(node, deep)
+        except _MISFITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a value is not what its tag {node.tag} says", node.start_mark
+            ) from None
+        if isinstance(found, int) and found.bit_length() > MOST_BITS:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping; refuse a repeated key. Keys that a merge (<<) brings in may be repeated."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
 import shutil
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from remedies import call, manifest_of
@@ -198,46 +194,6 @@ def test_a_run_over_images_is_exported_from_where_the_images_are_now(place, writ
     shards = [(place / name / "shard-00000.tar").read_bytes() for name in "ab"]
     assert shards[0] == shards[1]
     assert "finished already" in call_loud(f"run moved {words} --out new")
-
-
-@pytest.mark.parametrize("how", ["moved", "copied"])
-@pytest.mark.parametrize("options", ["", " --id shard/key"])
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "parquet"])
-def test_a_run_over_one_file_of_images_is_exported_from_the_file_with_another_name(
-    kind, options, how, place, write_pictures
-):
-    write_pictures(place / "in")
-    np.savez(place / "i.npz", **{"a/p": np.eye(12)[0], "a/q": np.eye(12)[1]})
-    old, new = place / "in" / f"s.{kind}", place / f"renamed.{kind}"
-    members = images_of(place / "in" / "s.tar")
-    if kind == "zip":
-        with zipfile.ZipFile(old, "w") as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-    elif kind == "tar.gz":
-        old.write_bytes(gzip.compress((place / "in" / "s.tar").read_bytes()))
-    elif kind == "parquet":
-        if options:
-            pytest.skip("ids of a table are in a column")
-        pictures = [data for name, data in members.items() if name.endswith(".png")]
-        pq.write_table(pa.table({"id": [f"r{k}" for k in range(len(pictures))], "image": pictures}), old)
-    ends_well(
-        f"run in/s.{kind} --rule semdedup --eps 0.01 --clusters 1 --device cpu --prototypes i.npz --out old{options}"
-    )
-    ends_well("export old --to webdataset --dest a")
-    (shutil.move if how == "moved" else shutil.copy2)(old, new)
-    (place / "old").rename(place / "new")
-    ends_well(f"export new --to webdataset --dest b --input {new.name}")
-    shards = [(place / name / "shard-00000.tar").read_bytes() for name in "ab"]
-    assert shards[0] == shards[1]
-    os.utime(new, (1, 1))
-    said = refused(f"export new --to webdataset --dest c --input {new.name}")
-    assert "is not the input of new" in said and "--to txt, csv and uids need no input" in said
-
-
-def images_of(tar: Path) -> dict[str, bytes]:
-    with tarfile.open(tar) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
 
 
 def test_a_moved_run_is_calibrated_as_before(place):

@@ -237,7 +237,7 @@ def test_an_input_that_has_changed_is_refused_by_name(tmp_path, scheduler):
     changed = command(*asked, "--out", run)
     assert changed.code == 2 and changed.err.splitlines()[-1] == (
         f"fairdedup: error: {run} was made of another input ('img_emb_1.npy' has changed): choose another --out, "
-        "or --restart"
+        "or --restart; a copy of its input must have the same sizes and times (cp -a)"
     )
     for kind, name in (("img_emb", "img_emb_2.npy"), ("metadata", "metadata_2.parquet")):
         (source / kind / name).unlink()

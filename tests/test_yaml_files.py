@@ -76,3 +76,36 @@ def test_a_long_value_is_shortened_in_the_message(tmp_path):
     (tmp_path / "c.yaml").write_text(f"keep: [{', '.join(['1'] * 20_000)}]\n")
     shown = command("run", "x.npy", "--config", tmp_path / "c.yaml")
     assert shown.code == 2 and shown.err.count("\n") == 1 and len(shown.err) < 600 and "..." in shown.err
+
+
+LARGE_NUMBERS = ["0x" + "f" * 6000, "0b" + "1" * 40_000, "0" + "7" * 9000, "9" * 6000]
+MISFITS = [
+    "!!int ''",
+    "!!bool maybe",
+    "!!float ''",
+    "!!timestamp noon",
+    "!!timestamp {a: 1}",
+    "!!int [1]",
+    "!!null [1]",
+]
+
+
+@pytest.mark.parametrize("value", [*LARGE_NUMBERS, *MISFITS])
+def test_a_value_that_does_not_fit_its_tag_or_is_too_large_is_refused_in_one_line(value, tmp_path):
+    file = tmp_path / "c.yaml"
+    for text in (f"keep: {value}\n", f"a: [{{b: {value}}}]\n", f"{{{value}: 1}}\n"):
+        file.write_text(text)
+        with pytest.raises(UserError, match="is not valid YAML") as caught:
+            read_yaml(file)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+        with pytest.raises(UserError, match=r"is not valid YAML|extra inputs|field required"):
+            read_captions(file)
+
+
+@pytest.mark.parametrize("key", ["input", "out", "against", "exclude_near", "drop", "prototypes", "model", "where"])
+def test_a_null_character_is_refused(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fairdedup.yaml").write_text(f'{key}: {"[" * (key == "against")}"a\\0b"{"]" * (key == "against")}\n')
+    shown = command("run", *(["x.npy"] if key != "input" else []), "--keep", 0.5)
+    assert shown.code == 2 and "has a null character, which no name can hold. Remove it." in shown.err, shown.err
+    assert shown.err.count("\n") == 1

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.originals import find_clashing_stems
-from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.errors import FairdedupError, UserError, format_count
+from fairdedup.preparation.run_input import recognise_renamed
 from fairdedup.stages.id_export import iterate_decisions, iterate_ids, write_csv, write_lines, write_uids
 from fairdedup.stages.tar_export import OWN, Plan, measure_samples, plan_shards, write_shards
 from fairdedup.storage.checked_json import read_json, write_json
@@ -208,10 +208,8 @@ def _open_source(options: ExportOptions, directory: RunDirectory, manifest: RunM
     except UserError as error:
         remedy = MAKE_AGAIN if drawn else "name its new place with --input; --to txt, csv and uids need no input"
         raise UserError(f"the input of {options.run} cannot be opened ({error}); {remedy}") from None
+    dataset = recognise_renamed(directory, dataset)
     changes = describe_input_changes(directory, dataset.fingerprints)
-    renamed = restore_names(dataset, config["input"]) if changes and not drawn else None
-    if renamed is not None and not describe_input_changes(directory, renamed[1]):
-        dataset, changes = renamed[0], []
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         if drawn:

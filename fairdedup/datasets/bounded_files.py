@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import math
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.npy_arrays import MAGIC, read_header
 from fairdedup.datasets.npz_arrays import read_headers
+from fairdedup.datasets.parquet_footer import DamagedFooter, read_footer
 from fairdedup.datasets.rows import DamagedTable, open_parquet_file
 from fairdedup.errors import UserError, format_count
 from fairdedup.storage.plain_files import NotPlainFile, open_plain_file
@@ -64,7 +65,7 @@ def read_bounded_table(path: str, most: int) -> pa.Table:
     """
     try:
         with open_parquet_file(LocalFileSystem(), path) as parquet:
-            _expect_at_most(_count_values(path) * 4, most)
+            _expect_at_most(_count_values(path, parquet) * 4, most)
             batches, size = [], 0
             for batch in parquet.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 batch = pa.record_batch(list(map(_decode, batch.columns)), batch.schema.names)
@@ -78,22 +79,16 @@ def read_bounded_table(path: str, most: int) -> pa.Table:
         raise ValueError(str(error).replace(repr(path), "it").partition(": ")[0]) from None
 
 
-def _count_values(path: str) -> int:
-    """Return how many values a Parquet file says that it holds, by DuckDB.
-
-    pyarrow ends the process where it is asked for that and a column's statistics are damaged.
-    """
-    import duckdb
-
-    query = "SELECT min(num_values), sum(num_values) FROM parquet_metadata(?)"
+def _count_values(path: str, parquet: pq.ParquetFile) -> int:
+    """Return how many values a Parquet file says that it holds."""
     try:
-        with duckdb.connect(":memory:", config={"memory_limit": "256MB", "threads": "1"}) as connection:
-            least, total = connection.execute(query, [glob.escape(path)]).fetchall()[0]
-    except duckdb.Error:
+        groups = read_footer(LocalFileSystem(), path, parquet)
+    except DamagedFooter:
         raise ValueError("its metadata cannot be read") from None
-    if least is not None and least < 0:
+    values = [column.values for group in groups for column in group]
+    if min(values, default=0) < 0:
         raise ValueError("its metadata names fewer than no values")
-    return int(total or 0)
+    return sum(values)
 
 
 def _decode(column: pa.Array) -> pa.Array:

@@ -138,6 +138,8 @@ class Dataset:
         read.
     remarks : tuple of str
         What the user should know about how the input is read, a sentence each.
+    former_fingerprints : mapping of str to str or None
+        Fingerprint of every shard by name, before the file was renamed; None if it was not.
     """
 
     kind: Literal["images", "embeddings"]
@@ -147,10 +149,13 @@ class Dataset:
     column: str | None = None
     unused: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    former_fingerprints: Mapping[str, str] | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every shard by name, computed once, since each may be a request to an object store."""
+        if self.former_fingerprints is not None:
+            return dict(self.former_fingerprints)
         return {shard.name: shard.fingerprint() for shard in self.shards}
 
     def lies_in(self, folder: Path) -> bool:

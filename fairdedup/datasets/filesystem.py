@@ -133,10 +133,16 @@ def _has_protocol(fs: AbstractFileSystem, protocols: tuple[str, ...]) -> bool:
     return (fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]) in protocols
 
 
-def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
+def natural_key(text: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
     """Return a sort key that puts "2" before "10"; the order is total, also between "1" and "01"."""
     parts = re.split(r"([0-9]+)", text)  # digits are at odd places, so a number is never compared with a text
-    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), text
+    return tuple(_number_key(part) if place % 2 else part for place, part in enumerate(parts)), text
+
+
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a sort key of whole numbers, also of those with too many digits for Python."""
+    digits = digits.lstrip("0")
+    return len(digits), digits
 
 
 def in_natural_order(entries: Iterable[Entry]) -> list[Entry]:

@@ -75,7 +75,7 @@ def read_ids(path: Path, option: str) -> pa.Array:
             if kind == ".txt":
                 names = [line.rstrip("\r\n") for line in file]
             else:
-                lines = csv.DictReader(file)
+                lines = csv.DictReader(file, strict=True)  # else a quote without an end hides the lines behind it
                 column = find_id_column(lines.fieldnames or (), what)
                 names = [line[column] for line in lines]
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
@@ -133,9 +133,11 @@ def find_id_column(names: Sequence[str], what: str) -> str:
     Raises
     ------
     UserError
-        If no column has one of the known names.
+        If no column has one of the known names, or several have the same.
     """
     for column in COLUMNS:
+        if names.count(column) > 1:
+            raise UserError(f"{what}: duplicate column {column!r}; give each column its own name")
         if column in names:
             return column
     there = ", ".join(names) or "none"

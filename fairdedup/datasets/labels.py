@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
@@ -99,7 +100,8 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
     header = [str(name) for name in next(lines)]
     own = _check_header(header, what)
     names = _choose_attributes(header, own, wanted, what)
-    columns = [header.index(name) for name in names]
+    position = {name: k for k, name in enumerate(header)}
+    columns = [position[name] for name in names]
     known: list[dict[str, int]] = [{} for _ in names]
     most = MOST_GROUPS if wanted is None else MOST_NAMED
     places: dict[str, int] = {}
@@ -133,17 +135,17 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
 
 def _check_header(header: list[str], what: str) -> int:
     """Return the position of the column of ids."""
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{what}: duplicate column {name!r}; give each column its own name")
+    repeated = next((name for name, count in Counter(header).items() if count > 1), None)
+    if repeated is not None:
+        raise UserError(f"{what}: duplicate column {repeated!r}; give each column its own name")
     return header.index(find_id_column(header, what))
 
 
 def _choose_attributes(header: list[str], own: int, wanted: Sequence[str] | None, what: str) -> tuple[str, ...]:
     others = [name for k, name in enumerate(header) if k != own]
-    names = tuple(others if wanted is None else dict.fromkeys(wanted))
+    names, known = tuple(others if wanted is None else dict.fromkeys(wanted)), set(others)
     for name in names:
-        if name not in others:
+        if name not in known:
             raise UserError(f"{what}: no attribute {name!r}; its columns of labels are {', '.join(others) or 'none'}")
     if not names:
         raise UserError(f"{what} has no column but {header[own]!r}: add one for each attribute")
@@ -177,7 +179,8 @@ def _read_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterat
     with open_plain_file(path, what) as raw, pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
         if wanted is not None:
-            names = [n for n in names if n in (find_id_column(names, what), *wanted)]
+            chosen = {find_id_column(names, what), *wanted}
+            names = [name for name in names if name in chosen]
         yield names
         for batch in file.iter_batches(_AT_ONCE, columns=names):
             yield from zip(*(_texts(batch.column(name), name, what) for name in names), strict=True)

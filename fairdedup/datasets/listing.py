@@ -11,6 +11,7 @@ import io
 import math
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from fairdedup.datasets.rows import DAMAGED, open_parquet_file, stream_rows, to_
 from fairdedup.datasets.sidecars import MAX_TEXT_BYTES, parse_columns
 from fairdedup.errors import UserError
 
+MOST_COLUMNS = 10_000  # of a metadata.csv
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 ROWS_AT_ONCE = 1_000
@@ -120,12 +122,13 @@ def to_numbers(texts: list[str | None]) -> list[int | float | None] | None:
 
 def _unique(names: list[str]) -> list[str]:
     """Return the names of columns; a name that an earlier column has gets underscores after it."""
-    found: list[str] = []
+    found: dict[str, None] = {}
+    added: Counter[str] = Counter()  # underscores after each name so far
     for name in names:
-        while name in found:
-            name += "_"
-        found.append(name)
-    return found
+        while (new := name + "_" * added[name]) in found:
+            added[name] += 1
+        found[new] = None
+    return list(found)
 
 
 def _csv(fs: AbstractFileSystem, path: str) -> list[Line]:
@@ -133,11 +136,14 @@ def _csv(fs: AbstractFileSystem, path: str) -> list[Line]:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace", newline="")
         reader = csv.DictReader(text, restkey="\0more")
         try:
-            reader.fieldnames = names = _unique(list(reader.fieldnames or []))
+            names = list(reader.fieldnames or [])
         except csv.Error as error:
             raise ForeignMetadata(f"not valid CSV: {error}") from None
         if FILE_NAME not in names:
             raise _no_file_name(names)
+        if len(names) > MOST_COLUMNS:
+            raise UserError(f"{path!r} has {len(names):,} columns: give at most {MOST_COLUMNS:,}")
+        reader.fieldnames = names = _unique(names)
         try:
             lines = list(reader)
         except csv.Error as error:

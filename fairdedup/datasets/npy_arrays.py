@@ -6,6 +6,9 @@ It never unpickles: an array of objects is refused by its header, before any dat
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +22,8 @@ from fairdedup.storage.plain_files import expect_plain_file
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 1 << 20
+MAX_BITS = 1 << 12  # of a number in a message; Python refuses to write out one of 4,300 digits
+MOST_LOST = 20  # times as many rows as are there, in a file that is cut off and read all the same
 DAMAGED_NPY = "damaged .npy data"
 """Why rows of a file that is cut off are rejected."""
 
@@ -83,7 +88,7 @@ def read_shape(fs: AbstractFileSystem, path: str, *, skip_damaged: bool = False)
     if total is None or total >= header.offset + rows * row:
         return Shape(rows, width, rows)
     whole = (total - header.offset) // row if total > header.offset and not header.by_column else 0
-    if whole == 0:
+    if whole * MOST_LOST < rows:  # else a few bytes may claim any number of rows, and each is rejected by its own
         raise _cut_off(path, header, total)
     place = f"it is cut off at {total:,} of {_end(header):,} bytes, after {whole:,} of {format_count(rows, 'row')}"
     Findings().add_damage(path, place, skip=skip_damaged)
@@ -177,12 +182,22 @@ def parse_header(file: IO[bytes], fault: str) -> Header:
     content = io.BytesIO(size + file.read(length))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
-        shape, by_column, dtype = read(content)
+        with without_warnings():
+            shape, by_column, dtype = read(content)
     except Exception:  # numpy parses the header as a Python literal, which fails in many ways
         raise error from None
     if not all(type(extent) is int and 0 <= extent < 1 << 63 for extent in shape):
-        raise UserError(f"{fault}, or its shape {str(shape)[:60]} makes no sense: save it with numpy.save")
+        shown = f" {str(shape)[:60]}" if all(extent.bit_length() < MAX_BITS for extent in shape) else ""
+        raise UserError(f"{fault}, or its shape{shown} makes no sense: save it with numpy.save")
     return Header(shape, dtype, len(start) + len(size) + length, bool(by_column))
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Leave out what Python and numpy print about headers: that one is of Python 2, or is no good Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def load_rows(
@@ -203,13 +218,15 @@ def load_rows(
     """
     if whole is None and isinstance(fs, LocalFileSystem):
         expect_plain_file(path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
+        with without_warnings():
+            return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
     shape, dtype, offset, by_column = read_header(fs, path, may_be_cut=whole is not None)
     stop = shape[0] if stop is None else stop
     last = stop if whole is None else max(start, min(stop, whole))
     with open_file(fs, path) as file:
         if by_column:
-            return np.load(file, allow_pickle=False)[start:stop]
+            with without_warnings():
+                return np.load(file, allow_pickle=False)[start:stop]
         row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         file.seek(offset + start * row)
         data = file.read((last - start) * row)

@@ -1,4 +1,4 @@
-"""How much memory a Parquet file with large pages needs, by the headers of its pages. No rows are read.
+"""How much memory a Parquet file with large pages needs, by its footer and the headers of its pages. No rows are read.
 
 A page is the least that can be read at a time. pyarrow puts the values of up to 1,024 rows into one, whatever their
 size, so a row group of a few hundred photographs may be a single page.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 
-from fairdedup.storage.plain_files import open_plain_file
-from fairdedup.storage.remote_path import read_range
+from fairdedup.datasets.parquet_footer import UNCOMPRESSED, ColumnChunk, DamagedFooter, read_bytes, read_footer
 
 LARGE = 256 << 20
 """Bytes of a column of a row group from which on its first page is looked at; smaller ones fit every worker."""
@@ -21,8 +19,6 @@ LARGE = 256 << 20
 # compressed page is left as well, 2.26 to 2.49 (from 2.01 on with the allocator of glibc). Dictionaries with zstd were
 # not measured. A worker that embeds a page of 1,023 MiB has 2.06 to 2.16 times that above its own 1,240 to 1,340 MiB.
 PLAIN, COMPRESSED = 2.2, 2.5
-
-MOST_COMPRESSED = 1024  # times that what a file holds may be larger than the file
 
 _HEAD = 32  # bytes that hold the sizes in the header of a page
 
@@ -42,36 +38,24 @@ def estimate_page_memory(fs: AbstractFileSystem, path: str, parquet: pq.ParquetF
         The file, opened.
     """
     metadata = parquet.metadata
-    # pyarrow ends the process where it is asked for a column with damaged statistics: a small file is never asked.
-    if (fs.size(path) or 0) < LARGE // MOST_COMPRESSED:
+    if all(metadata.row_group(k).total_byte_size < LARGE for k in range(metadata.num_row_groups)):
         return 0
-    groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
-    groups = [group for group in groups if group.total_byte_size >= LARGE]
-    return max(
-        (sum(_estimate(fs, path, group.column(k)) for k in range(group.num_columns)) for group in groups), default=0
-    )
+    try:
+        groups = read_footer(fs, path, parquet)
+    except DamagedFooter:  # reading it finds what is wrong
+        return 0
+    return max((sum(_estimate(fs, path, column) for column in group) for group in groups), default=0)
 
 
-def _estimate(fs: AbstractFileSystem, path: str, column: pq.ColumnChunkMetaData) -> int:
-    if column.total_uncompressed_size < LARGE:
+def _estimate(fs: AbstractFileSystem, path: str, column: ColumnChunk) -> int:
+    if column.uncompressed < LARGE:
         return 0
-    start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
-    page = read_page_size(_read(fs, path, start or column.data_page_offset))
-    if not LARGE <= page <= column.total_uncompressed_size:
+    page = read_page_size(read_bytes(fs, path, column.start, _HEAD))
+    if not LARGE <= page <= column.uncompressed:
         return 0
-    if column.compression != "UNCOMPRESSED":
+    if column.codec != UNCOMPRESSED:
         return int(COMPRESSED * page)
     return int(PLAIN * page) if page <= (fs.size(path) or 0) else 0  # else it is damaged, which reading it finds
-
-
-def _read(fs: AbstractFileSystem, path: str, start: int) -> bytes:
-    if not isinstance(fs, LocalFileSystem):
-        return read_range(fs, path, start, start + _HEAD)
-    if start < 0:
-        return b""
-    with open_plain_file(path) as file:
-        file.seek(start)
-        return file.read(_HEAD)
 
 
 def read_page_size(header: bytes) -> int:

@@ -104,7 +104,8 @@ def check_input(directory: RunDirectory, dataset: Dataset) -> None:
     if changes:
         more = f" and {len(changes) - 1:,} more" if len(changes) > 1 else ""
         raise UserError(
-            f"{directory.root} was made of another input ({changes[0]}{more}): choose another --out, or --restart"
+            f"{directory.root} was made of another input ({changes[0]}{more}): choose another --out, or --restart; a "
+            "copy of its input must have the same sizes and times (cp -a)"
         )
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from fairdedup.config import RunConfig
 from fairdedup.datasets import Dataset, open_input
+from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.errors import UserError
 from fairdedup.progress import StageProgress
-from fairdedup.storage.config_record import read_config_record
+from fairdedup.storage.config_record import read_config_record, read_input_fingerprints
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.remedies import quote
@@ -51,7 +52,23 @@ def open_run_input(config: RunConfig, directory: RunDirectory, progress: StagePr
         ) from None
     if dataset.lies_in(directory.root):
         raise UserError(f"INPUT {config.input!r} is in the run directory {directory.root}: choose another --out")
-    return dataset
+    return recognise_renamed(directory, dataset)
+
+
+def recognise_renamed(directory: RunDirectory, dataset: Dataset) -> Dataset:
+    """Return an input with the names that a run knows; another than itself if it is a single file that was renamed.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Directory of a run, perhaps one that is not there yet.
+    dataset : Dataset
+        Input that a command names.
+    """
+    known = read_input_fingerprints(directory)
+    if known is None or known == dataset.fingerprints:
+        return dataset
+    return restore_names(dataset, known) or dataset
 
 
 def _open_sample(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:

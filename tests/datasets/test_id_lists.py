@@ -90,6 +90,8 @@ REMEDIES: dict[str, tuple[str, str | bytes, str, str, str]] = {
     ),
     "an empty table": ("ids.csv", "", "has columns none: give one named id, uid or key", "ids.csv", "uid\na\n"),
     "no text": ("ids.csv", b"\xff\xfe", "cannot be read (", "ids.csv", "key\na\n"),
+    "a quote without an end": ("ids.csv", 'id\n"a\nb\n', "cannot be read (unexpected end", "ids.csv", 'id\n"a"\n'),
+    "two columns of ids": ("ids.csv", "id,id\na,b\n", "duplicate column 'id'; give each", "ids.csv", "id,other\na,b\n"),
     "no Parquet": ("ids.parquet", "a", "cannot be read (", "ids.txt", "a\n"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from inputs import (
     GOOD,
     OTHER,
@@ -13,6 +14,8 @@ from inputs import (
 )
 
 from fairdedup.datasets import open_input
+from fairdedup.datasets.labels import read_labels
+from fairdedup.errors import UserError
 
 
 def read(source: Path | str, **options: Any) -> list[Any]:
@@ -44,3 +47,22 @@ def test_changed_metadata_change_the_fingerprint(folder: Path) -> None:
     before = open_input(str(folder)).shards[0].fingerprint()
     write(folder, {"metadata.csv": "file_name,n\na.png,2\n"})
     assert open_input(str(folder)).shards[0].fingerprint() != before
+
+
+def test_a_name_of_thousands_of_digits_is_sorted_as_a_number(folder: Path) -> None:
+    names = ["9" * 5000, "1" + "0" * 5000, "2"]
+    lines = "".join(f"{name}.png,1\n" for name in names)
+    write(folder, {"a.png": GOOD, "metadata.csv": f"file_name,n\n{lines}"})
+    assert [len(sample.id) for sample in read(folder)] == [5, 5004, 5005, 5]
+
+
+def test_many_columns_take_no_time_or_are_refused(folder: Path) -> None:
+    """A search for each name among all others took minutes."""
+    many = ",".join(f"c{k}" for k in range(100_000))
+    write(folder, {"a.png": GOOD, "metadata.csv": f"file_name,{many}\na.png\n"})
+    with pytest.raises(UserError, match=r"metadata.csv' has 100,001 columns: give at most 10,000"):
+        read(folder)
+    (folder / "labels.csv").write_text(f"id,{many}\na\n")
+    assert len(read_labels(folder / "labels.csv", None).attributes) == 100_000
+    write(folder, {"metadata.csv": "file_name" + ",n" * 3 + ",n_\na.png,1,2,3,4\n"})
+    assert read(folder)[0].metadata == {"path": "a.png", "n": 1, "n_": 2, "n__": 3, "n___": 4}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from reading import (
     ids_of,
     mistake,
 )
 
 from fairdedup.datasets import npy, open_input
+from fairdedup.errors import UserError
 
 
 def test_npy_is_cut_into_shards_with_row_numbers_as_ids(tmp_path, monkeypatch):
@@ -98,3 +102,37 @@ def test_npy_ids_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "e.ids.txt").unlink()
     pq.write_table(pa.table({"uid": ["a"]}), tmp_path / "e.parquet")
     assert "e.parquet' has 1:" in mistake(path)
+
+
+def write_header(path, shape, data=bytes(512)):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + data)
+
+
+@pytest.mark.parametrize("shape", [f"({10**15}, 16)", f"({10**18}, 16)", f"({9 * 10**18}, 1)", "(1000, 16)"])
+def test_a_file_that_claims_far_more_rows_than_it_holds_is_refused_although_damage_is_skipped(shape, tmp_path):
+    """Eight rows of 16 numbers are there; each of the others would be a rejected row."""
+    for path, source in ((tmp_path / "x.npy", "x.npy"), (tmp_path / "c" / "img_emb" / "img_emb_0.npy", "c")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_header(path, shape)
+        with pytest.raises(UserError, match=r"is cut off at 640 of [\d,]+ bytes: copy or write it again"):
+            open_input(str(tmp_path / source), skip_damaged=True)
+    write_header(path, "(160, 16)")
+    (shard,) = open_input(str(tmp_path / "c"), skip_damaged=True).shards
+    assert len(shard.faults()) == 152
+
+
+@pytest.mark.parametrize("shape", ["(8L, 16L)", "(8for, 16)", "'\\d'", f"(0x{'f' * 6000}, 16)"])
+def test_odd_headers_are_read_or_refused_without_a_warning(shape, tmp_path):
+    """Python warns of what is no good Python, and numpy of headers that Python 2 has written."""
+    path = tmp_path / "x.npy"
+    write_header(path, shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if shape == "(8L, 16L)":
+            (shard,) = open_input(str(path)).shards
+            assert shard.vectors().shape == (8, 16)
+        else:
+            with pytest.raises(UserError, match=r"is not an \.npy file.*: save it with numpy\.save"):
+                open_input(str(path))

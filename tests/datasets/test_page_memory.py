@@ -74,7 +74,7 @@ def test_only_the_largest_row_group_counts_and_small_pages_do_not(tmp_path: Path
     assert estimate(write(tmp_path / "empty.parquet", 0)) == 0
 
 
-def test_a_store_is_asked_for_the_header_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_asked_for_the_footer_and_the_header_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.parquet", compression="none")
     fs = MemoryFileSystem()
     fs.pipe_file("/pages/a.parquet", file.read_bytes())
@@ -88,7 +88,7 @@ def test_a_store_is_asked_for_the_header_only(tmp_path: Path, monkeypatch: pytes
     with open_parquet_file(fs, "/pages/a.parquet") as parquet:
         monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
         assert estimate_page_memory(fs, "/pages/a.parquet", parquet) == estimate(file)
-    assert asked == [32]
+        assert asked == [parquet.metadata.serialized_size, 32]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from fairdedup.errors import UserError, format_count, visible
 from fairdedup.stages.curation.curation_options import CurationOptions
 from fairdedup.stages.curation.evaluation_samples import Evaluation
 from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
+from fairdedup.stages.curation.shard_keys import name_shards
 from fairdedup.storage.condition import check_condition
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
@@ -72,21 +75,24 @@ def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Su
     criteria = _build_criteria(embedded, options, folder)
     dropped = _write_list(options.drop, "--drop", criteria.drop)
     kept = _write_list(options.always_keep, "--always-keep", criteria.always_keep)
-    found = map_groups(submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
-    spelled = (
-        _spell_out(dropped, [f.ids.dropped for f in found], criteria.drop),
-        _spell_out(kept, [f.ids.kept for f in found], criteria.always_keep),
-    )
-    if any(each is not None for each in spelled):
-        dropped, kept = (new if new is not None else old for new, old in zip(spelled, (dropped, kept), strict=True))
-        found = map_groups(submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
+    mark = partial(map_groups, submit, "curate", mark_group, embedded.groups, embedded.directory.root, criteria)
+    found = mark()
+    matches: list[Callable[[_IdList, NDArray[np.int64]], pa.Array | None]] = [_spell_out]
+    if not options.may_leave_none:  # a list may be of samples of earlier runs, whose keys may be those of others here
+        matches.append(partial(_name_shards, embedded=embedded, submit=submit))
+    for match in matches:  # ids that no sample has may be written in another way
+        new_dropped = _match(dropped, [f.ids.dropped for f in found], match)
+        new_kept = _match(kept, [f.ids.kept for f in found], match)
+        if new_dropped is not dropped or new_kept is not kept:
+            dropped, kept = new_dropped, new_kept
+            found = mark()
     excluded, protected = sum(f.excluded for f in found), sum(f.protected for f in found)
     valid = embedded.valid
     warnings = []
     if dropped is not None:
-        warnings += _check_dropped(dropped, found, options)
+        warnings += _check_dropped(dropped.ids, found, options)
     if kept is not None:
-        warnings += _check_kept(kept, found, f"--always-keep {options.always_keep}")
+        warnings += _check_kept(kept.ids, found, kept.name)
     if np.sum(excluded) == valid and not options.may_leave_none:
         near_option = ", --exclude-near" if options.evaluation else ""
         raise UserError(f"--where{near_option} and --drop leave none of {format_count(valid, 'row')}: exclude fewer")
@@ -118,23 +124,50 @@ def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) 
     )
 
 
-def _write_list(file: Path | None, option: str, target: Path) -> pa.Array | None:
+class _IdList(NamedTuple):
+    """A user's list of ids, with the option and file that name it, and the copy that every task can read."""
+
+    ids: pa.Array
+    file: Path
+    option: str
+    target: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.option} {self.file}"
+
+
+def _write_list(file: Path | None, option: str, target: Path) -> _IdList | None:
     """Write the ids of a user's file where every task can read them, and return them; None without a file."""
     if file is None:
         return None
     ids = read_ids(file, option)
     write_ids(target, ids)
-    return ids
+    return _IdList(ids, file, option, target)
 
 
-def _spell_out(ids: pa.Array | None, found: list[NDArray[np.int64]], target: Path) -> pa.Array | None:
-    """Write a list again, with the numbers that no shard has written out, and return it; None if there are none."""
+def _match(
+    listed: _IdList | None,
+    found: list[NDArray[np.int64]],
+    match: Callable[[_IdList, NDArray[np.int64]], pa.Array | None],
+) -> _IdList | None:
+    """Write a list again if `match` knows its unknown ids in another form, and return it; else the list as it is."""
+    unknown = np.zeros(0, np.int64) if listed is None else find_unknown(listed.ids, found)
+    if listed is None or not len(unknown):
+        return listed
+    ids = match(listed, unknown)
     if ids is None:
-        return None
-    spelled = spell_out(ids, find_unknown(ids, found))
-    if spelled is not None:
-        write_ids(target, spelled)
-    return spelled
+        return listed
+    write_ids(listed.target, ids)
+    return listed._replace(ids=ids)
+
+
+def _spell_out(listed: _IdList, unknown: NDArray[np.int64]) -> pa.Array | None:
+    return spell_out(listed.ids, unknown)
+
+
+def _name_shards(listed: _IdList, unknown: NDArray[np.int64], *, embedded: Embedded, submit: Submit) -> pa.Array | None:
+    return name_shards(listed.ids, unknown, listed.file, listed.option, embedded, submit)
 
 
 def _check_dropped(ids: pa.Array, found: Sequence[GroupMarks], options: CurationOptions) -> list[str]:
