@@ -95,6 +95,7 @@ MAY_IMPORT = {
         "result",
         "row_inputs",
     },
+    "warm_up": {"api"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }
