@@ -18,9 +18,9 @@ def warm_up() -> None:
     vectors = rng.normal(size=(ROWS, DIMENSION)).astype(np.float32)
     prototypes = {"tone": {name: rng.normal(size=DIMENSION) for name in ("light", "dark")}}
     for rule in ("fairdedup", "balanced", "semdedup"):
-        given = {} if rule == "semdedup" else {"prototypes": prototypes}
+        given = None if rule == "semdedup" else prototypes
         for published in (False, True):
-            deduplicate(vectors, keep=0.5, rule=rule, clusters=3, published=published, **given)
+            deduplicate(vectors, keep=0.5, rule=rule, clusters=3, prototypes=given, published=published)
 
 
 if __name__ == "__main__":

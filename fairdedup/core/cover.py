@@ -63,10 +63,10 @@ class _Walk(NamedTuple):
 
 def _forbid_writing(pairs: Pairs) -> Pairs:
     """Return read-only views: pairs from files are read-only, and each kind would be compiled for itself."""
-    views = [np.asarray(array).view() for array in pairs]
+    views = Pairs(pairs.starts.view(), pairs.neighbours.view(), pairs.needed.view())
     for view in views:
         view.flags.writeable = False
-    return Pairs(*views)
+    return views
 
 
 @njit
