@@ -56,6 +56,12 @@ class ChildProcesses:
             If a task fails, or ends every child that tries it; the message names it.
         """
         self._start(min(self.most, len(stage.tasks), 1 + stage.likely_rows // ROWS_A_CHILD))
+        try:
+            return self._run(stage, progress)
+        finally:
+            self._end([child for child in self._children if child.task is not None])  # after an error, or Ctrl-C
+
+    def _run(self, stage: StageTasks, progress: StageProgress) -> list[Any]:
         results: list[Any] = [None] * len(stage.tasks)
         waiting, deaths = list(stage.order), [0] * len(stage.tasks)
         with stage.show(progress) as shown:
@@ -76,11 +82,11 @@ class ChildProcesses:
                         results[k] = value
                         rows[k].finish()
                     elif kind == "error":
-                        raise stage.explain_error(k, value)
+                        stage.raise_error(k, value)
                     else:
                         deaths[k] += 1
                         if deaths[k] > RETRIES:
-                            raise stage.explain_deaths(k)
+                            stage.raise_deaths(k)
                         waiting.insert(0, k)
                         child.start()
         return results
@@ -91,7 +97,10 @@ class ChildProcesses:
 
     def close(self) -> None:
         """End all children."""
-        children, self._children = self._children, []
+        self._end(self._children)
+
+    def _end(self, children: list[_Child]) -> None:
+        self._children = [child for child in self._children if child not in children]
         with delay_interrupts():
             for child in children:
                 child.end()

@@ -124,7 +124,7 @@ class StageProgress:
             sys.stderr.write(json.dumps(line) + "\n")
             sys.stderr.flush()
 
-    def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
+    def stage(self, name: str, total: int, unit: str = "rows", *, is_listed: bool = True) -> Stage:
         """Return a context that counts and times one pass of a stage.
 
         Parameters
@@ -134,9 +134,11 @@ class StageProgress:
         total : int
             Number of rows, shards or tasks of the pass.
         unit : str
-            What is counted: "rows", "shards" or "task".
+            What is counted: "rows", "shards", "task" or "workers".
+        is_listed : bool
+            Whether it has plain lines and progress events too, not only a bar.
         """
-        return Stage(self, name, total, unit)
+        return Stage(self, name, total, unit, is_listed)
 
     def count_other(self) -> None:
         """Add the time since the last stage to that of "other", or to that of "start" before the first stage."""
@@ -158,6 +160,8 @@ class StageProgress:
         """Show the progress of a pass of a stage."""
         if self.live:
             self._show_bar(stage)
+            return
+        if not stage.is_listed:
             return
         now = time.monotonic()
         elapsed = now - stage.started
@@ -208,14 +212,16 @@ class Stage:
         Number of rows or shards that are done, and of all.
     unit : str
         What is counted: "rows", "shards" or "task".
+    is_listed : bool
+        Whether it has plain lines and progress events too, not only a bar.
     rows : int
         If shards are counted: number of rows that are done, including those of unfinished shards.
     started : float
         Start of the pass, by the monotonic clock, in seconds.
     """
 
-    def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
-        self.progress, self.name, self.total, self.unit = progress, name, total, unit
+    def __init__(self, progress: StageProgress, name: str, total: int, unit: str, is_listed: bool = True) -> None:
+        self.progress, self.name, self.total, self.unit, self.is_listed = progress, name, total, unit, is_listed
         self.done = 0
         self.rows = 0
         self.started = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.progress import Stage, StageProgress
@@ -77,18 +77,17 @@ class StageTasks:
         """Return the context that shows the progress of the stage."""
         return progress.stage(self.stage, sum(self.weights), self.unit)
 
-    def explain_error(self, k: int, error: BaseException) -> FairdedupError:
-        """Return the error to raise for the error of a task."""
+    def raise_error(self, k: int, error: BaseException) -> NoReturn:
+        """Raise the error of a task, with the name of the task unless its message explains itself."""
         if isinstance(error, FairdedupError):
-            return error
-        text = f"{self.name(k)} failed: {type(error).__name__}: {error}; once that is fixed, {RESUME}"
-        failed = FairdedupError(text)
-        failed.__cause__ = error
-        return failed
+            raise error
+        raise FairdedupError(
+            f"{self.name(k)} failed: {type(error).__name__}: {error}; once that is fixed, {RESUME}"
+        ) from error
 
-    def explain_deaths(self, k: int) -> FairdedupError:
-        """Return the error to raise for a task that no process survives."""
-        return FairdedupError(
+    def raise_deaths(self, k: int) -> NoReturn:
+        """Raise the error for a task that no process survives."""
+        raise FairdedupError(
             f"{self.name(k)} killed every worker that tried it, probably because memory ran out: use fewer "
             f"--workers, a smaller --batch-size or smaller shards, then {RESUME}"
         )
@@ -138,7 +137,7 @@ def run_here(stage: StageTasks, progress: StageProgress) -> list[Any]:
                 with use_report(rows.report):
                     results[k] = call_again(stage.function, *stage.tasks[k].arguments)
             except Exception as error:
-                raise stage.explain_error(k, error) from error.__cause__
+                stage.raise_error(k, error)
             rows.finish()
     return results
 

@@ -130,7 +130,7 @@ class Workers:
             self._watch = WorkerWatch(self.scheduler, lambda: len(client.nthreads()), self.progress.warn)
             self._watch.wait()
             return client
-        starting = self.progress.stage("start workers", self.number, "workers")
+        starting = self.progress.stage("start workers", self.number, "workers", is_listed=False)
         with starting, delay_interrupts(ignored=True), dask.config.set(NEVER_PAUSE):
             self._cluster = LocalCluster(
                 n_workers=self.number,
@@ -229,7 +229,9 @@ class Workers:
                 error = future.exception()
                 if error is not None:
                     self._client.cancel(list(futures))
-                    raise plan.explain_deaths(k) if isinstance(error, KilledWorker) else plan.explain_error(k, error)
+                    if isinstance(error, KilledWorker):
+                        plan.raise_deaths(k)
+                    plan.raise_error(k, error)
                 results[k] = future.result()
                 if isinstance(results[k], UserError):
                     self._client.cancel(list(futures))
@@ -268,11 +270,12 @@ class Workers:
             self._children.close()
             if self._client is None:
                 return
-            stopping = nullcontext() if self.scheduler else self.progress.stage("stop workers", self.number, "workers")
-            with stopping:
+            if self._cluster is None:
                 self._client.close()
-                if self._cluster is not None:
-                    self._cluster.close()
+                return
+            with self.progress.stage("stop workers", self.number, "workers", is_listed=False):
+                self._client.close()
+                self._cluster.close()
 
 
 @contextmanager

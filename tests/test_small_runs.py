@@ -172,9 +172,9 @@ def test_a_single_task_goes_to_a_worker_that_has_the_model(scheduler):
 # Whole runs
 
 
-def test_a_small_run_has_the_bytes_of_a_run_on_dask(embeddings, finished, prototypes, tmp_path):
+def test_a_small_run_has_the_bytes_of_a_run_on_dask(embeddings, finished, prototypes, tmp_path, scheduler):
     done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out",
-         tmp_path / "run", "--quiet")  # fmt: skip
+         tmp_path / "run", "--quiet", "--scheduler", scheduler)  # fmt: skip
     assert product(tmp_path / "run") == product(finished)
     clusters = "clusters/centroids.npy"
     assert (tmp_path / "run" / clusters).read_bytes() == (finished / clusters).read_bytes()
