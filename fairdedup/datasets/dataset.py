@@ -123,7 +123,10 @@ def estimate_rows(shard: Shard) -> int | None:
     """Return about how many samples a shard has; None if that would take a request to a store, or more."""
     if shard.rows is not None or not isinstance(shard.fs, LocalFileSystem):
         return shard.rows
-    return int(shard.fs.size(shard.path)) // BYTES_A_PICTURE + 1
+    try:
+        return int(shard.fs.size(shard.path)) // BYTES_A_PICTURE + 1
+    except OSError:  # whoever reads it will say so
+        return None
 
 
 @dataclass(frozen=True)
