@@ -83,7 +83,7 @@ def write_faces(folder: Path, data: Path) -> bool:
 def measure_all(folder: Path, data: Path, repeats: int) -> dict[str, Any]:
     command, cluster = ["-m", "fairdedup"], ["--workers", str(os.cpu_count() or 1)]
     write_vectors(folder)
-    subprocess.run([sys.executable, "-m", "fairdedup.warm_up"], check=True)
+    subprocess.run([sys.executable, "-m", "fairdedup.warm_up"], check=True)  # else the first command compiles
     run = [*command, "run", "x.npy", "--keep", "0.5", "--rule", "semdedup", "--out", "vectors"]
     subprocess.run([sys.executable, *run], cwd=folder, check=True, capture_output=True)
     prune = [*command, "prune", "vectors", "--keep", "0.4", "--rule", "semdedup"]
