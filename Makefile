@@ -38,6 +38,7 @@ clean:
 	find fairdedup tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in a third of pip's time; pip steps in where uv cannot, as where only pip's own settings name an index.
+# The loops of a decision are compiled now too, instead of by the first run.
 # Bytecode is compiled now: where PYTHONDONTWRITEBYTECODE is set, every process would else compile torch anew.
 # The stamp is written last: an installation that was stopped is made again.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,4 +48,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]' || \
 	  $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m fairdedup.warm_up
 	@touch $@

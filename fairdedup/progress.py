@@ -29,6 +29,7 @@ from fairdedup.errors import format_count, visible
 
 LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
+START, OTHER = "start", "other"  # names of the time before the first stage, and of the time between stages
 
 
 class _Rate(ProgressColumn):
@@ -57,7 +58,7 @@ class StageProgress:
     Attributes
     ----------
     seconds : dict of str to float
-        Seconds that each stage has taken so far.
+        Seconds that each stage has taken so far; "start" and "other" are what is left of the time of the command.
     rows : dict of str to int
         Rows that each stage has handled.
     live : bool
@@ -83,6 +84,7 @@ class StageProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._last_line = 0.0
+        self._counted = time.monotonic()  # what was before is in `seconds`
 
     def __enter__(self) -> StageProgress:
         if self.live:
@@ -122,7 +124,7 @@ class StageProgress:
             sys.stderr.write(json.dumps(line) + "\n")
             sys.stderr.flush()
 
-    def stage(self, name: str, total: int, unit: str = "rows") -> Stage:
+    def stage(self, name: str, total: int, unit: str = "rows", *, is_listed: bool = True) -> Stage:
         """Return a context that counts and times one pass of a stage.
 
         Parameters
@@ -132,14 +134,34 @@ class StageProgress:
         total : int
             Number of rows, shards or tasks of the pass.
         unit : str
-            What is counted: "rows", "shards" or "task".
+            What is counted: "rows", "shards", "task" or "workers".
+        is_listed : bool
+            Whether it has plain lines and progress events too, not only a bar.
         """
-        return Stage(self, name, total, unit)
+        return Stage(self, name, total, unit, is_listed)
+
+    def count_other(self) -> None:
+        """Add the time since the last stage to that of "other", or to that of "start" before the first stage."""
+        now = time.monotonic()
+        name = OTHER if self.seconds else START
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._counted
+        self._counted = now
+        if name == START:
+            self.log("stage", stage=name, seconds=round(self.seconds[name], 3), ok=True)
+
+    def count_stage(self, stage: Stage) -> float:
+        """Add the time of a stage that ends now, and return it in seconds."""
+        self._counted = time.monotonic()
+        seconds = self._counted - stage.started
+        self.seconds[stage.name] = self.seconds.get(stage.name, 0.0) + seconds
+        return seconds
 
     def show(self, stage: Stage) -> None:
         """Show the progress of a pass of a stage."""
         if self.live:
             self._show_bar(stage)
+            return
+        if not stage.is_listed:
             return
         now = time.monotonic()
         elapsed = now - stage.started
@@ -190,19 +212,23 @@ class Stage:
         Number of rows or shards that are done, and of all.
     unit : str
         What is counted: "rows", "shards" or "task".
+    is_listed : bool
+        Whether it has plain lines and progress events too, not only a bar.
     rows : int
         If shards are counted: number of rows that are done, including those of unfinished shards.
     started : float
         Start of the pass, by the monotonic clock, in seconds.
     """
 
-    def __init__(self, progress: StageProgress, name: str, total: int, unit: str) -> None:
-        self.progress, self.name, self.total, self.unit = progress, name, total, unit
+    def __init__(self, progress: StageProgress, name: str, total: int, unit: str, is_listed: bool = True) -> None:
+        self.progress, self.name, self.total, self.unit, self.is_listed = progress, name, total, unit, is_listed
         self.done = 0
         self.rows = 0
         self.started = time.monotonic()
 
     def __enter__(self) -> Stage:
+        self.progress.count_other()
+        self.started = time.monotonic()
         if self.progress.live:
             self.progress.show(self)
         return self
@@ -230,8 +256,7 @@ class Stage:
     ) -> None:
         if kind is None and self.done < self.total:
             self.advance(self.total - self.done)
-        seconds = time.monotonic() - self.started
-        self.progress.seconds[self.name] = self.progress.seconds.get(self.name, 0.0) + seconds
+        seconds = self.progress.count_stage(self)
         self.progress.log(
             "stage",
             stage=self.name,

@@ -5,12 +5,15 @@ Stages depend on this module and never on Dask. `workers.py` implements `Submit`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
-ROWS_TOPIC = "fairdedup-rows"  # Dask topic on which a running task reports how many rows are done
+Report = Callable[[int], None]
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Task:
         Bytes that the task needs at least, beside the libraries; a worker that has less is refused.
     peak : int
         Bytes that a task on images needs for a moment, beside the libraries and a model; as for `memory`.
+    isolated : bool
+        Whether the task reads the input or loads an encoder. Damaged bytes may end its process, and torch is large, so
+        it never runs in the process of the command.
+    likely_rows : int or None
+        Estimate of `rows` where they are unknown. It decides how the stage is run, never what comes out.
     """
 
     arguments: tuple[Any, ...]
@@ -39,6 +47,8 @@ class Task:
     work: float | None = None
     memory: int = 0
     peak: int = 0
+    isolated: bool = False
+    likely_rows: int | None = None
 
 
 class Submit(Protocol):
@@ -102,3 +112,20 @@ def map_groups(
         Further arguments of every call.
     """
     return submit(stage, function, [Task((group, *shared), group.input, group.name) for group in groups])
+
+
+def report_rows(rows: int) -> None:
+    """Report, from inside of a task, that it has done so many more rows; without anybody to report to, do nothing."""
+    report = _report.get()
+    if report is not None and rows:
+        report(rows)
+
+
+@contextmanager
+def use_report(report: Report) -> Iterator[None]:
+    """Let tasks in the block report their rows to a function."""
+    before = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(before)

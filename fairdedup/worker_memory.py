@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,6 +80,33 @@ def check_address_space(*, encoder: bool) -> None:
         )
 
 
+@cache
+def machine_memory() -> int:
+    """Return the memory of this machine or container in bytes, as Dask finds it, without the time to import Dask."""
+    import psutil
+
+    limit = int(psutil.virtual_memory().total)
+    for name in (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.soft_limit_in_bytes",
+        "memory.max",
+        "memory.high",
+        "memory.low",
+    ):
+        with suppress(OSError, ValueError):  # another system, or "max"
+            limit = min(limit, int(Path("/sys/fs/cgroup", name).read_text()) or limit)
+    return limit
+
+
+def has_plenty(data: int, *, encoder: bool, share: float = PAUSES_AT) -> bool:
+    """Tell whether an equal share of this machine's memory is certainly enough; see `check_worker_memory`."""
+    return machine_memory() // (os.cpu_count() or 1) * share >= _needed(data, encoder=encoder)
+
+
+def _needed(data: int, *, encoder: bool) -> int:
+    return least_memory(encoder=encoder).resident + max(0, data - SMALL)
+
+
 def parse_limit(memory_limit: str) -> int | None:
     """Return the bytes that Dask gives a worker of one thread on this machine; None for no limit.
 
@@ -122,7 +151,7 @@ def check_worker_memory(
     UserError
         If the limit is too small.
     """
-    needed = least_memory(encoder=encoder).resident + max(0, data - SMALL)
+    needed = _needed(data, encoder=encoder)
     least = math.ceil(needed / share / (10 * MIB)) * 10
     if not limit or limit >= needed / share:
         return

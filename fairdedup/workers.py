@@ -1,6 +1,7 @@
-"""Dask workers, started on this machine or reached through a scheduler. They run the tasks of the stages.
+"""Runs the tasks of the stages: on Dask workers, started on this machine or reached through a scheduler.
 
-This module never looks into a task, and never decides anything about the data.
+Those of small stages run in this process or its children, since starting a cluster takes longer than they do. This
+module never looks into a task, and never decides anything about the data.
 """
 
 from __future__ import annotations
@@ -14,55 +15,36 @@ from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from fairdedup.child_processes import ChildProcesses
 from fairdedup.config import RunConfig
+from fairdedup.dask_calls import ROWS_TOPIC, call_on_worker
 from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
 from fairdedup.errors import FairdedupError, UserError, format_count
+from fairdedup.open_files import allow_files
 from fairdedup.progress import Stage, StageProgress
-from fairdedup.storage.fence import Fence, check_fence, current_fence, use_fence
+from fairdedup.stage_tasks import RESUME, RETRIES, StageTasks, run_here
+from fairdedup.storage.fence import current_fence
 from fairdedup.storage.lock import lock_run_directory
-from fairdedup.tasks import ROWS_TOPIC, Result, Task
+from fairdedup.tasks import Result, Task
 from fairdedup.worker_memory import (
     ENDS_AT,
     PAUSES_AT,
     check_address_space,
     check_worker_memory,
+    has_plenty,
+    machine_memory,
     parse_limit,
     smallest_limit,
 )
 from fairdedup.worker_watch import WorkerWatch
 
-RETRIES = 2  # how often a task is tried again after its worker was lost
+SMALL_ROWS = 20_000  # a stage of at most so many rows needs no cluster
 WORKER_THREADS = 1  # an encoder's result may depend on its threads; it never depends on the number of workers
 PRELOAD = "fairdedup.workers"  # pass this module to `dask worker --preload`: see `dask_setup`
 # A paused worker takes no task until its memory shrinks. That of a model does not, so the run would wait for ever.
 NEVER_PAUSE = {"distributed.worker.memory.pause": False}
 DASHBOARD = "127.0.0.1:0"  # reachable from this machine only, on any free port
 ANSWER_WITHIN = 10.0  # seconds to wait for the answer of a scheduler
-RESUME = "run the same command to resume"
-FILES, LEAST_FILES = 4096, 256  # limit of open files: what is requested, and what is needed
-
-
-def allow_files() -> None:
-    """Raise the limit of open files of this process and of the workers that it starts.
-
-    Raises
-    ------
-    UserError
-        If the machine allows too few, since Dask would hang.
-    """
-    try:
-        import resource
-    except ImportError:  # this system has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < LEAST_FILES:
-        raise UserError(
-            f"this process may open only {most} files. Raise the hard limit (`ulimit -Hn`) to {FILES}, which only root "
-            f"may do, for example in /etc/security/limits.conf or by `docker run --ulimit nofile={FILES}`."
-        )
 
 
 def dask_setup(worker: Any) -> None:
@@ -70,28 +52,11 @@ def dask_setup(worker: Any) -> None:
     allow_files()
 
 
-def call_on_worker(fence: Fence | None, function: Callable[..., Any], *args: Any) -> Any:
-    """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it.
-
-    Parameters
-    ----------
-    fence : Fence or None
-        The right of the command to write to its run directory; the function writes nothing after that has ended.
-    function : callable
-        A module-level function.
-    *args
-        Its arguments.
-    """
-    try:
-        with use_fence(fence):
-            check_fence()  # a task that waited in the queue of a lost worker does not even start
-            return function(*args)
-    except UserError as error:
-        return error
-
-
 class Workers:
-    """A context that runs tasks on Dask. It starts a cluster, or connects to one, at the first task.
+    """A context that runs tasks. It starts a Dask cluster, or connects to one, at the first stage that is not small.
+
+    A stage is small if it has at most `SMALL_ROWS` rows, and the user has named neither a scheduler nor the size of a
+    cluster.
 
     Parameters
     ----------
@@ -118,19 +83,28 @@ class Workers:
         self.memory_limit = memory_limit
         self.scheduler = scheduler
         self.number = workers or os.cpu_count() or 1
+        self.wants_cluster = scheduler is not None or workers is not None or memory_limit != "auto"
+        self._children = ChildProcesses(self.number, int(ENDS_AT * machine_memory()))
         self._cluster: Any = None
         self._client: Any = None
+        self._readers: tuple[str, ...] = ()  # addresses of Dask workers that may have the model loaded
         self._watch: WorkerWatch | None = None  # of a scheduler; a local cluster starts its lost workers again
 
     def __enter__(self) -> Workers:
         return self
+
+    def expect_input(self) -> None:
+        """Start a process that will read the input, so that it loads its libraries while this one loads others."""
+        if not self.wants_cluster:
+            self._children.start()
 
     def require_memory(self, data: int, what: str, *, encoder: bool = False, share: float = PAUSES_AT) -> None:
         """Refuse workers whose memory is too small, as `check_worker_memory` does, before a task runs into it."""
         own: dict[str, Any] = {"encoder": encoder, "share": share}
         if not self.scheduler:
             check_address_space(encoder=encoder)
-            check_worker_memory(parse_limit(self.memory_limit), data, what, workers=self.number, **own)
+            if self.memory_limit != "auto" or not has_plenty(data, **own):
+                check_worker_memory(parse_limit(self.memory_limit), data, what, workers=self.number, **own)
         elif self._client is not None:
             check_worker_memory(smallest_limit(self._client), data, what, workers=None, **own)
 
@@ -156,7 +130,8 @@ class Workers:
             self._watch = WorkerWatch(self.scheduler, lambda: len(client.nthreads()), self.progress.warn)
             self._watch.wait()
             return client
-        with delay_interrupts(ignored=True), dask.config.set(NEVER_PAUSE):
+        starting = self.progress.stage("start workers", self.number, "workers", is_listed=False)
+        with starting, delay_interrupts(ignored=True), dask.config.set(NEVER_PAUSE):
             self._cluster = LocalCluster(
                 n_workers=self.number,
                 threads_per_worker=WORKER_THREADS,
@@ -195,36 +170,52 @@ class Workers:
         """
         if not tasks:
             return []
+        plan = StageTasks(stage, function, tasks)
+        self._check_memory(plan)
+        if self._client is None and not self.wants_cluster and plan.likely_rows <= SMALL_ROWS:
+            return self._children.run(plan, self.progress) if plan.is_isolated else run_here(plan, self.progress)
+        if self._client is None:
+            self._children.close()
+            self._client = self._start()
+            self._check_memory(plan)  # of workers that others have started
+        return self._run_on_dask(plan)
+
+    def _check_memory(self, plan: StageTasks) -> None:
+        self.require_memory(0, "any stage")
+        self.require_memory(max(task.memory for task in plan.tasks), plan.stage)
+        most = max(plan.tasks, key=lambda task: task.peak)
+        if most.peak:
+            what = f"{plan.stage} of {most.name}, which has large Parquet pages,"
+            self.require_memory(most.peak, what, encoder=True, share=ENDS_AT)
+
+    def _run_on_dask(self, plan: StageTasks) -> list[Any]:
         from distributed import KilledWorker, as_completed
 
-        if self._client is None:
-            self.require_memory(0, "any stage")
-            self._client = self._start()
-        self.require_memory(max(task.memory for task in tasks), stage)
-        most = max(tasks, key=lambda task: task.peak)
-        if most.peak:
-            what = f"{stage} of {most.name}, which has large Parquet pages,"
-            self.require_memory(most.peak, what, encoder=True, share=ENDS_AT)
-        known = [task.rows for task in tasks if task.rows is not None]
-        weights = known if len(known) == len(tasks) else [1] * len(tasks)
-        work = [weight if task.work is None else task.work for task, weight in zip(tasks, weights, strict=True)]
-        order = sorted(range(len(tasks)), key=lambda k: -work[k])
-        names = [f"{stage} of {task.name}" if task.name else f"{stage} task {k}" for k, task in enumerate(tasks)]
+        stage, tasks, weights = plan.stage, plan.tasks, plan.weights
         pass_id = secrets.token_hex(8)  # part of each key, since Dask gives equal keys equal results
-        unit = "rows" if weights is known else "shards" if len(tasks) > 1 else "task"
+        # One task alone, as that of the prototypes, goes where a model is loaded already.
+        is_alone = plan.is_isolated and len(tasks) == 1 and self._readers
+        placed = {"workers": self._readers, "allow_other_workers": True} if is_alone else {}
         futures: dict[Any, int] = {}
         watch = self._watch.during(lambda: self._client.cancel(list(futures))) if self._watch else nullcontext()
         with (
-            self.progress.stage(stage, sum(weights), unit) as shown,
+            plan.show(self.progress) as shown,
             self._follow_rows(shown, pass_id) as reported,
             watch,
         ):
             with delay_interrupts():
-                for k in order:
+                for k in plan.order:
                     key = f"{stage}-{k}-{pass_id}"
                     arguments = tasks[k].arguments
                     future = self._client.submit(
-                        call_on_worker, current_fence(), function, *arguments, pure=False, retries=RETRIES, key=key
+                        call_on_worker,
+                        current_fence(),
+                        plan.function,
+                        *arguments,
+                        pure=False,
+                        retries=RETRIES,
+                        key=key,
+                        **placed,
                     )
                     futures[future] = k
             results: list[Any] = [None] * len(tasks)
@@ -238,22 +229,17 @@ class Workers:
                 error = future.exception()
                 if error is not None:
                     self._client.cancel(list(futures))
-                    if isinstance(error, FairdedupError):
-                        raise error
                     if isinstance(error, KilledWorker):
-                        raise FairdedupError(
-                            f"{names[k]} killed every worker that tried it, probably because memory ran out: use fewer "
-                            f"--workers, a smaller --batch-size or smaller shards, then {RESUME}"
-                        ) from error
-                    raise FairdedupError(
-                        f"{names[k]} failed: {type(error).__name__}: {error}; once that is fixed, {RESUME}"
-                    ) from error
+                        plan.raise_deaths(k)
+                    plan.raise_error(k, error)
                 results[k] = future.result()
                 if isinstance(results[k], UserError):
                     self._client.cancel(list(futures))
                     raise results[k]
                 if not reported:
                     shown.advance(weights[k])
+            if plan.is_isolated:
+                self._readers = next(iter(self._client.who_has(list(futures)[:1]).values()), ())
         return results
 
     @contextmanager
@@ -281,9 +267,14 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with delay_interrupts():
-            if self._client is not None:
+            self._children.close()
+            if self._client is None:
+                return
+            if self._cluster is None:
                 self._client.close()
-            if self._cluster is not None:
+                return
+            with self.progress.stage("stop workers", self.number, "workers", is_listed=False):
+                self._client.close()
                 self._cluster.close()
 
 

@@ -22,8 +22,8 @@ from fairdedup import cli
 from fairdedup.config import first_error, read_yaml
 from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import FairdedupError, UserError
+from fairdedup.open_files import allow_files
 from fairdedup.option_types import Memory
-from fairdedup.workers import allow_files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each of them ends the command and stops the cluster
 NANNY_MEMORY = 256 * 2**20  # bytes for the process that watches a worker, besides the worker's own

@@ -294,11 +294,11 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, scheduler: str, embeddings: Path, prototypes: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, embeddings: Path, prototypes: Path) -> Path:
     """Return a finished run over the ready embeddings, by the rule `fairdedup`; copy it before you change it."""
     run = tmp_path_factory.mktemp("finished") / "run"
     done("run", embeddings, "--keep", 0.5, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", run,
-         "--scheduler", scheduler, "--quiet")  # fmt: skip
+         "--quiet")  # fmt: skip
     return run
 
 
@@ -310,11 +310,11 @@ def again(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prune(again: Path, scheduler: str, prototypes: Path) -> Callable[..., Decided]:
+def prune(again: Path, prototypes: Path) -> Callable[..., Decided]:
     """Prune the copy again with some flags, and return it."""
 
     def decide(*flags: object) -> Decided:
-        done("prune", again, *flags, "--prototypes", prototypes, "--scheduler", scheduler, "--quiet")
+        done("prune", again, *flags, "--prototypes", prototypes, "--quiet")
         assert not (again / "curated").exists()
         return Decided(again)
 

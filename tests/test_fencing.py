@@ -16,12 +16,12 @@ from distributed import Client, Scheduler
 from runs import CLUSTERS, done, files, product, started
 from test_workers import Processes, processes  # noqa: F401 (a fixture)
 
+from fairdedup.dask_calls import call_on_worker
 from fairdedup.errors import FairdedupError
 from fairdedup.storage.checked_json import write_json
 from fairdedup.storage.fence import NAME, Fence, check_fence, current_fence, raise_fence, use_fence
 from fairdedup.storage.lock import lock_run_directory
 from fairdedup.storage.run_files import atomic_write, link_or_copy, move_file, remove_folder
-from fairdedup.workers import call_on_worker
 
 CLIENT = """
 import sys, time

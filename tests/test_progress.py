@@ -167,13 +167,18 @@ def test_quiet_prints_nothing(capsys, monkeypatch):
 
 def test_seconds_add_up_over_the_passes_of_a_stage_and_rows_do_not(clock):
     shown = StageProgress(quiet=True)
+    clock.now += 1.25
     for rows in (100, 250, 250):
         with shown.stage("search", rows) as stage:
             clock.now += 2
             stage.advance(rows)
+    clock.now += 0.25
     with shown.stage("prototypes", 1, "task"):
         clock.now += 0.5
-    assert shown.seconds == {"search": 6.0, "prototypes": 0.5}
+    clock.now += 0.125
+    shown.count_other()
+    assert shown.seconds == {"start": 1.25, "search": 6.0, "other": 0.375, "prototypes": 0.5}
+    assert sum(shown.seconds.values()) == clock.now - 100, "all that the user waited for"
     assert shown.rows == {"search": 250}
 
 

@@ -129,7 +129,7 @@ def test_a_scheduler_without_workers_goes_on_when_the_worker_of_the_message_has_
 
 def test_the_hard_limit_on_open_files_that_the_message_names_is_enough(tmp_path):
     """Each shell is one that starts with this hard limit: no user may raise it in a shell."""
-    words = f"{sys.executable} -c 'from fairdedup.workers import allow_files; allow_files()'"
+    words = f"{sys.executable} -c 'from fairdedup.open_files import allow_files; allow_files()'"
     refused = subprocess.run(["bash", "-c", f"ulimit -n 100; {words}"], capture_output=True, text=True, cwd=tmp_path)
     found = re.search(r"Raise the hard limit \(`ulimit -Hn`\) to ([0-9]+)", refused.stderr)
     assert refused.returncode and found, refused.stderr

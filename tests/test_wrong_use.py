@@ -400,7 +400,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.Workers, "_start", lambda self: pytest.fail("a worker was asked for"))
+    monkeypatch.setattr(workers.Workers, "submit", lambda *_: pytest.fail("a task was submitted"))
 
 
 @pytest.fixture

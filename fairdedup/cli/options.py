@@ -148,7 +148,7 @@ OPTIONS: dict[str, Decorator] = {
     "seed": _clustering("--seed", type=int, help="Seed of the clustering and of the random rules.  [default: 0]"),
     # Machine and messages
     "scheduler": _machine(
-        "--scheduler", help="Address of a Dask scheduler.  [default: start a cluster on this machine]"
+        "--scheduler", help="Address of a Dask scheduler.  [default: a cluster on this machine, none if small]"
     ),
     "workers": _machine("--workers", type=int, help="Processes of the local cluster.  [default: one per core]"),
     "memory_limit": _machine(

@@ -72,13 +72,15 @@ class Session:
         return cls(config, StageProgress(quiet, log_json), quiet, log_json)
 
     @contextmanager
-    def workers(self, read_only: bool = False) -> Iterator[Workers]:
+    def workers(self, read_only: bool = False, reads_input: bool = False) -> Iterator[Workers]:
         """Show progress, lock the run directory, and yield the workers of this command.
 
         Parameters
         ----------
         read_only : bool
             Whether the command writes nothing into the run directory; then it is not locked.
+        reads_input : bool
+            Whether the command is going to read its input, so that a process for that starts already.
         """
         from fairdedup.worker_memory import check_address_space
 
@@ -87,6 +89,8 @@ class Session:
         from fairdedup.workers import open_workers
 
         with self.progress, open_workers(self.config, self.progress, read_only=read_only) as workers:
+            if reads_input:
+                workers.expect_input()
             yield workers
 
     @property

@@ -35,9 +35,9 @@ def run(restart: bool, **flags: Any) -> None:
     is used.
     """
     session = Session.open(flags)
-    from fairdedup.commands.run import run
+    with session.workers(reads_input=True) as workers:
+        from fairdedup.commands.run import run
 
-    with session.workers() as workers:
         manifest = run(session.config, workers, restart=restart)
     session.finish_run(manifest)
 
@@ -72,9 +72,9 @@ def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
 def embed(**flags: Any) -> None:
     """Stage 1: embed images, or read ready-made embeddings."""
     session = Session.open(flags)
-    from fairdedup.commands.embed import embed_run
+    with session.workers(reads_input=True) as workers:
+        from fairdedup.commands.embed import embed_run
 
-    with session.workers() as workers:
         embed_run(session.config, workers)
     session.finish(f"embeddings: {session.config.out / 'embeddings'}")
 

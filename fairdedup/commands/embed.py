@@ -52,7 +52,7 @@ def embed_run(config: RunConfig, workers: Workers) -> Embedded:
     if options["embed"]:
         options["embed"] = request.options_of("embed")
     check_directory(request.directory, options)
-    dataset = open_run_input(request.config, request.directory, workers.progress)
+    dataset = open_run_input(request.config, request.directory, workers)
     request.check_encoder(dataset.kind)
     return embed(request, dataset, workers)
 

@@ -82,13 +82,12 @@ def _embed_samples(request: Request, source: str, workers: Workers) -> Embedded:
 
 @contextmanager
 def _without_embed_times(progress: StageProgress) -> Iterator[None]:
-    """Restore the rows and seconds of the embed stage after the block, which embeds samples that are not the run's."""
-    rows, seconds = progress.rows.get("embed", 0), progress.seconds.get("embed")
+    """Count the embed stage of the block as "embed evaluation", since it embeds samples that are not the run's."""
+    rows, seconds = progress.rows.get("embed", 0), progress.seconds.get("embed", 0.0)
     yield
-    progress.rows["embed"] = rows
-    if seconds is None:
-        progress.seconds.pop("embed", None)
-    else:
+    progress.seconds["embed evaluation"] = progress.seconds.pop("embed", 0.0) - seconds
+    progress.rows |= {"embed": rows, "embed evaluation": progress.rows.get("embed", 0)}
+    if seconds:
         progress.seconds["embed"] = seconds
 
 

@@ -64,7 +64,7 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
     if restart and directory.config.is_file():  # a folder that is not a run is never cleared, and is refused below
         _clear(request, workers)
     check_directory(directory, options)
-    dataset = open_run_input(request.config, directory, workers.progress)
+    dataset = open_run_input(request.config, directory, workers)
     check_prototypes(request.config, dataset.kind, read_config_record(directory))
     request.check_encoder(dataset.kind)
     check_input(directory, dataset)
@@ -128,7 +128,7 @@ def _clear(request: Request, workers: Workers) -> None:
     config = request.config
     kind = "images"
     if config.input is not None:
-        kind = open_run_input(config, request.directory, workers.progress).kind
+        kind = open_run_input(config, request.directory, workers).kind
     check_prototypes(config, kind, EMPTY_RECORD)
     request.check_encoder(kind)
     for option, file in (("--drop", config.drop), ("--always-keep", config.always_keep)):

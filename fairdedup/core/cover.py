@@ -62,6 +62,14 @@ class _Walk(NamedTuple):
     keeper: NDArray[np.int32]
 
 
+def _forbid_writing(pairs: Pairs) -> Pairs:
+    """Return read-only views: pairs from files are read-only, and each kind would be compiled for itself."""
+    views = Pairs(pairs.starts.view(), pairs.neighbours.view(), pairs.needed.view())
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
 @njit
 def _list_unvisited(i, walk, out):  # type: ignore[no-untyped-def]
     """Write the unvisited duplicates of row i, itself included, to out, and return their number."""
@@ -98,7 +106,7 @@ def _visit_all(walk, preference, sums, scratch):  # type: ignore[no-untyped-def]
         m = _list_unvisited(i, walk, members)
         kept = members[choose_one(members[:m], rows, x, preference, sums, scratch)]
         if walk.own_only:
-            m = _list_unvisited(kept, walk, members)
+            m = _list_unvisited(np.int64(kept), walk, members)
         for k in range(m):
             visited[members[k]] = True
             leader[members[k]] = i
@@ -164,7 +172,7 @@ def cover_sweep(
         vectors.squares,
         rows,
         has_graph=graph is not None,
-        pairs=_NO_PAIRS if graph is None else graph.pairs,
+        pairs=_forbid_writing(_NO_PAIRS if graph is None else graph.pairs),
         within=codes_or_zeros(within, n),
         own_only=own_only,
         visited=visited,

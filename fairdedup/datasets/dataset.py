@@ -14,9 +14,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.findings import Findings
 from fairdedup.storage.object_stores import any_in
+
+BYTES_A_PICTURE = 10_000  # a low guess: thumbnails have fewer, photographs many more
 
 Metadata = dict[str, Any]
 """The columns of one sample besides its id and caption: free-form, as the input has them."""
@@ -114,6 +117,16 @@ class EmbeddingShard(Shard, Protocol):
 def find_reading_memory(shard: Shard) -> int:
     """Return the bytes that reading a shard needs beside those of one image; 0 for a reader that needs no more."""
     return int(getattr(shard, "memory", 0))
+
+
+def estimate_rows(shard: Shard) -> int | None:
+    """Return about how many samples a shard has; None if that would take a request to a store, or more."""
+    if shard.rows is not None or not isinstance(shard.fs, LocalFileSystem):
+        return shard.rows
+    try:
+        return int(shard.fs.size(shard.path)) // BYTES_A_PICTURE + 1
+    except OSError:  # whoever reads it will say so
+        return None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import open_clip
-import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
@@ -20,6 +18,7 @@ from fairdedup.encoders.bounded_transform import BoundedTransform
 from fairdedup.encoders.hub_snapshot import download_model, nothing_fetched, tensors_only
 from fairdedup.encoders.model_folder import check_model_folder
 from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, EncoderSpec
+from fairdedup.encoders.torch_imports import open_clip, torch
 from fairdedup.errors import FairdedupError, UserError, first_line
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}

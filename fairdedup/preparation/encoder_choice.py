@@ -5,6 +5,7 @@ It never loads a model.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from fairdedup.config import RunConfig
@@ -16,6 +17,8 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
+
+GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # in /dev: of NVIDIA's drivers, of AMD's, of WSL's
 
 
 def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
@@ -98,10 +101,21 @@ def _find_device_once(config: RunConfig, directory: RunDirectory, workers: Worke
     if config.device != "auto":
         return config.device
     record = read_config_record(directory)
-    device = record.device or workers.submit("device", find_device, [Task(())])[0]
+    device = record.device
+    if device is None and workers.scheduler is None and not may_have_gpu():
+        device = "cpu"
+    elif device is None:
+        device = workers.submit("device", find_device, [Task((), isolated=True)])[0]
     directory.root.mkdir(parents=True, exist_ok=True)
     write_config_record(directory, record.model_copy(update={"device": device}))
     return device
+
+
+def may_have_gpu() -> bool:
+    """Tell whether this machine may have a GPU that torch can use: without a driver, torch need not be loaded."""
+    if sys.platform != "linux":
+        return sys.platform == "win32"
+    return any(path for pattern in GPU_FILES for path in Path("/dev").glob(pattern))
 
 
 def find_device() -> str:

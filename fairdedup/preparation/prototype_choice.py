@@ -139,7 +139,7 @@ def choose_prototypes(
     if known is not None and known.made_of == key and own.holds():
         return _check_fit(read_own_vectors(own), embedded, file)
     require_encoder_memory(workers, spec.model, spec.pretrained, spec.batch_size)
-    vectors = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec))])[0]
+    vectors = workers.submit("prototypes", embed_captions, [Task((read_captions(file), spec), isolated=True)])[0]
     write_vectors(store, vectors)
     made = PrototypesRecord(made_of=key, seal=seal(store))
     write_config_record(directory, read_config_record(directory).model_copy(update={"prototypes": made}))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from fairdedup.config import RunConfig
 from fairdedup.datasets import Dataset, open_input
 from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.errors import UserError
-from fairdedup.progress import StageProgress
 from fairdedup.storage.config_record import read_config_record, read_input_fingerprints
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.storage.remedies import quote
+from fairdedup.tasks import Task
+from fairdedup.workers import Workers
+
+PICTURES_A_TASK = 200
 
 
-def open_run_input(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
+def open_run_input(config: RunConfig, directory: RunDirectory, workers: Workers) -> Dataset:
     """Open the input that the configuration names; draw and open the built-in sample if it names none.
 
     Parameters
@@ -25,8 +29,8 @@ def open_run_input(config: RunConfig, directory: RunDirectory, progress: StagePr
         Names the input, or none.
     directory : RunDirectory
         Directory of the run, into which the sample is drawn.
-    progress : StageProgress
-        Where messages go.
+    workers : Workers
+        Draw the sample; their progress gets the messages.
 
     Raises
     ------
@@ -34,7 +38,7 @@ def open_run_input(config: RunConfig, directory: RunDirectory, progress: StagePr
         If the input cannot be opened or is in the run directory, or the sample cannot be drawn there.
     """
     if config.input is None:
-        return _open_sample(config, directory, progress)
+        return _open_sample(config, directory, workers)
     try:
         dataset = open_input(
             config.input,
@@ -71,20 +75,23 @@ def recognise_renamed(directory: RunDirectory, dataset: Dataset) -> Dataset:
     return restore_names(dataset, known) or dataset
 
 
-def _open_sample(config: RunConfig, directory: RunDirectory, progress: StageProgress) -> Dataset:
+def _open_sample(config: RunConfig, directory: RunDirectory, workers: Workers) -> Dataset:
     if isinstance(directory.root, RemotePath):
         raise UserError(
             f"--out {str(directory.root)!r} without INPUT: the built-in sample is drawn on the local disk; draw it "
             "with `fairdedup sample DIR` and give DIR as INPUT"
         )
-    from fairdedup.sample import write_sample
+    from fairdedup.sample import draw_pictures, write_sample
+
+    def draw(scenes: Sequence[Any]) -> list[bytes]:
+        starts = range(0, len(scenes), PICTURES_A_TASK)
+        parts = [scenes[start : start + PICTURES_A_TASK] for start in starts]
+        drawn = workers.submit("sample", draw_pictures, [Task((part,), len(part), isolated=True) for part in parts])
+        return [picture for part in drawn for picture in part]
 
     folder = directory.root / "sample"
     if not (folder / "README.txt").is_file():
-        progress.say(f"no INPUT: drawing the built-in sample into {folder}")
-        started = time.monotonic()
-        write_sample(folder)
-        progress.seconds["sample"] = time.monotonic() - started
-        progress.rows["sample"] = 0
+        workers.progress.say(f"no INPUT: drawing the built-in sample into {folder}")
+        write_sample(folder, draw=draw)
     opened = open_input(str(folder), id_from=config.id)
     return replace(opened, format="sample", unused={})  # the sample's own README

@@ -121,6 +121,7 @@ def merge_stage_times(record: ConfigRecord, progress: StageProgress) -> dict[str
     progress : StageProgress
         Rows and seconds of the stages of this command.
     """
+    progress.count_other()
     own = {
         name: StageTime(rows=progress.rows.get(name, 0), seconds=round(seconds, 3))
         for name, seconds in progress.seconds.items()

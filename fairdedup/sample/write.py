@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,7 +83,17 @@ class _Sample:
     kind: str = ""
 
 
-def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleSummary:
+def draw_pictures(scenes: Sequence[Scene]) -> list[bytes]:
+    """Return the JPEG file of each scene."""
+    return [_encode_jpeg(draw_scene(scene), 90) for scene in scenes]
+
+
+def write_sample(
+    directory: str | Path,
+    seed: int = 0,
+    n: int = 2400,
+    draw: Callable[[Sequence[Scene]], list[bytes]] = draw_pictures,
+) -> SampleSummary:
     """Draw the sample data set and write it to a folder.
 
     Parameters
@@ -93,6 +104,8 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
         The same seed and `n` give the same bytes.
     n : int
         Number of readable pictures, the planted copies among them; at least 50. Five broken files are added.
+    draw : callable
+        Draws scenes as `draw_pictures` does, perhaps in several processes.
 
     Returns
     -------
@@ -114,7 +127,7 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     directory.mkdir(parents=True, exist_ok=True)
 
     copies = round(n * COPY_SHARE)
-    samples, order = _make_samples(np.random.default_rng(seed), n, copies)
+    samples, order = _make_samples(np.random.default_rng(seed), n, copies, draw)
     keys = [""] * len(samples)
     for position, at in enumerate(order):
         keys[at] = f"{position // PER_SHARD:05d}{position % PER_SHARD:04d}"
@@ -132,11 +145,14 @@ def write_sample(directory: str | Path, seed: int = 0, n: int = 2400) -> SampleS
     return SampleSummary(directory, seed, n, copies, broken, tuple(shards))
 
 
-def _make_samples(rng: np.random.Generator, n: int, copies: int) -> tuple[list[_Sample], np.ndarray]:
+def _make_samples(
+    rng: np.random.Generator, n: int, copies: int, draw: Callable[[Sequence[Scene]], list[bytes]]
+) -> tuple[list[_Sample], np.ndarray]:
     """Return all samples, with `copies` planted copies and the broken files, and the order to write them in."""
+    scenes = list(make_scenes(rng, n - copies))
     samples = [
-        _Sample(_encode_jpeg(draw_scene(scene), 90), write_caption(scene, rng).text, scene)
-        for scene in make_scenes(rng, n - copies)
+        _Sample(picture, write_caption(scene, rng).text, scene)
+        for picture, scene in zip(draw(scenes), scenes, strict=True)
     ]
     originals = rng.choice(len(samples), size=copies, replace=False)
     samples += [

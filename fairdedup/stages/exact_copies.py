@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairdedup.datasets import Dataset, ImageShard
-from fairdedup.datasets.dataset import find_reading_memory
+from fairdedup.datasets.dataset import estimate_rows, find_reading_memory
 from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
@@ -154,6 +154,8 @@ def share_copies(
             shards[k].rows,
             shards[k].name,
             peak=find_reading_memory(shards[k]),
+            isolated=True,
+            likely_rows=estimate_rows(shards[k]),
         )
         for k in owners
     ]

@@ -17,7 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, ImageShard
-from fairdedup.datasets.dataset import find_reading_memory
+from fairdedup.datasets.dataset import estimate_rows, find_reading_memory
 from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.datasets.findings import Findings
 from fairdedup.storage.attempts import note_attempt
@@ -138,7 +138,14 @@ def scan_images(
     """
     suffix = "" if read_by == ("key", None) else f" {json.dumps(read_by)}"
     tasks = [
-        Task((k, shard, run.root, f"{fingerprint}{suffix}"), shard.rows, shard.name, peak=find_reading_memory(shard))
+        Task(
+            (k, shard, run.root, f"{fingerprint}{suffix}"),
+            shard.rows,
+            shard.name,
+            peak=find_reading_memory(shard),
+            isolated=True,
+            likely_rows=estimate_rows(shard),
+        )
         for k, (shard, fingerprint) in enumerate(zip(dataset.shards, fingerprints, strict=True))
     ]
     submit("find copies", scan_shard, tasks)
@@ -180,7 +187,14 @@ def _check_unique_ids(dataset: Dataset, hashes: Sequence[NDArray[np.uint64]], su
         reading = [k for k, own in enumerate(places) if len(own)]
         shards = dataset.shards
         tasks = [
-            Task((shards[k], places[k].tolist()), None, shards[k].name, peak=find_reading_memory(shards[k]))
+            Task(
+                (shards[k], places[k].tolist()),
+                None,
+                shards[k].name,
+                peak=find_reading_memory(shards[k]),
+                isolated=True,
+                likely_rows=estimate_rows(shards[k]),
+            )
             for k in reading
         ]
         seen: dict[str, int] = {}

@@ -279,4 +279,4 @@ def write_shards(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Wri
 
 
 def _task(plan: Plan, new: NewShard) -> Task:
-    return Task((plan, new), new.samples, new.name)
+    return Task((plan, new), new.samples, new.name, isolated=True)

@@ -28,7 +28,7 @@ def asked(embeddings: Path, prototypes: Path, scheduler: str) -> list[object]:
 
 def test_a_finished_run_is_reported_and_starts_nothing(again, asked, monkeypatch):
     before = files(again)
-    monkeypatch.setattr("fairdedup.workers.Workers._start", lambda self: pytest.fail("workers were started"))
+    monkeypatch.setattr("fairdedup.workers.Workers.submit", lambda *_: pytest.fail("a task was submitted"))
     shown = done(*asked, "--out", again)
     assert "finished already" in shown.err and files(again) == before
 

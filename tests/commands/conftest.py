@@ -17,7 +17,7 @@ from runs import (
 
 @pytest.fixture
 def no_workers(monkeypatch):
-    monkeypatch.setattr("fairdedup.workers.Workers._start", lambda self: pytest.fail("a worker was asked for"))
+    monkeypatch.setattr("fairdedup.workers.Workers.submit", lambda *_: pytest.fail("a task was submitted"))
 
 
 @pytest.fixture

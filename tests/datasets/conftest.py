@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Ca
         defaults = {"rule": "semdedup", "clusters": 1, "keep": 1.0, "max_rejected": 1}
         config = RunConfig(input=str(source), out=tmp_path / "run", **{**defaults, **options})
         request, here = read_request(config), Here()
-        dataset = open_run_input(config, request.directory, here.progress)
+        dataset = open_run_input(config, request.directory, here)
         embedded = embed.embed(request, dataset, here)  # type: ignore[arg-type]
         clustered = cluster(request, embedded, here)  # type: ignore[arg-type]
         return run_command.decide(request, clustered, here).to_json()  # type: ignore[arg-type]

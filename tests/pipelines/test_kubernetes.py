@@ -27,7 +27,7 @@ from runs import CLUSTERS, done, product
 from starters import CONFIGS, call, config, launched, written
 from test_workers import processes  # noqa: F401
 
-from fairdedup.workers import LEAST_FILES
+from fairdedup.open_files import LEAST_FILES
 
 
 def strict(schema: Any) -> Any:

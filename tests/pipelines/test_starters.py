@@ -11,7 +11,8 @@ import pytest
 import starter
 from starters import CONFIGS, KINDS, ROOT, STARTERS, call, slurm_config, written
 
-from fairdedup.workers import FILES, LEAST_FILES, PRELOAD
+from fairdedup.open_files import FILES, LEAST_FILES
+from fairdedup.workers import PRELOAD
 
 
 @pytest.mark.parametrize("kind", STARTERS)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fairdedup.datasets import Dataset
-from fairdedup.datasets.dataset import find_reading_memory
+from fairdedup.datasets.dataset import estimate_rows, find_reading_memory
 from fairdedup.encoders import EncoderSpec
 from fairdedup.stages.embedding.embedding_checks import check_dimension, check_ids, check_rejected
 from fairdedup.stages.embedding.shard_embedding import (
@@ -111,7 +111,9 @@ def embed_input(
             more = () if plan.spec is None else (plan.spec, plan.copies[k], plan.white)
             target = Target(k, run.root, plan.fingerprints[k])
             peak = find_reading_memory(shard) if plan.spec else 0
-            tasks.append(Task((target, shard, *more), shard.rows, shard.name, peak=peak))
+            likely = estimate_rows(shard)
+            arguments = (target, shard, *more)
+            tasks.append(Task(arguments, shard.rows, shard.name, peak=peak, isolated=True, likely_rows=likely))
     embedded = submit("embed", embed_images if plan.spec else import_vectors, tasks)
     for left in (*run.list_shared_vectors(), *run.list_attempts()):
         left.unlink(missing_ok=True)

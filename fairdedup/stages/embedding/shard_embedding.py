@@ -5,7 +5,6 @@ The record of a shard is written last; with it, a later run skips the shard.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord, read_shard_record, seal_files, write_shard_record
 from fairdedup.storage.run_files import write_array, write_table
 from fairdedup.storage.shared_vectors import Copies, load_shared
-from fairdedup.tasks import ROWS_TOPIC
+from fairdedup.tasks import report_rows
 
 if TYPE_CHECKING:
     from fairdedup.datasets.decoders import Decoder
@@ -177,22 +176,11 @@ def embed_images(
             count += 1
             images.add(sample)
             if count - reported >= REPORT_EVERY:
-                _report(count - reported)
+                report_rows(count - reported)
                 reported = count
         valid = images.finish()
-        _report(count - reported)
+        report_rows(count - reported)
         return _write(target, shard.name, findings, input_rows=count, valid=valid, rejected=sorted(images.rejected))
-
-
-def _report(rows: int) -> None:
-    """Report finished rows to the Dask scheduler, if there is one."""
-    from distributed import get_worker
-
-    if not rows:
-        return
-    with suppress(ValueError):  # not on a worker
-        worker = get_worker()
-        worker.log_event(ROWS_TOPIC, {"rows": rows, "task": str(worker.get_current_task())})
 
 
 def import_vectors(target: Target, shard: EmbeddingShard) -> ShardRecord:
