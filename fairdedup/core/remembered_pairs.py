@@ -29,7 +29,6 @@ class RememberedPairs:
         self._saved: dict[int, Pairs] = {}
         saved = part.load(self._name)
         if saved is not None:
-            saved = {name: np.array(array) for name, array in saved.items()}
             ends = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(saved["sizes"], axis=0)))
             for k, number in enumerate(saved["clusters"].tolist()):
                 row, pair = (slice(*ends[k : k + 2, column].tolist()) for column in (0, 1))
