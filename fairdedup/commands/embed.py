@@ -159,4 +159,4 @@ def _plan_images(
         workers.progress.say(
             format_count(saved, "exact copy; it is embedded once", "exact copies; each is embedded once")
         )
-    return EmbeddingPlan(encoder, prints, finished, copies, white)
+    return EmbeddingPlan(encoder, prints, finished, copies, white, scan.counts)
