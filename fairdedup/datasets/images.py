@@ -102,17 +102,12 @@ class Picture:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image file to RGB; see `decode_picture`.
+    """Decode an image file to RGB, fully loaded, with at most ``MAX_PIXELS`` pixels; see `decode_picture`.
 
     Parameters
     ----------
     data : bytes
         A complete image file of a format in `image_formats`, regardless of its name.
-
-    Returns
-    -------
-    PIL.Image.Image
-        A picture of mode "RGB" with at most ``MAX_PIXELS`` pixels, fully loaded.
 
     Raises
     ------
@@ -135,8 +130,7 @@ def decode_picture(data: bytes, white: int = FULL, detail: int = 0) -> Picture:
     white : int
         Value that becomes white in a 16-bit file, one of `sixteen_bit.WHITES`.
     detail : int
-        Pixels of the shorter side that are needed. A JPEG that has at least twice as many is decoded at 1/2, 1/4 or 1/8
-        of its size, whichever is the smallest that has them. 0 decodes every file at its full size.
+        Pixels of the shorter side that are needed, as in `reduce_jpeg`; 0 decodes every file at its full size.
 
     Raises
     ------
@@ -149,12 +143,12 @@ def decode_picture(data: bytes, white: int = FULL, detail: int = 0) -> Picture:
             stored = _decode(data, white, detail)
         except _TooMuchText:
             stored = _decode(drop_large_text(data), white, detail)
-    picture, turn = stored.image, stored.orientation
-    upright = picture.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else picture
-    if stored.reduced_from is None:
-        return Picture(upright, Facts(*upright.size, stored.format))
-    width, height = reversed(stored.reduced_from) if turn in _SIDEWAYS else stored.reduced_from
-    return Picture(upright, Facts(width, height, stored.format))
+    turn = stored.orientation
+    upright = stored.image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else stored.image
+    size = stored.reduced_from
+    if size is not None and turn in _SIDEWAYS:
+        size = size[1], size[0]
+    return Picture(upright, Facts(*(size or upright.size), stored.format))
 
 
 def count_pixels(data: bytes) -> int:

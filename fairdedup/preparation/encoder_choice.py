@@ -5,6 +5,7 @@ It never loads a model.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fairdedup.config import RunConfig
@@ -46,6 +47,30 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
             "name a model, such as --model ViT-B-16 --pretrained openai"
         )
     return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
+
+
+def choose_decoders(config: RunConfig, device: str, workers: Workers) -> int:
+    """Return how many threads of each worker decode ahead of the encoder.
+
+    With ``auto``, a worker on a CPU gets the cores that no worker's encoder uses, up to four; one on a GPU gets its
+    share of the cores, up to eight. What the machines of a scheduler have left is not known: none on a CPU, four on a
+    GPU.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the number, or ``auto``.
+    device : str
+        Device of the encoder: "cpu" or "cuda".
+    workers : Workers
+        Run the encoder.
+    """
+    if config.decoders != "auto":
+        return config.decoders
+    if workers.scheduler:
+        return 0 if device == "cpu" else 4
+    share = (os.cpu_count() or 1) // workers.number
+    return min(4, max(0, share - config.threads)) if device == "cpu" else min(8, max(1, share))
 
 
 def require_encoder_memory(workers: Workers, model: str, pretrained: str | None, batch_size: int) -> None:

@@ -35,6 +35,9 @@ class InputRecord(StoredModel):
         What the user should know about how the input was read.
     white : int or None
         Value that is white in 16-bit pictures; None if there are none.
+    reduced : int or None
+        Large JPEGs were decoded at a reduced size, whose shorter side has at least so many times the pixels of the
+        model's input; None for ready embeddings, and of versions that decoded all files at their size.
     """
 
     source: str
@@ -46,6 +49,7 @@ class InputRecord(StoredModel):
     damaged: list[str] = []
     remarks: list[str] = []
     white: int | None = None
+    reduced: int | None = None
 
 
 class NamedModel(StoredModel):

@@ -11,7 +11,7 @@ from typing import Any
 
 from fairdedup.datasets import Dataset, ImageShard
 from fairdedup.datasets.dataset import find_reading_memory
-from fairdedup.encoders import EncoderSpec
+from fairdedup.encoders import REDUCED, EncoderSpec
 from fairdedup.stages.embedding.embedding_checks import check_dimension, check_ids, check_rejected
 from fairdedup.stages.embedding.shard_embedding import (
     FULL_WHITE,
@@ -105,7 +105,7 @@ def _embed_images(
 
 
 def fingerprint_shards(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
-    """Return a hash of what each embedding shard depends on: its input and the encoder's identity.
+    """Return a hash of what each embedding shard depends on: its input, the encoder's identity, and how JPEGs are decoded.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def fingerprint_shards(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
     spec : EncoderSpec or None
         None for ready embeddings.
     """
-    encoder = spec.identity() if spec else None
+    encoder = {**spec.identity(), "reduced": REDUCED} if spec else None
     known = [{"shard": shard, "encoder": encoder} for shard in dataset.fingerprints.values()]
     return [hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest() for each in known]
 
