@@ -105,7 +105,7 @@ def _embed_images(
 
 
 def fingerprint_shards(dataset: Dataset, spec: EncoderSpec | None) -> list[str]:
-    """Return a hash of what each embedding shard depends on: its input, the encoder's identity, and how JPEGs are decoded.
+    """Return a hash of what each embedding shard depends on: input, encoder and how JPEGs are decoded.
 
     Parameters
     ----------
