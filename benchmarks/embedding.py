@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_file import RESULTS, write_results
+from results_file import RESULTS, command_line, write_results
 
 WHAT = (
     "Embedding by ViT-B/32 with random weights: seconds and pictures per second, medians of repeats in turn; cosines "
@@ -210,7 +210,7 @@ def measure_reduced(files: list[bytes], spec: Any, repeats: int) -> dict[str, An
     from fairdedup.datasets.decoders import open_decoder
     from fairdedup.encoders import builtin_spec, load_encoder
 
-    figures: dict[str, Any] = {"pictures": len(files), "size": [4000, 3000]}
+    figures: dict[str, Any] = {"pictures": len(files), "size": [4000, 3000], "repeats": repeats}
     small = builtin_spec(batch_size=BATCH, device="cpu", dtype="float32", threads=1)
     for name, own in ((MODEL, spec), (small.model, small)):
         encoder: Any = load_encoder(own)
@@ -240,12 +240,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="for folder, tar and table")
-    parser.add_argument("--large", type=int, default=32, help="large pictures")
+    parser.add_argument("--large", type=int, default=16, help="large pictures")
     parser.add_argument("--out", type=Path, default=RESULTS / "embedding.json")
     args = parser.parse_args()
     figures = json.loads(args.out.read_text()) if args.out.exists() else {}
     figures = {part: figures[part] for part in PARTS if part in figures}
-    val = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))[: max(128, args.large)]]
+    val = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))[: max(64, args.large)]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         faces = read_faces(args.data / "train96-00000.tar", 2000)
@@ -256,12 +256,15 @@ def main() -> None:
         if "ahead" in args.parts or "reduced" in args.parts:
             spec = load(folder / "w.safetensors", "float32")
         if "ahead" in args.parts:
-            inputs = {96: list(faces.values())[:128], 224: val[:128]}
+            inputs = {96: list(faces.values())[:64], 224: val[:64]}
             inputs[4000] = [enlarge(data, (4000, 3000)) for data in val[:BATCH]]
-            figures["ahead"] = [measure_ahead(side, own, spec, args.repeats) for side, own in inputs.items()]
+            measured = [measure_ahead(side, own, spec, args.repeats) for side, own in inputs.items()]
+            figures["ahead"] = {"repeats": args.repeats, "by side": measured}
         if "reduced" in args.parts:
             large = [enlarge(data, (4000, 3000)) for data in val[: args.large]]
             figures["reduced"] = measure_reduced(large, spec, args.repeats)
+    for part in args.parts:
+        figures[part]["command"] = command_line()
     write_results(
         args.out, figures, what=WHAT, seed=0, threads=1, packages=("numpy", "torch", "open_clip_torch", "pillow")
     )
