@@ -95,9 +95,10 @@ def _embed_images(
         shard, own = shards[target.number], ranges[target.number]
         copies, peak = plan.copies[target.number], find_reading_memory(shard)
         for rows in own:
-            part = (None, copies) if len(own) == 1 else (rows, copies.select(rows))
-            arguments = (target, shard, part[0], spec, part[1], plan.white, plan.decoders)
-            tasks.append(Task(arguments, len(rows), shard.name, peak=peak))
+            what: tuple[Any, ...] = (shard, None, spec, copies)
+            if len(own) > 1:
+                what = (shard.select(rows.start, rows.stop), rows, spec, copies.select(rows))
+            tasks.append(Task((target, *what, plan.white, plan.decoders), len(rows), shard.name, peak=peak))
         if len(own) > 1:
             joining.append(Task((target, shard.name, own, copies), None, shard.name))
     found = [record for record in submit("embed", embed_images, tasks) if record is not None]

@@ -82,8 +82,9 @@ def embed_images(
     ----------
     target : Target
     shard : ImageShard
+        The shard, or its part with the range.
     rows : range or None
-        The range, which starts at a multiple of the batch size; None embeds the whole shard.
+        The range, which starts at a multiple of the batch size; None for a whole shard.
     spec : EncoderSpec
     copies : Copies
         Images of the shard that take their vector from another image, which may be in another range.
@@ -106,7 +107,7 @@ def embed_images(
         open_decoder(forward.prepare, white, forward.detail, isolated=has_died) as decoder,
     ):
         found = embed_rows(
-            (shard if rows is None else shard.select(rows.start, rows.stop)).read(Findings()),
+            shard.read(Findings()),
             forward,
             decoder,
             copies,
