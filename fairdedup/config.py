@@ -43,7 +43,7 @@ class RunConfig(BaseModel):
     pretrained: str | None = None
     batch_size: Whole = Field(32, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
     threads: Whole = Field(1, ge=1)
     decoders: Annotated[int, Field(ge=0, le=64, strict=True)] | Literal["auto"] = "auto"
     skip_damaged: bool = False

@@ -115,6 +115,8 @@ class ConfigRecord(StoredFile):
     done : FinishedStages
     device : str or None
         Device that ``--device auto`` was resolved to.
+    dtype : str or None
+        Number format that ``--dtype auto`` was resolved to.
     input : InputRecord or None
         None until the embed stage is finished; so are `encoder` and `named_model`.
     encoder : EncoderRecord or None
@@ -132,6 +134,7 @@ class ConfigRecord(StoredFile):
     options: dict[str, StageOptions] = Field(validation_alias="asked", serialization_alias="asked")
     done: FinishedStages
     device: str | None = None
+    dtype: str | None = None
     input: InputRecord | None = None
     encoder: EncoderRecord | None = None
     named_model: NamedModel | None = None
