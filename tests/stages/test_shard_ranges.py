@@ -19,13 +19,14 @@ from runs import contents, picture, write_tar
 
 from fairdedup.commands import embed
 from fairdedup.config import RunConfig
-from fairdedup.datasets import Sample
+from fairdedup.datasets import Sample, decoders
 from fairdedup.datasets.decoding_ahead import map_ahead
 from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.errors import FairdedupError
 from fairdedup.preparation.request import read_request
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.stages.embedding import input_embedding
+from fairdedup.storage.checked_json import write_json
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord, read_shard_record
 from fairdedup.tasks import Task
@@ -128,14 +129,14 @@ def test_the_bytes_do_not_depend_on_how_a_shard_is_cut_nor_on_the_decoders(write
     (tmp_path / "in").mkdir()
     source = write(tmp_path / "in")
     found = {}
-    for ranges, decoders in ((1, 0), (1, 3), (3, 1), (32, 0), (32, 2)):
+    for ranges, threads in ((1, 0), (1, 3), (3, 1), (32, 0), (32, 2)):
         monkeypatch.setattr(input_embedding, "RANGES", ranges)
-        here, out = Counting(), tmp_path / f"{ranges}-{decoders}"
-        embedded = embed_here(source, out, here, decoders=decoders)
+        here, out = Counting(), tmp_path / f"{ranges}-{threads}"
+        embedded = embed_here(source, out, here, decoders=threads)
         rows = sum(record["input"] for record in read_records(out))
         assert here.done["embed"] == min(ranges, -(-rows // BATCH)) or ranges == 3
         assert not (embedded / "_ranges").exists() and not list((embedded / "copies").glob("trying_*"))
-        found[ranges, decoders] = {n: contents(embedded / n) for n in ("img_emb", "metadata", "records")}
+        found[ranges, threads] = {n: contents(embedded / n) for n in ("img_emb", "metadata", "records")}
     for other in found.values():
         assert other == found[1, 0]
 
@@ -201,6 +202,22 @@ def test_a_stopped_run_goes_on_with_the_ranges_that_are_there(tmp_path):
 
     assert contents(embed_here(source, out, Looking()) / "img_emb") == expected
     assert seen == [kept] and not ranges.root.exists()
+
+
+def test_only_the_range_whose_worker_has_died_is_decoded_in_a_child_process(tmp_path, monkeypatch):
+    source, run = as_tar(tmp_path), RunDirectory(tmp_path / "run")
+    expected = contents(embed_here(source, tmp_path / "whole") / "img_emb")
+    write_json(run.attempt("embed", 0, 4), {})
+    open_decoder, isolated = decoders.open_decoder, []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        isolated.append(options["isolated"])
+        return open_decoder(*arguments, **options)
+
+    monkeypatch.setattr(decoders, "open_decoder", noted)
+    assert contents(embed_here(source, run.root, decoders=2) / "img_emb") == expected
+    assert isolated == [False] + [k == 2 for k in range(11)]  # the first pass, then ranges of two rows
+    assert not run.list_attempts()
 
 
 def test_an_input_is_cut_into_ranges_of_whole_batches_that_do_not_depend_on_the_workers():
