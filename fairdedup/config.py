@@ -43,8 +43,9 @@ class RunConfig(BaseModel):
     pretrained: str | None = None
     batch_size: Whole = Field(32, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
     threads: Whole = Field(1, ge=1)
+    decoders: Annotated[int, Field(ge=0, le=64, strict=True)] | Literal["auto"] = "auto"
     skip_damaged: bool = False
     max_rejected: Number = Field(0.05, ge=0, le=1)
     clusters: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"

@@ -22,6 +22,7 @@ class Here:
     """Runner of tasks in this process."""
 
     progress = StageProgress(quiet=True)
+    scheduler, number = None, 1
 
     def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
         return [function(*task.arguments) for task in tasks]

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset
-from fairdedup.encoders import EncoderSpec
+from fairdedup.encoders import REDUCED, EncoderSpec
 from fairdedup.errors import UserError, format_count
-from fairdedup.preparation.encoder_choice import choose_image_encoder
+from fairdedup.preparation.encoder_choice import choose_decoders, choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
 from fairdedup.preparation.run_checks import check_directory, check_input
@@ -123,6 +123,7 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
             damaged=describe_damage(embedded.records),
             remarks=list(dataset.remarks),
             white=_find_white(request, dataset, prints, workers) if encoder else None,
+            reduced=REDUCED if encoder else None,
         ),
         encoder=EncoderRecord(**asdict(encoder)) if encoder else None,
         sample=sample,
@@ -159,4 +160,5 @@ def _plan_images(
         workers.progress.say(
             format_count(saved, "exact copy; it is embedded once", "exact copies; each is embedded once")
         )
-    return EmbeddingPlan(encoder, prints, finished, copies, white)
+    decoders = choose_decoders(request.config, encoder.device, workers)
+    return EmbeddingPlan(encoder, prints, finished, copies, white, scan.counts, decoders)

@@ -97,6 +97,13 @@ class ImageShard(Shard, Protocol):
             assigned to samples without a guess.
         """
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a part of the samples can be read at little more than its own cost."""
+
+    def select(self, start: int, stop: int) -> ImageShard:
+        """Return the shard with the samples at positions from start to stop only; they keep their positions."""
+
 
 class EmbeddingShard(Shard, Protocol):
     """One shard of ready embeddings, with the metadata of each row."""

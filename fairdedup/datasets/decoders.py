@@ -53,10 +53,12 @@ class Decoder:
         What is done with each decoded picture.
     white : int
         Value that becomes white in 16-bit pictures.
+    detail : int
+        Pixels of the shorter side that are needed; larger JPEGs are decoded at a reduced size. 0 decodes all of them.
     """
 
-    def __init__(self, prepare: Prepare | None, white: int) -> None:
-        self.prepare, self.white = prepare, white
+    def __init__(self, prepare: Prepare | None, white: int, detail: int = 0) -> None:
+        self.prepare, self.white, self.detail = prepare, white, detail
 
     def __enter__(self) -> Decoder:
         return self
@@ -85,7 +87,7 @@ class Decoder:
 
     def decode(self, data: bytes) -> Picture:
         """Decode a picture; see `images.decode_picture`."""
-        return images.decode_picture(data, self.white)
+        return images.decode_picture(data, self.white, self.detail)
 
     def read_facts(self, data: bytes) -> Facts:
         """Return what an image file is, without decoding it if possible; see `images.read_facts`."""
@@ -136,7 +138,7 @@ class IsolatedDecoder(Decoder):
         timer = threading.Timer(TIME_LIMIT, stop)
         timer.start()
         try:
-            send(child.stdin, Message({"method": method, "white": self.white}, data))
+            send(child.stdin, Message({"method": method, "white": self.white, "detail": self.detail}, data))
             answer = receive_answer(child.stdout)
         except (OSError, EOFError, ValueError):
             answer = None
@@ -180,19 +182,19 @@ class IsolatedDecoder(Decoder):
             return child.wait()
 
 
-def open_decoder(prepare: Prepare | None, white: int, *, isolated: bool) -> Decoder:
+def open_decoder(prepare: Prepare | None, white: int, detail: int = 0, *, isolated: bool) -> Decoder:
     """Return a decoder, to be used as a context.
 
     Parameters
     ----------
     prepare : callable or None
         What is done with each decoded picture, in this process.
-    white : int
-        Value that becomes white in 16-bit pictures.
+    white, detail : int
+        As in `Decoder`.
     isolated : bool
         Whether a picture may kill the process that decodes it.
     """
-    return (IsolatedDecoder if isolated else Decoder)(prepare, white)
+    return (IsolatedDecoder if isolated else Decoder)(prepare, white, detail)
 
 
 def serve() -> None:
@@ -213,7 +215,8 @@ def serve() -> None:
 
 def _answer(call: Message) -> Message:
     """Return what a method of a `Decoder` returns, or the words of the `BadImage` that it raises."""
-    decoder, method = Decoder(None, int(call.values["white"])), call.values["method"]
+    decoder = Decoder(None, int(call.values["white"]), int(call.values["detail"]))
+    method = call.values["method"]
     try:
         if method == "decode":
             picture = decoder.decode(call.data)

@@ -9,7 +9,8 @@ import posixpath
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from fsspec import AbstractFileSystem
 
@@ -71,12 +72,15 @@ class FolderShard:
         The shard's name.
     files : tuple of Listed
         The samples.
+    first : int
+        Position of the first of them, in a part of a shard.
     """
 
     fs: AbstractFileSystem
     path: str
     name: str
     files: tuple[Listed, ...]
+    first: int = 0
 
     @property
     def rows(self) -> int:
@@ -94,8 +98,17 @@ class FolderShard:
     def read(self, findings: Findings | None = None) -> Iterator[Sample]:
         """Yield every file as a sample, in natural order."""
         with self.reader() as read:
-            for position, listed in enumerate(self.files):
+            for position, listed in enumerate(self.files, self.first):
                 yield self.read_sample(position, listed, read)
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a part of the samples can be read at little more than its own cost: always."""
+        return True
+
+    def select(self, start: int, stop: int) -> Self:
+        """Return the shard with the samples at positions from start to stop only; they keep their positions."""
+        return replace(self, files=self.files[start:stop], first=start)
 
     def read_sample(self, position: int, listed: Listed, read: Read) -> Sample:
         """Return one sample.

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,6 +21,7 @@ from fairdedup.datasets.image_containers import drop_large_text, list_icon_sizes
 from fairdedup.datasets.image_formats import HEIF_BRANDS, IMAGE_EXTENSIONS, find_brand, looks_like_image
 from fairdedup.datasets.image_tiles import convert_tiles
 from fairdedup.datasets.library_output import discard_stderr
+from fairdedup.datasets.reduced_jpegs import reduce_jpeg
 from fairdedup.datasets.sixteen_bit import FULL, TIFF, find_peak, has_sixteen_bits, has_unknown_range, to_eight_bits
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "BadImage",
     "Facts",
     "Picture",
+    "count_pixels",
     "decode",
     "decode_picture",
     "looks_like_image",
@@ -99,17 +102,12 @@ class Picture:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image file to RGB; see `decode_picture`.
+    """Decode an image file to RGB, fully loaded, with at most ``MAX_PIXELS`` pixels; see `decode_picture`.
 
     Parameters
     ----------
     data : bytes
         A complete image file of a format in `image_formats`, regardless of its name.
-
-    Returns
-    -------
-    PIL.Image.Image
-        A picture of mode "RGB" with at most ``MAX_PIXELS`` pixels, fully loaded.
 
     Raises
     ------
@@ -119,7 +117,7 @@ def decode(data: bytes) -> Image.Image:
     return decode_picture(data).image
 
 
-def decode_picture(data: bytes, white: int = FULL) -> Picture:
+def decode_picture(data: bytes, white: int = FULL, detail: int = 0) -> Picture:
     """Decode an image file to RGB, and say what it is.
 
     The result is the first frame of an animation, with EXIF rotation applied, transparency on white, and palette, grey,
@@ -131,6 +129,8 @@ def decode_picture(data: bytes, white: int = FULL) -> Picture:
         A complete image file, regardless of its name.
     white : int
         Value that becomes white in a 16-bit file, one of `sixteen_bit.WHITES`.
+    detail : int
+        Pixels of the shorter side that are needed, as in `reduce_jpeg`; 0 decodes every file at its full size.
 
     Raises
     ------
@@ -140,11 +140,24 @@ def decode_picture(data: bytes, white: int = FULL) -> Picture:
     _check_size(data)
     with _quiet(data):
         try:
-            picture, kind, orientation = _decode(data, white)
+            stored = _decode(data, white, detail)
         except _TooMuchText:
-            picture, kind, orientation = _decode(drop_large_text(data), white)
-    upright = picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
-    return Picture(upright, Facts(*upright.size, kind))
+            stored = _decode(drop_large_text(data), white, detail)
+    turn = stored.orientation
+    upright = stored.image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else stored.image
+    size = stored.reduced_from
+    if size is not None and turn in _SIDEWAYS:
+        size = size[1], size[0]
+    return Picture(upright, Facts(*(size or upright.size), stored.format))
+
+
+def count_pixels(data: bytes) -> int:
+    """Return the number of pixels that the header of an image file states; 0 if it is not one that can be decoded."""
+    try:
+        with _quiet(data), _open(data) as image:
+            return image.width * image.height
+    except (BadImage, _TooMuchText):
+        return 0
 
 
 def read_facts(data: bytes) -> Facts:
@@ -218,16 +231,26 @@ def _check_size(data: bytes) -> None:
         raise BadImage(f"file larger than {MAX_IMAGE_BYTES >> 20} MiB")
 
 
-def _decode(data: bytes, white: int) -> tuple[Image.Image, str, int | None]:
-    """Return the picture as it is stored, its format, and its EXIF orientation; the decoder's memory is freed."""
+class _Stored(NamedTuple):
+    """A picture as it is stored, its format, its EXIF orientation, and its size if it was decoded at a reduced one."""
+
+    image: Image.Image
+    format: str
+    orientation: int | None
+    reduced_from: tuple[int, int] | None
+
+
+def _decode(data: bytes, white: int, detail: int) -> _Stored:
+    """Return the picture as it is stored; the decoder's memory is freed."""
     with _open(data) as image:
+        size = reduce_jpeg(image, detail)
         image.load()
         name, orientation = _name_format(image), _orientation(image)  # TIFF applies it in load, PNG may end with it
         deep = to_eight_bits(image, data, white)
         if deep is None:
-            return _rgb(image), name, orientation
+            return _Stored(_rgb(image), name, orientation, size)
         image.close()  # its pixels need up to 400 MB, and so does RGB
-    return deep if deep.mode == "RGB" else deep.convert("RGB"), name, orientation
+    return _Stored(deep if deep.mode == "RGB" else deep.convert("RGB"), name, orientation, size)
 
 
 @contextmanager

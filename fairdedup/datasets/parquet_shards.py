@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from fairdedup.datasets.columns import Columns
 from fairdedup.datasets.dataset import EmbeddingShard, ImageShard, Metadata, Sample
@@ -60,6 +61,8 @@ class ParquetRows:
         Where the file ends too early, if this is its last shard.
     memory : int
         Bytes that reading the file's large pages needs; 0 if it has none.
+    first : int
+        Position in the shard of the row `start`, in a part of a shard.
     """
 
     fs: AbstractFileSystem
@@ -74,6 +77,7 @@ class ParquetRows:
     skip_damaged: bool = False
     cut_off: str | None = None
     memory: int = 0
+    first: int = 0
 
     @property
     def rows(self) -> int:
@@ -139,7 +143,7 @@ class ParquetImageShard(ParquetRows):
             paths = self._texts(batch, self.columns.sample if self.columns.role == "paths" else None)
             for k in range(count):
                 source = f"{to_valid_text(posixpath.basename(self.path))}[{first + k}]"
-                position = first + k - self.start
+                position = self.first + first + k - self.start
                 if wanted is not None and position not in wanted:
                     continue
                 if batch is None or faults[k] is not None:
@@ -151,6 +155,18 @@ class ParquetImageShard(ParquetRows):
                 caption = caption.strip() or None if caption else None
                 yield Sample(position, ids[k], image, caption, metadata, source, error)
             first += count
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a part of the rows can be read at little more than its own cost.
+
+        Rows are read from the start of their row group, which is cheap on a local disk unless its pages are large.
+        """
+        return isinstance(self.fs, LocalFileSystem) and not self.memory
+
+    def select(self, start: int, stop: int) -> ParquetImageShard:
+        """Return the shard with the rows at positions from start to stop only; they keep their positions."""
+        return replace(self, start=self.start + start, stop=self.start + stop, first=start)
 
     def _texts(self, batch: pa.RecordBatch | None, column: str | None) -> list[str | None] | None:
         return None if batch is None or column is None else to_texts(batch.column(column))

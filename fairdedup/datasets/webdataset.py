@@ -8,8 +8,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from sys import maxsize
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -59,6 +60,9 @@ class TarShard:
         The ending of the members that are the images, or `EVERY_IMAGE`; None recognises them.
     skip_damaged : bool
         Whether a damaged tar is read as far as it goes, instead of stopping the run.
+    start : int
+    stop : int or None
+        The range of samples that `read` yields; None means up to the last one.
     """
 
     fs: AbstractFileSystem
@@ -68,6 +72,8 @@ class TarShard:
     table: str | None = None
     column: str | None = None
     skip_damaged: bool = False
+    start: int = 0
+    stop: int | None = None
 
     @property
     def rows(self) -> None:
@@ -77,20 +83,36 @@ class TarShard:
     def read(self, findings: Findings | None = None) -> Iterator[Sample]:
         """Yield every sample in the order of the tar, then the failed downloads in the order of their table."""
         findings = Findings() if findings is None else findings
+        stop = maxsize if self.stop is None else self.stop
         position = 0
         keys = set()
-        for sample in self._read_tar(findings):
-            position += 1
+        for found in self._read_tar(findings):
             if self.table is not None:
-                keys.add(sample.id)
-            yield sample
+                keys.add(found.id if isinstance(found, Sample) else to_valid_text(self.make_id(found.key)))
+            if position >= self.start:
+                yield found if isinstance(found, Sample) else self._make_sample(position, found)
+            position += 1
+            if position >= stop:
+                return
         for key, why in self._read_downloads(findings):
             name = self.name if key is None else to_valid_text(self.make_id(key))
             if name not in keys:
                 why = why or "img2dataset has it as a success, but the tar does not hold it"
                 source = to_valid_text(self.name if key is None else f"{self.name}/{key}")
-                yield Sample(position=position, id=name, image=None, source=source, error=why)
+                if position >= self.start:
+                    yield Sample(position=position, id=name, image=None, source=source, error=why)
                 position += 1
+                if position >= stop:
+                    return
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a part of the samples can be read at little more than its own cost: what is before it is skipped."""
+        return isinstance(self.fs, LocalFileSystem) and self.path.lower().endswith(".tar")
+
+    def select(self, start: int, stop: int) -> TarShard:
+        """Return the shard with the samples at positions from start to stop only; they keep their positions."""
+        return replace(self, start=start, stop=stop)
 
     def _read_downloads(self, findings: Findings) -> Iterator[tuple[str | None, str | None]]:
         """Yield what `read_downloads` does; a damaged table is a finding, and one of another kind is not used."""
@@ -105,8 +127,8 @@ class TarShard:
         if self.table is not None and not found:
             findings.add_unused(self.table)
 
-    def _read_tar(self, findings: Findings) -> Iterator[Sample]:
-        """Yield every sample in the order of the tar. A damaged tar that is read ends with a rejected sample."""
+    def _read_tar(self, findings: Findings) -> Iterator[TarSample | Sample]:
+        """Yield every sample in the order of the tar. A damaged tar that is read ends with a rejected `Sample`."""
         position = usable = 0
         lost: str | None = None  # the key whose image is behind the damage
         try:
@@ -117,7 +139,7 @@ class TarShard:
                     samples, missing = choose_certain(group, samples, self.column)
                     lost = None if missing is None else missing.key
                 for sample in samples:
-                    yield self._make_sample(position, sample)
+                    yield sample
                     position += 1
                     usable += sample.error is None
         except DamagedTar as damage:

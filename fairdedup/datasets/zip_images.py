@@ -63,7 +63,7 @@ class ZipImages(ShardFormat):
             stem = names[path][: -len(".zip")]
             prefix = f"{stem}/" if len(paths) > 1 or options.id_from == "shard/key" else ""
             shards += [
-                ZipShard(source.fs, path, f"{names[path]}-{number:05d}", rows, prefix)
+                ZipShard(source.fs, path, f"{names[path]}-{number:05d}", rows, prefix=prefix)
                 for number, rows in cut(found.rows, MOST_SHARDS)
             ]
         if not shards:

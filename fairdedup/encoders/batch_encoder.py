@@ -1,4 +1,4 @@
-"""Encodes a stream of images, a few batches at a time, so that the images of a shard are never all in memory.
+"""Encodes a stream of images batch by batch, so that the images of a shard are never all in memory.
 
 An encoder that prepares pictures one by one gets prepared ones; of large pictures, only one is then in memory.
 """
@@ -15,8 +15,6 @@ from fairdedup.core.similarity import unit_float16
 from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.encoders.protocol import PreparingEncoder
 
-CHUNK = 2  # batches decoded before they are embedded
-
 
 class BatchEncoder:
     """Collects images and encodes them batch by batch.
@@ -28,40 +26,49 @@ class BatchEncoder:
 
     Attributes
     ----------
+    batch_size : int
+        Images of a full batch, which is encoded as soon as it is complete.
     prepare : callable or None
         What turns an RGB picture into what `add` takes; None if it takes the picture itself. It is picklable.
-    unit : list of ndarray of shape (b, d), float16
-        Unit vectors of the images encoded so far; zero for a vector that cannot be used.
-    bad : list of ndarray of shape (b,), int8
-        Codes of why a vector cannot be used, which `core.similarity.reason` explains; 0 if it can.
+    detail : int
+        Pixels of the shorter side that `prepare` needs; 0 if that is not known.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
         self._encoder = load_encoder(spec)
-        self._most = CHUNK * spec.batch_size
+        self.batch_size = spec.batch_size
         self.prepare: Callable[[Any], Any] | None = getattr(self._encoder, "prepare", None)
+        self.detail: int = getattr(self._encoder, "detail", 0)
         self._images: list[Any] = []
         self._count = 0
-        self.unit: list[NDArray[np.float16]] = []
-        self.bad: list[NDArray[np.int8]] = []
+        self._unit: list[NDArray[np.float16]] = []
+        self._faults: list[NDArray[np.int8]] = []
 
     def add(self, image: Any) -> int:
         """Add an RGB image, prepared if `prepare` is not None, and return the position that its vector will have."""
         self._images.append(image)
         self._count += 1
-        if len(self._images) >= self._most:
+        if len(self._images) >= self.batch_size:
             self.flush()
         return self._count - 1
 
     def flush(self) -> None:
-        """Encode the images that are waiting for a full batch."""
+        """Encode the images that are waiting for a full batch; the next image begins a new one."""
         if self._images:
             encoder = self._encoder
             if isinstance(encoder, PreparingEncoder):
                 vectors = encoder.encode_prepared(self._images)
             else:
                 vectors = encoder.encode_images(self._images)
-            unit, bad = unit_float16(vectors)
-            self.unit.append(unit)
-            self.bad.append(bad)
+            unit, faults = unit_float16(vectors)
+            self._unit.append(unit)
+            self._faults.append(faults)
             self._images.clear()
+
+    def collect_vectors(self) -> NDArray[np.float16]:
+        """Return the unit vectors of the images encoded so far: (n, d), (0, 0) without any; zero where unusable."""
+        return np.concatenate(self._unit) if self._unit else np.zeros((0, 0), np.float16)
+
+    def collect_faults(self) -> list[int]:
+        """Return why each vector cannot be used, as codes that `core.similarity.reason` explains; 0 if it can."""
+        return np.concatenate(self._faults).tolist() if self._faults else []

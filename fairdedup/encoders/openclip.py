@@ -17,7 +17,7 @@ from PIL.Image import Image
 from fairdedup.encoders.bounded_transform import BoundedTransform
 from fairdedup.encoders.hub_snapshot import download_model, nothing_fetched, tensors_only
 from fairdedup.encoders.model_folder import check_model_folder
-from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, EncoderSpec
+from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, REDUCED, EncoderSpec
 from fairdedup.encoders.torch_imports import open_clip, torch
 from fairdedup.errors import FairdedupError, UserError, first_line
 
@@ -65,6 +65,7 @@ class OpenClipEncoder:
         except Exception as error:
             raise _explain(spec, error) from error
         self.prepare = BoundedTransform(transform)
+        self.detail = REDUCED * _find_size(self.model)
         self.model.eval()
 
     def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
@@ -96,6 +97,12 @@ class OpenClipEncoder:
                         "lower it"
                     ) from error
         return np.concatenate(out)
+
+
+def _find_size(model: torch.nn.Module) -> int:
+    """Return the longer side of the pictures that a model takes in pixels; 0 if it does not say."""
+    size = getattr(getattr(model, "visual", None), "image_size", 0)
+    return max(size) if isinstance(size, (tuple, list)) else int(size or 0)
 
 
 @contextmanager

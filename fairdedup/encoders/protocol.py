@@ -57,6 +57,8 @@ class PreparingEncoder(Encoder, Protocol):
     ----------
     prepare : callable
         Turns an RGB picture of any size into the input of `encode_prepared`. It can be pickled without the model.
+
+    It may have ``detail`` (int): pixels of the shorter side with which a picture is as good as a larger one.
     """
 
     prepare: Callable[[Any], Any]

@@ -11,6 +11,7 @@ from typing import Any
 BUILTIN_MODEL = "fairdedup-small"
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 BUILTIN_WEIGHTS = BUILTIN_FOLDER / "fairdedup-small.safetensors"
+REDUCED = 2  # a JPEG may be decoded at a reduced size that has so many times the pixels of a model's input
 FOLDERS = ("hf-hub:", "local-dir:")  # what begins the name of a model that is a folder with weights of its own
 
 

@@ -5,11 +5,14 @@ It never loads a model.
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from fairdedup.config import RunConfig
 from fairdedup.encoders import BUILTIN_MODEL, EncoderSpec, builtin_spec, check_model
+from fairdedup.encoders.dtype_choice import choose_dtype
 from fairdedup.encoders.encoder_memory import estimate_encoder_memory
 from fairdedup.errors import UserError
 from fairdedup.storage.config_record import ConfigRecord, read_config_record, write_config_record
@@ -42,13 +45,40 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
     require_encoder_memory(workers, config.model or BUILTIN_MODEL, config.pretrained, config.batch_size)
     device = _find_device_once(config, directory, workers)
     if config.model is not None:
-        return _build_spec(config, config.model, config.pretrained, device)
+        spec = _build_spec(config, config.model, config.pretrained, device)
+        return _settle_dtype(config, spec, directory, workers)
     if config.input is not None:
         workers.progress.say(
             "no --model: the built-in encoder was trained on drawn pictures and is only for trials; for real data "
             "name a model, such as --model ViT-B-16 --pretrained openai"
         )
-    return builtin_spec(batch_size=config.batch_size, device=device, dtype=config.dtype, threads=config.threads)
+    dtype = _plain_dtype(config, device)
+    spec = builtin_spec(batch_size=config.batch_size, device=device, dtype=dtype, threads=config.threads)
+    return _settle_dtype(config, spec, directory, workers)
+
+
+def choose_decoders(config: RunConfig, device: str, workers: Workers) -> int:
+    """Return how many threads of each worker decode ahead of the encoder.
+
+    With ``auto``, a worker on a CPU gets the cores that no worker's encoder uses, up to four; one on a GPU gets its
+    share of the cores, up to eight. What the machines of a scheduler have left is not known: none on a CPU, four on a
+    GPU.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the number, or ``auto``.
+    device : str
+        Device of the encoder: "cpu" or "cuda".
+    workers : Workers
+        Run the encoder.
+    """
+    if config.decoders != "auto":
+        return config.decoders
+    if workers.scheduler:
+        return 0 if device == "cpu" else 4
+    share = (os.cpu_count() or 1) // workers.number
+    return min(4, max(0, share - config.threads)) if device == "cpu" else min(8, max(1, share))
 
 
 def require_encoder_memory(workers: Workers, model: str, pretrained: str | None, batch_size: int) -> None:
@@ -118,6 +148,29 @@ def may_have_gpu() -> bool:
     return any(path for pattern in GPU_FILES for path in Path("/dev").glob(pattern))
 
 
+def _plain_dtype(config: RunConfig, device: str) -> str:
+    """Return the named number format; of ``auto``, that which needs no measurement."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if device == "cpu" else "float16"
+
+
+def _settle_dtype(config: RunConfig, spec: EncoderSpec, directory: RunDirectory, workers: Workers) -> EncoderSpec:
+    """Return the encoder with the number format of ``--dtype auto``.
+
+    On a CPU it is measured once, before the first shard, and recorded, so that all workers and later commands have it.
+    """
+    if config.dtype != "auto" or spec.device != "cpu":
+        return spec
+    record = read_config_record(directory)
+    dtype = record.dtype or workers.submit("dtype", choose_dtype, [Task((spec,), isolated=True)])[0]
+    if record.dtype is None:
+        directory.root.mkdir(parents=True, exist_ok=True)
+        write_config_record(directory, record.model_copy(update={"dtype": dtype}))
+        workers.progress.say(f"--dtype auto: {dtype}")
+    return replace(spec, dtype=dtype)
+
+
 def find_device() -> str:
     """Return "cuda" if torch sees a GPU here, else "cpu"; runs on a worker."""
     import torch
@@ -136,7 +189,7 @@ def _build_spec(config: RunConfig, model: str, pretrained: str | None, device: s
         pretrained=pretrained,
         batch_size=config.batch_size,
         device=device,
-        dtype=config.dtype,
+        dtype=_plain_dtype(config, device),
         threads=config.threads,
     )
 

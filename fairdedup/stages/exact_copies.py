@@ -102,7 +102,7 @@ def embed_shared(
     places: list[int] = []
     with (
         note_attempt(run.attempt("share", number)) as has_died,
-        open_decoder(forward.prepare, white, isolated=has_died) as decoder,
+        open_decoder(forward.prepare, white, forward.detail, isolated=has_died) as decoder,
     ):
         for sample in shard.read(Findings()):
             if sample.position in wanted:
@@ -111,8 +111,8 @@ def embed_shared(
                 except BadImage:
                     places.append(-1)
         forward.flush()
-        unit = np.concatenate(forward.unit) if forward.unit else np.zeros((0, 1), np.float16)
-        vectors = np.zeros((len(places), unit.shape[1]), np.float16)
+        unit = forward.collect_vectors()
+        vectors = np.zeros((len(places), max(1, unit.shape[1])), np.float16)
         usable = np.array(places) >= 0
         vectors[usable] = unit[np.array(places)[usable]]
         write_array(path, vectors)

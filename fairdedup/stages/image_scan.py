@@ -23,6 +23,7 @@ from fairdedup.datasets.findings import Findings
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date, marked_file
+from fairdedup.storage.records import FindingsRecord, read_findings
 from fairdedup.storage.remedies import embed_again
 from fairdedup.storage.run_files import write_array
 from fairdedup.storage.sealed_files import DamagedFileError, open_array
@@ -40,10 +41,13 @@ class Scan(NamedTuple):
         Value that becomes white in 16-bit pictures, one of `sixteen_bit.WHITES`; None if there are none.
     deep : frozenset of int
         Numbers of the shards that have 16-bit pictures.
+    counts : tuple of int
+        Number of samples in each shard.
     """
 
     white: int | None
     deep: frozenset[int]
+    counts: tuple[int, ...] = ()
 
     def extend_fingerprints(self, fingerprints: Sequence[str]) -> list[str]:
         """Return the fingerprints of shards, with the white value in those of 16-bit pictures if it is not 65,535.
@@ -63,8 +67,8 @@ class Scan(NamedTuple):
 def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> None:
     """Write what the first pass finds in a shard, unless that is done: 0 where a sample has no image file.
 
-    These are the checksum (XXH3, 128 bits) of each image file, the hash of each id, and the largest value of each
-    16-bit picture.
+    These are the checksum (XXH3, 128 bits) of each image file, the hash of each id, the largest value of each 16-bit
+    picture, and the findings.
 
     Parameters
     ----------
@@ -85,15 +89,17 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
     from fairdedup.datasets.sixteen_bit import FULL
 
     run = RunDirectory(root)
-    hashes, checks = run.image_hashes(number), run.sample_checks(number)
-    if is_up_to_date(hashes, fingerprint) and is_up_to_date(checks, fingerprint):
+    hashes, checks, noted = run.image_hashes(number), run.sample_checks(number), read_findings(run, number)
+    is_noted = noted is not None and noted.fingerprint == fingerprint
+    if is_noted and is_up_to_date(hashes, fingerprint) and is_up_to_date(checks, fingerprint):
         return
+    findings = Findings()
     digests, found = [], []
     with (
         note_attempt(run.attempt("scan", number)) as has_died,
         open_decoder(None, FULL, isolated=has_died) as decoder,
     ):
-        for sample in shard.read(Findings()):
+        for sample in shard.read(findings):
             if sample.image is None:
                 digests.append(bytes(16))
                 found.append((0, 0))
@@ -104,6 +110,8 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
         mark_up_to_date(hashes, fingerprint)
         write_array(checks, np.array(found, np.uint64).reshape(-1, 2))
         mark_up_to_date(checks, fingerprint)
+        unused = dict(sorted(findings.unused.items()))
+        FindingsRecord(fingerprint=fingerprint, unused=unused, damage=findings.damage).write(run.scan_findings(number))
 
 
 def _hash_id(name: str) -> int:
@@ -174,7 +182,8 @@ def _summarise(peaks: Sequence[NDArray[np.uint64]]) -> Scan:
     from fairdedup.datasets.sixteen_bit import choose_white
 
     highest = [int(own.max(initial=0)) for own in peaks]
-    return Scan(choose_white(highest), frozenset(k for k, peak in enumerate(highest) if peak))
+    deep = frozenset(k for k, peak in enumerate(highest) if peak)
+    return Scan(choose_white(highest), deep, tuple(map(len, peaks)))
 
 
 def _check_unique_ids(dataset: Dataset, hashes: Sequence[NDArray[np.uint64]], submit: Submit) -> None:

@@ -35,6 +35,9 @@ class InputRecord(StoredModel):
         What the user should know about how the input was read.
     white : int or None
         Value that is white in 16-bit pictures; None if there are none.
+    reduced : int or None
+        Large JPEGs were decoded at a reduced size, whose shorter side has at least so many times the pixels of the
+        model's input; None for ready embeddings, and of versions that decoded all files at their size.
     """
 
     source: str
@@ -46,6 +49,7 @@ class InputRecord(StoredModel):
     damaged: list[str] = []
     remarks: list[str] = []
     white: int | None = None
+    reduced: int | None = None
 
 
 class NamedModel(StoredModel):
@@ -111,6 +115,8 @@ class ConfigRecord(StoredFile):
     done : FinishedStages
     device : str or None
         Device that ``--device auto`` was resolved to.
+    dtype : str or None
+        Number format that ``--dtype auto`` was resolved to.
     input : InputRecord or None
         None until the embed stage is finished; so are `encoder` and `named_model`.
     encoder : EncoderRecord or None
@@ -128,6 +134,7 @@ class ConfigRecord(StoredFile):
     options: dict[str, StageOptions] = Field(validation_alias="asked", serialization_alias="asked")
     done: FinishedStages
     device: str | None = None
+    dtype: str | None = None
     input: InputRecord | None = None
     encoder: EncoderRecord | None = None
     named_model: NamedModel | None = None

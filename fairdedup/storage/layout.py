@@ -56,9 +56,24 @@ class RunDirectory:
         """
         return self.root / "embeddings" / "copies" / f"samples_{number}.npy"
 
-    def attempt(self, what: str, number: int) -> Path:
-        """Return the path of an empty file that exists while a task works on images; its process may die of one."""
-        return self.root / "embeddings" / "copies" / f"trying_{what}_{number}"
+    def scan_findings(self, number: int) -> Path:
+        """Return the path of what reading an input shard has found besides its samples: unused files, and damage."""
+        return self.root / "embeddings" / "copies" / f"findings_{number}.json"
+
+    def attempt(self, what: str, number: int, start: int = 0) -> Path:
+        """Return the path of an empty file that exists while a task works on images; its process may die of one.
+
+        Parameters
+        ----------
+        what : str
+            What the task does.
+        number : int
+            Number of the shard.
+        start : int
+            First row of the shard that the task reads.
+        """
+        rows = f"_{start}" if start else ""
+        return self.root / "embeddings" / "copies" / f"trying_{what}_{number}{rows}"
 
     def list_attempts(self) -> list[Path]:
         """Return the files of all attempts that are running, or whose process has died."""
@@ -71,6 +86,18 @@ class RunDirectory:
     def list_shared_vectors(self) -> list[Path]:
         """Return the files of shared vectors that exist, and the JSON files that record what they were made of."""
         return sorted((self.root / "embeddings" / "copies").glob("lent_*"))
+
+    @property
+    def ranges(self) -> Path:
+        """Folder of the ranges of embedding shards, until the shards are put together; it is removed then.
+
+        Readers of embeddings/ skip the folder, since its name begins with an underscore.
+        """
+        return self.root / "embeddings" / "_ranges"
+
+    def ranges_of(self, number: int) -> RunDirectory:
+        """Return the directory that has the ranges of an embedding shard, as shards numbered by their first rows."""
+        return RunDirectory(self.ranges / str(number))
 
     @property
     def centroids(self) -> Path:

@@ -85,6 +85,22 @@ class ShardRecord(Record):
         return np.delete(np.arange(self.input), rejected)
 
 
+class FindingsRecord(Record):
+    """What reading an input shard has found besides its samples.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Hash of the input shard and of how it was read.
+    unused, damage
+        As in `ShardRecord`.
+    """
+
+    fingerprint: str
+    unused: dict[str, int] = {}
+    damage: str | None = None
+
+
 class SortedRecord(Record):
     """Contents of a sorted group: the vectors of consecutive embedding shards, by cluster.
 
@@ -125,6 +141,11 @@ def read_shard_record(directory: RunDirectory, number: int, *, verify: bool = Fa
     record = read_undamaged(directory.record(number), ShardRecord)
     check = is_sealed if verify else has_sealed_size
     return record if record and _match(directory.shard_files(number), record.seals, check) else None
+
+
+def read_findings(directory: RunDirectory, number: int) -> FindingsRecord | None:
+    """Return what reading an input shard has found, or None if the record is missing or damaged."""
+    return read_undamaged(directory.scan_findings(number), FindingsRecord)
 
 
 def write_sorted_record(directory: RunDirectory, record: SortedRecord) -> None:

@@ -33,6 +33,12 @@ class Copies:
     elsewhere: dict[int, tuple[int, int]] = field(default_factory=dict)
     shared: tuple[int, ...] = ()
 
+    def select(self, rows: range) -> Copies:
+        """Return the copies at some positions; the first images of those in `here` may be at others."""
+        here = {position: first for position, first in self.here.items() if position in rows}
+        elsewhere = {position: place for position, place in self.elsewhere.items() if position in rows}
+        return Copies(here, elsewhere, tuple(position for position in self.shared if position in rows))
+
     def owners(self) -> set[int]:
         """Return the numbers of the shards whose shared vectors this shard needs."""
         return {owner for owner, _ in self.elsewhere.values()}

@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 import resource
+import secrets
 import time
 import zipfile
 from collections import Counter
@@ -49,6 +50,7 @@ from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import EncoderSpec, batch_encoder
 from fairdedup.errors import UserError
 from fairdedup.stages.embedding.shard_embedding import Target, embed_images, import_vectors
+from fairdedup.stages.image_scan import scan_shard
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.schemas import merge_schemas
 from fairdedup.storage.shared_vectors import Copies
@@ -159,7 +161,8 @@ class Bench:
                     for position, sample in enumerate(shard.read()):
                         assert sample.position == position
                         assert (sample.image is None) == (sample.error is not None)
-                    records.append(embed_images(Target(number, self.run, ""), shard, SPEC, Copies()))
+                    scan_shard(number, shard, self.run, secrets.token_hex(8))
+                    records.append(embed_images(Target(number, self.run, ""), shard, None, SPEC, Copies()))
                 else:
                     records.append(import_vectors(Target(number, self.run, ""), shard))
         except UserError as error:

@@ -37,14 +37,14 @@ class Finder:
         sys.meta_path.remove(self)
         from fairdedup.datasets import images
         original = images.decode_picture
-        def decode_picture(data, white=65535):
+        def decode_picture(data, *options):
             if data.endswith(b"kill this process"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if data.endswith(b"crash this process"):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if data.endswith(b"take all memory"):
                 hog = [b"x" * (1 << 26 | k) for k in range(1 << 12)]
-            return original(data, white)
+            return original(data, *options)
         images.decode_picture = decode_picture
         return None
 

@@ -5,35 +5,39 @@ The record of a shard is written last; with it, a later run skips the shard.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from functools import cached_property
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fairdedup.core.similarity import reason, unit_float16
-from fairdedup.datasets import EmbeddingShard, ImageShard, Sample
-from fairdedup.datasets.dataset import Metadata
+from fairdedup.datasets import EmbeddingShard, ImageShard
 from fairdedup.datasets.findings import Findings
 from fairdedup.encoders import EncoderSpec
 from fairdedup.encoders.batch_encoder import BatchEncoder
-from fairdedup.stages.embedding.metadata_table import build_table
+from fairdedup.errors import FairdedupError
+from fairdedup.stages.embedding.embedded_rows import EmbeddedRows, join_rows
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
-from fairdedup.storage.records import Rejection, ShardRecord, read_shard_record, seal_files, write_shard_record
+from fairdedup.storage.records import (
+    Rejection,
+    ShardRecord,
+    read_findings,
+    read_shard_record,
+    seal_files,
+    write_shard_record,
+)
+from fairdedup.storage.remedies import embed_again
 from fairdedup.storage.run_files import write_array, write_table
+from fairdedup.storage.sealed_files import DamagedFileError, Seal, load_array, load_table
 from fairdedup.storage.shared_vectors import Copies, load_shared
 from fairdedup.tasks import report_rows
 
-if TYPE_CHECKING:
-    from fairdedup.datasets.decoders import Decoder
-    from fairdedup.datasets.images import Facts
-
 FULL_WHITE = 65535  # of 16-bit pictures that use their whole range
-REPORT_EVERY = 64  # rows between two reports of progress
 
 
 class Target(NamedTuple):
@@ -53,134 +57,132 @@ class Target(NamedTuple):
     fingerprint: str
 
 
-class _Valid(NamedTuple):
-    """Valid rows of a shard: vectors (n, d) and their metadata."""
-
-    vectors: NDArray[np.float16]
-    metadata: pa.Table
-
-
 def find_finished_shard(target: Target) -> ShardRecord | None:
     """Return the record of a shard that was embedded earlier; None if its files are damaged or of another input."""
     known = read_shard_record(RunDirectory(target.root), target.number, verify=True)
     return known if known is not None and known.fingerprint == target.fingerprint else None
 
 
-class _Images:
-    """The usable images of a shard while they are read: rows, and where the vector of each will be.
-
-    Attributes
-    ----------
-    rows : list of Sample
-        Rows that are not rejected, without their bytes.
-    columns : list of dict
-        Of each of these rows, the picture columns.
-    rejected : list of Rejection
-    places : dict of int to int
-        Place among the encoder's vectors, by position in the input shard.
-    """
-
-    def __init__(
-        self, forward: BatchEncoder, decoder: Decoder, copies: Copies, shared: dict[int, NDArray[np.float16]]
-    ) -> None:
-        self.forward, self.decoder, self.copies, self.shared = forward, decoder, copies, shared
-        self.rows: list[Sample] = []
-        self.columns: list[Metadata] = []
-        self.rejected: list[Rejection] = []
-        self.places: dict[int, int] = {}
-        self._facts: dict[int, Facts] = {}  # by position, of images that have copies here
-
-    def add(self, sample: Sample) -> None:
-        """Queue one sample for embedding, or reject it."""
-        from fairdedup.datasets.images import BadImage
-
-        if sample.image is None:
-            self._reject(sample, sample.error or "no image")
-            return
-        try:
-            facts = self._queue(sample.position, sample.image)
-        except BadImage as error:
-            self._reject(sample, str(error))
-            return
-        self.rows.append(replace(sample, image=None))
-        self.columns.append({**asdict(facts), "bytes": len(sample.image)})
-
-    def _queue(self, position: int, data: bytes) -> Facts:
-        """Queue an image for embedding unless its vector is known, and return what it is."""
-        if position in self.shared:
-            return self.decoder.read_facts(data)
-        first = self.copies.here.get(position, -1)
-        if first in self.places:
-            self.places[position] = self.places[first]
-            return self._facts[first]
-        picture = self.decoder.load(data)
-        self.places[position] = self.forward.add(picture.value)
-        if position in self._repeated:
-            self._facts[position] = picture.facts
-        return picture.facts
-
-    @cached_property
-    def _repeated(self) -> set[int]:
-        return set(self.copies.here.values())
-
-    def _reject(self, sample: Sample, why: str) -> None:
-        self.rejected.append(Rejection(sample.position, sample.id, sample.source, why))
-
-    def finish(self) -> _Valid:
-        """Embed what is still queued, reject the rows whose vectors cannot be used, and return the others."""
-        self.forward.flush()
-        bad = np.concatenate(self.forward.bad) if self.forward.bad else np.zeros(0, np.int8)
-        faulty = {position: int(bad[place]) for position, place in self.places.items() if bad[place]}
-        for sample in self.rows:
-            if sample.position in faulty:
-                self._reject(sample, "encoder: " + reason(faulty[sample.position]))
-        usable = [k for k, sample in enumerate(self.rows) if sample.position not in faulty]
-        unit = np.concatenate(self.forward.unit) if self.forward.unit else np.zeros((0, 0), np.float16)
-        width = unit.shape[1] or next((len(vector) for vector in self.shared.values()), 0)
-        vectors = np.empty((len(usable), width), np.float16)
-        for k, place in enumerate(usable):
-            position = self.rows[place].position
-            shared = position in self.shared
-            vectors[k] = self.shared[position] if shared else unit[self.places[position]]
-        return _Valid(vectors, build_table([self.rows[k] for k in usable], [self.columns[k] for k in usable]))
-
-
 def embed_images(
-    target: Target, shard: ImageShard, spec: EncoderSpec, copies: Copies, white: int = FULL_WHITE
-) -> ShardRecord:
-    """Embed one shard of images, write its files, and return its record.
+    target: Target,
+    shard: ImageShard,
+    rows: range | None,
+    spec: EncoderSpec,
+    copies: Copies,
+    white: int = FULL_WHITE,
+    threads: int = 0,
+) -> ShardRecord | None:
+    """Embed a shard, write its files, and return its record; or write the files of a range of it, and return None.
 
-    If the process of an earlier attempt has died, each image is decoded in a child process: one that this process dies
-    of is a rejected row.
+    A range that an earlier try has written is used again. If the process of an earlier attempt has died, each image is
+    decoded in a child process: one that this process dies of is a rejected row.
 
     Parameters
     ----------
     target : Target
     shard : ImageShard
+        The shard, or its part with the range.
+    rows : range or None
+        The range, which starts at a multiple of the batch size; None for a whole shard.
     spec : EncoderSpec
     copies : Copies
-        Images of the shard that take their vector from another image.
+        Images of the shard that take their vector from another image, which may be in another range.
     white : int
         Value that becomes white in 16-bit pictures.
+    threads : int
+        Number of threads that decode ahead of the encoder.
     """
     from fairdedup.datasets.decoders import open_decoder
+    from fairdedup.stages.embedding.image_rows import embed_rows
 
-    forward, findings = BatchEncoder(spec), Findings()
-    count = reported = 0
+    run = RunDirectory(target.root)
+    if rows is not None and _read_range(target, rows) is not None:
+        report_rows(len(rows))
+        return None
+    start = 0 if rows is None else rows.start
+    forward = BatchEncoder(spec)
     with (
-        note_attempt(RunDirectory(target.root).attempt("embed", target.number)) as has_died,
-        open_decoder(forward.prepare, white, isolated=has_died) as decoder,
+        note_attempt(run.attempt("embed", target.number, start)) as has_died,
+        open_decoder(forward.prepare, white, forward.detail, isolated=has_died) as decoder,
     ):
-        images = _Images(forward, decoder, copies, load_shared(target.root, copies))
-        for sample in shard.read(findings):
-            count += 1
-            images.add(sample)
-            if count - reported >= REPORT_EVERY:
-                report_rows(count - reported)
-                reported = count
-        valid = images.finish()
-        report_rows(count - reported)
-        return _write(target, shard.name, findings, input_rows=count, valid=valid, rejected=sorted(images.rejected))
+        found = embed_rows(
+            shard.read(Findings()),
+            forward,
+            decoder,
+            copies,
+            load_shared(target.root, copies),
+            start=start,
+            threads=0 if has_died else threads,
+            report=report_rows,
+        )
+        if rows is None:
+            return _write_shard(target, shard.name, join_rows([found], copies))
+        _write_range(target, shard.name, rows, found)
+        return None
+
+
+def join_ranges(target: Target, name: str, ranges: Sequence[range], copies: Copies) -> ShardRecord:
+    """Put the ranges of a shard together, write its files, and return its record.
+
+    Parameters
+    ----------
+    target : Target
+    name : str
+        Name of the input shard.
+    ranges : sequence of range
+        All ranges of the shard, in order.
+    copies : Copies
+        Images of the shard that take their vector from another image.
+
+    Raises
+    ------
+    FairdedupError
+        If a range is missing or damaged.
+    """
+    found = []
+    for rows in ranges:
+        own = _read_range(target, rows)
+        if own is None:
+            folder = RunDirectory(target.root).ranges_of(target.number).root
+            raise FairdedupError(f"{folder} is missing or damaged: {embed_again(target.root)}")
+        found.append(own)
+    return _write_shard(target, name, join_rows(found, copies))
+
+
+def _hash_range(target: Target, rows: range) -> str:
+    return hashlib.sha256(f"{target.fingerprint} rows {rows.start} to {rows.stop}".encode()).hexdigest()
+
+
+def _read_range(target: Target, rows: range) -> EmbeddedRows | None:
+    """Return a range of a shard that was written; None if it or a file of it is missing, damaged or of other input."""
+    directory = RunDirectory(target.root).ranges_of(target.number)
+    record = read_shard_record(directory, rows.start)
+    if record is None or record.fingerprint != _hash_range(target, rows):
+        return None
+    try:
+        vectors = load_array(Seal(directory.vectors(rows.start), record.seals["vectors"], ""))
+        table = load_table(Seal(directory.metadata(rows.start), record.seals["metadata"], ""))
+    except DamagedFileError:
+        return None
+    rejected = [each._replace(position=each.position + rows.start) for each in record.rejected]
+    return EmbeddedRows(rows.start, record.input, vectors, table, rejected)
+
+
+def _write_range(target: Target, name: str, rows: range, found: EmbeddedRows) -> None:
+    """Write a range as a shard of its own, whose number is its first row."""
+    own = Target(rows.start, RunDirectory(target.root).ranges_of(target.number).root, _hash_range(target, rows))
+    rejected = [each._replace(position=each.position - rows.start) for each in found.rejected]
+    _write(own, name, Findings(), found._replace(rejected=rejected))
+
+
+def _write_shard(target: Target, name: str, found: EmbeddedRows) -> ShardRecord:
+    """Write a shard of images; the first pass has found what else is in it."""
+    run = RunDirectory(target.root)
+    known = read_findings(run, target.number)
+    if known is None:
+        file = run.scan_findings(target.number)
+        raise FairdedupError(f"{file} is missing or damaged: {embed_again(target.root)}")
+    return _write(target, name, Findings(Counter(known.unused), known.damage), found)
 
 
 def import_vectors(target: Target, shard: EmbeddingShard) -> ShardRecord:
@@ -196,24 +198,22 @@ def import_vectors(target: Target, shard: EmbeddingShard) -> ShardRecord:
         ]
         metadata = metadata.filter(pa.array(bad == 0))
         unit = unit[bad == 0]
-    valid = _Valid(unit, metadata)
-    return _write(target, shard.name, shard.findings(), input_rows=len(bad), valid=valid, rejected=rejected)
+    found = EmbeddedRows(0, len(bad), unit, metadata, rejected)
+    return _write(target, shard.name, shard.findings(), found)
 
 
-def _write(
-    target: Target, name: str, findings: Findings, *, input_rows: int, valid: _Valid, rejected: list[Rejection]
-) -> ShardRecord:
+def _write(target: Target, name: str, findings: Findings, found: EmbeddedRows) -> ShardRecord:
     """Write the files of a shard, and its record last."""
     run, number = RunDirectory(target.root), target.number
-    write_array(run.vectors(number), valid.vectors)
-    write_table(run.metadata(number), valid.metadata)
+    write_array(run.vectors(number), found.vectors)
+    write_table(run.metadata(number), found.metadata)
     record = ShardRecord(
         number=number,
         name=name,
         fingerprint=target.fingerprint,
-        input=input_rows,
-        valid=len(valid.vectors),
-        rejected=rejected,
+        input=found.input,
+        valid=len(found.vectors),
+        rejected=found.rejected,
         seals=seal_files(run.shard_files(number)),
         unused=dict(sorted(findings.unused.items())),
         damage=findings.damage,
