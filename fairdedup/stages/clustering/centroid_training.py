@@ -188,6 +188,7 @@ def train_centroids(training: Training, records: Sequence[ShardRecord], threads:
         Hash of what the centroids are made of.
     """
     run = RunDirectory(training.root)
+    remove_folder(run.training)  # of a command that was killed
     if is_up_to_date(run.centroids, made_of):
         return seal(run.centroids)
     shards = [Shard(r, int(first)) for r, first in zip(records, first_rows(records), strict=False)]
@@ -197,7 +198,6 @@ def train_centroids(training: Training, records: Sequence[ShardRecord], threads:
         write_array(run.centroids, kmeans.train(sample, training.clusters, training.seed, threads, "auto"))
         mark_up_to_date(run.centroids, made_of)
         return seal(run.centroids)
-    remove_folder(run.training)
     first = draw_first(len(chosen), training.clusters, training.seed)
     order = np.argsort(first)
     vectors = np.empty((len(first), find_dimension(run, records)), np.float16)
