@@ -181,8 +181,17 @@ def main() -> None:
     others = np.setdiff1d(np.arange(args.rows), chosen)[-LOOKED_AT:]
     sample, others = unit[chosen], unit[others]
     del unit
-    figures: dict[str, Any] = {}
-    before: dict[str, float] = {}
+    report: dict[str, Any] = {
+        **({"note": args.note} if args.note else {}),
+        "rows": args.rows,
+        "dim": args.dim,
+        "clusters": args.clusters,
+        "trained on": len(sample),
+        "trainings": {},
+    }
+    faiss = packages_distributions()["faiss"][:1]  # faiss-gpu or faiss-cpu
+    packages = ("numpy", "numba", "torch", *faiss)
+    figures, before = report["trainings"], {}
     for name, (train, more) in CANDIDATES.items():
         train(sample[:4096], 16, **more)  # loads and compiles
         taken: list[float] = []
@@ -201,19 +210,10 @@ def main() -> None:
         ratios = {f"{key}, of before": own[key] / before[key] for key in own}
         figures[name] = {key: round(value, 4) for key, value in (own | ratios).items()} | {"times": len(taken)}
         print(name, figures[name], flush=True)
-    saved = measure_pruning(sample, args.clusters)
+        write_results(args.out, report, what=WHAT, seed=args.seed, packages=packages)  # also if it is interrupted
+    saved = report["share of rows that Hamerly's bounds spare"] = measure_pruning(sample, args.clusters)
     print("rows that Hamerly's bounds spare:", saved, flush=True)
-    report = {
-        **({"note": args.note} if args.note else {}),
-        "rows": args.rows,
-        "dim": args.dim,
-        "clusters": args.clusters,
-        "trained on": len(sample),
-        "trainings": figures,
-        "share of rows that Hamerly's bounds spare": saved,
-    }
-    faiss = packages_distributions()["faiss"][:1]  # faiss-gpu or faiss-cpu
-    write_results(args.out, report, what=WHAT, seed=args.seed, packages=("numpy", "numba", "torch", *faiss))
+    write_results(args.out, report, what=WHAT, seed=args.seed, packages=packages)
 
 
 if __name__ == "__main__":
