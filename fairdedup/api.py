@@ -130,7 +130,7 @@ def deduplicate(
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
         that still have a duplicate there. 0 turns it off; at most 100,000.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains. Nothing else depends on it.
+        Device on which k-means trains. The result is the same on all.
 
     Returns
     -------

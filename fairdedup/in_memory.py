@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -229,7 +230,7 @@ def make_parts(
     if not are_labels(clusters):
         k = kmeans.check_clusters(clusters, len(rows), count_kept(kept, len(rows)))
         sample = np.searchsorted(rows, kmeans.training_rows([rows], k, seed))
-        centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, device=device))
+        centroids = kmeans.unit_centroids(kmeans.train(unit[sample], k, seed, os.cpu_count() or 1, device))
         if options.looks_across:
             labels, nearby = assign_and_find_nearby(unit, centroids, options.reach_clusters)
         else:

@@ -21,7 +21,7 @@ from fairdedup.config import RunConfig
 from fairdedup.core import kmeans
 from fairdedup.core.row_hash import row_hash
 from fairdedup.progress import StageProgress
-from fairdedup.stages.clustering import ClusterOptions, train_centroids
+from fairdedup.stages.clustering.centroid_training import Training, train_centroids
 from fairdedup.stages.results import GroupDecisions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import Rejection, ShardRecord
@@ -144,7 +144,7 @@ def test_training_keeps_its_sample_and_little_else_in_memory(tmp_path: Path, mon
     monkeypatch.setattr(kmeans, "train", train)
     tracemalloc.start()
     try:
-        train_centroids(tmp_path, records, clusters, ClusterOptions(seed=1))
+        train_centroids(Training(tmp_path, clusters * kmeans.POINTS_PER_CENTROID, clusters, 1), records, 1, "")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -220,11 +220,26 @@ def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVec
         Least number of rows that a row is multiplied by; n if not given. Rounding pays by them.
     """
     multiplied = len(vectors) if partners is None else 2 * partners
-    if multiplied >= INT8_ROWS and ("vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()):
-        worth = "torch" in sys.modules or (_work > INT8_WORK and find_spec("torch") is not None)
-        if worth and int8_products_are_exact():
-            return approximate_in_int8(vectors)
+    if multiplied >= INT8_ROWS and int8_is_worth_it(_work):
+        return approximate_in_int8(vectors)
     return approximate_in_float32(vectors)
+
+
+def is_torch_worth_it(work: float) -> bool:
+    """Tell whether torch is loaded, or is there and some work takes longer than to load it.
+
+    Parameters
+    ----------
+    work : float
+        Multiply-adds that this process has done in float32, or is to do.
+    """
+    return "torch" in sys.modules or (work > INT8_WORK and find_spec("torch") is not None)
+
+
+def int8_is_worth_it(work: float) -> bool:
+    """Tell whether to multiply 8-bit integers by torch: that is fast and exact here, and torch is worth it."""
+    fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
+    return fast and is_torch_worth_it(work) and int8_products_are_exact()
 
 
 class ColumnBounds(NamedTuple):

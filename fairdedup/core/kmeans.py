@@ -1,24 +1,32 @@
-"""Spherical k-means: FAISS trains the centroids, and each row is assigned to its centroid exactly.
+"""Spherical k-means: centroids are trained on a sample in integers, and each row is assigned to its centroid exactly.
 
-The floats of the training may differ between machines and thread counts, so its result is saved. The assignment never
-depends on either. SemDeDup (Abbas et al. 2023) section 3 clusters in the same way.
+Neither depends on the machine or on the number of threads. SemDeDup (Abbas et al. 2023) section 3 clusters in the same
+way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.approximate import limit_product_threads
+from fairdedup.core.lloyd import ITERATIONS, Start, draw_first, round_rows, training_work, update
+from fairdedup.core.lloyd_on_torch import assign_and_add_on, choose_device
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import Vectors, most_similar, unit_float16
 from fairdedup.errors import UserError, format_count
 
 POINTS_PER_CENTROID = 256
-ITERATIONS = 20
+PIECE = 1 << 16  # rows of the sample that are trained on as one piece
+LEAST_PIECE = 1 << 12  # rows for which another thread pays
 ROWS_PER_CLUSTER = 1000
 NEARBY = 16  # most similar clusters that are remembered of each row at least, its own included
 
@@ -104,22 +112,22 @@ def _take_lowest_hashes(rows: NDArray[np.int64], most: int, seed: int) -> NDArra
 
 
 def train(
-    sample: NDArray[np.floating], clusters: int, seed: int, threads: int = 1, device: str = "cpu"
+    sample: NDArray[np.float16], clusters: int, seed: int, threads: int = 1, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Train spherical k-means on a sample.
+    """Train spherical k-means on a sample that is in memory.
 
     Parameters
     ----------
-    sample : ndarray of shape (m, d), float16 or float32, unit rows
-        Vectors to train on. A float16 sample is copied to float32.
+    sample : ndarray of shape (m, d), float16, unit rows
+        Vectors to train on.
     clusters : int
         Number of centroids, k, at most m.
     seed : int
         Seed of the first centroids.
     threads : int
-        Number of FAISS threads; the result may depend on it.
+        Number of threads. The result does not depend on it, nor on the machine.
     device : {"cpu", "auto", "cuda"}
-        Device to train on; "auto" takes a GPU if FAISS sees one.
+        Device to train on, with the same result; "auto" takes a GPU if torch sees one and the work is much.
 
     Returns
     -------
@@ -129,30 +137,23 @@ def train(
     Raises
     ------
     UserError
-        If `device` is "cuda" and FAISS sees no GPU.
+        If `device` is "cuda" and torch sees no GPU.
     """
-    import faiss
-
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") and device != "cpu" else 0
-    if device == "cuda" and not gpus:
-        raise UserError("`device=cuda`: FAISS sees no GPU here; use `device=cpu` or auto")
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        trainer = faiss.Kmeans(
-            sample.shape[1],
-            clusters,
-            niter=ITERATIONS,
-            spherical=True,
-            seed=seed % 2**31,
-            gpu=gpus > 0,
-            min_points_per_centroid=1,
-            max_points_per_centroid=POINTS_PER_CENTROID,
-        )
-        trainer.train(np.ascontiguousarray(sample, dtype=np.float32))
-    finally:
-        faiss.omp_set_num_threads(before)
-    return np.asarray(trainer.centroids, np.float32).reshape(clusters, -1)
+    m, d = sample.shape
+    work = training_work(m, clusters, d)
+    device = choose_device(device, work)
+    start = Start.of(sample[draw_first(m, clusters, seed)])
+    step = max(1, min(PIECE, math.ceil(m / threads)))
+    with limit_product_threads() if threads > 1 else nullcontext(), ThreadPoolExecutor(threads) as pool:
+        pieces = list(pool.map(lambda k: round_rows(sample[k : k + step], start.mean), range(0, m, step)))
+        add_piece = partial(assign_and_add_on, device, mean=start.mean, work=work)
+        centroids, used = start.first[:clusters], clusters
+        for _ in range(ITERATIONS):
+            before = centroids
+            centroids, used = update(pool.map(add_piece, pieces, repeat(before)), before, start, used)
+            if np.array_equal(centroids, before):
+                break
+    return centroids.astype(np.float32)
 
 
 def assign(unit: NDArray[np.float16], centroids: NDArray[np.float16]) -> NDArray[np.int64]:

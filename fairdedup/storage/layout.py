@@ -105,6 +105,11 @@ class RunDirectory:
         return self.root / "clusters" / "centroids.npy"
 
     @property
+    def training(self) -> Path:
+        """Folder of the sample that k-means trains on, and of what each iteration leaves; it is removed at the end."""
+        return self.root / "clusters" / "_training"
+
+    @property
     def sizes(self) -> Path:
         """Path of the number of rows of each cluster; written once all groups are sorted."""
         return self.root / "clusters" / "sizes.json"
