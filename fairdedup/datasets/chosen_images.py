@@ -23,24 +23,24 @@ def read_chosen_images(shard: ImageShard, positions: list[int]) -> Iterator[tupl
     ----------
     shard : ImageShard
     positions : list of int
-        Ascending positions of the samples.
+        Positions of the samples. Files are read in this order where that is as quick, else in the shard's.
     """
+    wanted, last = frozenset(positions), max(positions, default=-1)
     if isinstance(shard, TarShard):
-        yield from _read_tar(shard, positions)
+        yield from _read_tar(shard, wanted, last)
     elif isinstance(shard, FolderShard):
         yield from _read_folder(shard, positions)
     else:
-        wanted = frozenset(positions)
         samples = shard.read(wanted=wanted) if isinstance(shard, ParquetImageShard) else shard.read()
         for sample in samples:
             if sample.position in wanted and sample.image is not None:
                 yield sample.position, sample.id, sample.image
-            if sample.position >= positions[-1]:
+            if sample.position >= last:
                 return
 
 
-def _read_tar(shard: TarShard, positions: list[int]) -> Iterator[tuple[int, str, bytes]]:
-    wanted, position = frozenset(positions), 0
+def _read_tar(shard: TarShard, wanted: frozenset[int], last: int) -> Iterator[tuple[int, str, bytes]]:
+    position = 0
     with suppress(DamagedTar):  # samples behind the damage were rejected
         for group in read_groups(shard.fs, shard.path, shard.column):
             samples = split_group(group, shard.column, shard.name)
@@ -51,7 +51,7 @@ def _read_tar(shard: TarShard, positions: list[int]) -> Iterator[tuple[int, str,
                 if position in wanted and sample.error is None and content is not None:
                     yield position, to_valid_text(shard.make_id(sample.key)), content.read()
                 position += 1
-            if position > positions[-1]:
+            if position > last:
                 return
 
 
@@ -59,7 +59,7 @@ def _read_folder(shard: FolderShard, positions: list[int]) -> Iterator[tuple[int
     with shard.reader() as read:
         for position in positions:
             if position >= len(shard.files):
-                return
+                continue
             listed = shard.files[position]
             with suppress(Unreadable):
                 yield position, shard.make_id(listed.path), read(listed.path, MAX_IMAGE_BYTES)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from fairdedup.core.row_hash import row_hash
 
 UNITS = 10_000  # a cosine of 1
-BANDS = 8  # of removed samples above the threshold
-LARGEST, CLOSEST, DRAWN = 16, 16, 400  # neighbourhoods: with most samples, closest to the threshold, drawn for groups
-OUTLIERS = 18
+BANDS = 6  # of removed samples above the threshold
+LARGEST, CLOSEST, DRAWN = 12, 8, 400  # neighbourhoods: with most samples, closest to the threshold, drawn for groups
+OUTLIERS = 12
 PAIRS = 6  # of each band
 COLUMNS = ("row", "cluster", "kept", "representative", "similarity", "centroid_similarity")
 NO_ROWS = np.zeros(0, np.int64)

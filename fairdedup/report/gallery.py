@@ -10,7 +10,7 @@ from fairdedup.report.report_figures import GroupFigures, LostGroup, Neighbourho
 from fairdedup.report.shown_rows import FoundRows
 
 SHOWN = 6  # members of a neighbourhood that are shown
-COSTLY = 12
+COSTLY = 8
 LEAST_LOSS = 0.2  # of a sample's share in a group, below which a choice is not worth showing
 
 

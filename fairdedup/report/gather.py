@@ -17,7 +17,7 @@ from fairdedup.report.decision_scan import COLUMNS, UNITS, DecisionScan
 from fairdedup.report.embedding_points import Points, choose_groups, project_points
 from fairdedup.report.gallery import choose_gallery
 from fairdedup.report.group_figures import find_group_source, measure_groups, name_groups
-from fairdedup.report.kept_pairs import find_kept_pairs
+from fairdedup.report.kept_pairs import BELOW, find_kept_pairs
 from fairdedup.report.report_figures import Band, EmbeddingMap, Pair, Rejection, ReportFigures, ShownSample
 from fairdedup.report.shown_rows import FoundRows, find_rows, read_details, read_texts
 from fairdedup.storage.contents import Clustered
@@ -118,7 +118,7 @@ def _bands(
     bands = []
     step = int(scan.edges[1] - scan.edges[0]) if len(scan.edges) > 1 else 5
     threshold = round((1 - eps) * UNITS)
-    for below in range(4, 0, -1):
+    for below in range(BELOW, 0, -1):
         low, high = (threshold - below * step) / UNITS, (threshold - (below - 1) * step) / UNITS
         own = [p for p in between if low < p.cosine <= high and p.first in samples and p.second in samples]
         bands.append(Band(low, high, None, own))

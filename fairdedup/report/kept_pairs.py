@@ -15,7 +15,7 @@ from fairdedup.report.embedding_points import Points, read_vectors_at
 from fairdedup.report.report_figures import Pair
 from fairdedup.storage.layout import RunDirectory
 
-BELOW = 4  # bands under the threshold
+BELOW = 3  # bands under the threshold
 MOST_ROWS, MOST_OF_CLUSTER = 12_000, 2_000  # kept samples that are compared, in all and in one cluster
 
 

@@ -88,7 +88,7 @@ def describe_run(figures: ReportFigures) -> str:
     if eps is None or not whole:
         return f"{kept} and {counts.removed:,} removed, by the rule {figures.options['rule']}."
     others = f"each of the other {counts.removed:,}" if counts.removed > 1 else "the other one"
-    return f"{kept}; {others} has a kept duplicate with a cosine above {1 - eps:.4g}."
+    return f"{kept}; {others} resembles a kept one, with a cosine above {1 - eps:.4g}."
 
 
 def _list_facts(figures: ReportFigures) -> list[tuple[str, str]]:

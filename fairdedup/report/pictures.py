@@ -105,14 +105,14 @@ def read_thumbnails(
 
 
 def _group_by_shard(embedded: Embedded, rank: dict[int, int]) -> list[tuple[int, int, list[int]]]:
-    """Return number, first row and rows of each shard with a row to show; the one with the most important row first."""
+    """Return number, first row and rows of each shard with a row to show, the most important ones first."""
     wanted, found = np.array(sorted(rank), np.int64), []
     for group in embedded.groups:
         for record, first in group.shards():
             low, high = np.searchsorted(wanted, [first, first + record.input])
             if low < high:
-                rows = wanted[low:high].tolist()
-                found.append((min(rank[row] for row in rows), record.number, first, rows))
+                rows = sorted(wanted[low:high].tolist(), key=lambda row: rank[row])
+                found.append((rank[rows[0]], record.number, first, rows))
     return [(number, first, rows) for _, number, first, rows in sorted(found)]
 
 

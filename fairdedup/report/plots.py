@@ -119,7 +119,7 @@ def draw_histogram(similarities: NDArray[np.int64], threshold: float | None) -> 
     counts = np.diff(cumulative[edges.clip(0)])
     first, last = edges[0] / 10_000 - 1, 1.0
     most = int(counts.max())
-    frame = _Frame((first, last), (0, most))
+    frame = _Frame((first, last), (0, most * 1.1))  # with room for the text at the threshold
     body = frame.draw(
         [(t, f"{t:g}") for t in choose_ticks(first, last)],
         [(t, shorten(t)) for t in choose_ticks(0, most, 4)],

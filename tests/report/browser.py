@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WITHIN = 30.0  # seconds for any answer
+WITHIN = 60.0  # seconds for any answer
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""  # the browser reads from 3 and writes to 4
 FLAGS = (
     *("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader"),
     *("--disable-dev-shm-usage", "--no-first-run", "--disable-extensions", "--hide-scrollbars"),
@@ -141,8 +149,7 @@ def open_browser(folder: Path) -> Iterator[Page]:
     browser = find_browser()
     assert browser is not None
     from_us, to_us = os.pipe(), os.pipe()
-    script = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'  # the browser reads from 3 and writes to 4
-    words = ["sh", "-c", script, "sh", str(from_us[0]), str(to_us[1]), browser, *FLAGS, f"--user-data-dir={folder}"]
+    words = [sys.executable, "-c", START, str(from_us[0]), str(to_us[1]), browser, *FLAGS, f"--user-data-dir={folder}"]
     process = subprocess.Popen(
         [*words, "about:blank"], pass_fds=(from_us[0], to_us[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -259,7 +259,7 @@
         }
       }
     };
-    const redraw = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
+    const redraw = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } canvas.dataset.zoom = String(view.zoom); };
     const paint = () => {
       const kinds = [rgb(variable("--removed")), rgb(variable("--kept"))], palette = PALETTE.map(rgb), none = rgb(variable("--neutral"));
       const group = choice.value.startsWith("group") ? map.groups[Number(choice.value.slice(6))] : null;
@@ -365,8 +365,9 @@
     $("reset").addEventListener("click", reset);
     new ResizeObserver(redraw).observe(canvas);
     paint();
+    const [sx, sy] = scales();
+    canvas.dataset.first = `${(place[0] * sx + 1) / 2} ${(1 - place[1] * sy) / 2}`;  // where the first point is
     canvas.dataset.ready = gl ? "webgl2" : "2d";
-    canvas.dataset.zoom = "";
   };
 
   showTheme();
