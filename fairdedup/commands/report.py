@@ -21,9 +21,11 @@ from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import PAGE, RunManifest, require_manifest
 from fairdedup.storage.run_files import atomic_write
+from fairdedup.tasks import Submit
 from fairdedup.workers import Workers
 
 PATIENCE = 300.0  # seconds that the command may read pictures for
+IN_PROCESS = 50_000  # samples up to which counting groups here is quicker than starting workers
 HASTE, SHARE = 2.0, 0.02  # seconds that a run may spend on them, or this share of its own time if that is more
 
 
@@ -49,7 +51,8 @@ def write_page(config: RunConfig, workers: Workers, *, images: bool = True, sour
     directory = RunDirectory(config.out.absolute())
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
-    _write(directory, manifest, workers, seconds=PATIENCE if images else 0.0, source=source)
+    submit = workers.submit if manifest.counts.valid > IN_PROCESS else None
+    _write(directory, manifest, submit, seconds=PATIENCE if images else 0.0, source=source)
     return config.out / "report" / PAGE
 
 
@@ -61,7 +64,7 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
     config : RunConfig
         Names the run.
     workers : Workers
-        Run the counting of groups, if there are many samples.
+        Run the counting of groups.
     again : bool
         Whether a page that is there is made again.
     """
@@ -71,7 +74,7 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
         if again or not directory.report(PAGE).is_file():
             manifest = require_manifest(directory)
             took = sum(stage.seconds for stage in manifest.stages.values())
-            _write(directory, manifest, workers, seconds=max(HASTE, SHARE * took), source=None)
+            _write(directory, manifest, workers.submit, seconds=max(HASTE, SHARE * took), source=None)
     except Exception as error:  # whatever it is, the run itself is finished
         workers.progress.say(f"warning: {page} could not be made ({first_line(error)}); `fairdedup report` tries again")
         return None
@@ -79,10 +82,10 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
 
 
 def _write(
-    directory: RunDirectory, manifest: RunManifest, workers: Workers, *, seconds: float, source: str | None
+    directory: RunDirectory, manifest: RunManifest, submit: Submit | None, *, seconds: float, source: str | None
 ) -> None:
     clustered = load_clustered(load_embedded(directory))
-    figures = gather_figures(clustered, manifest, workers.submit)
+    figures = gather_figures(clustered, manifest, submit)
     thumbnails = Thumbnails()
     if seconds:
         order = _order_rows(figures)

@@ -115,7 +115,8 @@ def _fit(
     if axes.shape[1] < 2:  # vectors of one value
         axes, values = np.repeat(axes, 2, axis=1), np.repeat(values, 2)
     axes = axes[:, :2]
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)  # a sign that does not vary
+    signs = np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)  # which does not vary from run to run
+    axes = (axes * signs).astype(np.float32)
     variance = float((x.astype(np.float64) ** 2).sum())
     return mean, axes, float((values[:2] ** 2).sum() / variance) if variance > 0 else 0.0
 

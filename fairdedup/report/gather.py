@@ -27,9 +27,8 @@ from fairdedup.storage.result_files import result_part
 from fairdedup.storage.sealed_files import load_table, read_schema
 from fairdedup.tasks import Submit
 
-IN_PROCESS = 50_000  # rows up to which counting groups here is quicker than on workers
 MOST_CAPTIONS = 30_000  # samples of the map up to which all of them can be found by their captions
-MOST_IDS = 8 << 20  # bytes of ids that a page may hold
+MOST_IDS = 32 << 20  # bytes of ids that are tried on a page
 REASONS, EXAMPLES = 12, 3
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -42,7 +41,7 @@ def gather_figures(clustered: Clustered, manifest: RunManifest, submit: Submit |
     clustered : Clustered
     manifest : RunManifest
     submit : Submit or None
-        Runs the counting of groups on workers, if there are many rows; None counts here.
+        Runs the counting of groups on workers; None counts here.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def gather_figures(clustered: Clustered, manifest: RunManifest, submit: Submit |
     run, groups = clustered.directory, clustered.groups
     map_decisions = MapDecisions(
         list_decision_parts(clustered.embedded, manifest.files),
-        submit if manifest.counts.valid > IN_PROCESS else None,
+        submit,
     )
     scan = _scan(clustered, manifest)
     source = find_group_source(run, manifest, map_decisions)

@@ -24,6 +24,7 @@ from fairdedup.report.report_figures import EmbeddingMap, Neighbourhood, ReportF
 
 TEMPLATES = files("fairdedup.report") / "templates"
 WITH_LINKS = 250_000  # points up to which the map knows who stands for each
+MOST_TEXT = 2_600_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
 STAGES = 12
 NONE = 65_535
 
@@ -216,7 +217,9 @@ def _pack_map(points: EmbeddingMap) -> dict[str, Any]:
     }
     for name, texts in (("ids", points.ids), ("captions", points.captions)):
         if texts is not None:
-            packed[name] = _compress(json.dumps(texts, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+            column = _compress(json.dumps(texts, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+            if len(column) <= MOST_TEXT:
+                packed[name] = column
     return packed
 
 

@@ -27,7 +27,7 @@ from fairdedup.storage.manifest import RunManifest
 
 SIDE = 128  # pixels of the longer side of a thumbnail
 QUALITY = 80
-MOST_BYTES = 7 << 19  # of all thumbnails as text
+MOST_BYTES = 3 << 20  # of all thumbnails as text
 MOVED = "If it has moved, name its place: fairdedup report RUN --input PLACE."
 
 

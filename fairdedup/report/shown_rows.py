@@ -15,7 +15,7 @@ from fairdedup.report.report_figures import ShownSample
 from fairdedup.stages.group_counts import DecisionPart, GroupSource, LabelledGroups, PerceivedGroups
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.schemas import to_text
-from fairdedup.storage.shard_files import read_known_columns
+from fairdedup.storage.shard_files import GroupVectors, read_known_columns
 
 ROW_COLUMNS = ("row", "id", "kept", "readmitted", "cluster", "representative", "similarity", "centroid_similarity")
 MEMBERS = 32  # of a neighbourhood that are looked at, apart from the least similar one
@@ -134,7 +134,7 @@ def _assign_groups(part: DecisionPart, table: pa.Table, source: GroupSource) -> 
     """Return the group that each row most belongs to, for each attribute."""
     found: list[list[NDArray[np.uint8]]] = [[np.zeros(0, np.uint8)] for _ in _attribute_names(source)]
     for start in range(0, table.num_rows, AT_ONCE):
-        for into, weights in zip(found, source.weights(part, table.slice(start, AT_ONCE)), strict=True):
+        for into, weights in zip(found, _compute_weights(part, table.slice(start, AT_ONCE), source), strict=True):
             best = weights.argmax(axis=1) if weights.shape[1] else np.zeros(len(weights), np.int64)
             none = ~weights.any(axis=1) | (best >= NO_GROUP)
             into.append(np.where(none, NO_GROUP, best).astype(np.uint8))
@@ -144,9 +144,28 @@ def _assign_groups(part: DecisionPart, table: pa.Table, source: GroupSource) -> 
 def _read_weights(
     part: DecisionPart, table: pa.Table, source: GroupSource, into: dict[int, list[NDArray[np.float64]]]
 ) -> None:
-    weights = source.weights(part, table)
+    weights = _compute_weights(part, table, source)
     for k, row in enumerate(table.column("row").to_pylist()):
-        into[row] = [own[k] / source.unit for own in weights]
+        into[row] = [own[k] for own in weights]
+
+
+def _compute_weights(part: DecisionPart, table: pa.Table, source: GroupSource) -> list[NDArray[np.float64]]:
+    """Return, for each attribute, how much of each row (n, c) belongs to each group, 0 to 1.
+
+    Memberships are in single precision, which is enough to choose what to show and does not load a compiler.
+    """
+    if isinstance(source, LabelledGroups):
+        return [weights.astype(np.float64) for weights in source.weights(part, table)]
+    assert isinstance(source, PerceivedGroups)
+    x = GroupVectors(part.run, part.group).read_rows(table.column("row").to_numpy()).astype(np.float32)
+    found = []
+    for attribute, temperature in zip(source.prototypes.attributes, source.temperatures, strict=True):
+        prototypes = np.concatenate((attribute.vectors, attribute.absent)).astype(np.float32)
+        logits = (x @ prototypes.T if len(x) else np.zeros((0, len(prototypes)))) / temperature
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-30)
+        found.append(shares[:, : len(attribute.concepts)].astype(np.float64))
+    return found
 
 
 def read_details(embedded: Embedded, samples: dict[int, ShownSample]) -> None:

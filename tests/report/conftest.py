@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_pages import HOSTILE, HOSTILE_NAME
-from runs import done, picture
+from report_pages import HOSTILE, HOSTILE_NAME, draw_picture
+from runs import done
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for seed in range(60):
         name = HOSTILE_NAME if seed == 11 else f"picture {seed}.png"
-        (folder / name).write_bytes(picture(seed))
+        (folder / name).write_bytes(draw_picture(seed))
         caption = HOSTILE[seed % 3] if seed % 10 == 0 else f"caption of {seed}"
         (folder / name).with_suffix(".txt").write_text(caption, encoding="utf-8")
     (folder / "broken <b>.png").write_bytes(b"no picture")
@@ -27,6 +27,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures_run(tmp_path_factory: pytest.TempPathFactory, pictures: Path, scheduler: str) -> Path:
     """Return a finished run over these pictures, with its page."""
     run = tmp_path_factory.mktemp("report") / "run <i>"
-    done("run", pictures, "--keep", 0.5, "--max-rejected", 0.2, "--out", run, "--scheduler", scheduler,
+    done("run", pictures, "--eps", 0.1, "--max-rejected", 0.2, "--out", run, "--scheduler", scheduler,
          "--quiet", "--report")  # fmt: skip
     return run
