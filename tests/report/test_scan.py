@@ -66,7 +66,8 @@ def test_the_scan_is_the_same_for_any_parts():
 def build_manifest(rows: int) -> RunManifest:
     """Return the manifest of a run over ready embeddings that has removed nothing."""
     return RunManifest(
-        fairdedup="0", config={"prune": {"rule": "random"}}, versions={}, seed=0, encoder=None, clusters=1, stages={}, eps=None,
+        fairdedup="0", config={"prune": {"rule": "random"}}, versions={}, seed=0, encoder=None, clusters=1, stages={},
+        eps=None,
         input=InputRecord(source="x", format="npy", kind="embeddings", fingerprint=""), warnings=[], shares=[],
         counts=Counts(input=rows, valid=rows, kept=rows, removed=0, rejected=0),
         guarantees=Guarantees(no_two_kept_are_duplicates=True, every_removed_has_a_kept_representative=True),
@@ -81,7 +82,8 @@ def test_a_page_about_a_million_samples_is_under_15_mb(tmp_path):
         rows=rows, x=rng.integers(0, 65_535, n).astype(np.uint16), y=rng.integers(0, 65_535, n).astype(np.uint16),
         kept=rng.random(n) < 0.5, cluster=rng.integers(0, 1_000, n), representative=rows - 1, similarity=rng.random(n),
         groups={name: rng.integers(0, 3, n).astype(np.uint8) for name in names},
-        names={name: ["1", "2", "3"] for name in names}, ids=list(map(str, rows.tolist())), captions=None, among=n, explained=0.2,
+        names={name: ["1", "2", "3"] for name in names},
+        ids=list(map(str, rows.tolist())), captions=None, among=n, explained=0.2,
     )  # fmt: skip
     nothing = np.zeros(20_001, np.int64)
     figures = ReportFigures(
