@@ -45,7 +45,7 @@ def write_rows(folder: Path) -> Path:
 @pytest.mark.parametrize("write", [write_folder, write_archive, write_shard, write_rows])
 def test_chosen_images_are_those_of_the_shard(write, tmp_path):
     (shard,) = open_input(str(write(tmp_path))).shards
-    every = {s.position: (s.id, s.image) for s in shard.read() if s.image}
+    every = {s.position: (s.id, s.image) for s in shard.read() if s.image is not None}
     for wanted in ([0], [3, 1, 11], [5, 6], list(range(NUMBER))):
         found = {position: (name, data) for position, name, data in read_chosen_images(shard, wanted)}
         assert found == {position: every[position] for position in wanted if position in every}
