@@ -58,7 +58,10 @@ def gather_figures(clustered: Clustered, manifest: RunManifest, submit: Submit |
     few = choose_groups(groups)
     points = project_points(run, few)
     wanted = _list_wanted(scan)
-    found = find_rows(map_decisions.parts, wanted, scan.chosen(), points, source, {group.number for group in few})
+    leaders = scan.chosen()
+    found = find_rows(
+        map_decisions.parts, np.union1d(wanted, leaders), leaders, points, source, {group.number for group in few}
+    )
     names = {} if source is None else {known.attribute: list(known.groups) for known in name_groups(source)}
     figures = measure_groups(run, source, map_decisions, len(clustered.sizes))
     gallery = choose_gallery(scan, found, names, figures)
@@ -97,8 +100,9 @@ def _scan(clustered: Clustered, manifest: RunManifest) -> DecisionScan:
 
 
 def _list_wanted(scan: DecisionScan) -> NDArray[np.int64]:
+    """Return the rows that are shown beside the gallery, ascending."""
     bands = [rows for band in scan.bands for rows in (band.rows, band.others)]
-    return np.unique(np.concatenate((*bands, scan.outliers.rows, scan.chosen())))
+    return np.unique(np.concatenate((*bands, scan.outliers.rows)))
 
 
 def _pairs_of_kept(clustered: Clustered, manifest: RunManifest, points: Points | None, found: FoundRows) -> list[Pair]:
