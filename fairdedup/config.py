@@ -74,6 +74,7 @@ class RunConfig(BaseModel):
     exclude_near_eps: Number | None = None
     leftover: Whole = Field(1000, ge=0, le=100_000)
     collect: tuple[str, ...] = ()
+    report: bool = True
     scheduler: str | None = None
     workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"

@@ -30,6 +30,7 @@ from PIL import Image
 
 from fairdedup import cli
 
+MAKE_PAGES = ("run", "refit", "prune", "replace")
 PRODUCT = ("kept", "decisions", "rejected")
 DIMENSION = 16
 CLUSTERS = 5
@@ -45,11 +46,19 @@ class Finished:
     err: str
 
 
+def without_page(arguments: tuple[object, ...]) -> list[str]:
+    """Return the words of a command, which makes no page about the run unless it names `--report`."""
+    words = [str(a) for a in arguments]
+    if words and words[0] in MAKE_PAGES and "--report" not in words:
+        words.insert(1, "--no-report")
+    return words
+
+
 def command(*arguments: object) -> Finished:
-    """Run a command in this process, as the console script does."""
+    """Run a command in this process, as the console script does; without the page, which takes time."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.call([str(a) for a in arguments])
+        code = cli.call(without_page(arguments))
     return Finished(code, out.getvalue(), err.getvalue())
 
 
@@ -82,7 +91,7 @@ def product(run: Path) -> dict[str, dict[str, bytes]]:
 def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     """Start a command in a folder, as a new process group with its own Dask workers."""
     return subprocess.Popen(
-        [sys.executable, "-m", "fairdedup", *map(str, arguments)],
+        [sys.executable, "-m", "fairdedup", *without_page(arguments)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

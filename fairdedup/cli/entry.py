@@ -37,6 +37,7 @@ for _command in (
     stage_commands.prune,
     stage_commands.replace,
     stage_commands.sweep,
+    result_commands.report,
     result_commands.audit,
     result_commands.gate,
     result_commands.calibrate,

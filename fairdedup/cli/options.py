@@ -130,6 +130,11 @@ OPTIONS: dict[str, Decorator] = {
         type=int,
         help="Kept samples to look up among all kept, to count duplicates that are left; 0: none.  [default: 1000]",
     ),
+    "report": _result(
+        "--report/--no-report",
+        default=None,
+        help="Make a page that shows what was kept and removed: RUN/report/index.html.  [default: report]",
+    ),
     # Encoder
     "model": _encoder(
         "--model",

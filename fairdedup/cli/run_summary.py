@@ -10,23 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairdedup.cli.leftover_summary import describe_leftover, list_remedies, looks_across
 from fairdedup.errors import format_count, visible
+from fairdedup.report.leftover_summary import describe_leftover, list_guarantees, list_remedies
 
 if TYPE_CHECKING:
     from fairdedup.commands.sweep import SweptFraction
     from fairdedup.storage.manifest import LeftoverRecord, RunManifest
-
-_GUARANTEES = {
-    "no_two_kept_are_duplicates": (
-        "no two kept samples of a cluster are duplicates",
-        "no two kept samples are duplicates, in a cluster or across comparable ones",
-    ),
-    "every_removed_has_a_kept_representative": (
-        "every removed sample has a kept duplicate in its cluster",
-        "every removed sample has a kept duplicate, in its cluster or in another",
-    ),
-}  # where samples are compared within clusters only, and where they are compared across clusters too
 
 
 def plain(value: object) -> str:
@@ -40,7 +29,7 @@ def plain(value: object) -> str:
     return escape(visible(str(value)))
 
 
-def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
+def print_summary(manifest: RunManifest, out: Path, console: Console, page: Path | None = None) -> None:
     """Print the manifest of a finished run.
 
     Parameters
@@ -51,6 +40,8 @@ def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
         Run directory, as the user named it.
     console : Console
         Console to print on.
+    page : Path or None
+        Page about the run, if it was made.
     """
     console.print()
     console.print(_facts_table(manifest, out))
@@ -63,6 +54,8 @@ def print_summary(manifest: RunManifest, out: Path, console: Console) -> None:
     for warning in manifest.warnings:
         console.print(f"[yellow]warning:[/] {plain(warning)}")
     console.print(f"\nkept IDs: {plain(out / 'kept')}   every decision: {plain(out / 'decisions')}", soft_wrap=True)
+    if page is not None:
+        console.print(f"See it: {plain(page)}", soft_wrap=True)
 
 
 def _facts_table(manifest: RunManifest, out: Path) -> Table:
@@ -125,10 +118,10 @@ def _earlier_run_rows(manifest: RunManifest) -> Iterator[tuple[str, str, str]]:
 def _print_guarantees(manifest: RunManifest, console: Console) -> None:
     options = manifest.config["prune"]
     console.print(f"\nguarantees (rule {options['rule']}, re-admitted rows aside)")
-    guarantees, across = manifest.guarantees.model_dump(), looks_across(manifest)
-    for name, holds in guarantees.items():
-        console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {_GUARANTEES[name][across]}")
-    if not all(guarantees.values()) and not options["cover"] and not manifest.replaced:
+    guarantees = list_guarantees(manifest)
+    for holds, sentence in guarantees:
+        console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {sentence}")
+    if not all(holds for holds, _ in guarantees) and not options["cover"] and not manifest.replaced:
         console.print("       (--cover, the default, gives both)")
 
 

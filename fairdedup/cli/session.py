@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,11 +121,27 @@ class Session:
             for line in lines:
                 click.echo(visible(line))
 
-    def finish_run(self, manifest: RunManifest) -> None:
-        """Print the summary of a finished run from its manifest, or log it."""
+    def make_page(self, workers: Workers, *, again: bool = True) -> Path | None:
+        """Make the page about a run that has just finished, and return its path; None with ``--no-report``.
+
+        Parameters
+        ----------
+        workers : Workers
+            Workers of the command.
+        again : bool
+            Whether a page that is there is made again.
+        """
+        if not self.config.report:
+            return None
+        from fairdedup.commands.report import make_page
+
+        return make_page(self.config, workers, again=again)
+
+    def finish_run(self, manifest: RunManifest, page: Path | None) -> None:
+        """Print the summary of a finished run from its manifest and the path of its page, or log them."""
         values = manifest.to_json()
-        self.finish(**{name: values.get(name) for name in LOGGED})
+        self.finish(**{name: values.get(name) for name in LOGGED}, page=None if page is None else str(page))
         if self.prints:
             from fairdedup.cli.run_summary import print_summary
 
-            print_summary(manifest, self.config.out, self.console)
+            print_summary(manifest, self.config.out, self.console, page)

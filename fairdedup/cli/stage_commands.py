@@ -25,7 +25,7 @@ from fairdedup.cli.value_types import FILE, PLACE, Fractions
     ],
 )
 @INPUT
-@options(*AMOUNT, "out", *DECISION, "leftover", "collect", *EMBEDDING, *CLUSTERING, *MACHINE)
+@options(*AMOUNT, "out", *DECISION, "leftover", "collect", "report", *EMBEDDING, *CLUSTERING, *MACHINE)
 @RESTART
 def run(restart: bool, **flags: Any) -> None:
     """Deduplicate images or embeddings: INPUT in, kept ids out.
@@ -39,13 +39,26 @@ def run(restart: bool, **flags: Any) -> None:
         from fairdedup.commands.run import run
 
         manifest = run(session.config, workers, restart=restart)
-    session.finish_run(manifest)
+        page = session.make_page(workers, again=False)
+    session.finish_run(manifest, page)
 
 
 @click.command(cls=ExampleCommand, examples=["fairdedup refit day-30 --keep 0.5 --out new-line"])
 @click.argument("runs", metavar="RUN...", required=True, nargs=-1, type=PLACE)
 @options(
-    *(*AMOUNT, "out", *DECISION, "leftover", "collect", "model", "pretrained", "id", "max_rejected", "threads"),
+    *(
+        *AMOUNT,
+        "out",
+        *DECISION,
+        "leftover",
+        "collect",
+        "report",
+        "model",
+        "pretrained",
+        "id",
+        "max_rejected",
+        "threads",
+    ),
     *("clusters", "seed", *MACHINE),
 )
 @RESTART
@@ -60,7 +73,8 @@ def refit(runs: tuple[Path, ...], restart: bool, **flags: Any) -> None:
 
     with session.workers() as workers:
         manifest = refit(session.config, runs, workers, restart=restart)
-    session.finish_run(manifest)
+        page = session.make_page(workers, again=False)
+    session.finish_run(manifest, page)
 
 
 @click.command(
@@ -104,7 +118,7 @@ def cluster(**flags: Any) -> None:
     ],
 )
 @RUN
-@options(*AMOUNT, *DECISION, "leftover", "collect", "seed", "against", "model", "pretrained", *MACHINE)
+@options(*AMOUNT, *DECISION, "leftover", "collect", "report", "seed", "against", "model", "pretrained", *MACHINE)
 def prune(**flags: Any) -> None:
     """Stage 3: decide which samples of RUN are kept.
 
@@ -115,13 +129,14 @@ def prune(**flags: Any) -> None:
 
     with session.workers() as workers:
         manifest = prune_run(session.config, workers)
-    session.finish_run(manifest)
+        page = session.make_page(workers)
+    session.finish_run(manifest, page)
 
 
 @click.command(cls=ExampleCommand, examples=["fairdedup replace my-run --gone vanished.txt"])
 @RUN
 @option("--gone", required=True, type=FILE, help="File of the ids that no longer exist (.txt, .csv, .parquet).")
-@options(*MACHINE)
+@options("report", *MACHINE)
 def replace(gone: Path, **flags: Any) -> None:
     """Replace samples of RUN that no longer exist.
 
@@ -133,7 +148,8 @@ def replace(gone: Path, **flags: Any) -> None:
 
     with session.workers() as workers:
         manifest = replace_in_run(session.config, gone, workers)
-    session.finish_run(manifest)
+        page = session.make_page(workers)
+    session.finish_run(manifest, page)
 
 
 @click.command(cls=ExampleCommand, examples=["fairdedup sweep my-run --keep 0.3,0.5,0.8"])

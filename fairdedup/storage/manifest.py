@@ -11,6 +11,7 @@ from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.stored_model import StoredFile, StoredModel, read_undamaged
 
 AUDIT_FILES = ("audit.json", "audit.parquet")
+PAGE = "index.html"
 
 
 class Counts(StoredModel):
@@ -201,6 +202,6 @@ def write_manifest(directory: RunDirectory, manifest: RunManifest) -> None:
 
 
 def remove_audit(directory: RunDirectory) -> None:
-    """Remove the audit of decisions that are about to change; labels that a person may be adding stay."""
-    for name in AUDIT_FILES:
+    """Remove the audit of decisions that are about to change, and the page; labels that a person may be adding stay."""
+    for name in (*AUDIT_FILES, PAGE):
         directory.report(name).unlink(missing_ok=True)

@@ -51,6 +51,7 @@ OTHERS = {  # module and call -> what it opens instead
     ("prototype_files.py", "open_plain_file"): "a file that the user names",
     ("preparation/prototype_choice.py", "read_bytes"): "captions that the user names",
     ("audit/suggestions.py", "open"): "writes",
+    ("report/page.py", "read_text"): "templates of the package",
     ("stages/id_export.py", "open"): "writes",
     ("cli/result_commands.py", "open"): "makes a session",
     ("cli/stage_commands.py", "open"): "makes a session",

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from runs import done
 
-from fairdedup.cli.leftover_summary import describe_leftover, list_remedies, looks_across
 from fairdedup.cli.run_summary import print_summary
+from fairdedup.report.leftover_summary import describe_leftover, list_remedies, looks_across
 from fairdedup.storage.manifest import LeftoverRecord, RunManifest
 
 

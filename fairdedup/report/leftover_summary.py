@@ -1,4 +1,4 @@
-"""Says the leftover of a run in plain sentences: how many kept samples still have a duplicate, and what to do about it.
+"""Says in plain sentences what a run guarantees, how many kept samples still have a duplicate, and what to do about it.
 
 It measures nothing: it words what is in run.json.
 """
@@ -14,6 +14,28 @@ if TYPE_CHECKING:
     from fairdedup.storage.manifest import LeftoverRecord, RunManifest
 
 _PLACES = {"own": "in their own cluster", "comparable": "in a comparable cluster", "elsewhere": "elsewhere"}
+GUARANTEES = {
+    "no_two_kept_are_duplicates": (
+        "no two kept samples of a cluster are duplicates",
+        "no two kept samples are duplicates, in a cluster or across comparable ones",
+    ),
+    "every_removed_has_a_kept_representative": (
+        "every removed sample has a kept duplicate in its cluster",
+        "every removed sample has a kept duplicate, in its cluster or in another",
+    ),
+}  # where samples are compared within clusters only, and where they are compared across clusters too
+
+
+def list_guarantees(manifest: RunManifest) -> list[tuple[bool, str]]:
+    """Return whether each guarantee of a run holds, and what it says.
+
+    Parameters
+    ----------
+    manifest : RunManifest
+        Content of run.json.
+    """
+    across = looks_across(manifest)
+    return [(holds, GUARANTEES[name][across]) for name, holds in manifest.guarantees.model_dump().items()]
 
 
 def looks_across(manifest: RunManifest) -> bool:

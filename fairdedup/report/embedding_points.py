@@ -1,0 +1,143 @@
+"""Projects a sample of the embeddings to the plane of their two main directions.
+
+Vectors are read in blocks from at most four sorted groups, so that a page about a billion samples reads as much as one
+about a million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdedup.core.row_hash import row_hash
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.shard_files import open_sorted
+from fairdedup.storage.shard_groups import Group
+
+MOST_GROUPS = 4
+MOST_POINTS = 1_000_000
+FIT = 10_000  # vectors that the directions are fitted to
+BLOCK = 1 << 14
+DIRECTIONS, ITERATIONS = 4, 12
+MARGIN = 0.001  # share of the points at each end that may lie on the border
+
+
+class Points(NamedTuple):
+    """Samples of the map, by ascending row.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int64
+    groups, positions : ndarray of shape (n,), int64
+        Where their vectors are: number of the sorted group, and position in it.
+    x, y : ndarray of shape (n,), uint16
+    explained : float
+        Share of the variance that both directions have.
+    """
+
+    rows: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    explained: float
+
+
+def choose_groups(groups: Sequence[Group]) -> list[Group]:
+    """Return all groups, or a seeded sample of `MOST_GROUPS` of them in their order."""
+    filled = [group for group in groups if group.valid]
+    if len(filled) <= MOST_GROUPS:
+        return filled
+    order = np.argsort(row_hash(np.array([group.number for group in filled]), 0), kind="stable")
+    return [filled[k] for k in sorted(order[:MOST_GROUPS].tolist())]
+
+
+def project_points(run: RunDirectory, groups: Sequence[Group]) -> Points | None:
+    """Return the points of a map of some groups; None where there are fewer than three vectors.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    groups : sequence of Group
+    """
+    total = sum(group.valid for group in groups)
+    if total < 3:
+        return None
+    chosen = []
+    for group in groups:
+        share = group.valid if total <= MOST_POINTS else group.valid * MOST_POINTS // total
+        position = np.arange(group.valid)
+        if share < group.valid:
+            position = np.sort(np.argsort(row_hash(position, group.number), kind="stable")[:share])
+        chosen.append(position)
+    mean, axes, explained = _fit(run, groups, chosen)
+    rows, xy = [], []
+    for group, position in zip(groups, chosen, strict=True):
+        rows.append(np.asarray(open_sorted(run, group.number, "rows")[0])[position])
+        blocks = [(block - mean) @ axes for block in _read_blocks(run, group, position)]
+        xy.append(np.concatenate(blocks))
+    row, plane = np.concatenate(rows), np.concatenate(xy)
+    order = np.argsort(row, kind="stable")
+    number = np.concatenate([np.full(len(p), g.number) for g, p in zip(groups, chosen, strict=True)])
+    x, y = _scale(plane[order])
+    return Points(row[order], number[order], np.concatenate(chosen)[order], x, y, explained)
+
+
+def _read_blocks(run: RunDirectory, group: Group, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors at ascending positions of a sorted group, in blocks (b, d)."""
+    vectors = open_sorted(run, group.number, "vectors")[0]
+    for start in range(0, len(positions), BLOCK):
+        own = positions[start : start + BLOCK]
+        low, high = int(own[0]), int(own[-1]) + 1
+        block = vectors[low:high] if high - low < 4 * BLOCK else np.stack([vectors[k] for k in own.tolist()])
+        yield (block[own - low] if high - low < 4 * BLOCK else block).astype(np.float32)
+
+
+def _fit(
+    run: RunDirectory, groups: Sequence[Group], chosen: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """Return the mean (d,), the two main directions (d, 2) and their share of the variance, by subspace iteration."""
+    total = sum(len(positions) for positions in chosen)
+    step = max(1, total // FIT)
+    parts = [b for g, p in zip(groups, chosen, strict=True) for b in _read_blocks(run, g, p[::step])]
+    x = np.concatenate(parts)
+    mean = x.mean(axis=0)
+    x -= mean
+    found = np.random.default_rng(0).standard_normal((x.shape[1], min(DIRECTIONS, x.shape[1]))).astype(np.float32)
+    for _ in range(ITERATIONS):
+        found = np.linalg.qr(x.T @ (x @ found))[0]
+    scores = x @ found
+    _, values, rotation = np.linalg.svd(scores, full_matrices=False)
+    axes = found @ rotation.T
+    if axes.shape[1] < 2:  # vectors of one value
+        axes, values = np.repeat(axes, 2, axis=1), np.repeat(values, 2)
+    axes = axes[:, :2]
+    signs = np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)  # which does not vary from run to run
+    axes = (axes * signs).astype(np.float32)
+    variance = float((x.astype(np.float64) ** 2).sum())
+    return mean, axes, float((values[:2] ** 2).sum() / variance) if variance > 0 else 0.0
+
+
+def _scale(plane: NDArray[np.floating]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Return coordinates (n, 2) as integers over one scale, so that distances keep their proportions."""
+    low, high = np.quantile(plane, [MARGIN, 1 - MARGIN], axis=0)
+    low, high = low - 0.02 * (high - low), high + 0.02 * (high - low)
+    centre, half = (low + high) / 2, max(float((high - low).max()) / 2, 1e-9)
+    units = ((plane - centre) / half).clip(-1, 1) * 32_767 + 32_767
+    return units[:, 0].astype(np.uint16), units[:, 1].astype(np.uint16)
+
+
+def read_vectors_at(run: RunDirectory, points: Points, places: NDArray[np.int64]) -> NDArray[np.float16]:
+    """Return the vectors (m, d) of the points at some places (m,)."""
+    out = None
+    for number in np.unique(points.groups[places]).tolist():
+        vectors = open_sorted(run, number, "vectors")[0]
+        own = np.flatnonzero(points.groups[places] == number)
+        if out is None:
+            out = np.empty((len(places), vectors.shape[1]), np.float16)
+        out[own] = np.stack([vectors[k] for k in points.positions[places[own]].tolist()])
+    assert out is not None
+    return out

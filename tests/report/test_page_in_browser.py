@@ -1,0 +1,134 @@
+"""The page in a real Chromium: nothing of the data is markup, nothing is loaded, and all controls do what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Page, find_browser, open_browser
+from report_pages import read_data
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with open_browser(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page, pictures_run: Path) -> Page:
+    """Return the page about the run over pictures, in a window of its usual size."""
+    tab.problems.clear()
+    tab.prefer("light")
+    tab.open(pictures_run / "report" / "index.html")
+    return tab
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return page.run(f"[...document.querySelectorAll({selector!r})].map(element => element.textContent)")
+
+
+def click(page: Page, selector: str) -> None:
+    page.run(f"document.querySelector({selector!r}).click()")
+
+
+def test_nothing_of_the_data_is_markup_and_nothing_is_loaded(page: Page) -> None:
+    assert page.run("window.hacked") is None
+    assert page.run("document.querySelectorAll('#main script, img[src=\"x\"], #main i > *').length") == 0
+    assert texts(page, ".hero .name") == ["run <i>"]
+    page.run("document.querySelector('#query').focus()")
+    page.write("onerror")
+    found = texts(page, "#result-list .tile")
+    assert any("onerror=hacked=1> & {{x}}.png" in text for text in found)
+    assert any('<img src=x onerror="window.hacked = 1">' in text for text in found)
+    assert "broken <b>.png" in "".join(texts(page, "#rejected code"))
+    assert page.run("window.hacked") is None
+    assert page.problems == []
+
+
+def test_every_picture_that_is_shown_is_in_the_page(page: Page) -> None:
+    shown = page.run("[...document.querySelectorAll('#gallery img, #borderline img')].map(i => i.src.slice(0, 23))")
+    assert shown and set(shown) == {"data:image/jpeg;base64,"}
+    page.wait("[...document.querySelectorAll('#hero-pictures img')].every(i => i.complete && i.naturalWidth > 0)")
+    assert page.run("[...document.querySelectorAll('img:not([alt])')].length") == 0
+
+
+def test_the_gallery_is_sorted_and_filtered(page: Page, pictures_run: Path) -> None:
+    hoods = read_data(pictures_run / "report" / "index.html")["gallery"]
+    sizes = [int(text.split()[2]) for text in texts(page, ".hood .head strong")]
+    assert sizes == sorted(sizes, reverse=True)
+    click(page, "[data-sort='least']")
+    assert page.run("document.querySelector('[data-sort=least]').getAttribute('aria-pressed')") == "true"
+    first = texts(page, ".hood .chip:not(.kept)")[0]
+    assert first == f"least similar {min(each['least'] for each in hoods):.4f}"
+    page.run("document.querySelector('#filter').focus()")
+    page.write("no such picture")
+    assert texts(page, ".hood") == [] and texts(page, "#gallery-count") == [f"0 of {len(hoods)} fit"]
+
+
+def test_the_slider_shows_pairs_of_each_cosine(page: Page, pictures_run: Path) -> None:
+    bands = read_data(pictures_run / "report" / "index.html")["bands"]
+    before = texts(page, "#cosine-value")
+    page.run("document.querySelector('#cosine').focus()")
+    page.press("ArrowRight")
+    assert len(bands) > 2
+    at = int(page.run("document.querySelector('#cosine').value"))
+    assert texts(page, "#cosine-value") == [f"{bands[at]['low']:.4f} to {bands[at]['high']:.4f}"] != before
+    assert len(texts(page, ".couple")) == len(bands[at]["pairs"])
+    page.press("ArrowRight", times=len(bands))
+    assert page.run("document.querySelector('#cosine').getAttribute('aria-valuetext')").endswith("1.0000")
+
+
+def test_the_search_finds_samples_by_id_and_caption_and_says_for_whom_they_were_removed(page: Page) -> None:
+    page.run("document.querySelector('#query').focus()")
+    page.write("caption OF 33")
+    assert texts(page, "#found") == ["1 found"]
+    (tile,) = texts(page, "#result-list .tile")
+    assert "picture 33.png" in tile and ("kept" in tile or "removed for picture" in tile)
+
+
+def test_the_map_answers_to_pointer_and_keyboard(page: Page) -> None:
+    assert page.run("document.querySelector('#points').dataset.ready") in ("webgl2", "2d")
+    page.run("document.querySelector('#points').focus()")
+    page.press("+", "+")
+    page.wait("Number(document.querySelector('#points').dataset.zoom) > 1.4")
+    page.press("0", "0")
+    page.wait("document.querySelector('#points').dataset.zoom === '1'")
+    x, y = page.run("document.querySelector('#points').dataset.first.split(' ').map(Number)")
+    page.move("#points", x, y)
+    page.wait("!document.querySelector('#tip').hidden")
+    page.press("Escape")
+    page.wait("document.querySelector('#tip').hidden")
+    page.run(
+        "(c => { c.value = 'cluster'; c.dispatchEvent(new Event('change')); })(document.querySelector('#colours'))"
+    )
+    assert "numbers" in texts(page, "#key")[0]
+    assert page.problems == []
+
+
+def test_it_is_dark_where_the_system_is_and_where_the_reader_wants_it(page: Page) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(paper)
+    page.prefer("dark")
+    dark = page.run(paper)
+    assert dark != light and page.run("document.querySelector('#theme').getAttribute('aria-pressed')") == "true"
+    click(page, "#theme")
+    assert page.run(paper) == light
+
+
+def test_it_fits_a_phone_and_the_keyboard_reaches_everything(page: Page) -> None:
+    page.resize(390, 844, mobile=True)
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    page.run("document.activeElement.blur()")
+    page.press("Tab")
+    assert page.run("document.activeElement.className") == "skip"
+    names = "button, input, select, canvas, a"
+    unnamed = page.run(
+        f"[...document.querySelectorAll('{names}')]"
+        ".filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.id)"
+    )
+    assert unnamed == []
+    assert page.run("[...document.querySelectorAll('svg')].every(s => s.ariaLabel || s.ariaHidden)")

@@ -1,0 +1,96 @@
+"""What the passes over the decisions remember does not depend on how these are cut into parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from report_pages import read_data
+
+from fairdedup.report.decision_scan import DecisionScan, Lowest, band_edges
+from fairdedup.report.embedding_points import MOST_POINTS
+from fairdedup.report.page import MOST_TEXT, render_page
+from fairdedup.report.pictures import MOST_BYTES, Thumbnails
+from fairdedup.report.report_figures import EmbeddingMap, ReportFigures
+from fairdedup.storage.config_record import InputRecord
+from fairdedup.storage.manifest import Counts, Guarantees, RunManifest
+
+
+def test_the_lowest_rows_are_the_same_however_they_arrive():
+    rng = np.random.default_rng(0)
+    rows, keys = np.arange(5_000), rng.integers(0, 40, 5_000).astype(float)
+    expected = rows[np.lexsort((rows, keys))][:7]
+    for parts in (1, 3, 50):
+        found = Lowest(7)
+        for own in np.array_split(rng.permutation(5_000), parts):
+            found.add(rows[own], keys[own], others=rows[own] + 1)
+        assert found.rows.tolist() == expected.tolist()
+        assert found.others.tolist() == (expected + 1).tolist()
+
+
+def test_bands_begin_at_the_threshold_and_end_at_one():
+    assert band_edges(0.1).tolist() == [9_000, 9_167, 9_334, 9_501, 9_668, 9_835, 10_000]
+    assert band_edges(0.0004).tolist() == [9_996, 10_000]
+    assert band_edges(0.5)[-1] == 5_000 + 6 * 200  # bands around the threshold only
+
+
+def decisions(rows: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    kept = rows % 3 == 0
+    return pa.table(
+        {
+            "row": rows, "cluster": rows % 5, "kept": kept, "representative": rows - rows % 3,
+            "similarity": np.where(kept, 1.0, 0.9 + 0.1 * ((rows * 7919) % 1000) / 1000),
+            "centroid_similarity": ((rows * 31) % 997) / 997,
+        }
+    )  # fmt: skip
+
+
+def test_the_scan_is_the_same_for_any_parts():
+    rng, rows = np.random.default_rng(0), np.arange(3_000)
+    found = []
+    for parts in (1, 7):
+        scan = DecisionScan(5, 0.1)
+        for own in np.array_split(rows, parts):
+            table = decisions(own, rng)
+            kept = own[own % 3 == 0]
+            scan.add(table, np.minimum(2, 2_999 - kept))
+        found.append(scan)
+    one, many = found
+    assert one.sizes.sum(axis=0).tolist() == [3_000, 1_000] and one.similarities.sum() == 2_000
+    assert np.array_equal(one.sizes, many.sizes) and np.array_equal(one.similarities, many.similarities)
+    assert one.chosen().tolist() == many.chosen().tolist()
+    assert one.outliers.rows.tolist() == many.outliers.rows.tolist()
+    assert [band.rows.tolist() for band in one.bands] == [band.rows.tolist() for band in many.bands]
+    assert one.neighbourhoods == many.neighbourhoods == 1_000
+
+
+def build_manifest(rows: int) -> RunManifest:
+    """Return the manifest of a run over ready embeddings that has removed nothing."""
+    return RunManifest(
+        fairdedup="0", config={"prune": {"rule": "random"}}, versions={}, seed=0, encoder=None, clusters=1, stages={},
+        eps=None,
+        input=InputRecord(source="x", format="npy", kind="embeddings", fingerprint=""), warnings=[], shares=[],
+        counts=Counts(input=rows, valid=rows, kept=rows, removed=0, rejected=0),
+        guarantees=Guarantees(no_two_kept_are_duplicates=True, every_removed_has_a_kept_representative=True),
+    )  # fmt: skip
+
+
+def test_a_page_about_a_million_samples_is_under_15_mb(tmp_path):
+    """Also with the most of pictures and ids; all else is noise here, which is the worst case for its compression."""
+    rng, n = np.random.default_rng(0), MOST_POINTS
+    rows, names = np.arange(n, dtype=np.int64), ("a", "b", "c")
+    points = EmbeddingMap(
+        rows=rows, x=rng.integers(0, 65_535, n).astype(np.uint16), y=rng.integers(0, 65_535, n).astype(np.uint16),
+        kept=rng.random(n) < 0.5, cluster=rng.integers(0, 1_000, n), representative=rows - 1, similarity=rng.random(n),
+        groups={name: rng.integers(0, 3, n).astype(np.uint8) for name in names},
+        names={name: ["1", "2", "3"] for name in names},
+        ids=list(map(str, rows.tolist())), captions=None, among=n, explained=0.2,
+    )  # fmt: skip
+    nothing = np.zeros(20_001, np.int64)
+    figures = ReportFigures(
+        name="x", manifest=build_manifest(n), groups=None, similarities=nothing, sizes=np.ones((1, 2), np.int64),
+        gallery=[], neighbourhoods=0, bands=[], outliers=[], rejections=[], map=points,
+    )  # fmt: skip
+    page = tmp_path / "page.html"
+    page.write_text(render_page(figures, Thumbnails(), leftover=[], guarantees=[]), encoding="utf-8")
+    assert page.stat().st_size + MOST_BYTES + MOST_TEXT < 15e6 + len(read_data(page)["map"].get("ids", ""))
+    assert read_data(page)["map"]["n"] == n
