@@ -1,4 +1,4 @@
-"""Write the tables of docs/fairface.md from the committed results, or only compare them with --check.
+"""Write the tables of docs/fairface.md and README.md from the committed results, or only compare them with --check.
 
 python benchmarks/tables.py
 """
@@ -11,10 +11,11 @@ from typing import Any
 
 from results_file import ROOT, read_results
 
-PAGE = ROOT / "docs" / "fairface.md"
+TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "README.md")
 ATTRIBUTES = ("race", "gender", "age")
 BASE = "over semdedup"
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LEFT = "duplicates left"
 LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
 
 
@@ -64,25 +65,41 @@ def degraded_table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sample_table(results: dict[str, Any]) -> list[str]:
+    """Return a table with a line for each rule: points gained by each group of the sample, and duplicates left."""
+    groups = list(results["groups"])
+    lines = [f"| rule | {' | '.join(groups)} | {LEFT} |", "|---|" + "---|" * (len(groups) + 1)]
+    for rule, left in results[LEFT].items():
+        own = [results["groups"][group][rule] for group in groups]
+        cells = [f"{one['gain']:+.1f} ± {one['standard error']:.1f}" for one in own]
+        if rule == results["base"]:
+            cells = [f"= {one['share']:.1f} %" for one in own]
+        lines.append(f"| `{rule}` | {' | '.join(cells)} | {left:.1f} % |")
+    return lines
+
+
+KINDS = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table, "sample": sample_table}
+
+
 def fill_tables(page: str) -> str:
     """Return the page with all tables written anew from the results."""
-    kinds = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table}
 
     def table(found: re.Match[str]) -> str:
-        return found[1] + "\n".join(kinds[found[2]](read_results(found[3]))) + "\n" + found[4]
+        return found[1] + "\n".join(KINDS[found[2]](read_results(found[3]))) + "\n" + found[4]
 
     return PLACE.sub(table, page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="fail if the page differs from the results")
+    parser.add_argument("--check", action="store_true", help="fail if a page differs from the results")
     args = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    if args.check and fill_tables(page) != page:
-        raise SystemExit(f"{PAGE.name} differs from the results: run python benchmarks/tables.py")
-    if not args.check:
-        PAGE.write_text(fill_tables(page), encoding="utf-8")
+    for file in TABLE_PAGES:
+        page = file.read_text(encoding="utf-8")
+        if args.check and fill_tables(page) != page:
+            raise SystemExit(f"{file.name} differs from the results: run python benchmarks/tables.py")
+        if not args.check:
+            file.write_text(fill_tables(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -168,11 +168,3 @@ def test_fairface_itself_is_read():
     assert set(table["age"]) == set(ff.VALUES["age"])
     some = next(ff.read_faces(str(FAIRFACE / "train96-00014.tar")))
     assert set(some.labels) == set(ff.VALUES)
-
-
-def test_the_page_has_the_committed_results():
-    from tables import PAGE, PLACE, fill_tables
-
-    page = PAGE.read_text(encoding="utf-8")
-    assert len(PLACE.findall(page)) >= 4
-    assert fill_tables(page) == page
