@@ -16,7 +16,25 @@ ATTRIBUTES = ("race", "gender", "age")
 BASE = "over semdedup"
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEFT = "duplicates left"
+COVERAGE = "coverage first percentile"
 LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
+BRIEF = (
+    *("semdedup --published", "fairdedup --published", "fairdedup --reach 0"),
+    *(f"balanced {how} --reserve {r}" for how in ("--published", "--reach 0") for r in ("0.1", "0.2")),
+)
+
+
+def name_by_options(rule: str) -> str:
+    """Return the options that decide today as a rule of the results does: its name may be older than the defaults."""
+    name, *words = rule.split()
+    if name in ("full", "random", "semdedup-chain"):
+        return rule
+    parts = [name]
+    if "across" not in words:  # which has the defaults
+        parts.append("--reach 0" if "cover" in words else "--published")
+    parts += ["--calibrate zscore"] if "zscore" in words else []
+    parts += [f"--reserve {words[-1]}"] if "reserve" in words else []
+    return " ".join(parts)
 
 
 def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
@@ -27,16 +45,33 @@ def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
     return f"**{text}**" if gain["p"] is not None and gain["p"] < 0.001 else text
 
 
-def rules_table(results: dict[str, Any]) -> list[str]:
-    """Return a table with a line for each rule: shares of non-majority groups, distances to uniform, coverage."""
-    head = [f"share {a}" for a in ATTRIBUTES] + [f"distance {a}" for a in ATTRIBUTES]
-    lines = [f"| rule | {' | '.join(head)} | coverage, 1 % | mean |", "|---|" + "---|" * (len(head) + 2)]
+def _rules_table(results: dict[str, Any], measure: str, *, brief: bool = False) -> list[str]:
+    """Return a table with a line for each rule: the values of the base, and the differences of the others to it."""
+    keys = [*(f"{measure} {a}" for a in ATTRIBUTES), COVERAGE]
+    lines = [f"| rule | {' | '.join(keys[:-1])} | coverage, 1 % |", "|---|" + "---|" * len(keys)]
     for rule, own in results["rules"].items():
-        if not rule.endswith(LEFT_OUT) and rule != "semdedup":
-            cells = [format_gain(own[key][BASE]) for key in head]
-            cells += [f"{own[f'coverage {c}'][BASE]['mean']:+.2f}" for c in ("first percentile", "mean")]
-            lines.append(f"| `{rule}` | {' | '.join(cells)} |")
+        name = name_by_options(rule)
+        if rule.endswith(LEFT_OUT) or (brief and name not in BRIEF):
+            continue
+        is_base = rule == "semdedup"
+        cells = [f"= {own[key]['mean']:.1f} %" if is_base else format_gain(own[key][BASE]) for key in keys]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
+
+
+def shares_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the shares of non-majority groups, with a line for each rule."""
+    return _rules_table(results, "share")
+
+
+def brief_shares_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the shares of non-majority groups, with the rules of BRIEF."""
+    return _rules_table(results, "share", brief=True)
+
+
+def distances_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the distances to equal shares, with the rules of BRIEF."""
+    return _rules_table(results, "distance", brief=True)
 
 
 def encoder_table(results: dict[str, Any]) -> list[str]:
@@ -53,7 +88,7 @@ def degraded_table(results: dict[str, Any]) -> list[str]:
     """Return a table with a line for each kind and level of degradation: gains in race / gender / age, and warnings."""
     names = [rule for rule in results["table"][0]["rules"] if rule not in ("full", "semdedup")]
     lines = [
-        f"| prototypes | {' | '.join(f'`{name}`' for name in names)} | warned of |",
+        f"| prototypes | {' | '.join(f'`{name_by_options(name)}`' for name in names)} | warned of |",
         "|---|" + "---|" * (len(names) + 1),
     ]
     for line in results["table"]:
@@ -78,7 +113,14 @@ def sample_table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-KINDS = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table, "sample": sample_table}
+KINDS = {
+    "shares": shares_table,
+    "shares_brief": brief_shares_table,
+    "distances": distances_table,
+    "encoder": encoder_table,
+    "degraded": degraded_table,
+    "sample": sample_table,
+}
 
 
 def fill_tables(page: str) -> str:
