@@ -271,7 +271,7 @@ def calibrate_on_faces(prototypes: Prototypes, faces: Faces) -> Prototypes:
         vectors = scale_to_unit(attribute.vectors.astype(np.float64))
         fits.append((attribute, calibrate(x, labels.cat.codes.to_numpy(), vectors)))
     calibrated = Prototypes.of({a.name: dict(zip(a.concepts, f.vectors, strict=True)) for a, f in fits})
-    return calibrated.at({a.name: f.temperature for a, f in fits})
+    return calibrated.with_temperatures({a.name: f.temperature for a, f in fits})
 
 
 def make_panels(number: int, height: float, **shared: bool) -> tuple[Any, Any]:

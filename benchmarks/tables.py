@@ -1,4 +1,4 @@
-"""Write the tables of docs/fairface.md from the committed results, or only compare them with --check.
+"""Write the tables of docs/fairface.md and README.md from the committed results, or only compare them with --check.
 
 python benchmarks/tables.py
 """
@@ -11,11 +11,30 @@ from typing import Any
 
 from results_file import ROOT, read_results
 
-PAGE = ROOT / "docs" / "fairface.md"
+TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "README.md")
 ATTRIBUTES = ("race", "gender", "age")
 BASE = "over semdedup"
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LEFT = "duplicates left"
+COVERAGE = "coverage first percentile"
 LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
+BRIEF = (
+    *("semdedup --published", "fairdedup --published", "fairdedup --reach 0"),
+    *(f"balanced {how} --reserve {r}" for how in ("--published", "--reach 0") for r in ("0.1", "0.2")),
+)
+
+
+def name_by_options(rule: str) -> str:
+    """Return the options that decide today as a rule of the results does: its name may be older than the defaults."""
+    name, *words = rule.split()
+    if name in ("full", "random", "semdedup-chain"):
+        return rule
+    parts = [name]
+    if "across" not in words:  # which has the defaults
+        parts.append("--reach 0" if "cover" in words else "--published")
+    parts += ["--calibrate zscore"] if "zscore" in words else []
+    parts += [f"--reserve {words[-1]}"] if "reserve" in words else []
+    return " ".join(parts)
 
 
 def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
@@ -26,16 +45,33 @@ def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
     return f"**{text}**" if gain["p"] is not None and gain["p"] < 0.001 else text
 
 
-def rules_table(results: dict[str, Any]) -> list[str]:
-    """Return a table with a line for each rule: shares of non-majority groups, distances to uniform, coverage."""
-    head = [f"share {a}" for a in ATTRIBUTES] + [f"distance {a}" for a in ATTRIBUTES]
-    lines = [f"| rule | {' | '.join(head)} | coverage, 1 % | mean |", "|---|" + "---|" * (len(head) + 2)]
+def _rules_table(results: dict[str, Any], measure: str, *, brief: bool = False) -> list[str]:
+    """Return a table with a line for each rule: the values of the base, and the differences of the others to it."""
+    keys = [*(f"{measure} {a}" for a in ATTRIBUTES), COVERAGE]
+    lines = [f"| rule | {' | '.join(keys[:-1])} | coverage, 1 % |", "|---|" + "---|" * len(keys)]
     for rule, own in results["rules"].items():
-        if not rule.endswith(LEFT_OUT) and rule != "semdedup":
-            cells = [format_gain(own[key][BASE]) for key in head]
-            cells += [f"{own[f'coverage {c}'][BASE]['mean']:+.2f}" for c in ("first percentile", "mean")]
-            lines.append(f"| `{rule}` | {' | '.join(cells)} |")
+        name = name_by_options(rule)
+        if rule.endswith(LEFT_OUT) or (brief and name not in BRIEF):
+            continue
+        is_base = rule == "semdedup"
+        cells = [f"= {own[key]['mean']:.1f} %" if is_base else format_gain(own[key][BASE]) for key in keys]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
+
+
+def shares_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the shares of non-majority groups, with a line for each rule."""
+    return _rules_table(results, "share")
+
+
+def brief_shares_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the shares of non-majority groups, with the rules of BRIEF."""
+    return _rules_table(results, "share", brief=True)
+
+
+def distances_table(results: dict[str, Any]) -> list[str]:
+    """Return a table of the distances to equal shares, with the rules of BRIEF."""
+    return _rules_table(results, "distance", brief=True)
 
 
 def encoder_table(results: dict[str, Any]) -> list[str]:
@@ -52,7 +88,7 @@ def degraded_table(results: dict[str, Any]) -> list[str]:
     """Return a table with a line for each kind and level of degradation: gains in race / gender / age, and warnings."""
     names = [rule for rule in results["table"][0]["rules"] if rule not in ("full", "semdedup")]
     lines = [
-        f"| prototypes | {' | '.join(f'`{name}`' for name in names)} | warned of |",
+        f"| prototypes | {' | '.join(f'`{name_by_options(name)}`' for name in names)} | warned of |",
         "|---|" + "---|" * (len(names) + 1),
     ]
     for line in results["table"]:
@@ -64,25 +100,48 @@ def degraded_table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sample_table(results: dict[str, Any]) -> list[str]:
+    """Return a table with a line for each rule: points gained by each group of the sample, and duplicates left."""
+    groups = list(results["groups"])
+    lines = [f"| rule | {' | '.join(groups)} | {LEFT} |", "|---|" + "---|" * (len(groups) + 1)]
+    for rule, left in results[LEFT].items():
+        own = [results["groups"][group][rule] for group in groups]
+        cells = [f"{one['gain']:+.1f} ± {one['standard error']:.1f}" for one in own]
+        if rule == results["base"]:
+            cells = [f"= {one['share']:.1f} %" for one in own]
+        lines.append(f"| `{rule}` | {' | '.join(cells)} | {left:.1f} % |")
+    return lines
+
+
+KINDS = {
+    "shares": shares_table,
+    "shares_brief": brief_shares_table,
+    "distances": distances_table,
+    "encoder": encoder_table,
+    "degraded": degraded_table,
+    "sample": sample_table,
+}
+
+
 def fill_tables(page: str) -> str:
     """Return the page with all tables written anew from the results."""
-    kinds = {"rules": rules_table, "encoder": encoder_table, "degraded": degraded_table}
 
     def table(found: re.Match[str]) -> str:
-        return found[1] + "\n".join(kinds[found[2]](read_results(found[3]))) + "\n" + found[4]
+        return found[1] + "\n".join(KINDS[found[2]](read_results(found[3]))) + "\n" + found[4]
 
     return PLACE.sub(table, page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="fail if the page differs from the results")
+    parser.add_argument("--check", action="store_true", help="fail if a page differs from the results")
     args = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    if args.check and fill_tables(page) != page:
-        raise SystemExit(f"{PAGE.name} differs from the results: run python benchmarks/tables.py")
-    if not args.check:
-        PAGE.write_text(fill_tables(page), encoding="utf-8")
+    for file in TABLE_PAGES:
+        page = file.read_text(encoding="utf-8")
+        if args.check and fill_tables(page) != page:
+            raise SystemExit(f"{file.name} differs from the results: run python benchmarks/tables.py")
+        if not args.check:
+            file.write_text(fill_tables(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

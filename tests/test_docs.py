@@ -194,6 +194,16 @@ def test_commands_of_contributing_are_targets_and_options_that_exist() -> None:
     assert all(f'add_argument("{flag}"' in golden for flag in flags)
 
 
+def test_tables_of_the_pages_are_those_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import PLACE, TABLE_PAGES, fill_tables
+
+    for page in TABLE_PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert PLACE.search(text)
+        assert fill_tables(text) == text, f"{page.name}: run python benchmarks/tables.py"
+
+
 def test_the_picture_is_whole_and_loads_nothing() -> None:
     for file in (ROOT / "docs" / "img").glob("*.svg"):
         root = ElementTree.parse(file).getroot()

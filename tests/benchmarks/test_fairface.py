@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairdedup.core.prototypes import Prototypes
 from fairdedup.encoders import BUILTIN_MODEL, BUILTIN_WEIGHTS
 from fairdedup.errors import UserError
 from fairdedup.sample.draw import draw_scene
@@ -23,7 +24,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import faces as ff  # noqa: E402
-from face_comparison import measure_kept, paired_difference  # noqa: E402
+from face_comparison import calibrate_on_faces, measure_kept, paired_difference  # noqa: E402
 from fairface import main  # noqa: E402
 
 FAIRFACE = ROOT.parent / "shared" / "data" / "fairface"
@@ -112,6 +113,16 @@ def test_what_is_measured_by_hand():
     assert found["coverage first percentile"] == pytest.approx(100 * np.percentile([1, 0, 0.6, 1], 1))
 
 
+def test_calibrated_prototypes_have_the_concepts_and_a_temperature():
+    rng = np.random.default_rng(0)
+    labels = ff.make_label_table([{a: v[int(rng.integers(len(v)))] for a, v in ff.VALUES.items()} for _ in range(60)])
+    faces = ff.Faces(rng.standard_normal((60, 8)), labels, [""] * 60, [str(k) for k in range(60)])
+    given = {f"perceived {a}": {c: rng.standard_normal(8) for c in v} for a, v in ff.VALUES.items()}
+    found = calibrate_on_faces(Prototypes.of(given), faces).attributes
+    assert [(a.name, a.concepts) for a in found] == [(f"perceived {a}", v) for a, v in ff.VALUES.items()]
+    assert all(a.temperature > 0 for a in found)
+
+
 def test_a_paired_difference_is_that_of_a_t_test_by_hand():
     gain = paired_difference(np.array([3.0, 5.0, 4.0]), np.array([1.0, 2.0, 3.0]))
     assert gain["mean"] == pytest.approx(2)
@@ -168,11 +179,3 @@ def test_fairface_itself_is_read():
     assert set(table["age"]) == set(ff.VALUES["age"])
     some = next(ff.read_faces(str(FAIRFACE / "train96-00014.tar")))
     assert set(some.labels) == set(ff.VALUES)
-
-
-def test_the_page_has_the_committed_results():
-    from tables import PAGE, PLACE, fill_tables
-
-    page = PAGE.read_text(encoding="utf-8")
-    assert len(PLACE.findall(page)) >= 4
-    assert fill_tables(page) == page
