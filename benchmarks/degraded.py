@@ -23,7 +23,6 @@ from face_comparison import (
     describe_setting,
     draw_faces,
     load_faces,
-    make_panels,
     make_parser,
     summarise,
 )
@@ -37,16 +36,16 @@ from fairdedup.core.similarity import Vectors, unit_float16
 from fairdedup.core.uncertainty import is_uninformative
 from fairdedup.errors import UserError
 
-COMPARED = ("fairdedup", "fairdedup zscore", "balanced reserve 0.1", "balanced cover reserve 0.2")
+COMPARED = ("fairdedup --published", "fairdedup", "balanced --reserve 0.1", "balanced --reserve 0.2")
 WHAT = (
-    "points over semdedup at the same kept count when the prototypes are made worse; `warned of` names the "
+    "points over the base at the same kept count when the prototypes are made worse; `warned of` names the "
     "attributes whose memberships, the run would warn, say nothing"
 )
 LEVELS: dict[str, tuple[float, ...]] = {
-    "swapped": (0.25, 0.5, 0.75, 1.0),
-    "noisy": (0.5, 1.0, 2.0, 4.0),
-    "offset": (0.5, 1.0, 2.0, 4.0),
-    "scaled": (0.1, 0.03, 0.01, 0.001),
+    "swapped": (0.5, 1.0),
+    "noisy": (1.0, 4.0),
+    "offset": (0.5, 1.0, 4.0),
+    "scaled": (0.03, 0.001),
 }
 
 
@@ -116,28 +115,8 @@ def uninformative_attributes(faces: Faces, prototypes: Prototypes) -> list[str]:
 
 
 def gain_in_share(line: dict[str, Any], rule: str, attribute: str) -> float:
-    """Return the points that a rule gains over semdedup in the share of non-majority groups."""
-    return float(line["rules"][rule][f"share {attribute}"][f"over {BASE}"]["mean"])
-
-
-def plot(table: list[dict[str, Any]], file: Path, title: str) -> None:
-    """Draw the gain of each rule, averaged over the attributes, as the prototypes get worse."""
-    figure, panels = make_panels(len(LEVELS), 4, sharey=True)
-    for panel, how in zip(panels, LEVELS, strict=True):
-        lines = [line for line in table if line["how"] in ("not at all", how)]
-        for rule in COMPARED:
-            gains = [np.mean([gain_in_share(line, rule, a) for a in VALUES]) for line in lines]
-            panel.plot(range(len(lines)), gains, marker="o", label=rule)
-        panel.set_xticks(range(len(lines)), ["none", *(f"{line['level']:g}" for line in lines[1:])])
-        panel.axhline(0, color="black", linewidth=0.5)
-        panel.set_title(how)
-        for k, line in enumerate(lines):
-            if line["warned of"]:
-                panel.axvspan(k - 0.3, k + 0.3, color="orange", alpha=0.2, label="the run warns" if k == 1 else None)
-    panels[0].set_ylabel("share of non-majority groups, mean of\nthree attributes, points over semdedup")
-    panels[-1].legend(fontsize=7)
-    figure.suptitle(title)
-    figure.savefig(file, metadata={"Date": None})
+    """Return the points that a rule gains over BASE in the share of non-majority groups."""
+    return float(line["rules"][rule][f"share {attribute}"]["over base"]["mean"])
 
 
 def main() -> None:
@@ -161,7 +140,6 @@ def main() -> None:
         print(f"{how} {level:g}: {gains}{'  warned of ' + ', '.join(warned) if warned else ''}", flush=True)
     setting = describe_setting(args, sets, loaded.trained_on)
     write_results(args.out, {**setting, "table": table}, what=WHAT, seed=args.seed)
-    plot(table, args.out.with_suffix(".svg"), f"FairFace, {setting['setting']}: prototypes degraded")
 
 
 if __name__ == "__main__":

@@ -13,28 +13,33 @@ from results_file import ROOT, read_results
 
 TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "README.md")
 ATTRIBUTES = ("race", "gender", "age")
-BASE = "over semdedup"
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LEFT = "duplicates left"
 COVERAGE = "coverage first percentile"
-LEFT_OUT = ("0.05", "0.15")  # reserves that only the plot shows
+LEFT = "duplicates left"
+LEFT_OUT = ("0.05", "0.15")  # reserves of older results
 BRIEF = (
-    *("semdedup --published", "fairdedup --published", "fairdedup --reach 0"),
-    *(f"balanced {how} --reserve {r}" for how in ("--published", "--reach 0") for r in ("0.1", "0.2")),
+    *("semdedup --published", "fairdedup --published", "fairdedup --reach 0", "semdedup", "fairdedup"),
+    *(f"balanced {how}--reserve {r}" for how in ("--published ", "--reach 0 ", "") for r in ("0.1", "0.2")),
 )
 
 
-def name_by_options(rule: str) -> str:
-    """Return the options that decide today as a rule of the results does: its name may be older than the defaults."""
-    name, *words = rule.split()
-    if name in ("full", "random", "semdedup-chain"):
-        return rule
-    parts = [name]
-    if "across" not in words:  # which has the defaults
-        parts.append("--reach 0" if "cover" in words else "--published")
-    parts += ["--calibrate zscore"] if "zscore" in words else []
-    parts += [f"--reserve {words[-1]}"] if "reserve" in words else []
-    return " ".join(parts)
+def update_names(results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with rules named by the options that decide the same today, and `over base` for the differences.
+
+    Results without a `base` are older than the defaults: they have "fairdedup cover" for `fairdedup --reach 0`.
+    """
+    if "base" in results:
+        return results
+    rules: dict[str, Any] = {}
+    for rule, own in results["rules"].items():
+        name, *words = rule.split()
+        parts = [name]
+        if name not in ("full", "random", "semdedup-chain"):
+            parts.append("--reach 0" if "cover" in words else "--published")
+        parts += ["--calibrate zscore"] if "zscore" in words else []
+        parts += [f"--reserve {words[-1]}"] if "reserve" in words else []
+        rules[" ".join(parts)] = {k: {"mean": v["mean"], "over base": v["over semdedup"]} for k, v in own.items()}
+    return {**results, "base": "semdedup --published", "rules": rules}
 
 
 def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
@@ -46,16 +51,20 @@ def format_gain(gain: dict[str, Any], sign: str = "+") -> str:
 
 
 def _rules_table(results: dict[str, Any], measure: str, *, brief: bool = False) -> list[str]:
-    """Return a table with a line for each rule: the values of the base, and the differences of the others to it."""
-    keys = [*(f"{measure} {a}" for a in ATTRIBUTES), COVERAGE]
-    lines = [f"| rule | {' | '.join(keys[:-1])} | coverage, 1 % |", "|---|" + "---|" * len(keys)]
+    """Return a table with a line for each rule; that of the base has its own values, the others what they differ by."""
+    results = update_names(results)
+    keys, base = [*(f"{measure} {a}" for a in ATTRIBUTES), COVERAGE], results["base"]
+    has_left = LEFT in results["rules"][base]
+    head = ["rule", *keys[:-1], "coverage, 1 %", *([LEFT] if has_left else [])]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for rule, own in results["rules"].items():
-        name = name_by_options(rule)
-        if rule.endswith(LEFT_OUT) or (brief and name not in BRIEF):
+        if rule.endswith(LEFT_OUT) or (brief and rule not in BRIEF):
             continue
-        is_base = rule == "semdedup"
-        cells = [f"= {own[key]['mean']:.1f} %" if is_base else format_gain(own[key][BASE]) for key in keys]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+        is_base = rule == base
+        cells = [f"= {own[key]['mean']:.1f} %" if is_base else format_gain(own[key]["over base"]) for key in keys]
+        if has_left:  # a rule without eps, such as `random`, has no duplicates
+            cells.append(f"{own[LEFT]['mean']:.1f} %" if LEFT in own else "")
+        lines.append(f"| `{rule}` | {' | '.join(cells)} |")
     return lines
 
 
@@ -86,14 +95,16 @@ def encoder_table(results: dict[str, Any]) -> list[str]:
 
 def degraded_table(results: dict[str, Any]) -> list[str]:
     """Return a table with a line for each kind and level of degradation: gains in race / gender / age, and warnings."""
-    names = [rule for rule in results["table"][0]["rules"] if rule not in ("full", "semdedup")]
+    table = [{**line, **update_names({**results, "rules": line["rules"]})} for line in results["table"]]
+    names = [rule for rule in table[0]["rules"] if rule not in ("full", table[0]["base"])]
     lines = [
-        f"| prototypes | {' | '.join(f'`{name_by_options(name)}`' for name in names)} | warned of |",
+        f"| prototypes | {' | '.join(f'`{name}`' for name in names)} | warned of |",
         "|---|" + "---|" * (len(names) + 1),
     ]
-    for line in results["table"]:
+    for line in table:
         gains = [
-            " / ".join(f"{line['rules'][name][f'share {a}'][BASE]['mean']:+.1f}" for a in ATTRIBUTES) for name in names
+            " / ".join(f"{line['rules'][name][f'share {a}']['over base']['mean']:+.1f}" for a in ATTRIBUTES)
+            for name in names
         ]
         level = f" {line['level']:g}" if line["level"] else ""
         lines.append(f"| {line['how']}{level} | {' | '.join(gains)} | {', '.join(line['warned of'])} |")

@@ -24,8 +24,9 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import faces as ff  # noqa: E402
-from face_comparison import calibrate_on_faces, measure_kept, paired_difference  # noqa: E402
+from face_comparison import BASE, RULES, calibrate_on_faces, measure_kept, paired_difference  # noqa: E402
 from fairface import main  # noqa: E402
+from tables import BRIEF  # noqa: E402
 
 FAIRFACE = ROOT.parent / "shared" / "data" / "fairface"
 CODE = f"{BUILTIN_MODEL}:{BUILTIN_WEIGHTS}"
@@ -113,6 +114,11 @@ def test_what_is_measured_by_hand():
     assert found["coverage first percentile"] == pytest.approx(100 * np.percentile([1, 0, 0.6, 1], 1))
 
 
+def test_short_tables_show_the_base_and_rules_that_exist():
+    assert BASE in BRIEF
+    assert set(BRIEF) <= set(RULES)
+
+
 def test_calibrated_prototypes_have_the_concepts_and_a_temperature():
     rng = np.random.default_rng(0)
     labels = ff.make_label_table([{a: v[int(rng.integers(len(v)))] for a, v in ff.VALUES.items()} for _ in range(60)])
@@ -144,10 +150,13 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.filterwarnings("ignore:Precision loss occurred")  # of two repeats that differ by the same
 def test_one_command_writes_table_and_plot_and_compares_at_one_count(official, tmp_path, benchmark):
     benchmark(official / "val", "--encoder", CODE, "--repeats", 2, "--rows", 80, "--clusters", 2,
-              "--save-embeddings", tmp_path / "emb", "--out", tmp_path / "f.json")  # fmt: skip
+              "--save-embeddings", tmp_path / "emb", "--out", tmp_path / "f.json",
+              "--plot", tmp_path / "f.svg")  # fmt: skip
     report = json.loads((tmp_path / "f.json").read_text())
-    assert report["rules"]["semdedup"]["share race"]["over semdedup"]["mean"] == 0
-    assert {"full", "random", "semdedup-chain", "fairdedup zscore", "fairdedup cover"} <= set(report["rules"])
+    assert report["rules"]["semdedup --published"]["share race"]["over base"]["mean"] == 0
+    assert {"full", "random", "semdedup-chain", "fairdedup --published", "fairdedup"} <= set(report["rules"])
+    assert "duplicates left" not in report["rules"]["random"]
+    assert report["rules"]["semdedup"]["duplicates left"]["mean"] == 0
     assert report["rules"]["full"]["coverage first percentile"]["mean"] == pytest.approx(100, abs=1e-3)
     assert "perceived age" in (tmp_path / "f.svg").read_text()
     for place in (str(tmp_path), str(official), str(ROOT)):
