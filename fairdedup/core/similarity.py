@@ -23,7 +23,6 @@ QUANTUM = 1_000_000  # a value is quantised to the integer nearest to a million 
 
 REASON_NOT_FINITE = "vector has a value that is not finite"
 REASON_ZERO = "vector is zero"
-
 _REASONS = ("", REASON_NOT_FINITE, REASON_ZERO)
 
 

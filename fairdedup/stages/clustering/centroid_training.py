@@ -94,7 +94,7 @@ class Training:
         """Write an array into the folder of the training."""
         write_array(self._file(name), array)
 
-    def open(self, name: str) -> Any:
+    def load(self, name: str) -> Any:
         """Return an array that a task of this training has written, mapped if it is on a disk."""
         return open_array(Unsealed(self._file(name), WRITTEN))
 
@@ -222,7 +222,7 @@ def cut_shards(records: Sequence[ShardRecord], bounds: Sequence[int]) -> list[tu
 
 def round_piece(training: Training, piece: int, shards: Sequence[Shard], low: int, high: int) -> None:
     """Read the rows of the sample from `low` to before `high`, and write them in 8 bits."""
-    rows = training.open("rows")
+    rows = training.load("rows")
     begin, end = np.searchsorted(rows, [low, high])
     unit = gather_rows(RunDirectory(training.root), shards, np.asarray(rows[begin:end]))
     rounded = round_rows(unit, training.load_start().mean)
@@ -232,8 +232,8 @@ def round_piece(training: Training, piece: int, shards: Sequence[Shard], low: in
 
 def add_piece(training: Training, piece: int, turn: int) -> None:
     """Find the centroids of the rows of a piece, and write their sums."""
-    rows = Rounded(training.open(f"values_{piece}"), np.asarray(training.open(f"steps_{piece}")))
-    centroids = np.asarray(training.open(f"centroids_{turn}"))
+    rows = Rounded(training.load(f"values_{piece}"), np.asarray(training.load(f"steps_{piece}")))
+    centroids = np.asarray(training.load(f"centroids_{turn}"))
     work = training_work(len(rows.values), *centroids.shape)
     found = assign_and_add_on(choose_device("auto", work), rows, centroids, training.load_start().mean, work)
     training.write(f"sums_{turn}_{piece}", found.sums)
@@ -248,9 +248,9 @@ def update_centroids(training: Training, pieces: int, turn: int, used: int) -> t
 
     def read_sums() -> Iterable[Sums]:
         for piece in range(pieces):
-            yield Sums(*(np.asarray(training.open(f"{what}_{turn}_{piece}")) for what in Sums._fields))
+            yield Sums(*(np.asarray(training.load(f"{what}_{turn}_{piece}")) for what in Sums._fields))
 
-    centroids = np.asarray(training.open(f"centroids_{turn}"))
+    centroids = np.asarray(training.load(f"centroids_{turn}"))
     updated, used = update(read_sums(), centroids, training.load_start(), used)
     training.write(f"centroids_{turn + 1}", updated)
     for piece in range(pieces):
@@ -262,7 +262,7 @@ def update_centroids(training: Training, pieces: int, turn: int, used: int) -> t
 def save_centroids(training: Training, turn: int, made_of: str) -> str:
     """Write the centroids after some turns as those of the run, and return their seal."""
     run = RunDirectory(training.root)
-    write_array(run.centroids, np.asarray(training.open(f"centroids_{turn}")).astype(np.float32))
+    write_array(run.centroids, np.asarray(training.load(f"centroids_{turn}")).astype(np.float32))
     mark_up_to_date(run.centroids, made_of)
     return seal(run.centroids)
 
