@@ -70,6 +70,8 @@ class InProcess:
 
     def require_memory(self, data: int, what: str, *, encoder: bool = False) -> None: ...
 
+    def expect_input(self) -> None: ...
+
     def submit(self, stage: str, function: Callable[..., Any], tasks: Sequence[Task]) -> list[Any]:
         with self.progress.stage(stage, len(tasks)):
             return [function(*task.arguments) for task in tasks]
