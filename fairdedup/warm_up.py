@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fairdedup.api import deduplicate
+from fairdedup.core.rules.registry import find_rule
 
 ROWS, DIMENSION = 64, 8
 
@@ -17,10 +18,10 @@ def warm_up() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(ROWS, DIMENSION)).astype(np.float32)
     prototypes = {"tone": {name: rng.normal(size=DIMENSION) for name in ("light", "dark")}}
-    for rule in ("fairdedup", "balanced", "semdedup"):
-        given = None if rule == "semdedup" else prototypes
+    for name in ("fairdedup", "balanced", "semdedup"):
+        given = prototypes if find_rule(name).needs_prototypes else None
         for published in (False, True):
-            deduplicate(vectors, keep=0.5, rule=rule, clusters=3, prototypes=given, published=published)
+            deduplicate(vectors, keep=0.5, rule=name, clusters=3, prototypes=given, published=published)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ class Advice:
 class InProcess:
     """Runs each task in this process, in place of Dask workers."""
 
+    scheduler, number = None, 1
+
     def __init__(self, progress: StageProgress, *_: object) -> None:
         self.progress = progress
 

@@ -130,7 +130,7 @@ def test_the_first_command_of_the_help_runs_on_the_sample_that_it_draws(here, sc
     from fairdedup import sample
 
     draw = sample.write_sample
-    monkeypatch.setattr(sample, "write_sample", lambda folder: draw(folder, n=300))
+    monkeypatch.setattr(sample, "write_sample", lambda folder, **options: draw(folder, n=300, **options))
     shown = done("run", "--keep", 0.5, "--scheduler", scheduler)
     known = manifest(here / "fairdedup-run")
     assert known["counts"]["kept"] == 150 and known["counts"]["rejected"] == 5
