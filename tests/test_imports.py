@@ -97,7 +97,7 @@ MAY_IMPORT = {
         "result",
         "row_inputs",
     },
-    "warm_up": {"api"},
+    "warm_up": {"api", "core"},
     "__init__": {"api", "errors"},
     "__main__": {"cli"},
 }
