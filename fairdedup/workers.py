@@ -87,7 +87,6 @@ class Workers:
         self._children = ChildProcesses(self.number, int(ENDS_AT * machine_memory()))
         self._cluster: Any = None
         self._client: Any = None
-        self._readers: tuple[str, ...] = ()  # addresses of Dask workers that may have the model loaded
         self._watch: WorkerWatch | None = None  # of a scheduler; a local cluster starts its lost workers again
 
     def __enter__(self) -> Workers:
@@ -193,9 +192,6 @@ class Workers:
 
         stage, tasks, weights = plan.stage, plan.tasks, plan.weights
         pass_id = secrets.token_hex(8)  # part of each key, since Dask gives equal keys equal results
-        # One task alone, as that of the prototypes, goes where a model is loaded already.
-        is_alone = plan.is_isolated and len(tasks) == 1 and self._readers
-        placed = {"workers": self._readers, "allow_other_workers": True} if is_alone else {}
         futures: dict[Any, int] = {}
         watch = self._watch.during(lambda: self._client.cancel(list(futures))) if self._watch else nullcontext()
         with (
@@ -215,7 +211,6 @@ class Workers:
                         pure=False,
                         retries=RETRIES,
                         key=key,
-                        **placed,
                     )
                     futures[future] = k
             results: list[Any] = [None] * len(tasks)
@@ -238,8 +233,6 @@ class Workers:
                     raise results[k]
                 if not reported:
                     shown.advance(weights[k])
-            if plan.is_isolated:
-                self._readers = next(iter(self._client.who_has(list(futures)[:1]).values()), ())
         return results
 
     @contextmanager

@@ -161,14 +161,6 @@ def test_what_the_user_names_is_honoured_and_a_large_stage_starts_a_cluster(opti
         own.submit("decide", square, [Task((1,), rows=1 if options else SMALL_ROWS + 1)])
 
 
-def test_a_single_task_goes_to_a_worker_that_has_the_model(scheduler):
-    """Two workers: without a preference, two of eight would be at the other one."""
-    with Workers(QUIET, scheduler) as own:
-        loaded = own.submit("embed", os.getpid, [Task((), rows=9, isolated=True)])
-        for _ in range(4):
-            assert own.submit("prototypes", os.getpid, [Task((), isolated=True)]) == loaded
-
-
 # Whole runs
 
 

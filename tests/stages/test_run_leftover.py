@@ -164,7 +164,7 @@ def test_a_replacement_measures_it_again(flags, prune, again, scheduler, tmp_pat
 def test_a_run_against_others_is_compared_with_what_they_kept(embeddings, scheduler, tmp_path):
     x = np.concatenate([np.load(path) for path in sorted((embeddings / "img_emb").glob("*.npy"))])
     rng = np.random.default_rng(5)
-    new = x[20:90] + 0.3 * np.abs(x[20:90]).mean(axis=1, keepdims=True) * rng.normal(size=(70, x.shape[1]))
+    new = x[20:90] + 0.5 * np.abs(x[20:90]).mean(axis=1, keepdims=True) * rng.normal(size=(70, x.shape[1]))
     np.save(tmp_path / "new.npy", new.astype(np.float32))
     asked = ("--scheduler", scheduler, "--quiet")
     done(
