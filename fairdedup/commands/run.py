@@ -128,7 +128,7 @@ def _clear(request: Request, workers: Workers) -> None:
     config = request.config
     kind = "images"
     if config.input is not None:
-        kind = open_run_input(config, request.directory, workers).kind
+        kind = open_run_input(config, request.directory, workers, anew=True).kind
     check_prototypes(config, kind, EMPTY_RECORD)
     request.check_encoder(kind)
     for option, file in (("--drop", config.drop), ("--always-keep", config.always_keep)):

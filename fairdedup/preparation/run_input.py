@@ -20,7 +20,7 @@ from fairdedup.workers import Workers
 PICTURES_A_TASK = 200
 
 
-def open_run_input(config: RunConfig, directory: RunDirectory, workers: Workers) -> Dataset:
+def open_run_input(config: RunConfig, directory: RunDirectory, workers: Workers, *, anew: bool = False) -> Dataset:
     """Open the input that the configuration names; draw and open the built-in sample if it names none.
 
     Parameters
@@ -31,6 +31,8 @@ def open_run_input(config: RunConfig, directory: RunDirectory, workers: Workers)
         Directory of the run, into which the sample is drawn.
     workers : Workers
         Draw the sample; their progress gets the messages.
+    anew : bool
+        Whether the run begins anew, so that the names that it knew do not matter.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def open_run_input(config: RunConfig, directory: RunDirectory, workers: Workers)
         ) from None
     if dataset.lies_in(directory.root):
         raise UserError(f"INPUT {config.input!r} is in the run directory {directory.root}: choose another --out")
-    return recognise_renamed(directory, dataset)
+    return dataset if anew else recognise_renamed(directory, dataset)
 
 
 def recognise_renamed(directory: RunDirectory, dataset: Dataset) -> Dataset:
