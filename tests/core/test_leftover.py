@@ -113,7 +113,7 @@ def look_up(seed: int, block: int) -> tuple[Leftover, oracles.Leftover]:
 def test_blocks_and_precisions_change_nothing(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     if precision == "int8":
-        monkeypatch.setattr(cross_links, "approximate", approximate_in_int8)
+        monkeypatch.setattr(cross_links, "approximate", lambda vectors, _: approximate_in_int8(vectors))
     monkeypatch.setattr(leftover, "BLOCK", 24)
     monkeypatch.setattr(leftover, "_ROWS", 8)
     monkeypatch.setattr(cross_links, "TILE", 5)
