@@ -49,6 +49,8 @@ def test_every_option_that_changes_a_result_belongs_to_a_stage():
         "scheduler",
         "workers",
         "memory_limit",
+        "decoders",  # changes no byte
+        "report",
         "published",  # says what cover and reach are, which are of a stage
     }
 

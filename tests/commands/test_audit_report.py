@@ -62,12 +62,12 @@ def test_the_same_seed_gives_the_same_report(again, labelled):
 def test_deciding_again_removes_the_audit_of_the_old_decisions(again, labelled, prune, scheduler, prototypes):
     done("audit", again, "--labels", labelled[1], "--prototypes", prototypes, "--scheduler", scheduler, "--quiet",
          "--suggest-labels", 3)  # fmt: skip
-    (again / "report" / "index.html").write_text("other")
+    (again / "report" / "notes.txt").write_text("of the user")
     assert all((again / "report" / name).is_file() for name in AUDIT_FILES)
     work = (again / "report" / "suggested-labels.csv").read_bytes()  # a user may have filled it in
     prune("--keep", 0.3)
     assert not any((again / "report" / name).exists() for name in AUDIT_FILES)
-    assert (again / "report" / "index.html").exists()
+    assert (again / "report" / "notes.txt").exists()
     assert (again / "report" / "suggested-labels.csv").read_bytes() == work
 
 
@@ -96,7 +96,7 @@ def test_damaged_decisions_are_named_and_never_counted(again, labelled):
     part.write_bytes(data)
     shown = command("audit", again, "--labels", labelled[1])
     assert shown.code == 2 and f"{part} is missing or damaged: run `fairdedup prune {again}` again" in shown.err
-    assert not (again / "report").exists()
+    assert not any((again / "report" / name).exists() for name in AUDIT_FILES)
 
 
 def test_a_moved_run_can_be_audited(again, labelled, tmp_path):
