@@ -65,6 +65,7 @@ def test_a_whole_line_that_moved_works_with_every_command(
     assert (tmp_path / "kept.txt").read_text().count("\n") > 10
 
 
+@pytest.mark.soak
 def test_a_line_copied_from_the_disk_into_a_store_and_one_run_of_it_elsewhere(
     store: Store, line: Callable[[str], list[str]], tmp_path: Path
 ) -> None:

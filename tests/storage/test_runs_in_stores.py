@@ -97,6 +97,7 @@ def test_a_prune_task_reads_its_clusters_as_one_range_of_each_sorted_file(
         assert {b + 1 for a, b in ranges if a == 0} == {HEAD, REMOTE_BLOCK}
 
 
+@pytest.mark.soak
 def test_prune_again_sweep_replace_audit_and_new_rows_against_a_run_in_a_store(
     store: Store, job: Job, tmp_path: Path
 ) -> None:
