@@ -53,7 +53,7 @@ def test_the_package_runs_nothing_that_data_could_say() -> None:
             place = f"{path.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name.partition(".")[0] for alias in node.names} | {getattr(node, "module", "") or ""}
-                # Only calls and their results go through pickle, between the command and processes that it started itself.
+                # Calls and their results go through pickle, between the command and processes of its own.
                 assert path.name == "child_processes.py" or not names & {
                     "pickle",
                     "cloudpickle",
