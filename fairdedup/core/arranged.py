@@ -52,7 +52,7 @@ class ArrangedCluster:
 
     @cached_property
     def vectors(self) -> Vectors:
-        """Vectors in visiting order, read and widened when they are first asked for."""
+        """Vectors in visiting order, read and widened at their first use."""
         return Vectors.of(self.cluster.unit, self.order)
 
     @cached_property

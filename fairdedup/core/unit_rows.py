@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class UnitRows(Protocol):
-    """Unit vectors (n, d), float16: an array, or rows of files that are read when they are asked for."""
+    """Unit vectors (n, d), float16: an array, or rows of files that are read when a step needs them."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ def map_ahead(
     samples : iterator of Sample
         It is read in the calling thread.
     threads : int
-        Number of threads; 0 decodes in the calling thread, when a result is asked for.
+        Number of threads; 0 decodes in the calling thread, one sample at a time.
     most : int
         Number of samples that are at most ahead.
     """

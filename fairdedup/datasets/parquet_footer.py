@@ -1,6 +1,6 @@
 """Reads from the footer of a Parquet file what it says of its columns, and never their statistics.
 
-pyarrow decodes the statistics of a column whenever it is asked for the column, and ends the process where they are
+pyarrow decodes the statistics of a column whenever it describes the column, and ends the process where they are
 damaged. A footer is a struct of Thrift in the compact protocol, as parquet.thrift of the format defines it; it is
 parsed here, and all but a few numbers of each column is skipped.
 """
@@ -26,9 +26,8 @@ MOST_NESTED = 32  # structs and lists in each other; the format has 7
 # Types of values in the compact protocol.
 _TRUE, _FALSE, _BYTE, _INT16, _INT32, _INT64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
-Fields = Mapping[
-    int, Any
-]  # which fields of a struct are read: int, the `Fields` of a struct, or [those] of a list of it
+# Which fields of a struct are read: int, the `Fields` of a struct, or [those] of a list of it.
+Fields = Mapping[int, Any]
 
 _COLUMN: Fields = {4: int, 5: int, 6: int, 9: int, 11: int}
 _FOOTER: Fields = {4: [{1: [{3: _COLUMN}]}]}  # row groups, their columns, and what is known of each

@@ -1,4 +1,4 @@
-"""Unit vectors of one cluster in the sorted files of a run, read when they are asked for."""
+"""Unit vectors of one cluster in the sorted files of a run, read when a step needs them."""
 
 from __future__ import annotations
 
