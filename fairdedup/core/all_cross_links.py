@@ -52,19 +52,18 @@ def list_links(part: Part, flags: Shared, search: Search, eps: int) -> Links:
         Ten-thousandths.
     """
     found, known = [], flags.read()
-    first, second = (known & FIRST) > 0, (known & SECOND) > 0
     for number in range(search.number):
         saved = part.load(_name(search.most, number))
         assert saved is not None
         pairs = Links(*(saved["links"][name] for name in Links._fields))
-        found.append(pairs.between(first, second, eps))
+        found.append(pairs.between(known, FIRST, SECOND, eps))
     if search.new:
         links = find_cross_links(part, flags, search.most)
         saved_links = np.empty(len(links.first), LINK)
         for name in Links._fields:
             saved_links[name] = getattr(links, name)
         part.save(_name(search.most, search.number), {"links": saved_links})
-        found.append(links.between(first, second, eps))
+        found.append(links.between(known, FIRST, SECOND, eps))
     return Links.join(found)
 
 
@@ -125,7 +124,10 @@ class CrossLinks:
             )
 
     def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
-        """Return the pairs that are linked at an eps, as `Links.between` does; neither mask has a protected row."""
+        """Return the pairs that are linked at an eps, the first row of a mask and the second of another (both by row).
+
+        A pair of two rows of both masks is there both ways. Neither mask has a protected row.
+        """
         new = (a | b) & ~self._searched
         flags = np.zeros(len(new), np.uint8)
         for mask, flag in ((new, OWN), (self._searched, OTHER), (a, FIRST), (b, SECOND)):

@@ -57,13 +57,14 @@ class Links(NamedTuple):
         """Return the pairs with the lower row first."""
         return Links(np.minimum(self.first, self.second), np.maximum(self.first, self.second), self.needed)
 
-    def between(self, a: NDArray[np.bool_], b: NDArray[np.bool_], eps: int) -> Links:
-        """Return the pairs that are linked at an eps, the first row of a mask and the second of another (both by row).
+    def between(self, flags: NDArray[np.uint8], a: int, b: int, eps: int) -> Links:
+        """Return the pairs that are linked at an eps, the first row with one flag and the second with another.
 
-        A pair of two rows of both masks is there both ways.
+        A pair of two rows that have both is there both ways. The flags are by row.
         """
-        there = (a[self.first] & b[self.second]) & (self.needed <= eps)
-        back = (a[self.second] & b[self.first]) & (self.needed <= eps)
+        of_first, of_second, near = flags[self.first], flags[self.second], self.needed <= eps
+        there = near & ((of_first & a) > 0) & ((of_second & b) > 0)
+        back = near & ((of_second & a) > 0) & ((of_first & b) > 0)
         first = np.concatenate((self.first[there], self.second[back]))
         second = np.concatenate((self.second[there], self.first[back]))
         return Links(first, second, np.concatenate((self.needed[there], self.needed[back])))

@@ -78,6 +78,9 @@ class AcrossClusters:
                 return rounds
         if self.links is None or eps > self.links.most:
             most = min(eps + self.margin, MAX_EPS)
+            for rounds in self._recent:  # the pairs that they go by are looked for anew
+                self.workspace.forget(rounds.name)
+            self._recent = []
             self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most, self.with_earlier)
         while len(self._recent) >= RECENT:
             self.workspace.forget(self._recent.pop(0).name)
@@ -149,7 +152,7 @@ class Rounds:
     def _find_protectors(self) -> list[Removed]:
         """Return the open rows of each part that are linked to a protected row of another cluster."""
         links = self._links.of_protected
-        return self._send_home(links.between(self._have(OPEN), self._have(PROTECTED), self._trial.eps))
+        return self._send_home(links.between(self._flags, OPEN, PROTECTED, self._trial.eps))
 
     def _send_home(self, links: Links) -> list[Removed]:
         """Return, for each part, its rows among the first of these pairs, with vectors of the second."""
@@ -217,7 +220,7 @@ class Rounds:
 
     def _are_distinct(self) -> bool:
         """Tell whether no pair in different clusters is kept on both sides; two pinned samples may be."""
-        kept, protected, eps = self._have(KEPT), self._have(PROTECTED), self._trial.eps
-        both = self._links.between(kept, kept, eps), self._links.of_protected.between(kept, protected, eps)
+        kept, links, eps = self._have(KEPT), self._links, self._trial.eps
+        both = links.between(kept, kept, eps), links.of_protected.between(self._flags, KEPT, PROTECTED, eps)
         old = np.concatenate([links.rows for links in self._earlier])
         return not any(len(links.first) for links in both) and not kept[old].any()
