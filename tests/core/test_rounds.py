@@ -15,9 +15,14 @@ from problems import AcrossProblem, assert_same, columns, naming, random_across,
 from fairdedup import Result, deduplicate
 from fairdedup.core import kmeans
 from fairdedup.core.cross_links import find_links
+from fairdedup.core.model import Options, Plan
 from fairdedup.core.reach import NEVER, Visits, find_nearby, reach_limits
+from fairdedup.core.rounds import AcrossClusters
+from fairdedup.core.rules.registry import find_rule
 from fairdedup.core.similarity import MAX_EPS, unit_float16
 from fairdedup.errors import UserError
+from fairdedup.in_memory import Threads, WorkspaceInMemory, make_parts
+from fairdedup.row_inputs import read_inputs
 
 RULES = list(product(("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour"), (False, True)))
 PROBLEMS, MORE = 520, 6_000
@@ -165,3 +170,18 @@ def test_rules_that_do_not_sweep_never_look_across() -> None:
     for rule, amount in (("semdedup-chain", {"eps": 0.1}), ("random", {"keep": 0.5})):
         plain, across = (deduplicate(x, rule=rule, clusters=np.arange(20) % 2, reach=r, **amount) for r in (0, "auto"))
         pd.testing.assert_frame_equal(plain.decisions, across.decisions)
+
+
+def test_an_eps_is_decided_the_same_after_larger_ones_were_tried() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 8))[rng.integers(20, size=200)] + 0.3 * rng.normal(size=(200, 8))
+    options = Options(rule=find_rule("semdedup"), cover=True, reach="auto")
+    parts = make_parts(read_inputs(x, None, None, None), 6, options, "cpu")
+    across = AcrossClusters(parts, Plan(options), Threads(1), WorkspaceInMemory(parts), margin=10)
+    before = across.at(400)
+    kept = [each.columns["kept"].tolist() for each in before.decide()]
+    assert 20 < before.count() < 200
+    assert across.at(1200).count() < before.count()  # more than the margin above, so all pairs are looked for anew
+    again = across.at(400)
+    assert [each.columns["kept"].tolist() for each in again.decide()] == kept
+    assert again.count() == before.count()
