@@ -23,6 +23,7 @@ from results_file import RESULTS, write_results
 from threadpoolctl import threadpool_limits
 
 from fairdedup.core import kmeans, lloyd
+from fairdedup.core.int8_products import limit_product_threads
 from fairdedup.core.similarity import unit_float16
 
 BLOCK = 1 << 16  # rows that are generated at a time
@@ -131,7 +132,8 @@ def measure_pruning(sample: Sample, clusters: int) -> dict[str, float]:
 
 def train_in_integers(sample: Sample, clusters: int, threads: int, points: int | None = None) -> NDArray[np.float32]:
     """Train as fairdedup does, on the first so many rows a centroid or on all."""
-    return kmeans.train(sample[: None if points is None else points * clusters], clusters, 0, threads)
+    with limit_product_threads():  # else torch computes one thread's products on all cores
+        return kmeans.train(sample[: None if points is None else points * clusters], clusters, 0, threads)
 
 
 Candidate = tuple[Callable[..., NDArray[np.float32]], dict[str, Any]]

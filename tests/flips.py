@@ -118,6 +118,7 @@ def jobs(kind: str) -> dict[str, Job]:
             "cluster": Job(("cluster", "@images", "--clusters", 3), run),
             "export csv": Job(("export", "@images", "--to", "csv", "--dest", "@table.csv"), run),
             "replace": Job(("replace", "@images", "--gone", "@gone-images.txt"), run),
+            "report": Job(("report", "@images"), run),
         }
     both = {
         "prune": Job(("prune", "@RUN", *DECIDE, "--prototypes", "@prototypes.npz"), "RUN"),
@@ -126,6 +127,7 @@ def jobs(kind: str) -> dict[str, Job]:
         "audit by labels": Job(("audit", "@RUN", "--labels", "@labels.csv"), "RUN"),
         "audit by memberships": Job(("audit", "@RUN"), "RUN"),
         "gate": Job(("gate", "@RUN", "--max-rejected", 1), "RUN", uses_workers=False),
+        "report": Job(("report", "@RUN"), "RUN"),
         "replace": Job(("replace", "@RUN", "--gone", "@gone-RUN.txt"), "RUN"),
         "refit": Job(("refit", "@RUN", "--out", "@refit", "--keep", 0.5, "--clusters", 4, *GONE), "RUN"),
         "next night": Job(("run", "@in/day2.npy", "--against", "@RUN", "--out", "@next"), "RUN"),

@@ -8,29 +8,20 @@ cluster's mean, three to five times as fast on processors with VNNI or AMX, wher
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.int8_products import int8_is_worth_it, multiply_int8
 from fairdedup.core.similarity import Vectors, margin
 
 INT8_ROWS = 1024  # rounding does not pay for smaller clusters
-INT8_WORK = 5e10  # float32 multiply-adds of a process after which it pays to load torch
 MOVED = 1 << 12  # rows that `move_up` moves at a time
 ARITHMETIC = 2e-6  # covers the float32 arithmetic of the bound itself
 _work = 0.0  # float32 multiply-adds of this process so far
-_alone = False  # whether each product takes one thread, since the caller has threads of its own
 
 
 class ErrorTerms(NamedTuple):
@@ -102,7 +93,7 @@ class ApproximateVectors:
         if self.rounded:
             import torch
 
-            return torch._int_mm(torch.from_numpy(self.values), torch.from_numpy(other.values).t()).numpy()
+            return multiply_int8(self.values, torch.from_numpy(other.values).t())
         _work += float(len(self)) * len(other) * self.values.shape[1]
         return self.values @ other.values.T
 
@@ -165,48 +156,6 @@ def approximate_in_int8(vectors: Vectors) -> ApproximateVectors:
     return ApproximateVectors(values, terms._replace(error=error))
 
 
-@contextmanager
-def limit_product_threads() -> Iterator[None]:
-    """Limit every product to one thread, while the caller computes several products at a time."""
-    global _alone
-    loaded = sys.modules.get("torch")
-    before = loaded.get_num_threads() if loaded else None
-    _alone = True
-    try:
-        if loaded:
-            loaded.set_num_threads(1)
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        _alone = False
-        loaded = sys.modules.get("torch")
-        if loaded:
-            loaded.set_num_threads(before or os.cpu_count() or 1)
-
-
-@lru_cache(maxsize=1)
-def int8_products_are_exact() -> bool:
-    """Tell whether torch multiplies 8-bit integers fast, and without saturation, on this machine. Loads torch."""
-    try:
-        import torch
-
-        if _alone:
-            torch.set_num_threads(1)
-        fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
-        most = torch.full((32, 512), 127, dtype=torch.int8)
-        return fast and bool((torch._int_mm(most, -most.t().contiguous()) == -127 * 127 * 512).all())
-    except (ImportError, AttributeError, RuntimeError):
-        return False
-
-
-@lru_cache(maxsize=1)
-def _cpu_flags() -> str:
-    try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return ""
-
-
 def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVectors:
     """Return vectors in the precision that suits the cluster and this machine.
 
@@ -223,23 +172,6 @@ def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVec
     if multiplied >= INT8_ROWS and int8_is_worth_it(_work):
         return approximate_in_int8(vectors)
     return approximate_in_float32(vectors)
-
-
-def is_torch_worth_it(work: float) -> bool:
-    """Tell whether torch is loaded, or is there and some work takes longer than to load it.
-
-    Parameters
-    ----------
-    work : float
-        Multiply-adds that this process has done in float32, or is to do.
-    """
-    return "torch" in sys.modules or (work > INT8_WORK and find_spec("torch") is not None)
-
-
-def int8_is_worth_it(work: float) -> bool:
-    """Tell whether to multiply 8-bit integers by torch: that is fast and exact here, and torch is worth it."""
-    fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
-    return fast and is_torch_worth_it(work) and int8_products_are_exact()
 
 
 class ColumnBounds(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.approximate import int8_is_worth_it
 from fairdedup.core.compiled import njit
+from fairdedup.core.int8_products import int8_is_worth_it, multiply_int8
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import unit_float16
 
@@ -221,7 +221,7 @@ def assign_and_add(rows: Rounded, centroids: NDArray[np.float16], mean: NDArray[
     labels = np.empty(_ROWS, np.int64)
     found = Sums(np.zeros(centroids.shape, np.int64), np.zeros(len(centroids), np.int64))
     for block in _blocks(len(rows.values)):
-        values, steps = np.asarray(rows.values[block]), rows.steps[block]
+        values, steps = np.array(rows.values[block]), rows.steps[block]
         _find_nearest(multiply(values), steps, near, labels)
         _add(values, steps, labels, *found)
     return found
@@ -232,11 +232,10 @@ class _Products:
 
     def __init__(self, values: NDArray[np.int8], work: float) -> None:
         """Prepare for centroids (k, d)."""
-        self.torch: Any = None
-        if int8_is_worth_it(work):
+        self.rounded = int8_is_worth_it(work)
+        if self.rounded:
             import torch
 
-            self.torch = torch
             self.other: Any = torch.from_numpy(values).t()
             self.out: Any = torch.empty((_ROWS, len(values)), dtype=torch.int32)
         else:
@@ -246,8 +245,8 @@ class _Products:
     def __call__(self, rows: NDArray[np.int8]) -> NDArray[Any]:
         """Return the products of n rows (n, k), int32 or float32; the next call writes over them."""
         out = self.out[: len(rows)]
-        if self.torch is not None:
-            return np.asarray(self.torch._int_mm(self.torch.from_numpy(rows), self.other, out=out))
+        if self.rounded:
+            return multiply_int8(rows, self.other, out)
         return np.matmul(rows.astype(np.float32), self.other, out=out)
 
 

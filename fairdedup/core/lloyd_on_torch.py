@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.approximate import is_torch_worth_it
+from fairdedup.core.int8_products import is_torch_worth_it
 from fairdedup.core.lloyd import Near, Rounded, Sums, assign_and_add
 from fairdedup.errors import UserError
 
@@ -86,7 +86,7 @@ def assign_and_add_by_torch(device: str, rows: Rounded, near: Near, clusters: in
         last = min(n, first + step)
         tall = max(0, LEAST_ROWS - (last - first))
         values = torch.from_numpy(np.pad(rows.values[first:last], ((0, tall), (0, wide)))).to(device)
-        steps = torch.from_numpy(rows.steps[first:last]).to(device)
+        steps = torch.from_numpy(np.array(rows.steps[first:last])).to(device)
         products = torch._int_mm(values, other)[: last - first]
         scores = products.double().mul_(scales).mul_(steps[:, None]).add_(offsets)  # exact
         labels = scores.argmax(1)  # the first of equals
