@@ -177,6 +177,8 @@ def read_details(embedded: Embedded, samples: dict[int, ShownSample]) -> None:
             if low == high:
                 continue
             table = read_known_columns(embedded.directory, record, ["caption", "width", "height", "bytes"])
+            if not table.num_columns:
+                continue
             places = np.searchsorted(first + record.positions(), wanted[low:high])
             for row, line in zip(wanted[low:high].tolist(), table.take(pa.array(places)).to_pylist(), strict=True):
                 sample = samples[row]

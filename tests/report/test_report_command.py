@@ -10,6 +10,7 @@ import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_pages import HOSTILE, HOSTILE_NAME, read_data
 from runs import command, contents, done, manifest, table
@@ -70,6 +71,15 @@ def test_the_page_has_the_numbers_of_the_run(again, scheduler):
     in_bands = sum(round(10_000 * cosine) <= top for cosine in similarity.values())
     assert sum(band["count"] or 0 for band in data["bands"]) == in_bands
     assert "perceived" in text and "tone" in text
+
+
+def test_vectors_without_captions_and_prototypes_have_a_page(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 8))
+    np.save(tmp_path / "x.npy", np.concatenate([x, x + 0.01]).astype(np.float32))
+    done("run", tmp_path / "x.npy", "--keep", 0.5, "--rule", "semdedup", "--out", tmp_path / "run", "--report")
+    data = read_data(tmp_path / "run" / "report" / "index.html")
+    assert sum(each["size"] for each in data["gallery"]) <= 40
+    assert data["outliers"]
 
 
 def test_pairs_of_the_borderline_lie_in_their_bands(again, scheduler):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fairdedup.datasets.dataset import Shard
@@ -34,8 +35,8 @@ def check_rejected(records: Sequence[ShardRecord], max_rejected: float) -> None:
         If the input is empty, everything is rejected, or more than `max_rejected` is.
     """
     total, valid = sum(r.input for r in records), sum(r.valid for r in records)
-    reasons = pd.Series([x.reason for r in records for x in r.rejected], dtype=object).value_counts()
-    commonest = "; ".join(f"{count:,} x {why}" for why, count in reasons.head(COMMON_REASONS).items())
+    reasons = Counter(x.reason for r in records for x in r.rejected)
+    commonest = "; ".join(f"{count:,} x {why}" for why, count in reasons.most_common(COMMON_REASONS))
     if not total:
         raise UserError("the input has no samples: give one with at least one image or vector")
     if not valid:
@@ -82,7 +83,9 @@ def check_ids(records: Sequence[ShardRecord], run: RunDirectory, shards: Sequenc
     UserError
         Naming the first duplicate id and its two shards.
     """
-    hashes = [pd.util.hash_array(_read_ids(run, r.number).to_numpy().astype(object), categorize=False) for r in records]
+    from pandas.util import hash_array  # pandas takes long to load, and most commands do not come here
+
+    hashes = [hash_array(_read_ids(run, r.number), categorize=False) for r in records]
     suspects = _find_repeated(np.concatenate(hashes))
     if not len(suspects):
         return
@@ -103,8 +106,9 @@ def _find_repeated(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _select_ids(run: RunDirectory, record: ShardRecord, places: NDArray[np.int64]) -> Iterator[str]:
     if len(places):
         ids = _read_ids(run, record.number)
-        yield from (ids.iloc[k] for k in places)
+        yield from ids[places]
 
 
-def _read_ids(run: RunDirectory, number: int) -> pd.Series:
-    return load_table(Unsealed(run.metadata(number), VERIFIED), ["id"]).column("id").to_pandas()
+def _read_ids(run: RunDirectory, number: int) -> NDArray[Any]:
+    """Return the ids of a shard (n,), as objects."""
+    return load_table(Unsealed(run.metadata(number), VERIFIED), ["id"]).column("id").to_numpy().astype(object)
