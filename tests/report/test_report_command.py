@@ -139,7 +139,7 @@ def test_an_input_that_has_moved_is_said_and_can_be_named(own_pictures_run, pict
 
 def test_a_page_that_cannot_be_made_is_one_warning_and_the_run_is_finished(again, scheduler, monkeypatch):
     monkeypatch.setattr("fairdedup.commands.report.gather_figures", lambda *_: 1 / 0)
-    shown = done("prune", again, "--keep", 0.4, "--rule", "semdedup", "--scheduler", scheduler, "--report")
+    shown = command("prune", again, "--keep", 0.4, "--rule", "semdedup", "--scheduler", scheduler, "--report")
     warnings = [line for line in shown.err.splitlines() if "warning" in line]
     assert len(warnings) == 1 and "index.html could not be made (division by zero)" in warnings[0]
     assert manifest(again)["counts"]["kept"] == 95 and "See it" not in shown.out
