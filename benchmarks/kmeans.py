@@ -23,7 +23,7 @@ from results_file import RESULTS, write_results
 from threadpoolctl import threadpool_limits
 
 from fairdedup.core import kmeans, lloyd
-from fairdedup.core.int8_products import limit_product_threads
+from fairdedup.core.fast_arithmetic import limit_product_threads
 from fairdedup.core.similarity import unit_float16
 
 BLOCK = 1 << 16  # rows that are generated at a time

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairdedup.arrays import as_labels
 from fairdedup.core import kmeans
-from fairdedup.core.int8_products import limit_product_threads
+from fairdedup.core.fast_arithmetic import limit_product_threads
 from fairdedup.core.keep_fraction import count_kept
 from fairdedup.core.model import Cluster, EarlierKept, Options
 from fairdedup.core.part import Visitors

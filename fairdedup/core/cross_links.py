@@ -71,7 +71,11 @@ class Links(NamedTuple):
 
 
 def iterate_pairs(
-    first: NDArray[np.float16], second: NDArray[np.float16], eps: int, within: Codes = (None, None)
+    first: NDArray[np.float16],
+    second: NDArray[np.float16],
+    eps: int,
+    within: Codes = (None, None),
+    new: tuple[int, int] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """Yield the pairs of rows of two sets that are duplicates at an eps, a tile at a time, exactly.
 
@@ -85,29 +89,39 @@ def iterate_pairs(
         Ten-thousandths.
     within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
         Codes of the values within which rows are compared.
+    new : (int, int), optional
+        p and q: only pairs with one of the first p rows of `first` or one of the first q of `second` are wanted.
 
     Yields
     ------
     (ndarray, ndarray, ndarray), each of shape (p,), int64
         Places in both sets, and the least eps at which they are duplicates.
     """
-    n = len(first)
-    if not n or not len(second):
+    n, m = len(first), len(second)
+    p, q = new or (n, m)
+    products = p * m + (n - p) * q
+    if not products:
         return
     vectors = Vectors.of(np.concatenate((first, second)))
-    known, out = approximate(vectors, min(n, len(second))), Found.make(TILE * TILE)
-    codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], len(second))))
-    for row in range(0, n, TILE):
-        block = known.take(slice(row, min(n, row + TILE)))
-        for column in range(n, len(vectors), TILE):
-            other = known.take(slice(column, column + TILE))
-            tile = Tile(row, column, block.terms, other.terms)
-            number = collect_pairs(
-                block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
-            )
-            if number:
-                a, b, needed = (values[:number].astype(np.int64) for values in out)
-                yield a, b - n, needed
+    known, out = approximate(vectors, 2 * products // (n + m)), Found.make(TILE * TILE)
+    codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], m)))
+    for row, last, column, end in _list_tiles(n, (0, p, m), (p, n, q)):
+        block, other = known.take(slice(row, last)), known.take(slice(column, end))
+        tile = Tile(row, column, block.terms, other.terms)
+        number = collect_pairs(
+            block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
+        )
+        if number:
+            a, b, needed = (values[:number].astype(np.int64) for values in out)
+            yield a, b - n, needed
+
+
+def _list_tiles(n: int, *rectangles: tuple[int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the bounds of tiles: rows, and columns from `n` on. A rectangle is (first row, end, number of columns)."""
+    for start, stop, columns in rectangles:
+        for row in range(start, stop if columns else start, TILE):
+            for column in range(n, n + columns, TILE):
+                yield row, min(stop, row + TILE), column, min(n + columns, column + TILE)
 
 
 def find_links(
@@ -116,6 +130,7 @@ def find_links(
     reached: NDArray[np.integer],
     eps: int,
     within: Codes = (None, None),
+    new: tuple[int, int] | None = None,
 ) -> Links:
     """Find the pairs of a cluster's rows and of its visitors that are linked at an eps.
 
@@ -131,6 +146,8 @@ def find_links(
         Ten-thousandths.
     within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
         Codes of the values within which rows are compared.
+    new : (int, int), optional
+        As of `iterate_pairs`.
 
     Returns
     -------
@@ -138,7 +155,7 @@ def find_links(
         Places in `own` and in `visitors`.
     """
     found = []
-    for a, b, needed in iterate_pairs(own, visitors, eps, within) if eps else ():
+    for a, b, needed in iterate_pairs(own, visitors, eps, within, new) if eps else ():
         needed = np.maximum(needed, reached[b])
         linked = needed <= eps
         found.append(Links(a[linked], b[linked], needed[linked]))
@@ -166,13 +183,21 @@ def find_cross_links(part: Part, flags: Shared, eps: int) -> Links:
     """
     found, known = [], flags.read()
     for cluster in part.clusters():
-        own = known[cluster.rows]
-        for visitors in part.visitors(cluster.number, known, _EITHER, eps) if own.any() else ():
-            theirs = known[visitors.rows]
-            for here, there in ((OWN, _EITHER), (OTHER, OWN)):
-                a, b = np.flatnonzero(own & here), np.flatnonzero(theirs & there)
-                within = take_codes(cluster.within, a), take_codes(visitors.within, b)
-                links = find_links(cluster.unit[a], visitors.unit[b], visitors.needed[b], eps, within)
-                rows = cluster.rows[a][links.first], visitors.rows[b][links.second]
-                found.append(Links(*rows, links.needed).ordered())
+        here, new_here = _put_new_first(known[cluster.rows])
+        unit = None  # of these rows; read only if there is a visitor
+        for visitors in part.visitors(cluster.number, known, _EITHER if new_here else OWN, eps) if len(here) else ():
+            there, new_there = _put_new_first(known[visitors.rows])
+            unit = cluster.unit[here] if unit is None else unit
+            a = here if new_there else here[:new_here]
+            within = take_codes(cluster.within, a), take_codes(visitors.within, there)
+            reached, new = visitors.needed[there], (new_here, new_there)
+            links = find_links(unit[: len(a)], visitors.unit[there], reached, eps, within, new)
+            rows = cluster.rows[a][links.first], visitors.rows[there][links.second]
+            found.append(Links(*rows, links.needed).ordered())
     return Links.concatenate(found)
+
+
+def _put_new_first(flags: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
+    """Return the places of the rows with a flag, those with `OWN` first, and the number of these."""
+    new = np.flatnonzero(flags & OWN)
+    return np.concatenate((new, np.flatnonzero((flags & _EITHER) == OTHER))), len(new)

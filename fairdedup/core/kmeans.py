@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.int8_products import limit_product_threads
+from fairdedup.core.fast_arithmetic import limit_product_threads
 from fairdedup.core.lloyd import ITERATIONS, Start, draw_first, round_rows, training_work, update
 from fairdedup.core.lloyd_on_torch import assign_and_add_on, choose_device
 from fairdedup.core.row_hash import row_hash

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.compiled import njit
-from fairdedup.core.int8_products import int8_is_worth_it, multiply_int8
+from fairdedup.core.fast_arithmetic import int8_is_worth_it, multiply_int8
 from fairdedup.core.row_hash import row_hash
 from fairdedup.core.similarity import unit_float16
 

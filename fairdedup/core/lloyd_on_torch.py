@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.int8_products import is_torch_worth_it
+from fairdedup.core.fast_arithmetic import is_torch_worth_it
 from fairdedup.core.lloyd import Near, Rounded, Sums, assign_and_add
 from fairdedup.errors import UserError
 

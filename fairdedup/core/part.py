@@ -34,6 +34,15 @@ class Visitors(NamedTuple):
     needed: NDArray[np.integer]
     within: NDArray[np.int64] | None = None
 
+    @classmethod
+    def join(cls, pieces: Sequence[Visitors]) -> Visitors:
+        """Return the rows of several pieces, at least one, all with codes or all without."""
+        if len(pieces) == 1:
+            return pieces[0]
+        rows, unit, needed, within = zip(*pieces, strict=True)
+        codes = None if within[0] is None else np.concatenate(within)
+        return cls(np.concatenate(rows), np.concatenate(unit), np.concatenate(needed), codes)
+
 
 class Part(Protocol):
     """Some clusters of the data set, read one at a time."""

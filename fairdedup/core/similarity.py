@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.fast_arithmetic import widen
 from fairdedup.core.unit_rows import UnitRows
 from fairdedup.core.within import hide_other_values
 
@@ -137,12 +138,13 @@ class Vectors:
         order : ndarray of shape (m,), int, optional
             Positions to take, in this order; all if not given.
         """
+        n = unit.shape[0] if order is None else len(order)
+        x = np.empty((n, unit.shape[1]), np.float32)
         if order is None:
-            x = np.ascontiguousarray(unit[:], dtype=np.float32)
+            widen(unit[:], x)
         else:
-            x = np.empty((len(order), unit.shape[1]), np.float32)
-            for start in range(0, len(order), BLOCK):
-                x[start : start + BLOCK] = unit[order[start : start + BLOCK]]
+            for start in range(0, n, BLOCK):
+                widen(unit[order[start : start + BLOCK]], x[start : start + BLOCK])
         return cls(x, squared_lengths(x))
 
     def __len__(self) -> int:

@@ -99,15 +99,23 @@ class ClusterRange:
         files = self.memo.get(("visits", eps))
         if files is None:
             files = self.memo["visits", eps] = [self._open_visits(eps, k) for k in range(self.files)]
+        pieces: list[Visitors] = []
+        room = BLOCK
         for vectors, rows, visits, marks in files:
             places, needed = visits.to(cluster)
             own = np.asarray(rows[places])
             chosen = np.flatnonzero((flags[own] & wanted) > 0)
-            for start in range(0, len(chosen), BLOCK):
-                block = chosen[start : start + BLOCK]
+            while len(chosen):
+                block, chosen = chosen[:room], chosen[room:]
                 codes = None if marks is None else np.asarray(marks[places[block]])["within"]
-                yield Visitors(own[block], np.asarray(vectors[places[block]]), needed[block], codes)
+                pieces.append(Visitors(own[block], np.asarray(vectors[places[block]]), needed[block], codes))
                 release_pages(vectors)  # of which the system maps 64 KiB around each row
+                room -= len(block)
+                if not room:
+                    yield Visitors.join(pieces)
+                    pieces, room = [], BLOCK
+        if pieces:
+            yield Visitors.join(pieces)
 
     def _open_visits(self, eps: int, number: int) -> tuple[Any, Any, Visits, Any]:
         assert self.workspace is not None

@@ -1,4 +1,4 @@
-"""Products of 8-bit integers by torch: exact, and several times as fast as float32 where the processor helps."""
+"""What torch computes faster than numpy, with the same bytes: products of 8-bit integers, and float16 to float32."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def limit_product_threads() -> Iterator[None]:
             loaded.set_num_threads(before or os.cpu_count() or 1)
 
 
+def _limit_this_thread(torch: Any) -> None:
+    """Let torch compute in this thread alone, if its caller has threads of its own: OpenMP counts by thread."""
+    if _alone and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+def widen(values: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+    """Write float16 values into a float32 array of the same shape, exactly.
+
+    If torch is loaded, it does so in a tenth of numpy's time.
+    """
+    if "torch" in sys.modules:
+        import torch
+
+        _limit_this_thread(torch)
+        values = np.require(values, requirements=("C", "W"))
+        torch.from_numpy(out).copy_(torch.from_numpy(np.asarray(values)))
+    else:
+        out[...] = values
+
+
 def multiply_int8(rows: NDArray[np.int8], other: Any, out: Any = None) -> NDArray[np.int32]:
     """Return the products of 8-bit rows (n, d) with the columns of a tensor (d, m), by torch: (n, m), int32.
 
@@ -50,8 +71,7 @@ def multiply_int8(rows: NDArray[np.int8], other: Any, out: Any = None) -> NDArra
     """
     import torch
 
-    if _alone and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)  # which holds for the calling thread only
+    _limit_this_thread(torch)
     given = {} if out is None else {"out": out}
     return np.asarray(torch._int_mm(torch.from_numpy(rows), other, **given))
 
