@@ -19,7 +19,7 @@ from fairdedup.core.cross_links import Links
 from fairdedup.core.leader_sweep import visiting_order
 from fairdedup.core.model import Cluster, Plan
 from fairdedup.core.pair_graph import Found, PairGraph, find_pairs, list_both_directions
-from fairdedup.core.similarity import MAX_EPS, Vectors
+from fairdedup.core.similarity import MAX_EPS
 from fairdedup.core.swept import find_preference
 
 
@@ -52,9 +52,15 @@ class Cards(NamedTuple):
         if not parts:
             nothing = np.zeros(0, np.int64)
             return cls(nothing, nothing, np.zeros((0, 0), np.float16), np.zeros(0), nothing, nothing)
-        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        order = np.argsort(joined[0])
-        return cls._make(column[order] for column in joined)
+        rows = np.concatenate([part.rows for part in parts])
+        places = np.empty(len(rows), np.int64)
+        places[np.argsort(rows)] = np.arange(len(rows))
+        own = np.split(places, np.cumsum([len(part.rows) for part in parts])[:-1])
+        joined = [np.empty((len(rows), *column.shape[1:]), column.dtype) for column in parts[0]]
+        for part, there in zip(parts, own, strict=True):  # the vectors are many, so they are copied once
+            for column, into in zip(part, joined, strict=True):
+                into[there] = column
+        return cls._make(joined)
 
     def take(self, rows: NDArray[np.int64]) -> Cards:
         """Return the cards of these rows."""
@@ -111,46 +117,59 @@ def resolve_conflicts(cards: Cards, links: Links, eps: int, plan: Plan) -> Resol
         What is known about the whole data set.
     """
     order = visiting_order(cards.centroid_similarity, cards.rows)
-    swept = cards.take(cards.rows[order])
-    cluster = Cluster(-1, swept.rows, swept.unit, np.zeros(swept.unit.shape[1], np.float16), values=swept.values)
+    rows, values, within = (column[order] for column in (cards.rows, cards.values, cards.within))
+    zero = np.zeros(cards.unit.shape[1], np.float16)
     arranged = ArrangedCluster(
         _Memo(),  # type: ignore[arg-type]
-        cluster,
-        np.arange(len(order)),
-        swept.rows,
-        swept.centroid_similarity,
-        swept.values,
-        swept.within,
+        Cluster(-1, cards.rows, cards.unit, zero, values=cards.values),
+        order,
+        rows,
+        cards.centroid_similarity[order],
+        values,
+        within,
     )
-    # Where both guarantees hold, the candidates of one cluster are no duplicates of each other.
-    graph = _link_all(swept, arranged.vectors, links, order, cards, eps, distinct=plan.options.hands_over_duplicates)
-    preference, cover = find_preference(arranged, plan), plan.options.cover
+    graph = _link_all(arranged, cards, links, eps, distinct=plan.options.hands_over_duplicates)
+    preference = find_preference(arranged, plan)
     leader, keeper = cover_sweep(
-        arranged.vectors, swept.rows, eps, preference, graph, own_only=cover, within=swept.within
+        arranged.vectors if preference.likeness_weight else None,
+        rows,
+        eps,
+        preference,
+        graph,
+        own_only=plan.options.cover,
+        within=within,
     )
-    back = np.argsort(swept.rows)
-    return Resolved(cards.rows, swept.rows[keeper[back]], swept.rows[leader[back]])
+    back = np.argsort(rows)
+    return Resolved(cards.rows, rows[keeper[back]], rows[leader[back]])
 
 
-def _link_all(
-    swept: Cards,
-    vectors: Vectors,
-    links: Links,
-    order: NDArray[np.int64],
-    cards: Cards,
-    eps: int,
-    *,
-    distinct: bool,
-) -> PairGraph:
-    """Return the graph of the links, and of the duplicates within each cluster, by places in the visiting order."""
+def _link_all(arranged: ArrangedCluster, cards: Cards, links: Links, eps: int, *, distinct: bool) -> PairGraph:
+    """Return the graph of the links, and of the duplicates within each cluster, by places in the visiting order.
+
+    Parameters
+    ----------
+    arranged : ArrangedCluster
+        The candidates in conflict.
+    cards : Cards
+        The same, by row.
+    links : Links
+        Pairs of them in different clusters.
+    eps : int
+        Ten-thousandths.
+    distinct : bool
+        Whether the candidates of one cluster are no duplicates of each other, as where both guarantees hold.
+    """
+    order = arranged.order
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     pairs = [(place[np.searchsorted(cards.rows, rows)]) for rows in (links.first, links.second)]
     first, second, needed = [pairs[0]], [pairs[1]], [links.needed]
-    by_cluster = np.argsort(np.zeros(0) if distinct else swept.cluster, kind="stable")
-    bounds = np.flatnonzero(np.diff(swept.cluster[by_cluster])) + 1
+    clusters = cards.cluster[order]
+    by_cluster = np.argsort(np.zeros(0) if distinct else clusters, kind="stable")
+    bounds = np.flatnonzero(np.diff(clusters[by_cluster])) + 1
     for own in np.split(by_cluster, bounds):
-        graph = find_pairs(vectors.take(own), eps, within=swept.within[own]) if len(own) > 1 else None
+        alone = len(own) < 2
+        graph = None if alone else find_pairs(arranged.vectors.take(own), eps, within=cards.within[order[own]])
         if graph is not None and len(graph.pairs.neighbours):
             a = np.repeat(np.arange(len(own)), np.diff(graph.pairs.starts))
             b = graph.pairs.neighbours.astype(np.int64)

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from fairdedup.core.eps_steps import find_eps_by_steps
+from fairdedup.core.eps_steps import KeptWithin, find_eps_by_steps
 from fairdedup.core.model import Plan
 from fairdedup.core.part import MapParts, Part
 from fairdedup.core.parts import count_kept
@@ -83,11 +83,14 @@ def search_eps_across(across: AcrossClusters, target: int, valid: int) -> int:
     if target >= valid:
         return 0
     parts, seed, map_parts = across.parts, across.plan.options.seed, across.map_parts
-    seen: dict[int, int] = {}  # counts within clusters, which fall much as those across clusters do
+    seen: dict[int, float] = {}
     guess = _guess(parts, target, valid, seed, map_parts, seen)
     if guess is None:  # so few rows that a pass over all of them is as good
         guess = _search_plain(parts, target, valid, seed, map_parts, seen)
-    return find_eps_by_steps(lambda eps: across.at(eps).count(), target, guess, like=seen)
+    like = KeptWithin(valid, seen)
+    return find_eps_by_steps(
+        lambda eps: across.at(eps).count(), target, guess, like=like, estimate=lambda eps: across.at(eps).estimate()
+    )
 
 
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
@@ -106,12 +109,13 @@ def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts
 
 
 def _count_plain(
-    parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str, seen: dict[int, int] | None = None
+    parts: Sequence[Part], eps: list[int], *, map_parts: MapParts, step: str, seen: dict[int, float] | None = None
 ) -> list[int]:
-    counts: list[int] = np.sum(map_parts(step, count_neighbourhoods, parts, eps), axis=0).tolist()
+    counts = np.sum(map_parts(step, count_neighbourhoods, parts, eps), axis=0)
     if seen is not None:
-        seen.update(zip(eps, counts, strict=True))
-    return counts
+        rows = sum(part.rows for part in parts)
+        seen.update(zip(eps, (counts / rows).tolist(), strict=True))
+    return list(counts.tolist())
 
 
 def _search_plain(
@@ -120,11 +124,11 @@ def _search_plain(
     valid: int,
     seed: int,
     map_parts: MapParts,
-    seen: dict[int, int] | None = None,
+    seen: dict[int, float] | None = None,
 ) -> int:
     """Find the eps of the sweep without `cover`, whose counts are the same for every rule that sweeps.
 
-    The counts at each eps that is tried are added to `seen`.
+    The shares that are kept at each eps that is tried are added to `seen`.
     """
     guess = _guess(parts, target, valid, seed, map_parts)
     counts = partial(_count_plain, parts, map_parts=map_parts, step="search", seen=seen)
@@ -137,11 +141,11 @@ def _guess(
     valid: int,
     seed: int,
     map_parts: MapParts,
-    seen: dict[int, int] | None = None,
+    seen: dict[int, float] | None = None,
 ) -> int | None:
     """Return about the eps of a seeded sample of parts; None if the data set is small.
 
-    The counts of the larger sample, at each eps that is tried, are added to `seen`.
+    The shares that the larger sample keeps at each eps that is tried are added to `seen`.
     """
     if valid < SAMPLE_FROM or len(parts) < 4:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,41 @@ from numpy.typing import NDArray
 from fairdedup.core.similarity import MAX_EPS
 
 EXPECTED_STEPS = 6  # after which the search halves its bracket too
+LEAST_REMOVED = 1e-6  # share of removed rows, so that no share is divided by 0
+
+
+@dataclass(frozen=True)
+class KeptWithin:
+    """Which share of the rows is kept where only rows of one cluster are compared: about how the counts fall.
+
+    Rows of other clusters take some of what is kept then. Their share of it grows as duplicates do: the model is that
+    it is proportional to the share of the rows that is removed within clusters.
+
+    Attributes
+    ----------
+    rows : int
+        Number of rows, N.
+    shares : mapping of int to float
+        Share of the rows that is kept at some values of eps, in ten-thousandths; a sample's will do. At least one.
+    """
+
+    rows: int
+    shares: Mapping[int, float]
+
+    def at(self, values: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return the shares at any values of eps (n,), between those that are known."""
+        known, shares = np.array(sorted(self.shares.items()), np.float64).T
+        return np.clip(np.interp(values, known, shares), 1 / self.rows, 1 - LEAST_REMOVED)
+
+    def rate(self, eps: int, kept: int) -> float:
+        """Return the rate at which rows of other clusters take what is kept, from the count at an eps."""
+        within = float(self.at(np.array([eps]))[0])
+        return (1 - kept / self.rows / within) / (1 - within)
+
+    def expect(self, values: NDArray[np.integer], rates: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """Return the counts that are expected at values of eps (n,)."""
+        within = self.at(values)
+        return self.rows * within * (1 - rates * (1 - within))
 
 
 def find_eps_by_steps(
@@ -17,13 +53,14 @@ def find_eps_by_steps(
     target: int,
     guess: int,
     least: int = 0,
-    like: Mapping[int, int] | None = None,
+    like: KeptWithin | None = None,
+    estimate: Callable[[int], int] | None = None,
 ) -> int:
     """Find an eps with count(eps) <= K < count(eps - 1 ten-thousandth), one value after the other.
 
-    Where each count costs about as much as the first, as with rounds, this needs fewer of them than windows do. Other
-    counts that fall alike say where to look next: their ratio to the counts that are known is interpolated between both
-    ends of the bracket, and taken to be constant while it has one end only.
+    Where each count costs about as much as the first, as with rounds, this needs fewer of them than windows do. What is
+    kept within clusters says where to look next: how much less is kept in all is interpolated between both ends of the
+    bracket, and expected to stay while it has one end only.
 
     Parameters
     ----------
@@ -35,21 +72,24 @@ def find_eps_by_steps(
         Eps to try first.
     least : int
         Smallest eps to consider, which is returned if it keeps no more than K; at 0 more than K rows are kept.
-    like : mapping of int to int, optional
-        Counts at some values of eps that fall about as those of `count` do.
+    like : KeptWithin, optional
+    estimate : callable, optional
+        Returns about what `count` does, for less. With `like`, the guess is improved by it.
 
     Returns
     -------
     eps : int
         Ten-thousandths: `least`, or the high end of the bracket.
     """
-    low, high, like = least, MAX_EPS, like or {}
+    low, high = least, MAX_EPS
     seen: dict[int, int] = {}
     if least:
         seen[least] = count(least)
         if seen[least] <= target:
             return least
     eps, step = min(max(guess, low + 1), MAX_EPS - 1), 1 if like else max(8, guess // 32)
+    if like and estimate:
+        eps = min(max(_extrapolate(eps, estimate(eps), target, like), low + 1), MAX_EPS - 1)
     while high - low > 1:
         seen[eps] = count(eps)
         if seen[eps] <= target:
@@ -61,33 +101,26 @@ def find_eps_by_steps(
             if len(seen) > EXPECTED_STEPS and len(seen) % 2:
                 eps = (low + high) // 2  # the counts are far from what is expected: halve the bracket every second time
         else:
-            expected = _extrapolate(eps, seen[eps], target, like)
+            expected = _extrapolate(eps, seen[eps], target, like) if like else eps
             eps = max(expected, eps + step) if eps == low else min(expected, eps - step)
             step *= 4 if like else 2
         eps = min(max(eps, low + 1), high - 1)
     return high
 
 
-def _columns(like: Mapping[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the values of eps, ascending, and their counts, at least 1."""
-    eps, counts = np.array(sorted(like.items()), np.float64).T
-    return eps, np.maximum(counts, 1)
-
-
-def _interpolate(low: int, high: int, seen: Mapping[int, int], target: int, like: Mapping[int, int]) -> int:
+def _interpolate(low: int, high: int, seen: Mapping[int, int], target: int, like: KeptWithin | None) -> int:
     """Return the first eps of a bracket that is expected to keep no more than the target."""
-    eps, counts = _columns(like or {0: 1})
-    values = np.arange(low + 1, high + 1)
-    ratios = [seen[e] / np.interp(e, eps, counts) for e in (low, high)]
-    expected = np.interp(values, eps, counts) * np.interp(values, (low, high), ratios)
-    return int(values[np.flatnonzero(expected <= target * (1 + 1e-12))[0]])
+    values, ends = np.arange(low + 1, high + 1), (low, high)
+    if like:
+        expected = like.expect(values, np.interp(values, ends, [like.rate(e, seen[e]) for e in ends]))
+    else:
+        expected = np.interp(values, ends, [seen[e] for e in ends])
+    fits = np.flatnonzero(expected <= target + 1e-6)
+    return int(values[fits[0]]) if len(fits) else high
 
 
-def _extrapolate(eps: int, kept: int, target: int, like: Mapping[int, int]) -> int:
+def _extrapolate(eps: int, kept: int, target: int, like: KeptWithin) -> int:
     """Return the first eps of those of `like` that is expected to keep no more than the target, or the nearest end."""
-    if not like:
-        return eps
-    known, counts = _columns(like)
-    values = np.arange(known[0], known[-1] + 1)
-    fits = np.flatnonzero(np.interp(values, known, counts) * (kept / np.interp(eps, known, counts)) <= target)
+    values = np.arange(min(like.shares), max(like.shares) + 1)
+    fits = np.flatnonzero(like.expect(values, like.rate(eps, kept)) <= target)
     return int(values[fits[0] if len(fits) else -1])

@@ -82,14 +82,17 @@ class AcrossClusters:
                 self.workspace.forget(rounds.name)
             self._recent = []
             self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most, self.with_earlier)
-        while len(self._recent) >= RECENT:
-            self.workspace.forget(self._recent.pop(0).name)
+        kept = [rounds for rounds in self._recent if rounds.ended][1 - RECENT :]
+        for rounds in self._recent:
+            if rounds not in kept:
+                self.workspace.forget(rounds.name)
+        self._recent = kept
         self._recent.append(Rounds(self, self.links, Trial(eps, self.links.most)))
         return self._recent[-1]
 
 
 class Rounds:
-    """All rounds at one eps.
+    """All rounds at one eps: the first is taken at once, the others when they are needed.
 
     Parameters
     ----------
@@ -99,6 +102,11 @@ class Rounds:
         The pairs in different clusters.
     trial : Trial
         The eps.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether all rounds are taken.
     """
 
     def __init__(self, across: AcrossClusters, links: CrossLinks, trial: Trial) -> None:
@@ -108,25 +116,39 @@ class Rounds:
         earlier = links.of_earlier.at(trial.eps)
         self._earlier = [earlier.take(places) for places in self._split(earlier.rows)]  # of the rows of each part
         before = [steps.KeptBefore(*own) for own in zip(self._find_protectors(), self._earlier, strict=True)]
-        found = self._map("round", steps.sweep_first, before)
+        self._candidates = np.concatenate(self._map("round", steps.sweep_first, before))
         self._flags[self._flags == OPEN] = 0  # all are decided, until some are opened again
-        while True:
-            candidates = np.concatenate(found)
-            self._flags[candidates] = CANDIDATE
-            resolved, cards = self._settle_conflicts()
-            self._flags[candidates] = KEPT
-            self._flags[resolved.rows[resolved.taken]] = 0
-            opened = self._hand_over(resolved, cards)
+        self._settled = self._settle()
+        self.ended = False
+
+    def _settle(self) -> tuple[Resolved, Cards]:
+        """Settle the conflicts of the candidates of a round; return how that ended, and their cards."""
+        candidates = self._candidates
+        self._flags[candidates] = CANDIDATE
+        resolved, cards = self._settle_conflicts()
+        self._flags[candidates] = KEPT
+        self._flags[resolved.rows[resolved.taken]] = 0
+        return resolved, cards
+
+    def finish(self) -> None:
+        """Take the rounds after the first, unless they have been taken."""
+        home, eps = self._across.home, self._trial.eps
+        while not self.ended:
+            opened = self._hand_over(*self._settled)
+            self._settled = NOTHING_RESOLVED, Cards.join([])
             if not len(opened):
+                self.ended = True
                 return
             self._flags[opened] = OPEN
-            removed = self._send_home(links.between(self._have(OPEN), self._have(KEPT), trial.eps))
-            still = np.unique(across.home[opened])
+            removed = self._send_home(self._links.between(self._have(OPEN), self._have(KEPT), eps))
+            still = np.unique(home[opened])
             found = self._map(
                 "round", steps.sweep_open, [removed[k] if k in still else None for k in range(len(removed))]
             )
             self._versions[still] += 1
             self._flags[opened] = 0
+            self._candidates = np.concatenate(found)
+            self._settled = self._settle()
 
     @property
     def eps(self) -> int:
@@ -201,12 +223,18 @@ class Rounds:
         self._versions[np.unique(self._across.home[resolved.rows])] += 1
         return opened
 
-    def count(self) -> int:
-        """Return how many rows are kept."""
+    def estimate(self) -> int:
+        """Return how many rows are kept after the rounds that were taken so far; the first keeps nearly all."""
         return int(np.count_nonzero(self._flags & (KEPT | PROTECTED)))
+
+    def count(self) -> int:
+        """Return how many rows are kept after all rounds."""
+        self.finish()
+        return self.estimate()
 
     def decide(self) -> list[Decided]:
         """Return the decisions of every part."""
+        self.finish()
         across, kept = self._across, self._have(KEPT | PROTECTED)
         versions = self._versions.tolist()
         foreign = across.map_parts("cards", steps.list_foreign_keepers, across.parts, self._trial, own=versions)

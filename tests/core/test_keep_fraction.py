@@ -16,7 +16,7 @@ from problems import RULES_AND_COVER, Case, check_keep, naming, random_prototype
 from fairdedup import UserError, deduplicate
 from fairdedup.core import eps_search
 from fairdedup.core.eps_search import find_eps
-from fairdedup.core.eps_steps import find_eps_by_steps
+from fairdedup.core.eps_steps import KeptWithin, find_eps_by_steps
 from fairdedup.core.keep_fraction import kept_target, parse_eps, readmit, shortest_fraction, smallest_fraction
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,12 +160,13 @@ def test_the_search_by_steps_brackets_any_target_whatever_it_expects(
     counts[0], counts[20_001] = rows, 1
     target = int(rng.integers(1, rows))
     known = np.sort(rng.choice(20_002, 64, replace=False)).tolist()
-    like = {
+    shares: dict[int, float] = {
         "none": {},
-        "same": {e: int(smooth[e]) for e in known},
-        "scaled": {e: int(smooth[e]) // 7 for e in known},
-        "other": {e: int(rng.integers(0, 50)) for e in known},
+        "same": {e: smooth[e] / rows for e in known},
+        "scaled": {e: smooth[e] / rows / 7 for e in known},
+        "other": {e: int(rng.integers(0, 50)) / 49 for e in known},
     }[likeness]
+    like = KeptWithin(rows, shares) if shares else None
     steps: list[int] = []
 
     def count(eps: int) -> int:
@@ -174,7 +175,8 @@ def test_the_search_by_steps_brackets_any_target_whatever_it_expects(
         steps.append(eps)
         return int(counts[eps])
 
-    e = find_eps_by_steps(count, target, guess, like=like)
+    estimate = (lambda eps: int(counts[eps]) - jitter) if seed % 2 else None
+    e = find_eps_by_steps(count, target, guess, like=like, estimate=estimate)
     assert counts[e] <= target < counts[e - 1]
     assert len(steps) <= 60
 
@@ -182,7 +184,8 @@ def test_the_search_by_steps_brackets_any_target_whatever_it_expects(
 def test_the_search_by_steps_needs_few_where_other_counts_fall_alike() -> None:
     eps = np.arange(20_002)
     counts = np.rint(1_000_000 * np.exp(-((eps / 2800) ** 4))).astype(int)
-    like = {e: int(counts[e] ** 0.9 / 8) for e in range(2000, 3000, 10)}
+    shares = {e: float(0.97 * (counts[e] / 1e6) ** 0.8) for e in range(2000, 3000, 10)}  # of a sample, within clusters
+    like = KeptWithin(1_000_000, shares)
     steps: list[int] = []
 
     def count(e: int) -> int:
@@ -193,6 +196,9 @@ def test_the_search_by_steps_needs_few_where_other_counts_fall_alike() -> None:
     assert counts[found] <= 500_000 < counts[found - 1]
     assert len(steps) <= 5
     few = len(steps)
+    steps.clear()
+    assert find_eps_by_steps(count, 500_000, 2700, like=like, estimate=lambda e: int(counts[e] * 0.996)) == found
+    assert len(steps) <= few - 1 and 2700 not in steps
     steps.clear()
     find_eps_by_steps(count, 500_000, 2700)
     assert few < len(steps)
