@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
-import pandas as pd
+import pyarrow as pa
 
 from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.layout import RunDirectory
@@ -25,22 +26,22 @@ def measure_sample_shares(directory: RunDirectory, files: Mapping[str, str]) -> 
     files : mapping of str to str
         Seals of the results, by path below the run directory.
     """
-    labels = load_table(labels_of(directory)).to_pandas()
+    labels = load_table(labels_of(directory))
     numbers = range(sum(name.startswith("decisions/") for name in files))
     parts = [result_part(directory, "decisions", number, files) for number in numbers]
-    decisions = pd.concat([load_table(part, ["id", "kept"]).to_pandas() for part in parts])
-    merged = labels.merge(decisions, on="id")
+    decisions = pa.concat_tables(load_table(part, ["id", "kept"]) for part in parts)
+    kept = dict(zip(decisions["id"].to_pylist(), decisions["kept"].to_pylist(), strict=True))
     shares = []
     for column in COLUMNS:
-        known = merged[merged[column] != "none"]
-        before = known[column].value_counts(normalize=True)
-        after = known.loc[known["kept"], column].value_counts(normalize=True)
-        for group in sorted(before.index):
+        groups = zip(labels["id"].to_pylist(), labels[column].to_pylist(), strict=True)
+        known = [(group, kept[name]) for name, group in groups if group != "none" and name in kept]
+        before, after = Counter(group for group, _ in known), Counter(group for group, stays in known if stays)
+        for group in sorted(before):
             share = GroupShare(
                 attribute=f"drawn {column.replace('_', ' ')}",
                 group=str(group),
-                input=float(before[group]),
-                kept=float(after.get(group, 0.0)),
+                input=before[group] / before.total(),
+                kept=after[group] / after.total() if after else 0.0,
             )
             shares.append(share)
     return shares

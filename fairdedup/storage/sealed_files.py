@@ -137,11 +137,15 @@ def load_table(source: Source, columns: Sequence[str] | None = None) -> pa.Table
     """Return a Parquet file, or columns of it; raises as `open_array`."""
     if isinstance(source, Unsealed) and isinstance(source.path, RemotePath) and columns is not None:
         with explain_errors(source.path, "read"), source.path.open("rb") as file:  # only the ranges of these columns
-            return pq.read_table(file, columns=list(columns))
-    data = _whole(source)
-    return _parse(
-        source, lambda: pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
-    )
+            return _read_columns(file, columns)
+    return _parse(source, _read_columns, pa.BufferReader(_whole(source)), columns)
+
+
+def _read_columns(file: Any, columns: Sequence[str] | None) -> pa.Table:
+    """Return columns of a Parquet file, in the order that is given."""
+    if columns is None:
+        return pq.ParquetFile(file, pre_buffer=True).read()
+    return pq.ParquetFile(file, pre_buffer=True).read(list(columns)).select(list(columns))
 
 
 def load_rows(source: Source, columns: Sequence[str], start: int, stop: int) -> pa.Table:
