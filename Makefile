@@ -5,12 +5,13 @@ INSTALLED := .venv/installed
 # Processes that run the tests, a file at a time; each starts workers of its own.
 TESTERS ?= 2
 
-.PHONY: help run test check soak clean
+.PHONY: help run test check docs soak clean
 
 help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
 	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests with coverage'
 	@echo 'make check  ruff, mypy and the import directions'
+	@echo 'make docs   build the documentation site into site/; stops at every warning'
 	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
 	@echo 'make clean  remove .venv, .airflow-venv, .azurite and caches; runs (fairdedup-run/) stay'
 
@@ -26,6 +27,10 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 # pytest ends with 5 where no test is marked soak.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak --timeout=0 || test $$? -eq 5
@@ -34,7 +39,7 @@ soak: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py
 
 clean:
-	rm -rf .venv .airflow-venv .azurite build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow-venv .azurite build dist site .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find fairdedup tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in a third of pip's time; pip steps in where uv cannot, as where only pip's own settings name an index.

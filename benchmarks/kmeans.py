@@ -193,7 +193,7 @@ def main() -> None:
         "trained on": len(sample),
         "trainings": {},
     }
-    faiss = packages_distributions()["faiss"][:1]  # faiss-gpu or faiss-cpu
+    faiss = packages_distributions().get("faiss", [])[:1]  # faiss-gpu or faiss-cpu
     packages = ("numpy", "numba", "torch", *faiss)
     figures, before = report["trainings"], {}
     for name, (train, more) in CANDIDATES.items():

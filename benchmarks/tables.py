@@ -1,4 +1,4 @@
-"""Write the tables of docs/fairface.md and README.md from the committed results, or only compare them with --check.
+"""Write the tables of docs/fairface.md and docs/figures.md from the committed results; --check compares them.
 
 python benchmarks/tables.py
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from results_file import ROOT, read_results
 
-TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "README.md")
+TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "docs" / "figures.md")
 ATTRIBUTES = ("race", "gender", "age")
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COVERAGE = "coverage first percentile"

@@ -31,7 +31,7 @@ FILES_OF_PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 )
 PAGES = {path: path.read_text(encoding="utf-8") for path in FILES_OF_PAGES}
 RUN_DIRECTORY = PAGES[ROOT / "docs" / "run-directory.md"]
@@ -234,7 +234,10 @@ def test_the_licence_is_the_unmodified_apache_2_text() -> None:
 
 def test_dependencies_are_names_with_lower_bounds_and_constraints_are_pins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in ("dev", "docs", "benchmarks") for line in project["optional-dependencies"][extra]),
+    ]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert all(re.fullmatch(r"[a-z0-9-]+", name) and re.fullmatch(r"[\w.]+", pin) for name, pin in pins.items())

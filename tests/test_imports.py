@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "report": STAGES_USE | {"audit", "stages"},
     "incremental": STAGES_USE | {"config", "stages"},
     "preparation": PREPARATION_USES,
-    "commands": PREPARATION_USES | {"audit", "preparation", "report"},
+    "commands": PREPARATION_USES | {"audit", "open_files", "preparation", "report", "worker_memory"},
     "cli": {
         "audit",
         "commands",

@@ -13,8 +13,6 @@ PACKAGES = (
     "numpy",
     "torch",
     "open_clip_torch",
-    "faiss-gpu",
-    "faiss-cpu",
     "dask",
     "pyarrow",
     "duckdb",

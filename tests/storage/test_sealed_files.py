@@ -55,6 +55,7 @@ OTHERS = {  # module and call -> what it opens instead
     ("report/page.py", "read_text"): "templates of the package",
     ("stages/id_export.py", "open"): "writes",
     ("cli/result_commands.py", "open"): "makes a session",
+    ("cli/setup_commands.py", "open"): "makes a session",
     ("cli/stage_commands.py", "open"): "makes a session",
     ("storage/checked_json.py", "read_small_file"): "JSON, which carries its checksum",
     ("storage/stored_model.py", "read_small_file"): "JSON, which carries its checksum",

@@ -1,0 +1,301 @@
+"""Draw the pictures of the documentation: docs/img/result.svg from the committed figures, and those of the rules.
+
+    python benchmarks/pictures.py
+    fairdedup sample people/ && fairdedup run people/ --keep 0.5 --out first
+    python benchmarks/pictures.py --gallery first --sample people
+
+The last command draws docs/img/gallery.svg from a run over the built-in sample: kept pictures beside the removed ones
+that they stand for, of places with nobody in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from results_file import ROOT, read_results
+
+PLACE = ROOT / "docs" / "img"
+STYLE = """<style>
+.card{fill:#fff;stroke:#d5dae1}.ink{fill:#1d2530}.soft{fill:#5a6675}.bar{fill:#5b8fd6}.good{fill:#2b8a57}.bad{fill:#c9560f}
+.line{stroke:#98a2af;fill:none}.area{fill:#5a6675;fill-opacity:.08;stroke:#98a2af;stroke-dasharray:4 3}
+.kept{fill:none;stroke:#2b8a57;stroke-width:3}.open{fill:none;stroke:#98a2af;stroke-width:1.5}
+@media(prefers-color-scheme:dark){.card{fill:#161b22;stroke:#30363d}.ink{fill:#e6edf3}.soft{fill:#9aa5b1}.bar{fill:#6ea3ea}
+.good{fill:#4cc38a}.bad{fill:#ef7a2e}.kept{stroke:#4cc38a}.area{fill:#9aa5b1}}
+</style>"""
+MONO = "ui-monospace, 'DejaVu Sans Mono', monospace"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+SIDE, SCALE, COLOURS = 42, 2.5, 16  # of a picture of the gallery: pixels, size of a pixel, colours
+PAIRS, A_ROW = 6, 3  # of the gallery: a kept picture and the most similar one that was removed for it
+
+
+def wrap(width: int, height: int, title: str, body: Sequence[str]) -> str:
+    """Return a whole SVG file with a card behind the body."""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+            f'height="{height}" role="img" aria-labelledby="title" font-family="{FONT}" font-size="13">',
+            f'<title id="title">{escape(title)}</title>',
+            STYLE,
+            f'<rect class="card" x="1" y="1" width="{width - 2}" height="{height - 2}" rx="12"/>',
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def text(x: float, y: float, words: str, kind: str = "ink", more: str = "") -> str:
+    """Return a line of text."""
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}"{more}>{escape(words)}</text>'
+
+
+def draw_result(results: dict[str, Any]) -> str:
+    """Return the bars of the sample: rare people among those kept, and kept samples that still have a duplicate.
+
+    Parameters
+    ----------
+    results : dict
+        Content of benchmarks/results/sample.json.
+    """
+    group = results["groups"]["dark or older (any rare)"]
+    left, top, step, wide = 186, 84, 30, 250
+    most, before = 34.0, group["before"]
+    body = [
+        text(24, 32, "Half of a sample is kept. Who is in it?", more=' font-size="17" font-weight="600"'),
+        text(left, 62, f"rare people among those kept (before: {before:.1f} %)", "soft"),
+        text(left + wide + 110, 62, "kept pictures with a kept duplicate", "soft"),
+    ]
+    for k, (rule, rest) in enumerate(results["duplicates left"].items()):
+        y = top + k * step
+        share = group[rule]["share"]
+        body += [
+            text(24, y + 14, rule, more=f' font-family="{MONO}" font-size="12"'),
+            f'<rect class="bar" x="{left}" y="{y}" width="{wide * share / most:.1f}" height="18" rx="3"/>',
+            text(left + wide * share / most + 6, y + 14, f"{share:.1f} %"),
+            f'<rect class="{"good" if rest < 0.5 else "bad"}" x="{left + wide + 110}" y="{y}" '
+            f'width="{max(2, 180 * rest / 20):.1f}" height="18" rx="3"/>',
+            text(left + wide + 116 + max(2, 180 * rest / 20), y + 14, f"{rest:.1f} %"),
+        ]
+    bottom = top + step * len(results["duplicates left"])
+    x = left + wide * before / most
+    body += [
+        f'<path class="line" stroke-dasharray="3 3" d="M{x:.1f} {top - 6}V{bottom - 8}"/>',
+        text(24, bottom + 14, f"Drawn pictures, {results['repeats']} clusterings each. --published is the papers' own "
+             "procedure; the last three have the defaults.", "soft", ' font-size="12"'),
+    ]  # fmt: skip
+    title = "The share of rare people, and of duplicates, in what each rule keeps of the drawn sample"
+    return wrap(860, bottom + 30, title, body)
+
+
+# The rules, in small pictures. Each has the same seven points, of which three are rare (diamonds).
+
+POINTS = ((62, 72), (84, 52), (84, 92), (56, 102), (78, 116), (96, 72), (108, 106))
+RARE = (5, 6)
+CENTRE = (190, 98)
+OUTSIDE = ((160, 62), (168, 142))
+
+
+def draw_points(kept: Sequence[int]) -> list[str]:
+    """Return the points of a cluster: filled where they are kept, and ringed; the cross is the centroid."""
+    out = [f'<path class="line" stroke-width="2" d="M{CENTRE[0] - 6} {CENTRE[1]}h12m-6 -6v12"/>']
+    for k, (x, y) in enumerate(POINTS):
+        kind = "bad" if k in RARE else "bar"
+        shape = (
+            f'<path class="{kind}" d="M{x} {y - 8}L{x + 8} {y}L{x} {y + 8}L{x - 8} {y}Z"/>'
+            if k in RARE
+            else f'<circle class="{kind}" cx="{x}" cy="{y}" r="6.5"/>'
+        )
+        out.append(shape if k in kept else shape.replace('"/>', '" fill-opacity=".35"/>'))
+        if k in kept:
+            out.append(f'<circle class="kept" cx="{x}" cy="{y}" r="12"/>')
+    for x, y in OUTSIDE:
+        out.append(f'<circle class="open" cx="{x}" cy="{y}" r="6.5"/>')
+    return out
+
+
+def draw_rules() -> str:
+    """Return who is kept of one neighbourhood by four rules."""
+    panels = (
+        ("semdedup", ("the leader:", "farthest from the centroid"), (3,)),
+        ("fairdedup", ("most like the concept", "that has had the least so far"), (5,)),
+        ("balanced", ("rare in the whole data set,", "and still like its neighbours"), (6,)),
+        ("prefer", ("the highest value", "of a column of yours"), (1,)),
+    )
+    body = []
+    for k, (rule, why, kept) in enumerate(panels):
+        body += [
+            f'<g transform="translate({14 + 222 * k} 38)">',
+            text(8, 0, rule, more=f' font-family="{MONO}" font-size="15" font-weight="600"'),
+            *(text(8, 18 + 15 * line, words, "soft", ' font-size="12"') for line, words in enumerate(why)),
+            '<g transform="translate(0 12)">',
+            '<circle class="area" cx="80" cy="88" r="54"/>',
+            *draw_points(kept),
+            "</g></g>",
+        ]
+    return wrap(912, 206, "One neighbourhood, and whom each rule keeps of it", body)
+
+
+def draw_cover() -> str:
+    """Return what cover changes: the kept one removes its own duplicates, and a member that is none stays."""
+    body = []
+    panels = (
+        ("--no-cover (--published)", "the whole neighbourhood of the leader is removed", (6,), None),
+        (
+            "--cover (default)",
+            "it removes its own duplicates; another step takes the rest",
+            (6, 1),
+            POINTS[6],
+        ),
+    )
+    for k, (name, why, kept, reach) in enumerate(panels):
+        around = [] if reach is None else [f'<circle class="area" cx="{reach[0]}" cy="{reach[1]}" r="58"/>']
+        body += [
+            f'<g transform="translate({24 + 400 * k} 46)">',
+            text(8, 0, name, more=f' font-family="{MONO}" font-size="14" font-weight="600"'),
+            text(8, 20, why, "soft", ' font-size="11"'),
+            '<circle class="area" cx="56" cy="102" r="58"/>',
+            *around,
+            *draw_points(kept),
+            "</g>",
+        ]
+    return wrap(840, 226, "Without cover a removed sample may be no duplicate of the kept one", body)
+
+
+def draw_across() -> str:
+    """Return two duplicates on both sides of a border between clusters."""
+    body = []
+    for k, (name, why) in enumerate(
+        (
+            ("within clusters (--reach 0)", "both are kept: nobody compares them"),
+            ("across clusters (default)", "they are near the border, so they are compared"),
+        )
+    ):
+        x = 24 + 400 * k
+        body += [
+            f'<g transform="translate({x} 46)">',
+            text(8, 0, name, more=' font-size="14" font-weight="600"'),
+            text(8, 20, why, "soft", ' font-size="12"'),
+            '<path class="line" stroke-dasharray="6 4" d="M190 36V176"/>',
+            *(f'<path class="line" stroke-width="2" d="M{c} 106h12m-6 -6v12"/>' for c in (84, 286)),
+            *(
+                f'<circle class="open" cx="{a}" cy="{b}" r="6.5"/>'
+                for a, b in ((60, 70), (110, 140), (70, 150), (300, 66), (320, 140), (260, 160))
+            ),
+            '<circle class="bar" cx="178" cy="104" r="6.5"/>',
+            '<circle class="kept" cx="178" cy="104" r="12"/>',
+            f'<circle class="bar" cx="204" cy="110" r="6.5" fill-opacity="{0.35 if k else 1}"/>',
+            *(['<path class="line" stroke-width="2" d="M188 106L198 108"/>'] if k else []),
+            *([] if k else ['<circle class="kept" cx="204" cy="110" r="12"/>']),
+            "</g>",
+        ]
+    return wrap(840, 240, "Duplicates on both sides of a border between clusters", body)
+
+
+# The gallery
+
+
+def trace_picture(data: bytes) -> str:
+    """Return a picture as SVG paths: few colours, and a row of pixels of one colour is one piece of its path."""
+    small = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    reduced = small.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = np.array(reduced.getpalette()[: 3 * COLOURS]).reshape(-1, 3)
+    pixels = np.asarray(reduced)
+    common = int(np.bincount(pixels.ravel()).argmax())
+    out = [f'<path fill="#{bytes(palette[common].tolist()).hex()}" d="M0 0h{SIDE}v{SIDE}h-{SIDE}z"/>']
+    for colour in np.unique(pixels):
+        if colour == common:
+            continue
+        pieces = []
+        for y, row in enumerate(pixels):
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], row == colour, [0]]).astype(np.int8)))
+            pieces += [f"M{a} {y}h{b - a}v1h-{b - a}z" for a, b in edges.reshape(-1, 2)]
+        out.append(f'<path fill="#{bytes(palette[colour].tolist()).hex()}" d="{"".join(pieces)}"/>')
+    return "".join(out)
+
+
+def read_pictures(sample: Path) -> dict[str, bytes]:
+    """Return the pictures of the sample by id."""
+    found = {}
+    for shard in sorted(sample.glob("*.tar")):
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.name.endswith(".jpg") else None
+                if file is not None:
+                    found[member.name.removesuffix(".jpg")] = file.read()
+    return found
+
+
+def draw_gallery(run: Path, sample: Path) -> str:
+    """Return kept pictures beside the removed ones that they stand for, of places with nobody in them.
+
+    Parameters
+    ----------
+    run : Path
+        Finished run over the sample.
+    sample : Path
+        Folder that `fairdedup sample` has written.
+    """
+    decisions = pd.read_parquet(run / "decisions")
+    labels = pd.read_parquet(sample / "labels.parquet").set_index("id")
+    pictures = read_pictures(sample)
+    nobody = decisions["id"].map(labels["skin_tone"]).eq("none")
+    empty = set(decisions.loc[nobody, "row"])
+    removed = decisions[~decisions["kept"] & decisions["row"].isin(empty) & decisions["representative"].isin(empty)]
+    by = {row: own.sort_values("similarity", ascending=False) for row, own in removed.groupby("representative")}
+    ids = decisions.set_index("row")["id"]
+    places = ids.map(labels["background"])
+    chosen: list[int] = []
+    for row in sorted(by, key=lambda row: by[row]["similarity"].iloc[0]):  # the least similar, of each place a few
+        if sum(places[row] == places[other] for other in chosen) < 2 and len(chosen) < PAIRS:
+            chosen.append(row)
+    size = SIDE * SCALE
+    wide, high = 2 * size + 50, size + 34
+    body = [
+        text(24, 34, "kept, and beside it what was removed for it", more=' font-size="15" font-weight="600"'),
+        text(24 + A_ROW * wide - 44, 34, "cosine", "soft", ' font-size="12" text-anchor="end"'),
+    ]
+    for k, row in enumerate(chosen):
+        x, y = 24 + (k % A_ROW) * wide, 50 + (k // A_ROW) * high
+        first = by[row].iloc[0]
+        for j, name in enumerate((ids[row], first["id"])):
+            place = x + j * (size + 8)
+            body.append(f'<g transform="translate({place:g} {y:g}) scale({SCALE})" shape-rendering="crispEdges">')
+            body.append(f"{trace_picture(pictures[name])}</g>")
+        body.append(f'<rect class="kept" x="{x:g}" y="{y:g}" width="{size:g}" height="{size:g}"/>')
+        cosine = f"{first['similarity']:.3f}"
+        body.append(text(x + 2 * size + 8, y + size + 15, cosine, "soft", ' font-size="11" text-anchor="end"'))
+    rows = -(-len(chosen) // A_ROW)
+    title = "Kept pictures of the drawn sample beside the removed ones"
+    return wrap(round(A_ROW * wide + 6), round(50 + rows * high + 6), title, body)
+
+
+def draw_all() -> dict[str, str]:
+    """Return the name and content of every picture that needs no run."""
+    return {
+        "result.svg": draw_result(read_results("sample")),
+        "rules.svg": draw_rules(),
+        "cover.svg": draw_cover(),
+        "across.svg": draw_across(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gallery", type=Path, metavar="RUN", help="a finished run over the sample")
+    parser.add_argument("--sample", type=Path, metavar="DIR", help="the sample of that run")
+    args = parser.parse_args()
+    pictures = draw_all() if args.gallery is None else {"gallery.svg": draw_gallery(args.gallery, args.sample)}
+    for name, content in pictures.items():
+        (PLACE / name).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
