@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured_jobs import measure_command
 from numpy.typing import NDArray
 from results_file import write_results
-from scale import measure_command
 
 from fairdedup import deduplicate
 from fairdedup.core import kmeans

@@ -18,6 +18,7 @@ import fairdedup
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+HEADER = ("what", "command", "seed", "hardware", "versions")
 
 
 def processor_name() -> str:
@@ -37,6 +38,40 @@ def command_line() -> str:
 def _shorten_path(word: str) -> str:
     head, colon, path = word.rpartition(":")
     return f"{head}{colon}{'/'.join(Path(path).parts[-2:])}" if "/" in word else word
+
+
+def add_to_results(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a result file, to which others of the same options, machine and version are added.
+
+    Parameters
+    ----------
+    path : Path
+        Result file; without it there are no figures.
+    options : mapping of str to object
+        Options that the figures depend on.
+
+    Raises
+    ------
+    SystemExit
+        If the file was written with other options, by another version or on another machine.
+    """
+    if not path.is_file():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))
+    here = {
+        **options,
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "version of fairdedup": fairdedup.__version__,
+    }
+    there = {**known, **known["hardware"], "version of fairdedup": known["versions"]["fairdedup"]}
+    for name, value in here.items():
+        if there.get(name) != value:
+            raise SystemExit(
+                f"{path.name} has figures for {name} {there.get(name)!r}, not {value!r}: "
+                "leave out --add, which replaces them, or name another file by --out"
+            )
+    return {name: value for name, value in known.items() if name not in HEADER}
 
 
 def write_results(

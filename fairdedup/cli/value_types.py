@@ -12,6 +12,8 @@ from fairdedup.errors import UserError
 from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import as_path, check_local, check_url
 
+MOST_ROWS = 10**15  # of which every formula still fits into a float
+
 
 def name_option(param: click.Parameter | None, ctx: click.Context | None) -> str:
     """Return the name of an option or argument, for error messages."""
@@ -77,6 +79,31 @@ class NumberOrAuto(click.ParamType):
         except ValueError:
             kind = "a whole number" if self.number is int else "a number"
             raise UserError(f"{name_option(param, ctx)} must be {kind} or auto; got {value!r}.") from None
+
+
+class Count(click.ParamType):
+    """A whole number from 1 to 1e15, which may be written as 400e6 or 400_000_000."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        text = str(value)
+        try:
+            whole = int(text) if text.replace("_", "").isdigit() else _to_whole(float(text))
+        except ValueError:
+            whole = 0
+        if not 1 <= whole <= MOST_ROWS:
+            raise UserError(
+                f"{name_option(param, ctx)} must be a whole number from 1 to 1e15, such as 1000000 or 400e6; "
+                f"got {value!r}."
+            )
+        return whole
+
+
+def _to_whole(number: float) -> int:
+    """Return a number as an integer; 0 if it is none."""
+    return int(number) if number.is_integer() else 0
 
 
 class RuleName(click.ParamType):

@@ -1,0 +1,206 @@
+"""Write fairdedup/planning/coefficients.py, which `fairdedup plan` scales, from the committed results; or --check it.
+
+python benchmarks/coefficients.py
+
+It writes the examples of docs/sizing.md as well, which are what the command prints by these coefficients.
+
+Seconds of a stage are those of the largest job of benchmarks/results/scale.json times the workers that were busy. Where
+each shard costs time of its own, this job and the one with tiny shards give two equations for the two coefficients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from results_file import ROOT, read_results
+
+from fairdedup.planning.measurement import Cost, MeasuredJob
+from fairdedup.planning.stage_work import STAGES, Size, Stage
+
+MODULE = ROOT / "fairdedup" / "planning" / "coefficients.py"
+PAGE = ROOT / "docs" / "sizing.md"
+EXAMPLE = re.compile(r"(```text\n\$ fairdedup (plan [^\n]+)\n).*?```", re.DOTALL)
+FILE = "benchmarks/results/scale.json"
+OLD, GIANT, TINY = "as k-means clusters them", "with a giant cluster", "in tiny shards"
+MIB = 1 << 20
+HEADER = f'''"""What was measured, in {FILE}: `benchmarks/coefficients.py` writes this module, nobody else.
+
+A stage that is not here was not measured.
+"""
+
+from __future__ import annotations
+
+from fairdedup.planning.measurement import Cost, MeasuredJob
+'''
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the results.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the results.
+    report : dict
+        What was measured.
+    size : Size
+    """
+
+    name: str
+    report: dict[str, Any]
+    size: Size
+
+    def seconds(self, stage: Stage) -> float | None:
+        """Return the seconds of all busy workers in a stage; None if it has not run."""
+        known = self.report[stage.command]["stages"]
+        found = [known[name] for name in stage.measured_as if name in known]
+        return sum(found) * min(self.size.workers, stage.tasks(self.size)) if found else None
+
+    def memory(self, command: str, role: str = "worker") -> int:
+        """Return the most resident MiB of a process of a command."""
+        most = self.report[command]["most resident MiB"]
+        return most[role] if role in most else max(most.values())
+
+
+def read_option(results: dict[str, Any], name: str) -> int:
+    """Return a number that the benchmark was given. Results of earlier versions have it in their command alone."""
+    if name in results:
+        return int(results[name])
+    words = shlex.split(results["command"])
+    return int(words[words.index(f"--{name.replace('_', '-')}") + 1])
+
+
+def read_job(results: dict[str, Any], name: str, report: dict[str, Any], shards: int) -> Job:
+    """Return a job, with its size."""
+    counts = report["prune"]["counts"]
+    size = Size(
+        rows=counts["valid"],
+        dim=read_option(results, "dim"),
+        clusters=report["clusters"]["number"],
+        kept=counts["kept"],
+        shards=shards,
+        workers=read_option(results, "workers"),
+    )
+    return Job(name, report, size)
+
+
+def read_largest(results: dict[str, Any]) -> Job:
+    """Return the largest job whose clusters are those of k-means."""
+    sizes = results.get("sizes", {})
+    if not sizes:
+        return read_job(results, OLD, results[OLD], read_option(results, "shards"))
+    rows = max(sizes, key=int)
+    return read_job(results, f"sizes, {int(rows):,} rows", sizes[rows], read_option(results, "shards"))
+
+
+def fit_cost(stage: Stage, largest: Job, tiny: Job) -> Cost | None:
+    """Return the coefficients of a stage; None if it was not measured."""
+    seconds, few = largest.seconds(stage), tiny.seconds(stage)
+    if seconds is None:
+        return None
+    source = f"{largest.name}: {stage.command}"
+    work = stage.work(largest.size)
+    if stage.has_shard_cost and few is not None:
+        known = [[work, largest.size.shards], [stage.work(tiny.size), tiny.size.shards]]
+        unit, shard = np.linalg.solve(known, [seconds, few])
+        if unit > 0 and shard > 0:
+            return Cost(float(unit), float(shard), f"{source}; {tiny.name}")
+    return Cost(seconds / work, 0.0, source)
+
+
+def measure_row_bytes(job: Job) -> dict[str, float]:
+    """Return the bytes on disk for each row, or kept row, beside the vectors, by folder."""
+    disk, size = job.report["disk MiB"], job.size
+    return {
+        "embeddings": max(0.0, disk["embeddings"] * MIB - size.vectors) / size.rows,
+        "decisions": disk["decisions"] * MIB / size.rows,
+        "kept": disk["kept"] * MIB / size.kept,
+        "state": max(0.0, disk["state"] * MIB - 2 * size.kept * size.dim) / size.kept,
+    }
+
+
+def measure_cluster_bytes(job: Job, giant: Job) -> float:
+    """Return the bytes of a worker's memory for each value of the vectors of its largest cluster."""
+    more = giant.report["clusters"]["largest"] - job.report["clusters"]["largest"]
+    return max(0, giant.memory("prune") - job.memory("prune")) * MIB / more / job.size.dim
+
+
+def describe_job(results: dict[str, Any], job: Job) -> MeasuredJob:
+    """Return what the plan says of the job that it scales."""
+    hardware = results["hardware"]
+    processor = hardware.get("processor") or hardware["cpu"]
+    return MeasuredJob(
+        source=f"{FILE}, {job.name}",
+        hardware=f"{job.size.workers} workers on {hardware['cores']} cores, {processor}",
+        rows=job.size.rows,
+        dim=job.size.dim,
+        clusters=job.size.clusters,
+        largest=job.report["clusters"]["largest"],
+    )
+
+
+def render() -> str:
+    """Return the text of the module."""
+    results = read_results("scale")
+    largest = read_largest(results)
+    tiny = read_job(results, TINY, results[TINY], read_option(results, "tiny_shards"))
+    giant = read_job(results, GIANT, results[GIANT], read_option(results, "shards"))
+    job = describe_job(results, largest)
+    lines = [HEADER, "JOB = MeasuredJob("]
+    lines += [f"    {name}={_literal(value)}," for name, value in vars(job).items()]
+    lines += [")", "COSTS = {"]
+    for stage in STAGES:
+        cost = fit_cost(stage, largest, tiny)
+        if cost is not None:
+            lines.append(f'    "{stage.name}": Cost({cost.unit:.3e}, {cost.shard:.3g}, "{cost.source}"),')
+    lines += ["}", "ROW_BYTES = {  # on disk, beside the vectors, for each row, or kept row; ids are the only metadata"]
+    lines += [f'    "{name}": {value:.3g},' for name, value in measure_row_bytes(largest).items()]
+    lines += ["}", "WORKER_MIB = {  # most resident memory of a worker, mapped files included, by command"]
+    lines += [f'    "{command}": {largest.memory(command)},' for command in ("embed", "cluster", "prune")]
+    most = max(largest.memory(command, "conductor") for command in ("embed", "cluster", "prune"))
+    slope = measure_cluster_bytes(largest, giant)
+    lines += [
+        "}",
+        f"CONDUCTOR_MIB = {most}  # most resident memory of the command itself",
+        f"CLUSTER_BYTES = {slope:.3g}  # of memory, for each value of the largest cluster; {GIANT}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: str | int) -> str:
+    return f'"{value}"' if isinstance(value, str) else f"{value:_}"
+
+
+def fill_examples(page: str) -> str:
+    """Return the page with what the command prints under each of its examples."""
+
+    def run_example(found: re.Match[str]) -> str:
+        words = [sys.executable, "-m", "fairdedup", *shlex.split(found[2])]
+        printed = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        return found[1] + "".join(f"{line.rstrip()}\n" for line in printed.splitlines()) + "```"
+
+    return EXAMPLE.sub(run_example, page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="fail if the module differs from the results")
+    args = parser.parse_args()
+    text = render()
+    if not args.check:
+        MODULE.write_text(text, encoding="utf-8")
+        PAGE.write_text(fill_examples(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    elif MODULE.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{MODULE.name} differs from the results: run python benchmarks/coefficients.py")
+
+
+if __name__ == "__main__":
+    main()
