@@ -18,6 +18,7 @@ from fairdedup.option_types import MemoryOrAuto, Number, Place, RegisteredRule, 
 from fairdedup.path_expansion import expand_model, expand_path
 from fairdedup.storage.object_stores import check_local, check_url, check_writable
 from fairdedup.storage.plain_files import read_plain_text
+from fairdedup.storage.shipped_files import PROTOTYPES, find_shipped_prototypes
 from fairdedup.yaml_files import MOST_BYTES, RepeatedKeyError, TooLargeError, parse_yaml
 
 DEFAULT_FILE = Path("fairdedup.yaml")
@@ -105,6 +106,14 @@ class RunConfig(BaseModel):
             if isinstance(part, str | Path) and "\0" in str(part):
                 raise ValueError("has a null character, which no name can hold. Remove it.")
         return value
+
+    @field_validator("prototypes")
+    @classmethod
+    def _find_shipped(cls, value: Path | None) -> Path | None:
+        """Return the path of a shipped file of captions that is named without its folder; a file of that name wins."""
+        if value is None or str(value) not in PROTOTYPES or value.exists():
+            return value
+        return find_shipped_prototypes(value.name)
 
     @field_validator("collect")
     @classmethod

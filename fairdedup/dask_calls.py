@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fairdedup.errors import UserError
+from fairdedup.errors import LastingError, UserError
 from fairdedup.storage.fence import Fence, check_fence, use_fence
 from fairdedup.tasks import use_report
 
@@ -14,7 +14,7 @@ ROWS_TOPIC = "fairdedup-rows"  # Dask topic on which a running task reports how 
 
 
 def call_on_worker(fence: Fence | None, function: Callable[..., Any], *args: Any) -> Any:
-    """Return the result of a function, or the `UserError` that it raises: Dask would retry a task that raises it.
+    """Return the result of a function, or an error that it raises and that would last: Dask would retry such a task.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def call_on_worker(fence: Fence | None, function: Callable[..., Any], *args: Any
         with use_fence(fence), use_report(_report_to_scheduler):
             check_fence()  # a task that waited in the queue of a lost worker does not even start
             return function(*args)
-    except UserError as error:
+    except (UserError, LastingError) as error:
         return error
 
 

@@ -19,6 +19,10 @@ class UserError(FairdedupError, ValueError):
     """A mistake of the user. The message names the value, the place and a remedy (exit code 2)."""
 
 
+class LastingError(FairdedupError):
+    """A failure that another try at once would only repeat, such as a machine without a network (exit code 1)."""
+
+
 def flags_for_parameters(message: str, options: Collection[str]) -> str:
     """Replace Python parameters in a message by flags of the command line.
 

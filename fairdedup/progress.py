@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -30,6 +31,53 @@ from fairdedup.errors import format_count, visible
 LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
 START, OTHER = "start", "other"  # names of the time before the first stage, and of the time between stages
+SHOWN = {  # what people see in place of the name of a stage; run.json and JSON lines have the name itself
+    "device": "look for a GPU",
+    "dtype": "choose a precision",
+    "curate": "mark rows",
+    "list": "list rows",
+    "survey": "compare groups",
+    "cards": "read candidates",
+    "links": "find links",
+    "reach": "find near clusters",
+    "shares": "count groups",
+    "leftover": "look for duplicates",
+    "export": "write decisions",
+    "represent": "list removed rows",
+    "state": "save for later runs",
+    "reshard": "write shards",
+}
+
+
+def show_name(stage: str) -> str:
+    """Return the name of a stage as people see it."""
+    return SHOWN.get(stage, stage)
+
+
+class _Bars(Progress):
+    """Bars of the stages that run, under one line of those that have ended.
+
+    Attributes
+    ----------
+    ended : dict of str to float
+        Seconds of each stage that has ended, all passes together.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self.ended: dict[str, float] = {}
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the line, and then the bars."""
+        if self.ended:
+            ended = list(self.ended.items())  # a copy, since another thread draws the bars
+            parts = [f"{show_name(name)} {_format_seconds(seconds)}" for name, seconds in ended]
+            yield Text(f"done: {', '.join(parts)}", style="green")
+        yield from super().get_renderables()
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 class _Rate(ProgressColumn):
@@ -72,9 +120,9 @@ class StageProgress:
         self.seconds: dict[str, float] = {}
         self.rows: dict[str, int] = {}
         self.live = self.console.is_terminal and not quiet and not log_json
-        self._bars = Progress(
+        self._bars = _Bars(
             SpinnerColumn(),
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<19}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             _Rate(),
@@ -156,6 +204,12 @@ class StageProgress:
         self.seconds[stage.name] = self.seconds.get(stage.name, 0.0) + seconds
         return seconds
 
+    def fold(self, stage: Stage) -> None:
+        """Show a stage that has ended as a part of one line, in place of its bar."""
+        if self.live and stage.name in self._tasks:
+            self._bars.update(self._tasks[stage.name], visible=False)
+            self._bars.ended[stage.name] = self.seconds[stage.name]
+
     def show(self, stage: Stage) -> None:
         """Show the progress of a pass of a stage."""
         if self.live:
@@ -177,9 +231,10 @@ class StageProgress:
     def _show_bar(self, stage: Stage) -> None:
         fields: dict[str, Any] = {"unit": stage.label, "rows": stage.rows}
         if stage.name not in self._tasks:
-            self._tasks[stage.name] = self._bars.add_task(stage.name, total=stage.total, **fields)
+            self._tasks[stage.name] = self._bars.add_task(show_name(stage.name), total=stage.total, **fields)
         elif not stage.done and not stage.rows:  # each pass has its own clock
-            self._bars.reset(self._tasks[stage.name], total=stage.total, **fields)
+            self._bars.reset(self._tasks[stage.name], total=stage.total, visible=True, **fields)
+            self._bars.ended.pop(stage.name, None)
         self._bars.update(self._tasks[stage.name], completed=stage.done, total=stage.total, **fields)
 
     def _log_progress(self, stage: Stage, rate: float) -> None:
@@ -198,9 +253,8 @@ class StageProgress:
         running = rate and stage.done < stage.total
         remaining = f"ETA {(stage.total - stage.done) / rate:,.0f} s" if running else f"{elapsed:,.1f} s"
         speed, unit = (stage.rows / elapsed, "rows") if stage.rows and elapsed else (rate, stage.unit)
-        self.say(
-            f"{stage.name}: {stage.done:,}/{stage.total:,} {stage.label}, {_format_rate(speed)} {unit}/s, {remaining}"
-        )
+        counts = f"{stage.done:,}/{stage.total:,} {stage.label}"
+        self.say(f"{show_name(stage.name)}: {counts}, {_format_rate(speed)} {unit}/s, {remaining}")
 
 
 class Stage:
@@ -257,6 +311,8 @@ class Stage:
         if kind is None and self.done < self.total:
             self.advance(self.total - self.done)
         seconds = self.progress.count_stage(self)
+        if kind is None:
+            self.progress.fold(self)
         self.progress.log(
             "stage",
             stage=self.name,

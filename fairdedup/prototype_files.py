@@ -26,6 +26,7 @@ from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 from fairdedup.storage.run_files import write_table
 from fairdedup.storage.sealed_files import Source, load_table
 from fairdedup.storage.shard_files import open_shard_vectors, read_shard_metadata
+from fairdedup.storage.shipped_files import find_shipped_prototypes
 
 MOST_BYTES = 1 << 28  # of the vectors in a file of a user
 
@@ -61,9 +62,7 @@ class _AttributeRows:
 
 def default_prototypes() -> Path:
     """Return the path of the default captions: perceived gender presentation, age and skin tone."""
-    package = Path(__file__).parent
-    shipped = package / "configs" / "prototypes" / "people.yaml"
-    return shipped if shipped.is_file() else package.parent / "configs" / "prototypes" / "people.yaml"
+    return find_shipped_prototypes("people")
 
 
 def needs_text_tower(file: Path) -> bool:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import FairdedupError, LastingError, UserError
 from fairdedup.progress import Stage, StageProgress
 from fairdedup.tasks import Task, use_report
 
-RETRIES = 2  # how often a task is tried again after an error that is not the user's, or after its worker was lost
+RETRIES = 2  # how often a task is tried again after an error that may pass, or after its worker was lost
 RESUME = "run the same command to resume"
 LIKELY_ROWS = 1_000  # of a task of which nothing is known
 
@@ -143,11 +143,11 @@ def run_here(stage: StageTasks, progress: StageProgress) -> list[Any]:
 
 
 def call_again(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of a function; one that fails is tried again, unless the user must act first."""
+    """Return the result of a function; one that fails is tried again, unless that would not help."""
     for _ in range(RETRIES):
         try:
             return function(*arguments)
-        except UserError:
+        except (UserError, LastingError):
             raise
         except Exception:  # a store that did not answer may do so now
             continue

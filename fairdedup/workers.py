@@ -228,7 +228,7 @@ class Workers:
                         plan.raise_deaths(k)
                     plan.raise_error(k, error)
                 results[k] = future.result()
-                if isinstance(results[k], UserError):
+                if isinstance(results[k], FairdedupError):
                     self._client.cancel(list(futures))
                     raise results[k]
                 if not reported:

@@ -45,7 +45,7 @@ def test_a_run_that_is_ended_prints_one_line_and_leaves_no_process(number, whole
     (os.killpg if whole_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == CODES[number], err
-    ended = "" if number == signal.SIGKILL else f"ended by {number.name}. Run the same command to resume."
+    ended = "" if number == signal.SIGKILL else f"Ended by {number.name}. Run the same command to resume."
     lines = [line for line in err.splitlines() if "rows/s" not in line]  # of progress
     assert lines == ([f"fairdedup: error: {ended}"] if ended else []), err
     assert out == ""
@@ -68,7 +68,7 @@ def test_a_signal_at_any_place_becomes_an_exit_code(handlers, capsys, monkeypatc
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         assert kill(number) == CODES[number]
-        text = f"fairdedup: error: ended by {number.name}. Run the same command to resume.\n"
+        text = f"fairdedup: error: Ended by {number.name}. Run the same command to resume.\n"
         assert capsys.readouterr().err == text
     monkeypatch.setattr(entry.cli, "main", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1))
     assert entry.call(["run", "--restart"]) == 143

@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Folders and modules directly in the package, from the bottom to the top. Each may import itself and what its line
 # names. Only `cli` may import `commands`.
 STAGES_USE = {"core", "encoders", "datasets", "storage", "prototype_files", "tasks", "errors", "yaml_files"}
-PREPARATION_USES = STAGES_USE | {"config", "incremental", "progress", "sample", "stages", "workers"}
+PREPARATION_USES = STAGES_USE | {"config", "config_errors", "incremental", "progress", "sample", "stages", "workers"}
 MAY_IMPORT = {
     "errors": set(),
     "streams": set(),

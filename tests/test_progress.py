@@ -217,7 +217,22 @@ def test_a_terminal_shows_a_bar_with_counts_rate_and_eta_on_one_line(monkeypatch
     assert moving, frames
     assert max(map(len, frames)) <= 80
     assert any(frame.strip() == "a line beside it" for frame in frames)
-    assert any("1,234,567/1,234,567 rows" in frame for frame in frames)
+    assert any(frame.startswith("done: train k-means 0.") for frame in frames), frames
+
+
+def test_stages_that_have_ended_are_one_line_and_a_failed_one_stays_a_bar(monkeypatch):
+    with terminal(monkeypatch) as seen:
+        with pytest.raises(ZeroDivisionError), StageProgress() as shown:
+            for name in ("device", "embed", "embed", "state"):
+                with shown.stage(name, 10):
+                    pass
+            with shown.stage("decide", 10) as stage:
+                stage.advance(3)
+                raise ZeroDivisionError
+        text = seen()
+    last = [frame for frame in re.split(r"[\r\n]+", plain(text)) if frame.strip()][-2:]
+    assert re.fullmatch(r"done: look for a GPU 0\.0 s, embed 0\.0 s, save for later runs 0\.0 s *", last[0]), last
+    assert re.search(r"decide .* 3/10 rows", last[1]), last
 
 
 def test_another_pass_of_a_stage_begins_at_nothing(monkeypatch):
@@ -270,7 +285,8 @@ def test_a_summary_is_tame_whatever_the_captions_say():
     text = page.getvalue()
     assert_tame(text.replace("[bold]x[bold]", "[bold]x[/bold]"))
     for part in ("input", "66.7% of the valid rows, 1 of them re-admitted", "0.0500", "above 0.9500", "+25.0 points",
-                 "-25.0 points", "(--cover, the default, gives both)", "reasons in run"):  # fmt: skip
+                 "-25.0 points", "not guaranteed: removed samples may have no kept duplicate (add --cover)",
+                 "reasons in run"):  # fmt: skip
         assert part in text, part
 
 

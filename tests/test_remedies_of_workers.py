@@ -39,7 +39,7 @@ def test_a_run_that_was_interrupted_is_resumed_by_the_command_that_the_message_n
     with monkeypatch.context() as patched:
         patched.setattr(workers, "Workers", Stopped)
         shown = call(f"{RUN}{restart or '2'}")
-    found = re.search(r"interrupted\. Run the same command( without --restart)? to resume\.", shown.err)
+    found = re.search(r"Interrupted\. Run the same command( without --restart)? to resume\.", shown.err)
     assert shown.code == 1 and found and bool(found[1]) == bool(restart), shown.err
     out = place / ("r" if restart else "r2")
     before = contents(out / "embeddings")

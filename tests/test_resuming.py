@@ -162,7 +162,7 @@ def test_a_stopped_run_resumes_and_ends_with_the_same_bytes(
         patched.setattr(run_command, stage, stop)
         stopped = command(*asked)
     assert stopped.code == 1
-    assert stopped.err.strip() == "fairdedup: error: interrupted. Run the same command to resume."
+    assert stopped.err.strip() == "fairdedup: error: Interrupted. Run the same command to resume."
     assert not (tmp_path / "run" / "run.json").exists()
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "run" / ".config.json.1234.tmp").write_text("{")  # what was being written

@@ -206,8 +206,8 @@ def test_a_small_run_that_is_ended_says_so_leaves_no_process_and_resumes(number,
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     ending = {
-        signal.SIGINT: (1, "fairdedup: error: interrupted. Run the same command to resume."),
-        signal.SIGTERM: (143, "fairdedup: error: ended by SIGTERM. Run the same command to resume."),
+        signal.SIGINT: (1, "fairdedup: error: Interrupted. Run the same command to resume."),
+        signal.SIGTERM: (143, "fairdedup: error: Ended by SIGTERM. Run the same command to resume."),
         signal.SIGKILL: (-9, ""),
     }[number]
     assert (process.returncode, "\n".join(err.splitlines()[-1:] if ending[1] else [])) == ending, err

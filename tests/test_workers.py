@@ -313,7 +313,7 @@ def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(whom, embeddings, finis
     (os.killpg if whom == "the terminal's group" else os.kill)(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
-    assert err.splitlines()[-1] == "fairdedup: error: interrupted. Run the same command to resume."
+    assert err.splitlines()[-1] == "fairdedup: error: Interrupted. Run the same command to resume."
     assert "Traceback" not in err
     for _ in range(50):
         if not alive(process.pid):
@@ -371,7 +371,7 @@ def test_log_json_tells_progress_result_and_error_a_line_each(embeddings, schedu
     assert lines[-1]["event"] == "finished" and lines[-1]["counts"] == manifest(tmp_path / "run")["counts"]
     wrong = command(*asked[:3], 0.4, *asked[4:])
     (line,) = [json.loads(line) for line in wrong.err.splitlines()]
-    assert wrong.code == 2 and line["event"] == "error" and line["code"] == 2 and "keep was 0.5" in line["text"]
+    assert wrong.code == 2 and line["event"] == "error" and line["code"] == 2 and "--keep 0.5 → 0.4" in line["text"]
 
 
 # Balance

@@ -16,7 +16,7 @@ from fairdedup import workers
 # A case without --scheduler must be refused before workers start: the fixture `no_workers` checks that.
 TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # The command itself
-    "unknown command": ("fly", ("No such command 'fly'", "fairdedup --help")),
+    "unknown command": ("fly", ("there is no command 'fly'. See fairdedup --help.",)),
     "unknown option": ("run x.npy --kep 0.5", ("No such option '--kep'", "'--keep'", "run --help")),
     "an option without its value": ("sweep images --keep", ("'--keep' requires an argument",)),
     "INPUT twice": ("run x.npy x.npy --keep 0.5", ("extra argument", "x.npy", "run --help")),
@@ -231,7 +231,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
                        ("'--device'", "'tpu' is not one of 'auto', 'cpu', 'cuda'")),
     "unknown dtype": ("run images --keep 0.5 --dtype float8", ("'--dtype'", "'float8' is not one of")),
     # Prototypes
-    "none for embeddings of nobody": ("run x.npy --keep 0.5",
+    "none for embeddings of nobody": ("run x.npy --keep 0.5 --rule fairdedup",
                                       ("--rule fairdedup needs prototypes, and the model of these embeddings is "
                                        "not known",
                                        "--model",

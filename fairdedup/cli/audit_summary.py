@@ -5,6 +5,7 @@ It computes no measure: it prints what is in the report.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,8 @@ from fairdedup.errors import format_count
 MOST_LINES = 12  # largest number of lines in a list
 MOST_CLUSTERS = 5  # largest number of clusters that are listed for a group
 LEAST_LOSS = 0.05  # smallest loss, in samples, that is listed
+COLUMNS = ("before", "kept", "keep rate", "share", "points", "skew", "p", "")  # of the table of an attribute
+LEFT_OUT = ("skew", "share", "before", "p")  # one after the other, where the terminal is too narrow
 
 
 def print_audit(report: AuditReport, out: Path, console: Console) -> None:
@@ -65,14 +68,34 @@ def _print_attribute(attribute: AttributeReport, console: Console) -> None:
     if not attribute.groups:
         console.print(f"{title}: {plain(attribute.why)}")
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("group", max_width=22, overflow="fold")
-    for name in ("before", "kept", "keep rate", "share", "points", "skew", "p", ""):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in attribute.groups:
-        table.add_row(*_group_cells(group))
+    left_out = 0
+    table = _build_table(title, attribute, ())
+    while left_out < len(LEFT_OUT) and _measure_width(table, console) > console.width:
+        left_out += 1
+        table = _build_table(title, attribute, LEFT_OUT[:left_out])
     console.print(table)
+    if left_out:
+        console.print(f"  (a wider terminal also has: {', '.join(LEFT_OUT[:left_out])})", soft_wrap=True)
     _print_measures(attribute, console)
+
+
+def _build_table(title: str, attribute: AttributeReport, left_out: Collection[str]) -> Table:
+    """Return the table of an attribute without some of its columns."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+    longest = max(len(plain(group.group)) for group in attribute.groups)
+    table.add_column("group", min_width=min(longest, 22), max_width=22, overflow="fold")
+    shown = [k for k, name in enumerate(COLUMNS) if name not in left_out]
+    for k in shown:
+        table.add_column(COLUMNS[k], justify="right", no_wrap=True)
+    for group in attribute.groups:
+        name, *cells = _group_cells(group)
+        table.add_row(name, *(cells[k] for k in shown if k < len(cells)))
+    return table
+
+
+def _measure_width(table: Table, console: Console) -> int:
+    """Return the width that a table needs."""
+    return console.measure(table, options=console.options.update(width=1_000)).maximum
 
 
 def _group_cells(group: GroupReport) -> list[str]:
@@ -148,7 +171,8 @@ def _print_losses(report: AuditReport, console: Console) -> None:
         pad_edge=False,
         padding=(0, 1),
     )
-    table.add_column("group", max_width=36, overflow="fold")
+    longest = max(len(f"{plain(name)}: {plain(group.group)}") for name, group in losses)
+    table.add_column("group", min_width=min(longest, 28), max_width=36, overflow="fold")
     for name in ("short by", "clusters pruned harder", "choice inside clusters", "costliest clusters"):
         table.add_column(name, justify="right")
     for name, group in sorted(losses, key=lambda found: (-found[1].loss.whole, found[0]))[:MOST_LINES]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import click
 
 from fairdedup.cli import plan_command, result_commands, setup_commands, stage_commands
+from fairdedup.cli.command_group import CommandGroup
 from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, first_line, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
@@ -17,10 +18,10 @@ from fairdedup.streams import replace_standard_streams
 from fairdedup.worker_memory import check_address_space
 
 EXIT_USER, EXIT_OTHER = 2, 1
-_INTERRUPTED = ("interrupted. Run the same command to resume.", EXIT_OTHER)
+_INTERRUPTED = ("Interrupted. Run the same command to resume.", EXIT_OTHER)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="fairdedup")
 def cli() -> None:
     """Remove semantic duplicates from image-text data without dropping the people who were rare to begin with.
@@ -100,7 +101,7 @@ def call(arguments: list[str], command: click.Command = cli, name: str = "fairde
     except KeyboardInterrupt:
         message, code = _INTERRUPTED
     except Stopped as stopped:
-        message = f"ended by {signal.Signals(stopped.number).name}. Run the same command to resume."
+        message = f"Ended by {signal.Signals(stopped.number).name}. Run the same command to resume."
         code = 128 + stopped.number
     if "--restart" in arguments:  # it would clear what is done
         message = message.replace("the same command", "the same command without --restart")

@@ -78,7 +78,8 @@ OPTIONS: dict[str, Decorator] = {
     "prototypes": _rule(
         "--prototypes",
         type=FILE,
-        help="Concepts: captions (.yaml) or vectors (.parquet, .npz, .npy).  [default: people]",
+        help="Concepts: people or fairface, or a file of captions (.yaml) or vectors (.parquet, .npz, .npy).  "
+        "[default: people]",
     ),
     "start": _rule("--start", type=click.Choice(("cluster", "zero")), help="fairdedup: initial concept sums."),
     "calibrate": _rule(

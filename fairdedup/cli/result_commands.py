@@ -205,6 +205,7 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     lines = [
         f"{fit.attribute}: {format_count(fit.labels, 'label')}, temperature {fit.temperature:g}; cross entropy on "
         f"held-out labels {fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
+        + ("" if fit.improved else "; that is worse, so its prototypes stay as they were: give more labels, or better")
         for fit in fitted
     ]
     session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=[fit.to_json() for fit in fitted])

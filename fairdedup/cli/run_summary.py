@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairdedup.errors import format_count, visible
-from fairdedup.report.leftover_summary import describe_leftover, list_guarantees, list_remedies
+from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
 
 if TYPE_CHECKING:
     from fairdedup.commands.sweep import SweptFraction
@@ -48,11 +48,14 @@ def print_summary(manifest: RunManifest, out: Path, console: Console, page: Path
     _print_guarantees(manifest, console)
     if manifest.leftover is not None:
         print_leftover(manifest.leftover, console, list_remedies(manifest))
+    removed = describe_removed(manifest)
+    if removed is not None:
+        console.print(f"\n{removed}", markup=False, soft_wrap=True)
     if manifest.shares:
         console.print()
         console.print(_shares_table(manifest))
     for warning in manifest.warnings:
-        console.print(f"[yellow]warning:[/] {plain(warning)}")
+        console.print(f"[yellow]warning:[/] {plain(warning)}", soft_wrap=True)
     console.print(f"\nkept IDs: {plain(out / 'kept')}   every decision: {plain(out / 'decisions')}", soft_wrap=True)
     if page is not None:
         console.print(f"See it: {plain(page)}", soft_wrap=True)
@@ -118,11 +121,12 @@ def _earlier_run_rows(manifest: RunManifest) -> Iterator[tuple[str, str, str]]:
 def _print_guarantees(manifest: RunManifest, console: Console) -> None:
     options = manifest.config["prune"]
     console.print(f"\nguarantees (rule {options['rule']}, re-admitted rows aside)")
-    guarantees = list_guarantees(manifest)
-    for holds, sentence in guarantees:
-        console.print(f"  {'[green]yes[/]' if holds else '[yellow]no [/]'}  {sentence}")
-    if not all(holds for holds, _ in guarantees) and not options["cover"] and not manifest.replaced:
-        console.print("       (--cover, the default, gives both)")
+    remedy = "" if options["cover"] or manifest.replaced else " (add --cover)"
+    for holds, sentence in list_guarantees(manifest):
+        if holds:
+            console.print(f"  [green]yes[/]  {sentence}", soft_wrap=True)
+        else:
+            console.print(f"  [yellow]not guaranteed:[/] {sentence}{remedy}", soft_wrap=True)
 
 
 def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[str] = ()) -> None:

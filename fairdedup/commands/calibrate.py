@@ -1,4 +1,4 @@
-"""`fairdedup calibrate`: fits the prototypes of a run to a few hundred labels, and writes them to a file.
+"""`fairdedup calibrate`: fits the prototypes of a run to a few hundred labels, and writes what predicts better.
 
 The file is for `prune --prototypes`. Labels are only used to fit: never is a sample kept because of its label.
 """
@@ -40,7 +40,10 @@ class CalibratedAttribute:
     labels : int
         Number of labelled samples in the fit.
     temperature : float
-        Fitted temperature.
+        Temperature that was written.
+    improved : bool
+        Whether the fitted prototypes were written. The others predict held-out labels worse than the unfitted ones at
+        their likeliest temperature, which were then written.
     before, after : float
         Mean cross entropy, in nats, of the labels by the unfitted prototypes at their likeliest temperature, and of
         held-out labels by fitted prototypes.
@@ -51,6 +54,7 @@ class CalibratedAttribute:
     attribute: str
     labels: int
     temperature: float
+    improved: bool
     before: float
     after: float
     by_chance: float
@@ -91,6 +95,8 @@ def calibrate_prototypes(
     embedded: Embedded, prototypes: Prototypes, labels: Labels, out: Path
 ) -> list[CalibratedAttribute]:
     """Fit prototypes to the labels of some samples of a run, write them, and return how well they predict.
+
+    Fitted prototypes are written only where they predict held-out labels at least as well as those before.
 
     Parameters
     ----------
@@ -139,17 +145,19 @@ def calibrate_prototypes(
 def _fit_attribute(
     attribute: Attribute, vectors: NDArray[np.float64], codes: NDArray[np.int64]
 ) -> tuple[Fit, CalibratedAttribute]:
-    """Fit one attribute to labelled vectors (n, d), whose concepts are codes (n,)."""
+    """Fit one attribute to labelled vectors (n, d), whose concepts are codes (n,), and return the better prototypes."""
     _check_label_counts(attribute, codes)
     unit = _unit(attribute.vectors)
-    fit = calibrate(vectors, codes, unit)
     unfitted = Fit(unit, likeliest_temperature(vectors, codes, unit))
-    return fit, CalibratedAttribute(
+    before, after = cross_entropy(unfitted, vectors, codes), float(held_out_entropy(vectors, codes, unit))
+    better = calibrate(vectors, codes, unit) if after <= before else unfitted
+    return better, CalibratedAttribute(
         attribute=attribute.name,
         labels=len(codes),
-        temperature=fit.temperature,
-        before=cross_entropy(unfitted, vectors, codes),
-        after=held_out_entropy(vectors, codes, unit),
+        temperature=better.temperature,
+        improved=after <= before,
+        before=before,
+        after=after,
         by_chance=float(np.log(len(unit))),
     )
 

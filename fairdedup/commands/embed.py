@@ -7,17 +7,17 @@ from dataclasses import asdict
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.datasets import Dataset
 from fairdedup.encoders import REDUCED, EncoderSpec
-from fairdedup.errors import UserError, format_count
+from fairdedup.errors import LastingError, UserError, format_count
 from fairdedup.preparation.encoder_choice import choose_decoders, choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
-from fairdedup.preparation.run_checks import check_directory, check_input
+from fairdedup.preparation.run_checks import check_column_names, check_directory, check_input
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, forget_start, start_stage
 from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
 from fairdedup.stages.embedding.embedding_findings import add_unused, describe_damage, list_warnings
 from fairdedup.stages.exact_copies import share_copies
-from fairdedup.stages.image_scan import read_scan, scan_images
+from fairdedup.stages.image_scan import list_columns, read_scan, scan_images
 from fairdedup.storage.config_record import (
     EncoderRecord,
     InputRecord,
@@ -98,10 +98,10 @@ def embed(request: Request, dataset: Dataset, workers: Workers) -> Embedded:
             max_rejected=config.max_rejected,
             may_be_empty=bool(config.against),
         )
-    except (UserError, KeyboardInterrupt) as error:
+    except (UserError, LastingError, KeyboardInterrupt) as error:
         for mark in directory.list_attempts():  # their workers end with this command, not because of an image
             mark.unlink(missing_ok=True)
-        if isinstance(error, UserError):
+        if not isinstance(error, KeyboardInterrupt):
             forget_start(directory)
         raise
     sample = read_config_record(directory).sample
@@ -148,6 +148,9 @@ def _plan_images(
     """Read all images once, and plan the embedding by what that has found: 16-bit pictures, and exact copies."""
     directory, read_by = request.directory, (request.config.id, request.config.column)
     scan = scan_images(dataset, directory, workers.submit, plan.fingerprints, read_by)
+    columns = list_columns(directory, len(dataset.shards))
+    if columns is not None:
+        check_column_names(request.config, columns)
     prints, finished = scan.extend_fingerprints(plan.fingerprints), plan.finished
     if prints != plan.fingerprints:
         finished = find_finished_shards(directory, prints, workers.submit)
@@ -158,7 +161,7 @@ def _plan_images(
     )
     if saved and todo:
         workers.progress.say(
-            format_count(saved, "exact copy; it is embedded once", "exact copies; each is embedded once")
+            format_count(saved, "exact copy; it is embedded once.", "exact copies; each is embedded once.")
         )
     decoders = choose_decoders(request.config, encoder.device, workers)
     return EmbeddingPlan(encoder, prints, finished, copies, white, scan.counts, decoders)

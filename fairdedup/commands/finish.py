@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdedup.core.model import Options
 from fairdedup.core.prototypes import Prototypes
@@ -25,7 +26,7 @@ from fairdedup.stages.values import Pruned, Written
 from fairdedup.storage.config_record import ConfigRecord, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.kept_samples import KeptColumns
-from fairdedup.storage.manifest import Guarantees, RunManifest, write_manifest
+from fairdedup.storage.manifest import NEAR_DUPLICATE, Guarantees, RemovedCosines, RunManifest, write_manifest
 from fairdedup.storage.marks import Marks
 from fairdedup.workers import Workers
 
@@ -120,8 +121,26 @@ def _build_manifest(request: Request, decided: DecidedRun, written: Written, rec
             *decided.pruned.warnings,
         ],
         shares=decided.pruned.shares,
+        absent=decided.pruned.absent,
+        removed_cosines=summarise_cosines(written.cosines),
         files=written.seals,
     )
+
+
+def summarise_cosines(counts: NDArray[np.int64]) -> RemovedCosines | None:
+    """Return how similar removed rows are to their representatives, None if there are none.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (201,), int64
+        Number of rows by cosine, in whole hundredths from -1.
+    """
+    samples = int(counts.sum())
+    if not samples:
+        return None
+    middle = int(np.searchsorted(np.cumsum(counts), (samples + 1) // 2))
+    near = int(counts[round(100 * NEAR_DUPLICATE) + 100 :].sum())
+    return RemovedCosines(samples=samples, near_duplicates=near, median=(middle - 100) / 100)
 
 
 def _build_outcome(request: Request, decided: DecidedRun, record: ConfigRecord) -> RunOutcome:

@@ -13,7 +13,7 @@ from fairdedup.commands.replace import complete_stopped_replacement
 from fairdedup.config import RunConfig
 from fairdedup.errors import first_line
 from fairdedup.report.gather import gather_figures
-from fairdedup.report.leftover_summary import describe_leftover, list_guarantees, list_remedies
+from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
 from fairdedup.report.page import render_page
 from fairdedup.report.pictures import Thumbnails, read_thumbnails
 from fairdedup.report.report_figures import ReportFigures
@@ -94,7 +94,13 @@ def _write(
         )
     left = manifest.leftover
     sentences = [] if left is None else [*describe_leftover(left), *list_remedies(manifest)]
-    page = render_page(figures, thumbnails, leftover=sentences, guarantees=list_guarantees(manifest))
+    page = render_page(
+        figures,
+        thumbnails,
+        leftover=sentences,
+        guarantees=list_guarantees(manifest),
+        removed=describe_removed(manifest) or "",
+    )
     with atomic_write(directory.report(PAGE)) as aside:
         aside.write_text(page, encoding="utf-8", errors="backslashreplace")
 

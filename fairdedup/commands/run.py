@@ -16,13 +16,16 @@ from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.datasets.ids import read_ids
 from fairdedup.incremental.lineage import link_earlier_runs
+from fairdedup.preparation.encoder_choice import check_encoder
 from fairdedup.preparation.kept_columns import choose_kept_columns
-from fairdedup.preparation.prototype_choice import check_prototypes, choose_prototypes
+from fairdedup.preparation.prototype_choice import check_prototypes, check_text_encoder, choose_prototypes
 from fairdedup.preparation.recorded_runs import record_earlier_runs
 from fairdedup.preparation.request import Request, read_request
+from fairdedup.preparation.rule_choice import explain_rule, settle_rule
 from fairdedup.preparation.run_checks import (
     build_curation_options,
     build_options,
+    check_columns,
     check_decision_options,
     check_directory,
     check_input,
@@ -59,20 +62,28 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
         If the options do not fit the input, or differ from those that the run directory was made with.
     """
     request = read_request(config)
-    directory, options = request.directory, request.options  # hashes the files that options name, before any is cleared
+    directory = request.directory
+    _ = request.options  # hashes the files that options name, before any is cleared
     check_decision_options(request.config)
     if restart and directory.config.is_file():  # a folder that is not a run is never cleared, and is refused below
         _clear(request, workers)
-    check_directory(directory, options)
+    record = read_config_record(directory) if directory.config.is_file() else EMPTY_RECORD
+    request = settle_rule(request, None if record.input is None else record.input.kind, record)
+    check_directory(directory, request.options)
     dataset = open_run_input(request.config, directory, workers)
-    check_prototypes(request.config, dataset.kind, read_config_record(directory))
+    request = settle_rule(request, dataset.kind, record)
+    check_prototypes(request.config, dataset.kind, record)
     request.check_encoder(dataset.kind)
     check_input(directory, dataset)
+    if not record.options_of("embed"):
+        check_text_encoder(request.config, dataset.kind, workers)
+    explain_rule(config, request, workers.progress.say)
     complete_stopped_replacement(directory, workers)
     finished = _find_finished_run(request, workers)
     if finished is not None:
         return finished
     embedded = embed(request, dataset, workers)
+    check_columns(request.config, embedded)  # before the clustering, which takes a while
     clustered = cluster(request, embedded, workers)
     return decide(request, clustered, workers)
 
@@ -129,8 +140,12 @@ def _clear(request: Request, workers: Workers) -> None:
     kind = "images"
     if config.input is not None:
         kind = open_run_input(config, request.directory, workers, anew=True).kind
+    config = settle_rule(request, kind, EMPTY_RECORD).config
     check_prototypes(config, kind, EMPTY_RECORD)
     request.check_encoder(kind)
+    if kind == "images":
+        check_encoder(config, workers)
+    check_text_encoder(config, kind, workers)
     for option, file in (("--drop", config.drop), ("--always-keep", config.always_keep)):
         if file is not None:
             read_ids(file, option)

@@ -21,9 +21,19 @@ from fairdedup.errors import UserError
 from fairdedup.preparation.prototype_choice import choose_prototypes
 from fairdedup.preparation.recorded_runs import list_recorded_runs
 from fairdedup.preparation.request import Request, read_clustered_request
+from fairdedup.preparation.rule_choice import explain_rule, settle_rule
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.stages.curation import check_curation_options, mark_rows
-from fairdedup.stages.pruning import WorkspaceOnDisk, count_values, make_map_parts, open_workspace, split_clusters
+from fairdedup.stages.pruning import (
+    WorkspaceOnDisk,
+    count_values,
+    describe_suggestion,
+    make_map_parts,
+    open_workspace,
+    split_clusters,
+    suggest_run_eps,
+)
+from fairdedup.storage.config_record import read_config_record
 from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import Marks
@@ -77,15 +87,26 @@ def sweep_run(config: RunConfig, fractions: Sequence[float], workers: Workers) -
             f"{directory.root} was made --against other runs and has their eps, so there is nothing to sweep: limit it "
             f"with `fairdedup prune {quote(directory.root)} --at-most F`"
         )
-    request = read_clustered_request(config)
+    record = read_config_record(directory)
+    assert record.input is not None
+    request = settle_rule(read_clustered_request(config), record.input.kind, record)
     rule = build_options(request.config).rule
     if not rule.has_eps:
         raise UserError(f"--rule {rule.name} has no eps to sweep: choose another --rule")
     curation = build_curation_options(request.config)
     check_curation_options(curation)
+    explain_rule(config, request, workers.progress.say)
     curation = replace(curation, evaluation=read_evaluation(request, clustered.embedded, workers))
+    _suggest(clustered, workers)
     with mark_rows(clustered.embedded, curation, workers.submit) as marks:
         return _sweep(request, clustered, marks, fractions, workers)
+
+
+def _suggest(clustered: Clustered, workers: Workers) -> None:
+    """Say which eps the data suggest, if they do."""
+    suggested = describe_suggestion(suggest_run_eps(clustered))
+    if suggested:
+        workers.progress.say(suggested)
 
 
 def _sweep(

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fairdedup.datasets.ids import find_id_column, spell_out
+from fairdedup.datasets.filesystem import natural_key
+from fairdedup.datasets.ids import COLUMNS, find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.errors import UserError, first_line, format_count
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
 MOST_GROUPS = 50  # a column with more distinct values is hardly an attribute, unless the user names it
 MOST_NAMED = 1000
+PATHS = "file"  # a column of ids in FairFace's own files of labels: paths of the images
 _AT_ONCE = 1 << 16
 
 
@@ -35,7 +37,7 @@ class Labels:
     attributes : tuple of str
         The columns that are attributes.
     groups : tuple of tuple of str
-        The distinct labels of each attribute, sorted.
+        The distinct labels of each attribute, in natural order: "3-9" before "10-19".
     codes : ndarray of shape (n, attributes), int32
         The position of each label in its `groups`; -1 where a line has no label.
     """
@@ -47,7 +49,10 @@ class Labels:
 
 
 def write_out_ids(labels: Labels, found: NDArray[np.bool_]) -> Labels | None:
-    """Return labels whose ids that were not found are written out where they are whole numbers, as `spell_out` does.
+    """Return labels whose ids that were not found are written in another way.
+
+    Paths of which none was found lose their folders: a run of ``val/`` has the id ``1.jpg`` for ``val/1.jpg``. Whole
+    numbers are written out, as `spell_out` does.
 
     Parameters
     ----------
@@ -61,6 +66,10 @@ def write_out_ids(labels: Labels, found: NDArray[np.bool_]) -> Labels | None:
     Labels or None
         None if there is no such id, or if two lines would have one id.
     """
+    if not found.any():
+        bare = [name.rpartition("/")[2] for name in labels.places]
+        if bare != list(labels.places) and len(set(bare)) == len(bare):
+            return replace(labels, places=dict(zip(bare, labels.places.values(), strict=True)))
     names = pa.array(list(labels.places), pa.string())
     spelled = spell_out(names, np.flatnonzero(~found))
     if spelled is None or len(spelled) < len(names):
@@ -74,7 +83,7 @@ def read_labels(path: Path, attributes: Sequence[str] | None) -> Labels:
     Parameters
     ----------
     path : Path
-        A .csv or .parquet file with a column id, uid or key.
+        A .csv or .parquet file with a column id, uid or key; or else file, as FairFace has it.
     attributes : sequence of str or None
         The columns that are attributes; None means all but the column of ids.
 
@@ -125,7 +134,7 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
                 )
     if not places:
         raise UserError(f"{what} has no lines: give one for each id")
-    ordered = [sorted(groups) for groups in known]
+    ordered = [sorted(groups, key=natural_key) for groups in known]
     found = np.array(codes, np.int32)
     for k, groups in enumerate(known):
         rank = np.array([ordered[k].index(g) for g in groups] + [-1], np.int32)  # code -1 indexes the last entry
@@ -138,7 +147,14 @@ def _check_header(header: list[str], what: str) -> int:
     repeated = next((name for name, count in Counter(header).items() if count > 1), None)
     if repeated is not None:
         raise UserError(f"{what}: duplicate column {repeated!r}; give each column its own name")
-    return header.index(find_id_column(header, what))
+    return header.index(_find_ids(header, what))
+
+
+def _find_ids(header: Sequence[str], what: str) -> str:
+    """Return the column of ids; a column of paths if there is none."""
+    if PATHS in header and not set(COLUMNS) & set(header):
+        return PATHS
+    return find_id_column(header, what)
 
 
 def _choose_attributes(header: list[str], own: int, wanted: Sequence[str] | None, what: str) -> tuple[str, ...]:
@@ -179,7 +195,7 @@ def _read_parquet(path: Path, what: str, wanted: Sequence[str] | None) -> Iterat
     with open_plain_file(path, what) as raw, pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
         if wanted is not None:
-            chosen = {find_id_column(names, what), *wanted}
+            chosen = {_find_ids(names, what), *wanted}
             names = [name for name in names if name in chosen]
         yield names
         for batch in file.iter_batches(_AT_ONCE, columns=names):

@@ -16,6 +16,17 @@ from fairdedup.encoders import EncoderSpec, load_encoder
 from fairdedup.encoders.protocol import PreparingEncoder
 
 
+def check_loads(spec: EncoderSpec) -> None:
+    """Load an encoder; the worker keeps it. It raises what `load_encoder` does.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        The encoder.
+    """
+    load_encoder(spec)
+
+
 class BatchEncoder:
     """Collects images and encodes them batch by batch.
 

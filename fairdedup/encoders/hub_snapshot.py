@@ -15,7 +15,8 @@ from fairdedup.encoders.model_folder import (
     check_model_folder,
     find_tokenizer_name,
 )
-from fairdedup.errors import FairdedupError, first_line
+from fairdedup.encoders.network import no_long_wait
+from fairdedup.errors import FairdedupError, LastingError, first_line
 
 
 def download_model(model: str) -> ModelFolder:
@@ -31,26 +32,33 @@ def download_model(model: str) -> ModelFolder:
     UserError
         If its files are more than data; see `check_model_folder`.
     FairdedupError
-        If it cannot be downloaded.
+        If it cannot be downloaded, within seconds if the hub cannot be reached.
     """
+    with no_long_wait() as obstacle:
+        return _download_files(model, obstacle)
+
+
+def _download_files(model: str, obstacle: str) -> ModelFolder:
+    """Download the files of a model, or find them in the cache, and check them."""
     name = model.removeprefix("hf-hub:")
-    config = _download(model, name, CONFIG, None)
+    config = _download(model, name, CONFIG, None, obstacle)
     if config is None:
         raise FairdedupError(f"model {model!r}: that repository has no {CONFIG}: give one of an open_clip model")
     revision = config.parent.name
     tokenizer = find_tokenizer_name(model, config.parent)
     for weights in (PREFERRED[0], PREFERRED[2]):
-        if _download(model, name, weights, revision) is not None:
+        if _download(model, name, weights, revision, obstacle) is not None:
             break
     tokenizer_folder = None
     if tokenizer:
         of_model = tokenizer == name
-        files = [_download(model, tokenizer, file, revision if of_model else None) for file in TOKENIZER_FILES]
+        own = revision if of_model else None
+        files = [_download(model, tokenizer, file, own, obstacle) for file in TOKENIZER_FILES]
         tokenizer_folder = next((file.parent for file in files if file is not None), None)
     return check_model_folder(model, config.parent, tokenizer_folder)
 
 
-def _download(model: str, name: str, file: str, revision: str | None) -> Path | None:
+def _download(model: str, name: str, file: str, revision: str | None, obstacle: str) -> Path | None:
     """Return the place of a file in the cache, None if the repository does not have it."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -61,23 +69,11 @@ def _download(model: str, name: str, file: str, revision: str | None) -> Path | 
         absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
         if file != CONFIG and (absent or (isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE)):
             return None
-        first = first_line(error)
-        raise FairdedupError(
-            f"model {model!r}: {file} of {name!r} cannot be downloaded ({first}): check name and network, or give a "
+        reason = obstacle or first_line(error)
+        raise LastingError(
+            f"model {model!r}: {file} of {name!r} cannot be downloaded ({reason}): check name and network, or give a "
             "folder that has the model with local-dir:"
         ) from error
-
-
-@contextmanager
-def nothing_fetched() -> Iterator[None]:
-    """Keep the libraries of Hugging Face from the network in the block."""
-    from huggingface_hub import constants
-
-    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from fairdedup.encoders.bounded_transform import BoundedTransform
-from fairdedup.encoders.hub_snapshot import download_model, nothing_fetched, tensors_only
+from fairdedup.encoders.hub_snapshot import download_model, tensors_only
 from fairdedup.encoders.model_folder import check_model_folder
+from fairdedup.encoders.network import check_download, describe_failure, no_long_wait, nothing_fetched
 from fairdedup.encoders.spec import BUILTIN_FOLDER, FOLDERS, REDUCED, EncoderSpec
 from fairdedup.encoders.torch_imports import open_clip, torch
-from fairdedup.errors import FairdedupError, UserError, first_line
+from fairdedup.errors import FairdedupError, LastingError, UserError, first_line
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -37,19 +38,20 @@ class OpenClipEncoder:
     UserError
         If open_clip does not know the tag, the weights do not fit the model, or the device does not exist.
     FairdedupError
-        If the weights cannot be loaded, or do not fit on the device.
+        If the weights cannot be loaded, or do not fit on the device; within seconds if there is no network.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
         if spec.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError("device 'cuda': torch sees no GPU on this worker; use --device cpu or auto")
+            raise UserError("--device cuda: torch sees no GPU on this worker. Use --device cpu or auto.")
         torch.set_num_threads(spec.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         self.spec = spec
         open_clip.add_model_config(BUILTIN_FOLDER)
         _check_tag(spec)
+        obstacle = ""
         try:
-            with warnings.catch_warnings(), tensors_only(), _safe_name(spec.model) as model:
+            with warnings.catch_warnings(), tensors_only(), _find_weights(spec) as (model, obstacle):
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
                 logging.getLogger().setLevel(logging.ERROR)
                 self.model, _, transform = open_clip.create_model_and_transforms(
@@ -63,7 +65,7 @@ class OpenClipEncoder:
         except FairdedupError:
             raise
         except Exception as error:
-            raise _explain(spec, error) from error
+            raise _explain(spec, error, obstacle) from error
         self.prepare = BoundedTransform(transform)
         self.detail = REDUCED * _find_size(self.model)
         self.model.eval()
@@ -106,6 +108,22 @@ def _find_size(model: torch.nn.Module) -> int:
 
 
 @contextmanager
+def _find_weights(spec: EncoderSpec) -> Iterator[tuple[str, str]]:
+    """Yield the name that open_clip gets, and why nothing can be downloaded, an empty text if it can."""
+    if spec.model.startswith(FOLDERS) or spec.weights is None or os.path.isfile(spec.weights):
+        with _safe_name(spec.model) as name:
+            yield name, ""
+        return
+    check_download(open_clip.get_pretrained_cfg(spec.model.replace("/", "-"), spec.weights), _name_weights(spec))
+    with no_long_wait() as obstacle:
+        yield spec.model, obstacle
+
+
+def _name_weights(spec: EncoderSpec) -> str:
+    return f"--model {spec.model} --pretrained {spec.pretrained}"
+
+
+@contextmanager
 def _safe_name(model: str) -> Iterator[str]:
     """Yield the name that open_clip gets: for a model folder, local or of the hub, that of a checked copy."""
     if not model.startswith(FOLDERS):
@@ -130,11 +148,11 @@ def _check_tag(spec: EncoderSpec) -> None:
         raise UserError(f"pretrained {spec.pretrained!r} is not a tag of {spec.model}: {remedy}")
 
 
-def _explain(spec: EncoderSpec, error: Exception) -> Exception:
-    """Return the error to raise in place of an error of open_clip or torch."""
+def _explain(spec: EncoderSpec, error: Exception, obstacle: str) -> Exception:
+    """Return the error to raise in place of an error of open_clip or torch; an obstacle keeps from downloads."""
     first = first_line(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return FairdedupError(
+        return LastingError(
             f"model {spec.model!r} does not fit on {spec.device}: use a smaller model or another device"
         )
     if spec.pretrained is not None and Path(spec.pretrained).is_file():
@@ -152,6 +170,8 @@ def _explain(spec: EncoderSpec, error: Exception) -> Exception:
         return UserError(
             f"model {spec.model!r} does not load ({first}): give a folder whose files are those of one open_clip model"
         )
+    if spec.pretrained and ("download" in first.lower() or isinstance(error, OSError)):
+        return LastingError(describe_failure(_name_weights(spec), obstacle or first))
     return FairdedupError(
         f"weights {spec.pretrained or spec.model!r} cannot be loaded ({first}): give a local file with --pretrained"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fairdedup.config import RunConfig
 from fairdedup.encoders import BUILTIN_MODEL, EncoderSpec, builtin_spec, check_model
+from fairdedup.encoders.batch_encoder import check_loads
 from fairdedup.encoders.dtype_choice import choose_dtype
 from fairdedup.encoders.encoder_memory import estimate_encoder_memory
 from fairdedup.errors import UserError
@@ -27,6 +28,9 @@ GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # in /dev: of NVIDIA'
 def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
     """Return the encoder of images: the named model, or the built-in one.
 
+    A worker has loaded it, unless an earlier try of the run did or it is the built-in one. So nothing is recorded of a
+    run whose encoder cannot be loaded, and the corrected command is not another one.
+
     Parameters
     ----------
     config : RunConfig
@@ -39,11 +43,19 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
     Raises
     ------
     UserError
-        If the model is unknown, or its weights are missing.
+        If the model or the tag of its weights is unknown, the weights are missing, or there is no such device.
+    FairdedupError
+        If the weights cannot be downloaded.
     """
     check_named_model(config)
     require_encoder_memory(workers, config.model or BUILTIN_MODEL, config.pretrained, config.batch_size)
-    device = _find_device_once(config, directory, workers)
+    record = read_config_record(directory)
+    device = _find_device(config, record, workers)
+    if not record.options_of("embed"):
+        check_encoder(config, workers, device)
+    if config.device == "auto" and record.device is None:
+        directory.root.mkdir(parents=True, exist_ok=True)
+        write_config_record(directory, record.model_copy(update={"device": device}))
     if config.model is not None:
         spec = _build_spec(config, config.model, config.pretrained, device)
         return _settle_dtype(config, spec, directory, workers)
@@ -55,6 +67,34 @@ def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Wo
     dtype = _plain_dtype(config, device)
     spec = builtin_spec(batch_size=config.batch_size, device=device, dtype=dtype, threads=config.threads)
     return _settle_dtype(config, spec, directory, workers)
+
+
+def check_encoder(config: RunConfig, workers: Workers, device: str = "cpu") -> None:
+    """Let a worker load the named model on the named device, and refuse what cannot be loaded.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the model and the device, or neither: the built-in model on a CPU is always there.
+    workers : Workers
+        Load the model.
+    device : str
+        Device that ``--device auto`` means.
+
+    Raises
+    ------
+    UserError
+        If the tag of the weights is unknown, the weights do not fit the model, or there is no GPU.
+    FairdedupError
+        If the weights cannot be downloaded.
+    """
+    if config.device == "cuda" and workers.scheduler is None and not may_have_gpu():
+        raise UserError("--device cuda: this machine has no GPU that torch can use. Use --device cpu or auto.")
+    if config.model is None and config.device != "cuda":
+        return
+    device = device if config.device == "auto" else config.device
+    spec = _build_spec(config, config.model or BUILTIN_MODEL, config.pretrained, device)
+    workers.submit("load model", check_loads, [Task((spec,), isolated=True)])
 
 
 def choose_decoders(config: RunConfig, device: str, workers: Workers) -> int:
@@ -126,19 +166,15 @@ def check_named_model(config: RunConfig) -> None:
         raise UserError(f"--pretrained {config.pretrained!r} needs --model: name the model that it belongs to")
 
 
-def _find_device_once(config: RunConfig, directory: RunDirectory, workers: Workers) -> str:
-    """Return the device. It is found once and recorded, so that a run which began on a GPU continues on one."""
+def _find_device(config: RunConfig, record: ConfigRecord, workers: Workers) -> str:
+    """Return the device: the recorded one, so that a run which began on a GPU continues on one, or what there is."""
     if config.device != "auto":
         return config.device
-    record = read_config_record(directory)
-    device = record.device
-    if device is None and workers.scheduler is None and not may_have_gpu():
-        device = "cpu"
-    elif device is None:
-        device = workers.submit("device", find_device, [Task((), isolated=True)])[0]
-    directory.root.mkdir(parents=True, exist_ok=True)
-    write_config_record(directory, record.model_copy(update={"device": device}))
-    return device
+    if record.device is not None:
+        return record.device
+    if workers.scheduler is None and not may_have_gpu():
+        return "cpu"
+    return workers.submit("device", find_device, [Task((), isolated=True)])[0]
 
 
 def may_have_gpu() -> bool:

@@ -17,6 +17,7 @@ from fairdedup.encoders import EncoderSpec
 from fairdedup.errors import UserError, format_count
 from fairdedup.incremental.earlier_runs import EarlierRuns, identify_encoder
 from fairdedup.preparation.encoder_choice import (
+    check_encoder,
     check_named_model,
     find_named_encoder,
     find_recorded_encoder,
@@ -47,6 +48,7 @@ from fairdedup.storage.run_files import compute_sha256
 from fairdedup.storage.run_state import read_run_state, state_file
 from fairdedup.storage.sealed_files import Seal
 from fairdedup.storage.seals import seal
+from fairdedup.storage.shipped_files import PROTOTYPES
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
 
@@ -74,7 +76,10 @@ def check_prototypes(config: RunConfig, kind: str, record: ConfigRecord, *, opti
     file = config.prototypes or default_prototypes()
     expect_plain_file(file, f"--prototypes {str(file)!r}")
     if config.prototypes is not None and not file.is_file():
-        raise UserError(f"--prototypes {str(file)!r}: no such file; give a .yaml, .parquet, .npz or .npy file")
+        raise UserError(
+            f"--prototypes {str(file)!r}: no such file; give {' or '.join(PROTOTYPES)}, which are shipped, or a .yaml, "
+            ".parquet, .npz or .npy file"
+        )
     if config.against:
         return  # prototypes come from the earlier runs
     needed = not optional and find_rule(config.rule).needs_prototypes
@@ -94,6 +99,28 @@ def check_prototypes(config: RunConfig, kind: str, record: ConfigRecord, *, opti
         read_captions(file)
     else:
         check_vectors(file)
+
+
+def check_text_encoder(config: RunConfig, kind: str, workers: Workers) -> None:
+    """Let a worker load the model that is named for ready embeddings, if it is going to embed captions.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    kind : str
+        Kind of the input: "images" or "embeddings".
+    workers : Workers
+        Load the model.
+
+    Raises
+    ------
+    FairdedupError
+        As `check_encoder` does.
+    """
+    embeds_captions = needs_text_tower(config.prototypes or default_prototypes()) and not config.against
+    if kind == "embeddings" and config.model is not None and embeds_captions:
+        check_encoder(config, workers)
 
 
 def choose_prototypes(

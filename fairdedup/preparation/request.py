@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairdedup.config import STAGE_KEYS, RunConfig
 from fairdedup.incremental.earlier_runs import EarlierRuns, check_encoder, find_earlier_runs
@@ -52,6 +52,19 @@ class Request:
         if stage not in self._options:
             self._options[stage] = collect_stage_options(self.config, stage)
         return self._options[stage]
+
+    def with_rule(self, name: str) -> Request:
+        """Return the request with another rule; files that were hashed are not hashed again.
+
+        Parameters
+        ----------
+        name : str
+            Name of the rule.
+        """
+        changed = replace(self, config=self.config.model_copy(update={"rule": name}))
+        for stage, options in self._options.items():
+            changed._options[stage] = {**options, "rule": name} if "rule" in options else options
+        return changed
 
     def check_encoder(self, kind: str) -> None:
         """Refuse an input whose vectors would come from another encoder than those of the earlier runs.

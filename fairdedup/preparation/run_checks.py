@@ -7,13 +7,21 @@ from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.model import Options
 from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets import Dataset
-from fairdedup.errors import UserError
-from fairdedup.preparation.stage_options import compare_options
-from fairdedup.stages.curation import CurationOptions, check_curation_options
+from fairdedup.errors import UserError, visible
+from fairdedup.preparation.kept_columns import choose_kept_columns
+from fairdedup.preparation.stage_options import compare_options, list_prune_flags
+from fairdedup.stages.curation import (
+    CurationOptions,
+    check_curation_columns,
+    check_curation_names,
+    check_curation_options,
+)
 from fairdedup.storage.config_record import ConfigRecord, StageOptions, describe_input_changes, read_config_record
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.fence import NAME as FENCE
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.remedies import quote
 
 
 def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -> None:
@@ -43,13 +51,13 @@ def check_directory(directory: RunDirectory, options: dict[str, StageOptions]) -
             f"{root} was made by another version, with the stage {changes.unknown_stages[0]!r}: choose another --out"
         )
     if changes.texts:
-        made = f"{root} was made with other options ({', '.join(compare_options(record, options).texts)})"
-        if changes.stages == {"prune"}:
+        made = f"{root} was made with other options: {', '.join(compare_options(record, options).texts)}"
+        flags = list_prune_flags(options["prune"]) if changes.stages == {"prune"} else None
+        if flags is not None:
             raise UserError(
-                f"{made}: choose another --out, --restart, or decide again with `fairdedup prune {root}` and these "
-                "options"
+                f"{made}. Use `fairdedup prune {quote(root)} {flags}`, or choose another --out or --restart."
             )
-        raise UserError(f"{made}: choose another --out or --restart")
+        raise UserError(f"{made}. Choose another --out or --restart.")
 
 
 def _with_recorded_input(
@@ -134,6 +142,49 @@ def check_decision_options(config: RunConfig) -> None:
         parse_eps(config.eps)
         if not find_rule(config.rule).has_eps:
             raise UserError(f"--rule {config.rule} has no eps: give --keep or --at-most in place of --eps")
+
+
+def check_column_names(config: RunConfig, names: list[str]) -> None:
+    """Refuse options that name columns which the input does not have, before anything is embedded.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    names : list of str
+        Columns that the metadata is going to have.
+
+    Raises
+    ------
+    UserError
+        If there is no such column. The message lists those that there are.
+    """
+    check_curation_names(build_curation_options(config), names)
+    for column in config.collect:
+        if column not in names:
+            raise UserError(
+                f"--collect {column!r}: the metadata has no such column; give one of its columns: "
+                f"{', '.join(map(visible, names))}"
+            )
+
+
+def check_columns(config: RunConfig, embedded: Embedded) -> None:
+    """Refuse options that name columns which the metadata of the input does not have, or of another type.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    embedded : Embedded
+        Embeddings of the run, with the metadata.
+
+    Raises
+    ------
+    UserError
+        If there is no such column. The message lists those that there are.
+    """
+    check_curation_columns(build_curation_options(config), embedded.schema)
+    choose_kept_columns(embedded, config.collect)
 
 
 def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fairdedup.config import STAGE_KEYS, RunConfig
+from fairdedup.config_errors import flag
 from fairdedup.datasets import open_input
 from fairdedup.incremental.earlier_runs import list_state_seals
 from fairdedup.preparation.provenance import fingerprint_dataset
@@ -14,6 +15,7 @@ from fairdedup.storage.checked_json import read_json
 from fairdedup.storage.config_record import ConfigRecord, StageOptions
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.object_stores import as_path
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.run_files import compute_sha256
 
 FILE_OPTIONS = ("prototypes", "drop", "always_keep")  # files whose content is compared, not only their names
@@ -53,6 +55,44 @@ def collect_stage_options(config: RunConfig, stage: str) -> StageOptions:
     return options
 
 
+def _describe_change(name: str, before: Any, after: Any) -> str:
+    content = {hashed: option for option, hashed in CONTENT.items()}
+    if name in content:
+        return f"another content of {flag(content[name])}"
+    words = "INPUT" if name == "input" else flag(name)
+    return f"{words} {_show(before)} → {_show(after)}"
+
+
+def _show(value: Any) -> str:
+    if value is None or value == []:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def list_prune_flags(options: StageOptions) -> str | None:
+    """Return the flags of `fairdedup prune` for the options of a decision; None if flags cannot say them.
+
+    Parameters
+    ----------
+    options : StageOptions
+        Options of the stage "prune".
+    """
+    words = []
+    for name in STAGE_KEYS["prune"]:
+        value = options.get(name)
+        if value == DEFAULTS[name] or value is None:
+            continue
+        if isinstance(value, dict):
+            return None
+        if isinstance(value, bool):
+            words.append(flag(name) if value else f"--no-{name.replace('_', '-')}")
+        else:
+            words += [f"{flag(name)} {quote(each)}" for each in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
 def _has_moved(name: str, before: StageOptions, after: StageOptions) -> bool:
     """Return whether an option names another place of the same content, which its hash shows."""
     content = CONTENT.get(name)
@@ -68,7 +108,7 @@ class OptionChanges(NamedTuple):
     Attributes
     ----------
     texts : list of str
-        One text for each option that differs, such as "keep was 0.5, is 0.4".
+        One text for each option that differs, such as "--keep 0.5 → 0.4".
     stages : set of str
         Stages that read these options.
     unknown_stages : list of str
@@ -103,6 +143,6 @@ def compare_options(record: ConfigRecord, options: dict[str, StageOptions]) -> O
         for name in sorted(recorded.keys() | options[stage].keys()):
             before, after = (each.get(name, DEFAULTS.get(name)) for each in (recorded, options[stage]))
             if before != after and not _has_moved(name, recorded, options[stage]):
-                texts.append(f"{name} was {before!r}, is {after!r}")
+                texts.append(_describe_change(name, before, after))
                 stages.add(stage)
     return OptionChanges(list(dict.fromkeys(texts)), stages, unknown)

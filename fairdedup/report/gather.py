@@ -20,6 +20,7 @@ from fairdedup.report.group_figures import find_group_source, measure_groups, na
 from fairdedup.report.kept_pairs import BELOW, find_kept_pairs
 from fairdedup.report.report_figures import Band, EmbeddingMap, Pair, Rejection, ReportFigures, ShownSample
 from fairdedup.report.shown_rows import FoundRows, find_rows, read_details, read_texts
+from fairdedup.stages.pruning import describe_suggestion, suggest_run_eps
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.kept_samples import STANDS_FOR
 from fairdedup.storage.manifest import RunManifest
@@ -63,7 +64,7 @@ def gather_figures(clustered: Clustered, manifest: RunManifest, submit: Submit |
         map_decisions.parts, np.union1d(wanted, leaders), leaders, points, source, {group.number for group in few}
     )
     names = {} if source is None else {known.attribute: list(known.groups) for known in name_groups(source)}
-    figures = measure_groups(run, source, map_decisions, len(clustered.sizes))
+    figures = measure_groups(run, source, map_decisions, len(clustered.sizes), absent=manifest.absent)
     gallery = choose_gallery(scan, found, names, figures)
     between = _pairs_of_kept(clustered, manifest, points, found)
     shown = {row for each in gallery for row in (each.row, *(member for member, _ in each.members))}
@@ -84,6 +85,7 @@ def gather_figures(clustered: Clustered, manifest: RunManifest, submit: Submit |
         rejections=_read_rejections(clustered, manifest),
         map=_build_map(clustered, points, found, names),
         samples=samples,
+        suggestion=describe_suggestion(suggest_run_eps(clustered)),
         sampled=len(few) < len([group for group in groups if group.valid]),
     )
 

@@ -5,6 +5,8 @@ The groups are those of the run's own prototypes, or of the labels that the buil
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from fairdedup.audit.attribute_layout import NamedGroups, lay_out_attributes
@@ -75,7 +77,12 @@ def name_groups(source: GroupSource) -> list[NamedGroups]:
 
 
 def measure_groups(
-    run: RunDirectory, source: GroupSource | None, map_decisions: MapDecisions, clusters: int
+    run: RunDirectory,
+    source: GroupSource | None,
+    map_decisions: MapDecisions,
+    clusters: int,
+    *,
+    absent: Collection[str] = (),
 ) -> GroupFigures | None:
     """Return the shares of all groups; those of an audit of the same decisions are preferred.
 
@@ -88,6 +95,8 @@ def measure_groups(
         Maps a function over the parts of the decisions.
     clusters : int
         Number of clusters, k.
+    absent : collection of str
+        Attributes that hardly any sample shows, as the encoder perceives them; they have no shares.
     """
     try:
         audited = read_audit_report(run)
@@ -111,7 +120,8 @@ def measure_groups(
         names = [attribute.group_name(group) for group in range(len(attribute.labels))]
         figures.append(AttributeFigure(attribute.names[0], _measure(names, rows[:, own], kept[:, own])))
     labelled = isinstance(source, LabelledGroups)
-    return GroupFigures(DRAWN if labelled else PERCEIVED, not labelled, [a for a in figures if a.groups])
+    shown = [a for a in figures if a.groups and (labelled or a.attribute not in absent)]
+    return GroupFigures(DRAWN if labelled else PERCEIVED, not labelled, shown)
 
 
 def _measure(names: list[str], rows: np.ndarray, kept: np.ndarray) -> list[GroupFigure]:

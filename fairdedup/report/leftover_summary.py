@@ -1,4 +1,4 @@
-"""Says in plain sentences what a run guarantees, how many kept samples still have a duplicate, and what to do about it.
+"""Says in plain sentences what a run guarantees, which duplicates are left, and how similar the removed samples are.
 
 It measures nothing: it words what is in run.json.
 """
@@ -13,6 +13,8 @@ from fairdedup.core.rules.registry import find_rule
 if TYPE_CHECKING:
     from fairdedup.storage.manifest import LeftoverRecord, RunManifest
 
+NEAR_COSINE = 0.95  # that of `storage.manifest`, which loads what `--help` does not need
+LOW_MEDIAN = 0.9  # of the cosines of removed samples to their representatives
 _PLACES = {"own": "in their own cluster", "comparable": "in a comparable cluster", "elsewhere": "elsewhere"}
 GUARANTEES = {
     "no_two_kept_are_duplicates": (
@@ -24,10 +26,14 @@ GUARANTEES = {
         "every removed sample has a kept duplicate, in its cluster or in another",
     ),
 }  # where samples are compared within clusters only, and where they are compared across clusters too
+NOT_GUARANTEED = {
+    "no_two_kept_are_duplicates": "kept samples may still be duplicates",
+    "every_removed_has_a_kept_representative": "removed samples may have no kept duplicate",
+}
 
 
 def list_guarantees(manifest: RunManifest) -> list[tuple[bool, str]]:
-    """Return whether each guarantee of a run holds, and what it says.
+    """Return whether each guarantee of a run holds, and what that means.
 
     Parameters
     ----------
@@ -35,7 +41,8 @@ def list_guarantees(manifest: RunManifest) -> list[tuple[bool, str]]:
         Content of run.json.
     """
     across = looks_across(manifest)
-    return [(holds, GUARANTEES[name][across]) for name, holds in manifest.guarantees.model_dump().items()]
+    checked = manifest.guarantees.model_dump()
+    return [(holds, GUARANTEES[name][across] if holds else NOT_GUARANTEED[name]) for name, holds in checked.items()]
 
 
 def looks_across(manifest: RunManifest) -> bool:
@@ -76,6 +83,25 @@ def describe_leftover(found: LeftoverRecord) -> list[str]:
         return [f"Of {kept} {among}, 0 still have a duplicate{bound}."]
     places = ", ".join(f"{count(kind)} {place}" for kind, place in _PLACES.items() if getattr(found, kind))
     return [f"Of {kept} {among}, {count('any')} still {have} a duplicate:", f"  {places}."]
+
+
+def describe_removed(manifest: RunManifest) -> str | None:
+    """Return a sentence that says how few of the removed samples are near-duplicates; None if at least half are.
+
+    Parameters
+    ----------
+    manifest : RunManifest
+        Content of run.json.
+    """
+    found, eps = manifest.removed_cosines, manifest.eps
+    if found is None or eps is None or found.median >= LOW_MEDIAN:
+        return None
+    have = "has" if found.near_duplicates == 1 else "have"
+    said = (
+        f"eps {eps:g}: of {found.samples:,} removed, {found.near_duplicates:,} {have} a cosine of {NEAR_COSINE:g} or "
+        "more to their representative"
+    )
+    return said if manifest.against else f"{said}; to remove near-duplicates only: --eps {1 - NEAR_COSINE:.2g}"
 
 
 def list_remedies(manifest: RunManifest) -> list[str]:

@@ -30,7 +30,12 @@ NONE = 65_535
 
 
 def render_page(
-    figures: ReportFigures, thumbnails: Thumbnails, *, leftover: list[str], guarantees: list[tuple[bool, str]]
+    figures: ReportFigures,
+    thumbnails: Thumbnails,
+    *,
+    leftover: list[str],
+    guarantees: list[tuple[bool, str]],
+    removed: str = "",
 ) -> str:
     """Return the page as HTML.
 
@@ -42,6 +47,8 @@ def render_page(
         Sentences about what is left.
     guarantees : list of (bool, str)
         What was checked, and whether it holds.
+    removed : str
+        Sentence about removed samples that are no near-duplicates; empty without one.
     """
     script = _read("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -58,6 +65,7 @@ def render_page(
         plots=_draw_plots(figures),
         leftover=leftover,
         guarantees=guarantees,
+        remarks=[line for line in (removed, figures.suggestion) if line],
         remark=thumbnails.remark,
         noun=_noun(figures),
         close=int(figures.similarities[19_500:].sum()),

@@ -19,7 +19,7 @@ from fairdedup.datasets.chosen_images import read_chosen_images
 from fairdedup.datasets.images import BadImage, decode_picture
 from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.datasets.sixteen_bit import FULL
-from fairdedup.errors import FairdedupError, first_line
+from fairdedup.errors import FairdedupError, first_line, format_count
 from fairdedup.report.report_figures import ShownSample
 from fairdedup.storage.config_record import describe_input_changes, read_input_fingerprints
 from fairdedup.storage.contents import Embedded
@@ -96,8 +96,9 @@ def read_thumbnails(
         except (FairdedupError, OSError, ValueError) as error:
             thumbnails.remark = f"Some pictures are not shown: {first_line(error)}"
         if time.monotonic() > ends:
+            missing = format_count(len(rank) - len(thumbnails.urls), "sample")
             thumbnails.remark = (
-                f"Pictures of {len(rank) - len(thumbnails.urls):,} samples are not shown, since reading them takes "
+                f"Pictures of {missing} are not shown, since reading them takes "
                 "long here. `fairdedup report RUN` takes the time and shows all."
             )
             break

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from fairdedup.errors import format_count
 from fairdedup.report.report_figures import AttributeFigure, GroupFigure
 
 WIDTH, HEIGHT = 560, 250
@@ -161,13 +162,16 @@ def draw_cluster_sizes(sizes: NDArray[np.int64]) -> Markup:
     for k, (valid, kept) in enumerate(means.tolist()):
         x, width = frame.x(k) + gap / 2, max(0.8, min(frame.x(k + 1) - frame.x(k) - gap, 90))
         x += (frame.x(k + 1) - frame.x(k) - gap - width) / 2 if gap > 1 else 0
-        tip = f"<title>{valid:,.0f} samples, {kept:,.0f} kept</title>"
+        tip = f"<title>{format_count(round(valid), 'sample')}, {kept:,.0f} kept</title>"
         for kind, value in (("removed soft", valid), ("kept", kept)):
             body.append(
                 f'<rect class="{kind}" x="{x:.1f}" y="{frame.y(value):.1f}" width="{width:.1f}" '
                 f'height="{frame.y(0) - frame.y(value):.1f}">{tip}</rect>'
             )
-    label = f"Sizes of {len(ordered):,} clusters, {int(ordered[:, 0].min()):,} to {int(ordered[:, 0].max()):,} samples."
+    label = (
+        f"Sizes of {format_count(len(ordered), 'cluster')}, {int(ordered[:, 0].min()):,} to "
+        f"{format_count(int(ordered[:, 0].max()), 'sample')}."
+    )
     return _svg(HEIGHT, label, body)
 
 

@@ -238,6 +238,8 @@ class ReportFigures:
     map : EmbeddingMap or None
     samples : dict of int to ShownSample
         Every sample that is named by its row above, apart from the map.
+    suggestion : str
+        Sentence about the eps that the data suggest; empty without one.
     sampled : bool
         Whether the pairs under the threshold, the groups lost and the map come from a part of the run.
     """
@@ -254,6 +256,7 @@ class ReportFigures:
     rejections: list[Rejection]
     map: EmbeddingMap | None
     samples: dict[int, ShownSample] = field(default_factory=dict)
+    suggestion: str = ""
     sampled: bool = False
 
     @property

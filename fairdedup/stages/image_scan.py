@@ -20,6 +20,7 @@ from fairdedup.datasets import Dataset, ImageShard
 from fairdedup.datasets.dataset import estimate_rows, find_reading_memory
 from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.datasets.findings import Findings
+from fairdedup.datasets.reserved_columns import PICTURE_COLUMNS, rename_reserved
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date, marked_file
@@ -95,11 +96,13 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
         return
     findings = Findings()
     digests, found = [], []
+    columns: dict[str, None] = {}
     with (
         note_attempt(run.attempt("scan", number)) as has_died,
         open_decoder(None, FULL, isolated=has_died) as decoder,
     ):
         for sample in shard.read(findings):
+            columns |= dict.fromkeys(sample.metadata)
             if sample.image is None:
                 digests.append(bytes(16))
                 found.append((0, 0))
@@ -111,7 +114,8 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
         write_array(checks, np.array(found, np.uint64).reshape(-1, 2))
         mark_up_to_date(checks, fingerprint)
         unused = dict(sorted(findings.unused.items()))
-        FindingsRecord(fingerprint=fingerprint, unused=unused, damage=findings.damage).write(run.scan_findings(number))
+        noted = FindingsRecord(fingerprint=fingerprint, unused=unused, damage=findings.damage, columns=sorted(columns))
+        noted.write(run.scan_findings(number))
 
 
 def _hash_id(name: str) -> int:
@@ -160,6 +164,29 @@ def scan_images(
     checks = _read_checks(run, len(tasks))
     _check_unique_ids(dataset, [own[:, 0] for own in checks], submit)
     return _summarise([own[:, 1] for own in checks])
+
+
+def list_columns(run: RunDirectory, shards: int) -> list[str] | None:
+    """Return the columns that the metadata of an input is going to have, as the first pass has found them.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    shards : int
+        Number of shards.
+
+    Returns
+    -------
+    list of str or None
+        None if an earlier version made the first pass.
+    """
+    names = dict.fromkeys(("id", "caption"))
+    for k in range(shards):
+        noted = read_findings(run, k)
+        if noted is None or noted.columns is None:
+            return None
+        names |= dict.fromkeys(rename_reserved(noted.columns, PICTURE_COLUMNS).values())
+    return [*names, *PICTURE_COLUMNS]
 
 
 def read_scan(run: RunDirectory, shards: int) -> Scan | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.core.decision_columns import COLUMNS, DECIDED, EARLIER, RECORD
+from fairdedup.core.eps_suggestion import BINS, count_cosines
 from fairdedup.errors import FairdedupError, format_count
 from fairdedup.stages.values import DecidedTask, Written
 from fairdedup.storage.contents import Embedded
@@ -136,9 +137,11 @@ def write_group(root: Path, group: Group, decided: GroupDecisions) -> WrittenGro
             decisions.write_table(result.decisions)
             rejected.write_table(result.rejected)
             counts += result.counts
-    removed = RemovedRows.of(records, records["kept"] | np.isin(records["row"], decided.readmitted))
+    stays = records["kept"] | np.isin(records["row"], decided.readmitted)
+    removed = RemovedRows.of(records, stays)
     bounds = list_represented(group, run, run, removed, decided.columns, decided.starts)
-    return WrittenGroup(Written(counts, {str(path.relative_to(root)): seal(path) for path in paths.values()}), bounds)
+    seals = {str(path.relative_to(root)): seal(path) for path in paths.values()}
+    return WrittenGroup(Written(counts, seals, count_cosines(records["similarity"][~stays])), bounds)
 
 
 def _combine(
@@ -264,12 +267,13 @@ def write_results(
         own = [each for each in own if each.last > each.first]
         decided = GroupDecisions(own, readmitted[low:high], marks, columns, starts, against)
         tasks_of_groups.append(Task((run.root, group, decided), group.input, group.name))
-    counts = NO_COUNTS
+    counts, cosines = NO_COUNTS, np.zeros(BINS, np.int64)
     seals: dict[str, str] = {}
     found = submit("export", write_group, tasks_of_groups)
     for written, _ in found:
         counts += written.counts
         seals |= written.seals
+        cosines += written.cosines
     remove_folder(run.decided(0).parent)
     bounds = np.array([group.bounds for group in found])
     for sealed in submit("write kept", write_kept, _plan_kept(embedded, columns, bounds)):
@@ -277,7 +281,7 @@ def write_results(
     remove_folder(run.represented)
     if not counts.add_up:
         raise FairdedupError(f"the counts do not add up ({counts}): the run is not finished; please report this")
-    return Written(counts, seals)
+    return Written(counts, seals, cosines)
 
 
 def _plan_kept(embedded: Embedded, columns: KeptColumns, bounds: NDArray[np.int64]) -> list[Task]:

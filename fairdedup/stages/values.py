@@ -38,6 +38,8 @@ class Pruned:
     tasks : list of DecidedTask
     shares : list of GroupShare
         Share of each concept by soft membership; empty without prototypes.
+    absent : list of str
+        Attributes that hardly any sample shows; they have no shares.
     temperatures : tuple of float
         Temperature of each attribute's memberships.
     memberships : tuple of MembershipMoments
@@ -48,6 +50,7 @@ class Pruned:
     decision: Decision
     tasks: list[DecidedTask]
     shares: list[GroupShare]
+    absent: list[str]
     temperatures: tuple[float, ...]
     memberships: tuple[MembershipMoments, ...]
     warnings: list[str]
@@ -62,7 +65,10 @@ class Written:
     counts : Counts
     seals : dict of str to str
         Seal of every part of decisions/, kept/ and rejected/, by its path below the run directory.
+    cosines : ndarray of shape (201,), int64
+        Number of removed rows by the cosine to their representative, in whole hundredths from -1, rounded down.
     """
 
     counts: Counts
     seals: dict[str, str]
+    cosines: NDArray[np.int64]

@@ -186,6 +186,15 @@ def _columns(text: str, tree: list[Node], names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in read.values())
 
 
+def check_names(text: str, names: list[str]) -> None:
+    """Refuse a condition (text) on a column that is not among these names, while no type of a column is known."""
+    known = {name.lower() for name in names}
+    tree = [] if "->" in text or "lambda" in text.lower() else parse_condition(text)  # parameters look like columns
+    for node in _nodes(tree):
+        if node.get("column_names") and node["column_names"][0].lower() not in known:
+            raise _no_column(text, node["column_names"][0], names)
+
+
 def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
     """Tell for which rows of a table the condition is true.
 

@@ -12,6 +12,7 @@ from fairdedup.storage.stored_model import StoredFile, StoredModel, read_undamag
 
 AUDIT_FILES = ("audit.json", "audit.parquet")
 PAGE = "index.html"
+NEAR_DUPLICATE = 0.95  # cosine from which on two samples are taken for near-duplicates
 
 
 class Counts(StoredModel):
@@ -139,11 +140,30 @@ class LeftoverRecord(StoredModel):
     intervals: LeftoverIntervals
 
 
+class RemovedCosines(StoredModel):
+    """How similar removed samples are to their representatives.
+
+    Attributes
+    ----------
+    samples : int
+        Removed samples that have a representative.
+    near_duplicates : int
+        How many of them have a cosine of at least `NEAR_DUPLICATE` to it.
+    median : float
+        Median of their cosines, rounded down to hundredths.
+    """
+
+    samples: int
+    near_duplicates: int
+    median: float
+
+
 class RunManifest(StoredFile):
     """run.json; docs/run-directory.md describes each key.
 
-    `leftover` is None where nothing was looked up, and not set by earlier versions. `against` and `drift` are set with
-    ``--against`` only, `replaced` after a replacement only.
+    `leftover` is None where nothing was looked up, and not set by earlier versions. `removed_cosines` is None where no
+    removed sample has a representative, after a replacement, and of earlier versions. `against` and `drift` are set
+    with ``--against`` only, `replaced` after a replacement only, `absent` where attributes have no shares.
     """
 
     fairdedup: str | None
@@ -160,6 +180,8 @@ class RunManifest(StoredFile):
     warnings: list[str]
     shares: list[GroupShare]
     leftover: LeftoverRecord | None = None
+    removed_cosines: RemovedCosines | None = None
+    absent: list[str] = []
     files: dict[str, str] = {}  # a manifest without it proves nothing about the files
     replaced: list[ReplacementRecord] = []
     against: list[str] | None = None

@@ -94,11 +94,14 @@ class FindingsRecord(Record):
         Hash of the input shard and of how it was read.
     unused, damage
         As in `ShardRecord`.
+    columns : list of str or None
+        Names of the samples' own columns; None in records of earlier versions.
     """
 
     fingerprint: str
     unused: dict[str, int] = {}
     damage: str | None = None
+    columns: list[str] | None = None
 
 
 class SortedRecord(Record):

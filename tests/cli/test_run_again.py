@@ -38,16 +38,16 @@ def test_another_configuration_is_refused_and_the_keys_are_named(again, asked):
     shown = command(*asked, "--out", again, "--rule", "balanced", "--keep", 0.4, "--seed", 7)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert (
-        "was made with other options (seed was 0, is 7, keep was 0.5, is 0.4, rule was 'fairdedup', is "
-        "'balanced'): choose another --out or --restart\n"
+        "was made with other options: --seed 0 → 7, --keep 0.5 → 0.4, --rule fairdedup → balanced. "
+        "Choose another --out or --restart.\n"
     ) in shown.err
     shown = command(*asked, "--out", again, "--keep", 0.4)
     assert (
-        "options (keep was 0.5, is 0.4): choose another --out, --restart, or decide again with "
-        f"`fairdedup prune {again}` and these options\n"
+        f"options: --keep 0.5 → 0.4. Use `fairdedup prune {again} --keep 0.4 --prototypes {asked[5]}`, or choose "
+        "another --out or --restart.\n"
     ) in shown.err
     other = command("run", again / "nowhere", "--keep", 0.5, "--out", again)
-    assert other.code == 2 and "input was" in other.err
+    assert other.code == 2 and "INPUT " in other.err
     assert files(again) == before
 
 
@@ -58,7 +58,7 @@ def test_an_option_that_an_earlier_version_had_not_stood_at_its_default(again, a
     assert "finished already" in done(*asked, "--out", again).err
     (tmp_path / "drop.txt").write_text("k1")
     shown = command(*asked, "--out", again, "--drop", tmp_path / "drop.txt")
-    assert shown.code == 2 and "drop was None, is '" in shown.err
+    assert shown.code == 2 and "--drop unset → " in shown.err
     for text in ("{}", "[]", '{"asked": {}}'):
         (again / "config.json").write_text(text)
         shown = command(*asked, "--out", again)
@@ -92,7 +92,7 @@ def test_prototypes_of_another_content_are_another_configuration(again, asked, p
     vectors = dict(np.load(tmp_path / "p.npz"))
     np.savez(tmp_path / "p.npz", **{name: -vector for name, vector in vectors.items()})
     shown = command(*asked, "--out", again)
-    assert shown.code == 2 and "prototypes_sha256 was" in shown.err
+    assert shown.code == 2 and "another content of --prototypes" in shown.err
 
 
 def test_restart_clears_the_run_and_only_the_run(again, asked):

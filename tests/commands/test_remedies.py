@@ -268,12 +268,12 @@ def test_vague_memberships_are_remedied_by_the_commands_of_the_warning(place):
     rows = "".join(f"k{row},{'pq'[int(side[row])]}\n" for row in range(60))
     (place / "sides.csv").write_text(f"id,a\n{rows}")
     assert call(f"{WITH_PROTOTYPES.replace('p.npz', 'vague.npz')}").code == 0
-    (warning,) = [w for w in manifest_of(place / "r")["warnings"] if "hardly tell its concepts apart" in w]
+    (warning,) = [w for w in manifest_of(place / "r")["warnings"] if "barely separates p and q" in w]
     audit, calibrate = re.findall(r"\(fairdedup (\w+ RUN --labels FILE)\)", warning)
     for words in (audit, f"{calibrate} --out c.parquet"):
         assert call(words.replace("RUN", "r").replace("FILE", "sides.csv")).code == 0
     assert call("prune r --rule balanced --eps 0.1 --prototypes c.parquet").code == 0
-    assert not [w for w in manifest_of(place / "r")["warnings"] if "hardly tell" in w]
+    assert not [w for w in manifest_of(place / "r")["warnings"] if "barely separates" in w]
 
 
 def test_ids_that_cannot_be_lines_are_in_kept(place):

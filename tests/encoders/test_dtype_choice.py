@@ -20,6 +20,7 @@ from fairdedup.storage.layout import RunDirectory
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     runner = Here()
     monkeypatch.setattr(encoder_choice, "require_encoder_memory", lambda *_: None)
+    monkeypatch.setattr(encoder_choice, "check_encoder", lambda *_: None)
     return runner
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from model_folders import CONFIG, WEIGHTS, builtin_config, change, write_model
 
-from fairdedup.encoders import hub_snapshot, loading, openclip
+from fairdedup.encoders import loading, network, openclip
 from fairdedup.encoders.loading import check_model, load_encoder
 from fairdedup.encoders.spec import BUILTIN_MODEL, EncoderSpec
 from fairdedup.errors import FairdedupError, UserError
@@ -342,7 +342,7 @@ def test_while_a_folder_loads_the_hub_is_out_of_reach():
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     before = constants.HF_HUB_OFFLINE
-    with hub_snapshot.nothing_fetched(), pytest.raises(LocalEntryNotFoundError):
+    with network.nothing_fetched(), pytest.raises(LocalEntryNotFoundError):
         hf_hub_download("a/b", "c")
     assert before == constants.HF_HUB_OFFLINE
 

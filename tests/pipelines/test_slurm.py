@@ -94,7 +94,7 @@ def test_a_run_on_jobs_survives_a_request_to_end_and_a_lost_job_and_has_the_byte
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in err, err[-3000:]
     assert err.startswith("waiting for 1 of 1 workers\ndashboard: http://127.0.0.1:")
-    assert err.endswith("\nfairdedup: error: ended by SIGTERM. Run the same command to resume.\n")
+    assert err.endswith("\nfairdedup: error: Ended by SIGTERM. Run the same command to resume.\n")
     assert ended(slurm)
     (script,) = [file.read_text() for file in slurm.asked()]
     shown = on_slurm.job_script(starter.read_config(on_slurm.SlurmConfig, file))

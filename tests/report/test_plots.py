@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from fairdedup.errors import format_count
 from fairdedup.report.plots import (
     choose_ticks,
     draw_cluster_sizes,
@@ -57,7 +58,9 @@ def test_bars_of_the_histogram_hold_every_removed_sample():
 @pytest.mark.parametrize("number", [1, 3, 12, 5_000])
 def test_sizes_of_any_number_of_clusters_can_be_drawn(number):
     sizes = np.stack((np.arange(1, number + 1), np.arange(number) // 2), axis=1)
-    assert label(draw_cluster_sizes(sizes)) == f"Sizes of {number:,} clusters, 1 to {number:,} samples."
+    assert label(draw_cluster_sizes(sizes)) == (
+        f"Sizes of {format_count(number, 'cluster')}, 1 to {format_count(number, 'sample')}."
+    )
 
 
 def test_groups_are_said_in_words_and_their_names_are_text():

@@ -46,7 +46,7 @@ def asked(copied: Path, weights: Path, scheduler: str) -> tuple[object, ...]:
 
 def test_the_saving_is_reported(run):
     # 10 and 50 occur twice in a shard, 0 twice more in another, 20 and 40 once more, and one of the broken files.
-    told = re.search(r"^(\d+) exact copies; each is embedded once$", run[1], re.M)
+    told = re.search(r"^(\d+) exact copies; each is embedded once\.$", run[1], re.M)
     assert told and int(told[1]) == 7
 
 

@@ -5,6 +5,13 @@
 
 from fairdedup.stages.curation.curation_options import CurationOptions, check_curation_options
 from fairdedup.stages.curation.evaluation_samples import Evaluation
-from fairdedup.stages.curation.row_marking import mark_rows
+from fairdedup.stages.curation.row_marking import check_curation_columns, check_curation_names, mark_rows
 
-__all__ = ["CurationOptions", "Evaluation", "check_curation_options", "mark_rows"]
+__all__ = [
+    "CurationOptions",
+    "Evaluation",
+    "check_curation_columns",
+    "check_curation_names",
+    "check_curation_options",
+    "mark_rows",
+]

@@ -20,7 +20,7 @@ from fairdedup.stages.curation.curation_options import CurationOptions
 from fairdedup.stages.curation.evaluation_samples import Evaluation
 from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
 from fairdedup.stages.curation.shard_keys import name_shards
-from fairdedup.storage.condition import check_condition
+from fairdedup.storage.condition import Condition, check_condition, check_names
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
@@ -107,12 +107,59 @@ def _mark(embedded: Embedded, options: CurationOptions, folder: Path, submit: Su
     return Marks(folder, excluded, protected, reasons, warnings)
 
 
-def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:
-    schema = embedded.schema
+def check_curation_columns(options: CurationOptions, schema: pa.Schema) -> tuple[Condition | None, tuple[str, ...]]:
+    """Check that the metadata has the columns that the options name.
+
+    Parameters
+    ----------
+    options : CurationOptions
+    schema : Schema
+        Columns of the metadata.
+
+    Returns
+    -------
+    where : Condition or None
+    prefer : tuple of str
+        Columns of numbers whose product is preferred.
+
+    Raises
+    ------
+    UserError
+        If a column does not exist, or has a type that the option cannot use.
+    """
     where = None if options.where is None else check_condition(options.where, schema)
     prefer = () if options.prefer is None else _choose_numbers(options.prefer, schema)
     if options.within is not None:
         check_within(options.within, schema)
+    return where, prefer
+
+
+def check_curation_names(options: CurationOptions, names: list[str]) -> None:
+    """Check that the options name columns that there are, while no type of a column is known.
+
+    Parameters
+    ----------
+    options : CurationOptions
+    names : list of str
+        Columns that the metadata is going to have.
+
+    Raises
+    ------
+    UserError
+        If a column does not exist.
+    """
+    if options.where is not None:
+        check_names(options.where, names)
+    wrong = "the metadata has no such column; give one of its columns: " + ", ".join(map(visible, names))
+    if options.prefer is not None and options.prefer not in (*names, PIXELS):
+        raise UserError(f"--prefer {options.prefer!r}: {wrong}")
+    if options.within is not None and options.within not in names:
+        raise UserError(f"--within {options.within!r}: {wrong}")
+
+
+def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:
+    schema = embedded.schema
+    where, prefer = check_curation_columns(options, schema)
     columns = {"id", *prefer, *(where.columns if where else ())}
     return Criteria(
         folder=folder,

@@ -2,10 +2,11 @@
 
 `range_decision` is the stage, `cluster_ranges` splits the clusters for its tasks, `round_files` is what a decision
 across clusters leaves for its own later steps, `concept_shares` measures the shares of the concepts, `value_counts`
-counts the values of `within`, and `run_leftover` the duplicates that are left.
+counts the values of `within`, `run_leftover` the duplicates that are left, and `nearest_cosines` suggests an eps.
 """
 
 from fairdedup.stages.pruning.cluster_ranges import make_map_parts, split_clusters
+from fairdedup.stages.pruning.nearest_cosines import describe_suggestion, suggest_run_eps
 from fairdedup.stages.pruning.range_decision import prune
 from fairdedup.stages.pruning.round_files import WorkspaceOnDisk, open_workspace
 from fairdedup.stages.pruning.run_leftover import measure_leftover
@@ -14,9 +15,11 @@ from fairdedup.stages.pruning.value_counts import count_values
 __all__ = [
     "WorkspaceOnDisk",
     "count_values",
+    "describe_suggestion",
     "make_map_parts",
     "measure_leftover",
     "open_workspace",
     "prune",
     "split_clusters",
+    "suggest_run_eps",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +15,37 @@ from fairdedup.core.model import Inherited, Options
 from fairdedup.core.moments import MembershipMoments, shares
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.survey import find_memberships, survey_memberships
-from fairdedup.core.uncertainty import LEAST_INFORMATIVE, is_uninformative
+from fairdedup.core.uncertainty import is_uninformative
+from fairdedup.errors import format_count
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import GroupShare
 from fairdedup.storage.sealed_files import Unsealed, load_array
 from fairdedup.tasks import Submit
 
+HALF = 500_000_000  # a membership of a half
+LEAST_SHOWN = Fraction(1, 20)  # least share of the rows that show an attribute, for its shares to say anything
 
-def sum_kept_memberships(
+
+class MembershipSums(NamedTuple):
+    """Sums over the rows of a part.
+
+    Attributes
+    ----------
+    kept : list of tuple of int
+        For each attribute, the sum of the memberships in each concept over the kept rows, in units of 1e-9.
+    showing : list of int
+        For each attribute, the number of rows, kept or not, that are rather one of its concepts than none.
+    """
+
+    kept: list[tuple[int, ...]]
+    showing: list[int]
+
+
+def sum_memberships(
     part: ClusterRange, readmitted: NDArray[np.int64], prototypes: Prototypes, temperatures: tuple[float, ...]
-) -> list[tuple[int, ...]]:
-    """Return each attribute's sum of memberships over the kept rows of a part, in units of 1e-9.
+) -> MembershipSums:
+    """Return each attribute's sums of memberships over the rows of a part.
 
     Parameters
     ----------
@@ -41,12 +61,14 @@ def sum_kept_memberships(
     rows, kept = np.array(decided["row"]), np.array(decided["kept"])  # (n,), rows ascending
     kept[np.searchsorted(rows, readmitted)] = True
     sums = [[0] * len(a.concepts) for a in prototypes.attributes]
+    showing = [0] * len(sums)
     for cluster in part.clusters():
         own = kept[np.searchsorted(rows, cluster.rows)]
-        for total, q in zip(sums, find_memberships(part, cluster, prototypes, temperatures), strict=True):
+        for k, q in enumerate(find_memberships(part, cluster, prototypes, temperatures)):  # (n, c)
+            showing[k] += int(np.count_nonzero(q.sum(axis=1) >= HALF))
             for c, more in enumerate(q[own].sum(axis=0).tolist()):
-                total[c] += more
-    return [tuple(total) for total in sums]
+                sums[k][c] += more
+    return MembershipSums([tuple(total) for total in sums], showing)
 
 
 class ConceptShares(NamedTuple):
@@ -55,7 +77,9 @@ class ConceptShares(NamedTuple):
     Attributes
     ----------
     shares : list of GroupShare
-        Share of each concept among the valid and among the kept samples.
+        Share of each concept among the valid and among the kept samples, of attributes that samples show.
+    showing : dict of str to int
+        For each attribute that hardly any sample shows, how many do: the others are nearer to its absent prototypes.
     temperatures : tuple of float
         Temperature of each attribute's memberships.
     moments : tuple of MembershipMoments
@@ -63,6 +87,7 @@ class ConceptShares(NamedTuple):
     """
 
     shares: list[GroupShare]
+    showing: dict[str, int]
     temperatures: tuple[float, ...]
     moments: tuple[MembershipMoments, ...]
 
@@ -84,7 +109,7 @@ def measure_shares(
     known = None if inherited is None else replace(inherited, memberships=())
     if not parts:
         none = [MembershipMoments.of(np.zeros((0, len(a.concepts)), np.int64)) for a in prototypes.attributes]
-        return ConceptShares([], () if known is None else known.temperatures, tuple(none))
+        return ConceptShares([], {}, () if known is None else known.temperatures, tuple(none))
     temperatures, moments = survey_memberships(
         parts, prototypes, run_parts, temperature=options.temperature, inherited=known
     )
@@ -92,26 +117,42 @@ def measure_shares(
     again[decision.readmitted] = True
     removed = [decided.removed for decided in decision.parts]
     own = [rows[again[rows]] for rows in removed]
-    kept = run_parts("shares", sum_kept_memberships, parts, prototypes, temperatures, own=own)
-    lines = []
+    found = run_parts("shares", sum_memberships, parts, prototypes, temperatures, own=own)
+    lines, absent = [], {}
     for k, (attribute, before) in enumerate(zip(prototypes.attributes, moments, strict=True)):
-        after = tuple(sum(own) for own in zip(*(each[k] for each in kept), strict=True))
+        showing = sum(each.showing[k] for each in found)
+        if showing < LEAST_SHOWN * before.count:
+            absent[attribute.name] = showing
+            continue
+        after = tuple(sum(own) for own in zip(*(each.kept[k] for each in found), strict=True))
         for concept, x, y in zip(attribute.concepts, shares(before.sums), shares(after), strict=True):
             lines.append(GroupShare(attribute=attribute.name, group=concept, input=float(x), kept=float(y)))
-    return ConceptShares(lines, temperatures, moments)
+    return ConceptShares(lines, absent, temperatures, moments)
 
 
-def describe_vague_attributes(
-    options: Options, prototypes: Prototypes, moments: Sequence[MembershipMoments]
-) -> list[str]:
+def describe_absent_attributes(found: ConceptShares) -> list[str]:
+    """Return a sentence for each attribute that hardly any sample shows."""
+    count = found.moments[0].count if found.moments else 0
+    return [
+        f"{name}: {format_count(showing, 'sample shows', 'samples show')} it among {count:,}, as the encoder perceives "
+        "them, so its shares are left out"
+        for name, showing in found.showing.items()
+    ]
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def describe_vague_attributes(options: Options, prototypes: Prototypes, found: ConceptShares) -> list[str]:
     """Return a warning for each attribute whose memberships are uninformative, if the rule needs prototypes."""
     if not options.rule.needs_prototypes:
         return []
     return [
-        f"attribute {a.name!r}: its memberships hardly tell its concepts apart (the largest of {len(a.concepts)} is "
-        f"{float(m.mean_largest):.2f} in the mean, under {float(LEAST_INFORMATIVE / len(a.concepts)):.2f}): check them "
-        "by labels (fairdedup audit RUN --labels FILE), fit them to some hundred labels (fairdedup calibrate RUN "
-        "--labels FILE), or name a model that knows these concepts (--model)"
-        for a, m in zip(prototypes.attributes, moments, strict=True)
-        if m.count and is_uninformative(m)
+        f"The encoder barely separates {_enumerate(a.concepts)} (mean top probability {float(m.mean_largest):.2f}, "
+        f"chance {1 / len(a.concepts):.2f}); treat the shares of {a.name!r} as unreliable. Check them by labels "
+        "(fairdedup audit RUN --labels FILE), fit them to a few hundred labels (fairdedup calibrate RUN "
+        "--labels FILE), or name a model that knows these concepts (--model)."
+        for a, m in zip(prototypes.attributes, found.moments, strict=True)
+        if m.count and is_uninformative(m) and a.name not in found.showing
     ]

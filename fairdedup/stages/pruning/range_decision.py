@@ -20,7 +20,11 @@ from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.round_state import Trial
 from fairdedup.core.round_steps import Keepers, decide_in_part
 from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
-from fairdedup.stages.pruning.concept_shares import describe_vague_attributes, measure_shares
+from fairdedup.stages.pruning.concept_shares import (
+    describe_absent_attributes,
+    describe_vague_attributes,
+    measure_shares,
+)
 from fairdedup.stages.pruning.earlier_visits import list_earlier_visits
 from fairdedup.stages.pruning.round_files import open_workspace
 from fairdedup.stages.pruning.value_counts import count_values
@@ -149,8 +153,9 @@ def prune(
         )
     tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
     if prototypes is None:
-        return Pruned(decision, tasks, [], (), (), decision.warnings)
+        return Pruned(decision, tasks, [], [], (), (), decision.warnings)
     parts = [replace(part, workspace=None) for part in parts]  # its files are removed
     found = measure_shares(parts, options, prototypes, decision, submit, inherited=inherited)
-    doubts = describe_vague_attributes(options, prototypes, found.moments)
-    return Pruned(decision, tasks, found.shares, found.temperatures, found.moments, [*decision.warnings, *doubts])
+    doubts = describe_absent_attributes(found) + describe_vague_attributes(options, prototypes, found)
+    warnings = [*decision.warnings, *doubts]
+    return Pruned(decision, tasks, found.shares, list(found.showing), found.temperatures, found.moments, warnings)

@@ -253,6 +253,7 @@ def _write_parts(
             "guarantees": guarantees,
             "shares": [],
             "leftover": None,
+            "removed_cosines": None,
             "files": {**manifest.files, **rewritten.seals, **kept},
             "replaced": [*manifest.replaced, record],
         }
