@@ -141,8 +141,8 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     unknown = max(trial.unknown for trial in trials)
     if unknown:
         notes.append(
-            f"{format_count(unknown, 'sample has', 'samples have')} vanished and been replaced since: the rules "
-            "decided with them, and they are not counted"
+            f"{format_count(unknown, 'sample')} that the run does not decide took part in the decisions of the rules, "
+            "uncounted: they have vanished since, or a list such as that of --drop has changed"
         )
     if groups is not None:
         notes += note_few_clusters(clustered.sizes)

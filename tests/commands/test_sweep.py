@@ -38,7 +38,7 @@ def test_the_pair_at_the_border_is_the_least_similar_that_a_run_at_this_eps_link
         least = linked.sort_values(["similarity", "row"]).iloc[0] if len(linked) else None
         assert least is not None
         owner = decisions.loc[least["representative"], "id"]
-        assert pair == {"eps": eps, "removed": least.id, "representative": owner, "cosine": least["similarity"]}
+        assert pair == {"eps": eps, "removed": least["id"], "representative": owner, "cosine": least["similarity"]}
 
 
 def test_without_a_rule_that_was_surveyed_the_pair_is_still_linked(again):
