@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -240,7 +241,8 @@ class _Counter:
     def _find_example(self, eps: int) -> BorderPair | None:
         """Return the pair at the border of an eps; None if no pair is linked there."""
         if self.across is not None:
-            return choose_border_pair(decided.pair for decided in self.across.at(eps).decide())
+            decided: list[Any] = self.across.at(eps).decide()  # what `find_border_pair_across` returns of each part
+            return choose_border_pair(each.pair for each in decided)
         plan = self.plan
         if not plan.options.cover and plan.options.rule.needs_prototypes:  # there was no survey
             plan = Plan(replace(plan.options, rule=find_rule(EXAMPLE_RULE)))

@@ -163,8 +163,14 @@ def write_trial(
     found = submit("compare", try_part, tasks)
     remove_folder(run.decided(0).parent)
     paths = [trial.part("decisions", group.number).relative_to(folder) for group in embedded.groups]
-    counts = [sum(part[k] for part in found) for k in range(4)]
-    return Trial(trial, {str(path): part.sealed for path, part in zip(paths, found, strict=True)}, *counts)
+    return Trial(
+        trial,
+        {str(path): part.sealed for path, part in zip(paths, found, strict=True)},
+        kept=sum(part.kept for part in found),
+        readmitted=sum(part.readmitted for part in found),
+        differs=sum(part.differs for part in found),
+        unknown=sum(part.unknown for part in found),
+    )
 
 
 def draw_rows(group: Group, own: Seal, size: int, seed: int) -> NDArray[np.int64]:
