@@ -83,7 +83,7 @@ def test_samples_that_were_left_out_drawn_or_are_unknown(again, tmp_path, protot
     removed = decisions[~decisions["kept"]].iloc[0]
     assert explain(again, removed["id"])[1] == "No sample stands for it: this rule draws samples at random."
     for name in ("k7", "nobody"):
-        refused = command("explain", again, "--id", name)
+        refused = command("explain", again, "--id", name, "--quiet")
         assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
