@@ -25,7 +25,7 @@ from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.rules.registry import find_rule
 from fairdedup.core.similarity import EPS_UNIT
-from fairdedup.datasets.labels import read_labels
+from fairdedup.datasets.labels import Labels, read_labels
 from fairdedup.errors import UserError, format_count
 from fairdedup.preparation.prototype_choice import find_known_prototypes
 from fairdedup.preparation.recorded_runs import list_recorded_runs
@@ -120,13 +120,14 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     requests = [read_clustered_request(_build_config(config, manifest, rule)) for rule in dict.fromkeys(options.rules)]
     for request in requests:
         check_decision_options(request.config)
+    labels = None if options.labels is None else read_labels(options.labels, options.attributes)
     clustered = load_clustered(load_embedded(directory), workers.submit)
     prototypes = find_known_prototypes(config, clustered.embedded, manifest.config["prune"], workers)
     able = [each for each in requests if prototypes or not find_rule(each.config.rule).needs_prototypes]
     notes = [f"{each.config.rule} is left out: {NO_PROTOTYPES}" for each in requests if each not in able]
     if not able:
         raise UserError(f"no rule is left to compare: {NO_PROTOTYPES}")
-    groups = _find_groups(clustered, manifest, options, prototypes, notes, workers)
+    groups = _find_groups(clustered, manifest, options, labels, prototypes, notes, workers)
     with _scratch(directory) as folder:
         rules, trials = [_measure_run(clustered, manifest, groups, options, workers)], list[Trial]()
         for request in able:
@@ -172,18 +173,20 @@ def _find_groups(
     clustered: Clustered,
     manifest: RunManifest,
     options: CompareOptions,
+    labels: Labels | None,
     prototypes: Prototypes | None,
     notes: list[str],
     workers: Workers,
 ) -> _Groups | None:
     """Return what assigns samples to groups: labels, else soft membership; None without both, with a note."""
-    if options.labels is None and prototypes is None:
+    if labels is None and prototypes is None:
         notes.append("no groups are compared: the run has no prototypes; give --labels FILE or --prototypes FILE")
         return None
     map_decisions = MapDecisions(list_decision_parts(clustered.embedded, manifest.files), workers.submit)
     source: GroupSource
-    if options.labels is not None:
-        match, labels = match_written_out(map_decisions.parts, read_labels(options.labels, options.attributes))
+    if labels is not None:
+        assert options.labels is not None
+        match, labels = match_written_out(map_decisions.parts, labels)
         notes += describe_mismatches(match, labels, options.labels)
         source, says = LabelledGroups(labels), SAYS_LABELS.format(options.labels.name)
     else:
