@@ -112,7 +112,7 @@ def _format_shift(group: GroupReport) -> str:
     interval = ""
     if group.shift_interval is not None:
         low, high = group.shift_interval
-        interval = f" ({100 * low:+.1f} to {100 * high:+.1f})"
+        interval = f"\n{100 * low:+.1f} to {100 * high:+.1f}"
     return f"{100 * group.shift:+.1f}{interval}"
 
 

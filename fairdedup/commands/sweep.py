@@ -59,7 +59,7 @@ class SweptFraction:
     Attributes
     ----------
     keep : float
-        Fraction of the valid rows.
+        Fraction of the valid rows; rounded to 4 decimals where an eps was given.
     kept : int
         Number of rows that would be kept.
     eps : float
@@ -236,7 +236,7 @@ class _Counter:
 
     def _at_eps(self, eps: int) -> tuple[int, SweptFraction]:
         kept = self._count(eps)
-        return eps, SweptFraction(kept / self.valid, kept, eps / EPS_UNIT, 0)
+        return eps, SweptFraction(round(kept / self.valid, 4), kept, eps / EPS_UNIT, 0)
 
     def _find_example(self, eps: int) -> BorderPair | None:
         """Return the pair at the border of an eps; None if no pair is linked there."""
