@@ -104,7 +104,7 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
     ran = []
     lines = [f"{k}.png,{('woman', 'man')[k % 2]},{('young', 'older')[k % 3 == 0]}" for k in range(400)]
     Path("labels.csv").write_text("\n".join(["id,gender,age", *lines]))
-    for name in ("run", "cluster", "prune", "sweep", "search", "explain", "compare", "audit", "export", "sample"):
+    for name in ("run", "cluster", "prune", "sweep", "search", "explain", "audit", "export", "sample"):
         for example in examples_of(done(name, "--help").out):
             if NEEDS_A_HUB in example or "--to uids" in example or example == "fairdedup run --keep 0.5":
                 continue
