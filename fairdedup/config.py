@@ -5,6 +5,7 @@ It checks options alone, never the data or the run directory.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -229,8 +230,28 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     for name, value in known.items():
         if name not in given:  # a variable in a path that is not used need not be set
             known[name] = _expand(name, value, f"{name} in {place}")
+    return build_config({**known, **given}, place, given)
+
+
+def build_config(values: dict[str, Any], place: Path | None = None, given: Collection[str] = ()) -> RunConfig:
+    """Return the configuration with some values, and the defaults of the others.
+
+    Parameters
+    ----------
+    values : dict
+        Values by name of the option.
+    place : Path or None
+        The YAML file, for messages.
+    given : collection of str
+        Names of the options that the user gave as flags, for messages.
+
+    Raises
+    ------
+    UserError
+        If a value is wrong. The message names the option, its value and a remedy.
+    """
     try:
-        return RunConfig(**{**known, **given})
+        return RunConfig(**values)
     except ValidationError as error:
         raise UserError(first_error(error, place, given, model=RunConfig)) from None
 

@@ -119,6 +119,9 @@ def jobs(kind: str) -> dict[str, Job]:
             "export csv": Job(("export", "@images", "--to", "csv", "--dest", "@table.csv"), run),
             "replace": Job(("replace", "@images", "--gone", "@gone-images.txt"), run),
             "report": Job(("report", "@images"), run),
+            "compare": Job(("compare", "@images", "--rules", "semdedup,balanced"), run),
+            "search": Job(("search", "@images", "--text", "a photo"), run),
+            "explain": Job(("explain", "@images", "--id", "0005"), run),
         }
     both = {
         "prune": Job(("prune", "@RUN", *DECIDE, "--prototypes", "@prototypes.npz"), "RUN"),
@@ -128,6 +131,8 @@ def jobs(kind: str) -> dict[str, Job]:
         "audit by memberships": Job(("audit", "@RUN"), "RUN"),
         "gate": Job(("gate", "@RUN", "--max-rejected", 1), "RUN", uses_workers=False),
         "report": Job(("report", "@RUN"), "RUN"),
+        "search": Job(("search", "@RUN", "--id", "dDAY-9", "--top", 5), "RUN"),
+        "explain": Job(("explain", "@RUN", "--id", "dDAY-9"), "RUN"),
         "replace": Job(("replace", "@RUN", "--gone", "@gone-RUN.txt"), "RUN"),
         "refit": Job(("refit", "@RUN", "--out", "@refit", "--keep", 0.5, "--clusters", 4, *GONE), "RUN"),
         "next night": Job(("run", "@in/day2.npy", "--against", "@RUN", "--out", "@next"), "RUN"),
@@ -142,6 +147,7 @@ def jobs(kind: str) -> dict[str, Job]:
             "embed": Job(("embed", "@in/day0.npy", "--out", "@RUN"), "RUN"),
             "sweep": Job(("sweep", "@RUN", "--keep", "0.4,0.6", "--rule", "semdedup"), "RUN"),
             "calibrate": Job(("calibrate", "@RUN", "--labels", "@labels.csv", "--out", "@fit.parquet"), "RUN"),
+            "compare": Job(("compare", "@RUN", "--rules", "semdedup,random", "--labels", "@labels.csv"), "RUN"),
             "run again": Job(
                 ("run", "@in/day0.npy", *DECIDE, "--prototypes", "@prototypes.npz", "--clusters", 4, "--out", "@RUN"),
                 "RUN",
@@ -159,7 +165,9 @@ def jobs(kind: str) -> dict[str, Job]:
             ),
         }
         name = "night-1"
-    named = lambda word: word.replace("RUN", name) if isinstance(word, str) else word  # noqa: E731
+    named = lambda word: (  # noqa: E731
+        word.replace("RUN", name).replace("dDAY", f"d{name[-1]}") if isinstance(word, str) else word
+    )
     return {each: Job(tuple(map(named, job.words)), named(job.damaged), job.uses_workers) for each, job in both.items()}
 
 

@@ -116,7 +116,7 @@ def sweep_fractions(lab: Lab) -> Steps:
         "--rule semdedup-chain",
         "--rule fairdedup --always-keep keep.txt --drop drop.txt --prototypes prototypes.npz",
     ):
-        yield words, lab.ask(f"sweep {lab.base} --keep 0.3,0.5,0.8 {words}")
+        yield words, lab.ask(f"sweep {lab.base} --keep 0.3,0.5,0.8 --no-examples {words}")
 
 
 def use_labels(lab: Lab) -> Steps:

@@ -113,6 +113,11 @@ OPTIONS = {  # name -> (the name of the file, the command, its message)
     "--gone": ("g.txt", "replace run --gone {}", PLAIN),
     "--labels of audit": ("l.csv", "audit run --labels {}", PLAIN),
     "--labels of audit, Parquet": ("l.parquet", "audit run --labels {}", PLAIN),
+    "--labels of compare": ("l.csv", "compare run --rules semdedup --labels {}", PLAIN),
+    "--image": ("i.png", "search run --image {} --model ViT-B-16 --pretrained openai", PLAIN),
+    "--html": ("p.html", "explain run --id 1 --html {}", "is not a plain file: name a file"),
+    "--csv": ("c.csv", "compare run --rules semdedup --csv {}", "is not a plain file: name a file"),
+    "--svg": ("c.svg", "compare run --rules semdedup --svg {}", "is not a plain file: name a file"),
     "--labels of calibrate": ("l.csv", "calibrate run --labels {} --prototypes p.npz --out o.parquet", PLAIN),
     "--dest": ("d.txt", "export run --to txt --dest {}", "already exists with other content"),
     "--dest, a folder": ("d", "export run --to webdataset --dest {}", "is a file: choose a folder"),
@@ -312,6 +317,9 @@ COMMANDS = (
     "gate run --max-rejected 0.1",
     "replace run --gone gone.txt",
     "run y.npy --against run --out next",
+    "compare run --rules semdedup,random",
+    "search run --id 3",
+    "explain run --id 3",
 )
 
 
@@ -321,7 +329,7 @@ def test_no_command_waits_for_a_pipe_in_place_of_any_file_of_a_run(folder, tmp_p
     (folder / "gone.txt").write_text("3\n")
     files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
     assert len(files) > 20
-    pairs = {(name, words) for k, name in enumerate(files) for words in (COMMANDS[k % 8], COMMANDS[(3 * k + 1) % 8])}
+    pairs = {(name, words) for k, name in enumerate(files) for words in (COMMANDS[k % 11], COMMANDS[(3 * k + 1) % 11])}
     pairs |= {(name, words) for name in ("run.json", "config.json", "state/state.json") for words in COMMANDS}
     for name, words in sorted(pairs):
         shutil.rmtree(folder / "run")

@@ -55,7 +55,7 @@ def test_sweep_predicts_prune_and_writes_nothing(prune, again, scheduler, protot
     within = {"cover": True, "reach": 0} if cover else {"published": True}
     config = RunConfig(out=again, rule=rule, prototypes=prototypes, scheduler=scheduler, **within)
     with StageProgress(quiet=True) as progress, Workers(progress, scheduler) as workers:
-        lines = sweep_run(config, fractions, workers)
+        lines = sweep_run(config, fractions, workers).lines
     assert files(again) == before
     for fraction, line in zip(fractions, lines, strict=True):
         run = prune("--keep", fraction, *flags_of(rule, cover)).run

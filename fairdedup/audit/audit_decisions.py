@@ -125,7 +125,7 @@ def _measure_groups(
 ) -> tuple[list[AttributeReport], list[str]]:
     """Return the report of each attribute, and notes."""
     counts = map_decisions("count", count_groups, source, [attribute.cells for attribute in attributes])
-    before, after = _add_up(counts, len(clustered.sizes), sum(len(a.labels) for a in attributes))
+    before, after = add_up_counts(counts, len(clustered.sizes), sum(len(a.labels) for a in attributes))
     prune = manifest.config["prune"]
     of_run = prune.get("target", "uniform") if "target" in find_rule(prune["rule"]).reads else "uniform"
     settings = MeasureSettings(
@@ -155,8 +155,17 @@ def _measure_groups(
     return reports, notes
 
 
-def _add_up(parts: Iterable[GroupCounts], clusters: int, groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows and the kept rows of each group in each cluster (k, g), over all parts."""
+def add_up_counts(
+    parts: Iterable[GroupCounts], clusters: int, groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and the kept rows of each group in each cluster (k, g), over all parts.
+
+    Parameters
+    ----------
+    parts : iterable of GroupCounts
+    clusters, groups : int
+        Numbers of clusters and of groups.
+    """
     before, after = np.zeros((clusters, groups), np.int64), np.zeros((clusters, groups), np.int64)
     for part in parts:
         before[part.clusters] += part.before

@@ -21,8 +21,10 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.tasks import Result, Submit, Task
 
 
-def list_decision_parts(embedded: Embedded, seals: Mapping[str, str]) -> list[DecisionPart]:
-    """Return the parts of a finished run's decisions.
+def list_decision_parts(
+    embedded: Embedded, seals: Mapping[str, str], trial: RunDirectory | None = None
+) -> list[DecisionPart]:
+    """Return the parts of a finished run's decisions, or of a decision that is only tried.
 
     Parameters
     ----------
@@ -30,11 +32,13 @@ def list_decision_parts(embedded: Embedded, seals: Mapping[str, str]) -> list[De
         Embeddings of the run.
     seals : mapping of str to str
         Seal of each file, by its path in the run directory, from run.json.
+    trial : RunDirectory, optional
+        Folder of the decision that is tried, whose seals these are.
     """
     run, parts = embedded.directory, []
     for group in embedded.groups:
         path = str(run.part("decisions", group.number).relative_to(run.root))
-        parts.append(DecisionPart(run, group, seals.get(path, "")))
+        parts.append(DecisionPart(run, group, seals.get(path, ""), trial))
     return parts
 
 

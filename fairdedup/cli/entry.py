@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import click
 
-from fairdedup.cli import plan_command, result_commands, setup_commands, stage_commands
+from fairdedup.cli import look_commands, plan_command, result_commands, setup_commands, stage_commands
 from fairdedup.cli.command_group import CommandGroup
 from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, first_line, flags_for_parameters, is_text, visible
@@ -38,6 +38,9 @@ for _command in (
     stage_commands.prune,
     stage_commands.replace,
     stage_commands.sweep,
+    look_commands.compare,
+    look_commands.search,
+    look_commands.explain,
     result_commands.report,
     result_commands.audit,
     result_commands.gate,

@@ -14,7 +14,7 @@ from fairdedup.errors import format_count, visible
 from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
 
 if TYPE_CHECKING:
-    from fairdedup.commands.sweep import SweptFraction
+    from fairdedup.commands.sweep import BorderExample, SweptFraction
     from fairdedup.storage.manifest import LeftoverRecord, RunManifest
 
 
@@ -186,3 +186,22 @@ def print_sweep(lines: Sequence[SweptFraction], console: Console) -> None:
     for line in lines:
         table.add_row(f"{line.keep:g}", f"{line.kept:,}", f"{line.eps:.4f}", f"{line.readmitted:,}")
     console.print(table)
+
+
+def print_border_examples(examples: Sequence[BorderExample], console: Console) -> None:
+    """Print the least similar pair that each eps links.
+
+    Parameters
+    ----------
+    examples : sequence of BorderExample
+        None prints nothing.
+    console : Console
+        Console to print on.
+    """
+    if examples:
+        console.print("\nthe least similar pair at each eps: the first is removed for the second")
+    for pair in examples:
+        console.print(
+            f"  eps {pair.eps:.4f}  cosine {pair.cosine:.4f}  {plain(pair.removed)}  {plain(pair.representative)}",
+            soft_wrap=True,
+        )

@@ -12,6 +12,7 @@ from fairdedup.cli.help_format import ExampleCommand
 from fairdedup.cli.options import AMOUNT, CLUSTERING, DECISION, EMBEDDING, INPUT, MACHINE, RESTART, RUN, option, options
 from fairdedup.cli.session import Session
 from fairdedup.cli.value_types import FILE, PLACE, Fractions
+from fairdedup.errors import UserError
 
 
 @click.command(
@@ -152,21 +153,41 @@ def replace(gone: Path, **flags: Any) -> None:
     session.finish_run(manifest, page)
 
 
-@click.command(cls=ExampleCommand, examples=["fairdedup sweep my-run --keep 0.3,0.5,0.8"])
+@click.command(
+    cls=ExampleCommand,
+    examples=[
+        "fairdedup sweep my-run",
+        "fairdedup sweep my-run --keep 0.3,0.5,0.8",
+        "fairdedup sweep my-run --eps 0.01,0.05 --rule semdedup",
+    ],
+)
 @RUN
-@option("--keep", "fractions", required=True, type=Fractions(), help="Fractions, separated by commas.")
+@option("--keep", "fractions", type=Fractions(), help="Fractions, separated by commas.  [default: 0.1 to 0.9]")
+@option("--eps", "values", type=Fractions("numbers", "0.01,0.05"), help="Values of eps instead.")
+@option(
+    "--examples/--no-examples",
+    default=True,
+    help="Show the least similar pair that each eps links, which takes a decision there.  [default: examples]",
+)
 @options(*DECISION, "seed", "model", "pretrained", *MACHINE)
-def sweep(fractions: list[float], **flags: Any) -> None:
+def sweep(fractions: list[float] | None, values: list[float] | None, examples: bool, **flags: Any) -> None:
     """Print kept counts and eps of RUN at several fractions.
 
     RUN is ./fairdedup-run by default. Nothing is embedded again, and no result changes.
     """
     session = Session.open(flags)
-    from fairdedup.cli.run_summary import print_sweep
+    if fractions and values:
+        raise UserError("--keep and --eps exclude each other. Give one of them.")
+    from fairdedup.cli.run_summary import print_border_examples, print_sweep
     from fairdedup.commands.sweep import sweep_run
 
     with session.workers() as workers:
-        lines = sweep_run(session.config, fractions, workers)
-    session.finish(sweep=[asdict(line) for line in lines])
+        found = sweep_run(session.config, fractions or (), workers, eps=values or (), examples=examples)
+    pairs = {"examples": [asdict(pair) for pair in found.examples]} if examples else {}
+    session.finish(sweep=[asdict(line) for line in found.lines], **pairs)
     if session.quiet or not session.log_json:  # the table is all that a sweep is for, so --quiet prints it too
-        print_sweep(lines, session.console)
+        print_sweep(found.lines, session.console)
+        print_border_examples(found.examples, session.console)
+    if session.prints:
+        for remark in found.remarks:
+            session.console.print(f"note: {remark}", markup=False, soft_wrap=True)

@@ -145,15 +145,19 @@ class Names(click.ParamType):
 class Fractions(click.ParamType):
     """Numbers, separated by commas."""
 
-    name = "fractions"
+    def __init__(self, name: str = "fractions", example: str = "0.3,0.5,0.8") -> None:
+        self.name, self.example = name, example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        """Return the numbers. The command checks that they are fractions."""
+        """Return the numbers. The command checks that they are in their range."""
+        if isinstance(value, list):
+            return value
         try:
             return [float(text) for text in value.split(",")]
         except ValueError:
             raise UserError(
-                f"{name_option(param, ctx)} must be fractions separated by commas, such as 0.3,0.5,0.8; got {value!r}."
+                f"{name_option(param, ctx)} must be {self.name} separated by commas, such as {self.example}; "
+                f"got {value!r}."
             ) from None
 
 

@@ -156,7 +156,7 @@ def choose_prototypes(
     file = config.prototypes or default_prototypes()
     if not needs_text_tower(file):
         return _check_fit(read_vectors(file, embedded), embedded, file)
-    spec = _choose_text_encoder(config, record)
+    spec = choose_text_encoder(config, record)
     if spec is None:
         return None
     key = hashlib.sha256(file.read_bytes() + json.dumps(spec.identity(), sort_keys=True).encode()).hexdigest()
@@ -173,8 +173,21 @@ def choose_prototypes(
     return _check_fit(Prototypes.of(vectors), embedded, file)
 
 
-def _choose_text_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
-    """Return the encoder that embeds captions: that of the images, or else the named one; None if there is none."""
+def choose_text_encoder(config: RunConfig, record: ConfigRecord) -> EncoderSpec | None:
+    """Return the encoder that embeds captions: that of the images, or else the named one; None if there is none.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    record : ConfigRecord
+        Content of config.json.
+
+    Raises
+    ------
+    UserError
+        If another model is named than the one that embedded the images.
+    """
     own = find_recorded_encoder(record)
     if own is None:
         return find_named_encoder(config, record, "cpu" if config.device == "auto" else config.device)
@@ -220,6 +233,30 @@ def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOpt
     UserError
         If there are no prototypes, or they do not fit the embeddings.
     """
+    prototypes = find_known_prototypes(config, embedded, options, workers)
+    if prototypes is None:
+        raise UserError(
+            f"{embedded.directory.root} has ready-made embeddings whose model is not known: give --labels FILE, "
+            "prototype vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
+        )
+    return prototypes
+
+
+def find_known_prototypes(
+    config: RunConfig, embedded: Embedded, options: StageOptions, workers: Workers
+) -> Prototypes | None:
+    """Return the prototypes of `find_run_prototypes`; None if no vectors are known and no encoder can embed captions.
+
+    Parameters
+    ----------
+    config, embedded, options, workers
+        As for `find_run_prototypes`.
+
+    Raises
+    ------
+    UserError
+        If prototypes cannot be read, or do not fit the embeddings.
+    """
     root = embedded.directory.root
     if (config.prototypes, config.model, config.pretrained) == (None, None, None):
         state = read_run_state(root)
@@ -227,13 +264,7 @@ def find_run_prototypes(config: RunConfig, embedded: Embedded, options: StageOpt
             return read_prototypes(state_file(root, state, "prototypes.parquet"))
     recorded: Any = options.get("prototypes")
     file = config.prototypes or (as_path(recorded) if recorded else None)
-    prototypes = choose_prototypes(config.model_copy(update={"prototypes": file}), embedded, workers, optional=True)
-    if prototypes is None:
-        raise UserError(
-            f"{root} has ready-made embeddings whose model is not known: give --labels FILE, prototype "
-            "vectors (--prototypes FILE), or the model (--model ViT-B-16 --pretrained openai)"
-        )
-    return prototypes
+    return choose_prototypes(config.model_copy(update={"prototypes": file}), embedded, workers, optional=True)
 
 
 def hash_prototypes(config: RunConfig, earlier: EarlierRuns | None) -> str | None:

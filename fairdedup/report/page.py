@@ -50,11 +50,11 @@ def render_page(
     removed : str
         Sentence about removed samples that are no near-duplicates; empty without one.
     """
-    script = _read("report.js")
+    script = read_template("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}"
-    page = environment.from_string(_read("report.html"))
+    page = environment.from_string(read_template("report.html"))
     return page.render(
         figures=figures,
         manifest=figures.manifest,
@@ -70,7 +70,7 @@ def render_page(
         noun=_noun(figures),
         close=int(figures.similarities[19_500:].sum()),
         seconds=plots.format_seconds(sum(time.seconds for time in figures.manifest.stages.values())),
-        style=Markup(_read("report.css")),
+        style=Markup(read_template("report.css")),
         script=Markup(script),
         digest=digest,
         data=_embed_json(_build_data(figures, thumbnails)),
@@ -78,7 +78,14 @@ def render_page(
     )
 
 
-def _read(name: str) -> str:
+def read_template(name: str) -> str:
+    """Return a file of `templates/`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    """
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 

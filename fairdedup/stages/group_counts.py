@@ -77,11 +77,14 @@ class DecisionPart:
         Shards whose rows the part holds.
     seal : str
         Checksum that run.json records for the part.
+    trial : RunDirectory or None
+        Where the part is instead, if the decision is only tried.
     """
 
     run: RunDirectory
     group: Group
     seal: str
+    trial: RunDirectory | None = None
 
     @property
     def name(self) -> str:
@@ -106,7 +109,7 @@ class DecisionPart:
         DamagedFileError
             If the part is missing or damaged.
         """
-        path = self.run.part("decisions", self.group.number)
+        path = (self.trial or self.run).part("decisions", self.group.number)
         return load_table(Seal(path, self.seal, decide_again(self.run.root)), columns)
 
 

@@ -171,6 +171,11 @@ class RunDirectory:
         return self.root / "decisions" / "_leftover"
 
     @property
+    def compared(self) -> Path:
+        """Folder of the decisions that `fairdedup compare` tries; the command removes it. Readers skip it as well."""
+        return self.root / "decisions" / "_compared"
+
+    @property
     def represented(self) -> Path:
         """Folder of the lists of removed rows by representative, until kept/ is written. Readers skip it as well."""
         return self.root / "decisions" / "_represented"

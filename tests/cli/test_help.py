@@ -76,9 +76,9 @@ def test_version():
 
 
 def test_the_module_is_the_command():
-    shown = subprocess.run([sys.executable, "-m", "fairdedup", "sweep"], capture_output=True, text=True)
+    shown = subprocess.run([sys.executable, "-m", "fairdedup", "replace"], capture_output=True, text=True)
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert shown.stderr == "fairdedup: error: Missing option '--keep'. See fairdedup sweep --help.\n"
+    assert shown.stderr == "fairdedup: error: Missing option '--gone'. See fairdedup replace --help.\n"
 
 
 @pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
@@ -104,7 +104,7 @@ def test_every_example_runs_in_this_order(here, weights, scheduler):
     ran = []
     lines = [f"{k}.png,{('woman', 'man')[k % 2]},{('young', 'older')[k % 3 == 0]}" for k in range(400)]
     Path("labels.csv").write_text("\n".join(["id,gender,age", *lines]))
-    for name in ("run", "cluster", "prune", "sweep", "audit", "export", "sample"):
+    for name in ("run", "cluster", "prune", "sweep", "search", "explain", "audit", "export", "sample"):
         for example in examples_of(done(name, "--help").out):
             if NEEDS_A_HUB in example or "--to uids" in example or example == "fairdedup run --keep 0.5":
                 continue

@@ -126,10 +126,11 @@ def list_paths() -> list[tuple[str, str]]:
 
 def test_every_option_that_is_a_path_is_known_to_be_one() -> None:
     """A new option of text must be put on one of the two lists."""
-    plain = {"collect", "column", "prefer", "within", "where", "scheduler", "memory_limit"}
+    plain = {"text", "sample", "collect", "column", "prefer", "within", "where", "scheduler", "memory_limit"}
     found = {name for _, name in list_paths()}
     assert found == {
         *PATHS, *MODELS, "runs", "gone", "labels", "suggestions", "file", "dest", "source", "folder", "config_file",
+        "image", "html", "table", "drawing",
     }  # fmt: skip
     texts = {
         option.name for known in cli.cli.commands.values() for option in known.params if option.type is click.STRING

@@ -72,6 +72,8 @@ class Lookup:
         Length of a vector.
     within : str or None
         Column within whose values rows are compared.
+    trial : RunDirectory or None
+        Where the decisions are instead, if they are only tried.
     """
 
     root: Path
@@ -82,6 +84,7 @@ class Lookup:
     line_eps: int
     dimension: int
     within: str | None = None
+    trial: RunDirectory | None = None
 
     @property
     def run(self) -> RunDirectory:
@@ -123,7 +126,7 @@ class _KeptOfGroup:
 
     def __init__(self, group: Group, lookup: Lookup) -> None:
         self.group, self.lookup = group, lookup
-        part = result_part(lookup.run, "decisions", group.number, lookup.seals)
+        part = result_part(lookup.trial or lookup.run, "decisions", group.number, lookup.seals)
         decided = load_table(part, ["row", "kept", "readmitted"])
         row, kept, readmitted = (decided.column(name).to_numpy() for name in ("row", "kept", "readmitted"))
         rows, offsets, self.vectors = open_sorted(lookup.run, group.number, "rows", "offsets", "vectors")
@@ -244,7 +247,12 @@ def _load_sample(lookup: Lookup) -> Sample:
 
 
 def measure_leftover(
-    embedded: Embedded, manifest: RunManifest, submit: Submit, *, line_eps: int | None = None
+    embedded: Embedded,
+    manifest: RunManifest,
+    submit: Submit,
+    *,
+    line_eps: int | None = None,
+    trial: RunDirectory | None = None,
 ) -> LeftoverRecord | None:
     """Measure how many kept samples of a run still have a kept duplicate, in this run and in those before it.
 
@@ -256,6 +264,8 @@ def measure_leftover(
     submit : Submit
     line_eps : int, optional
         Eps of the line in ten-thousandths; needed if there are earlier runs.
+    trial : RunDirectory, optional
+        Folder of decisions that are only tried, whose options, counts and seals the manifest then has.
 
     Returns
     -------
@@ -267,24 +277,19 @@ def measure_leftover(
     if not size or manifest.eps is None or counts.kept == counts.readmitted:
         return None
     run, eps = embedded.directory, round(manifest.eps * EPS_UNIT)
-    options = Options(
-        rule=prune["rule"],
-        seed=manifest.seed,
-        reach=prune.get("reach", 0),
-        reach_clusters=prune.get("reach_clusters", REACH_CLUSTERS),
-    )
+    reach, most = prune.get("reach", 0), prune.get("reach_clusters", REACH_CLUSTERS)
+    options = Options(rule=prune["rule"], seed=manifest.seed, reach=reach, reach_clusters=most)
     seals = {name: sealed for name, sealed in manifest.files.items() if name.startswith(("decisions/", "state/run-"))}
     line_eps = eps if line_eps is None else line_eps
     dimension, within = embedded.dimension or 0, prune.get("within")
-    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, line_eps, dimension, within)
+    lookup = Lookup(run.root, seals, centroids_of(run), options, eps, line_eps, dimension, within, trial)
     remove_folder(run.lookup)
     try:
         sampled = _draw_sample(embedded, lookup, min(size, counts.kept - counts.readmitted), manifest, submit)
         save_arrays(run.lookup, NAME, 0, sampled._asdict())
         parts = map_groups(submit, "leftover", compare_group, embedded.groups, lookup)
         if manifest.against is not None:
-            segments = list_segments(run.root)
-            names = [f"{segment.folder.name}, {segment.vectors.name}" for segment in segments]
+            names = [f"{segment.folder.name}, {segment.vectors.name}" for segment in list_segments(run.root)]
             tasks = [Task((place, lookup), name=name) for place, name in enumerate(names)]
             parts += submit("leftover", compare_segment, tasks)
     finally:

@@ -1,0 +1,298 @@
+"""`fairdedup compare`: what several rules would keep of a finished run. It changes none of its results.
+
+Each rule decides with the options of the run's own decision. What it decides lies in a folder of its own inside the
+run, beside the decisions, until the command ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fairdedup.audit.attribute_layout import lay_out_attributes
+from fairdedup.audit.audit_decisions import SAYS_LABELS, SAYS_PERCEIVED
+from fairdedup.audit.audit_options import AuditOptions
+from fairdedup.audit.decision_parts import MapDecisions, list_decision_parts, perceived_groups
+from fairdedup.audit.label_matching import describe_mismatches, match_written_out
+from fairdedup.audit.measures import AuditedAttribute
+from fairdedup.commands.evaluation import read_evaluation
+from fairdedup.commands.replace import complete_stopped_replacement
+from fairdedup.config import STAGE_KEYS, RunConfig, build_config
+from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.rules.registry import find_rule
+from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.datasets.labels import Labels, read_labels
+from fairdedup.errors import UserError, format_count
+from fairdedup.preparation.prototype_choice import find_known_prototypes
+from fairdedup.preparation.recorded_runs import list_recorded_runs
+from fairdedup.preparation.request import Request, read_clustered_request
+from fairdedup.preparation.run_checks import build_curation_options, build_options, check_decision_options
+from fairdedup.report.group_figures import name_groups
+from fairdedup.report.rule_comparison import (
+    THIS_RUN,
+    ComparedRule,
+    Comparison,
+    Coverage,
+    measure_shifts,
+    note_few_clusters,
+)
+from fairdedup.stages.curation import mark_rows
+from fairdedup.stages.group_counts import GroupSource, LabelledGroups
+from fairdedup.stages.pruning import measure_leftover, prune
+from fairdedup.stages.trial_decisions import Trial, measure_coverage, write_trial
+from fairdedup.storage.contents import Clustered, load_clustered, load_embedded
+from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.manifest import RunManifest, require_manifest
+from fairdedup.storage.result_files import result_part
+from fairdedup.storage.run_files import remove_folder
+from fairdedup.workers import Workers
+
+AMOUNTS = ("keep", "at_most", "eps")
+GIVEN = (*AMOUNTS, "prefer", "prototypes", "model", "pretrained", "seed")  # options that replace the run's own
+SWEEP_OPTIONS = ("cover", "reach")  # rules that do not sweep have settled values for them
+COVERAGE_ROWS = 1000  # samples whose nearest kept sample is looked up
+NO_PROTOTYPES = (
+    "it needs prototypes, and the run has none; give --prototypes FILE, or the model of its embeddings "
+    "(--model ViT-B-16 --pretrained openai)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of `fairdedup compare`.
+
+    Attributes
+    ----------
+    rules : tuple of str
+        Names of the rules.
+    labels : Path or None
+        File of labels; None counts by soft membership.
+    attributes : tuple of str or None
+        Attributes to compare; None means all.
+    min_count : int
+        A group with fewer samples is insufficient.
+    """
+
+    rules: tuple[str, ...]
+    labels: Path | None = None
+    attributes: tuple[str, ...] | None = None
+    min_count: int = 30
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What assigns samples to groups, and which groups are compared."""
+
+    source: GroupSource
+    attributes: list[AuditedAttribute]
+    says: str
+
+
+def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) -> Comparison:
+    """Decide a finished run by each rule, and return what each would keep.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the run; also an amount, prototypes, a column to prefer by or a seed in place of the run's own.
+    options : CompareOptions
+        The rules, and the groups to count.
+    workers : Workers
+        Run the tasks of the decisions.
+
+    Raises
+    ------
+    UserError
+        If the run is not finished or is of a line, a rule is unknown, or no rule can decide it.
+    """
+    directory = RunDirectory(config.out.absolute())
+    complete_stopped_replacement(directory, workers)
+    manifest = require_manifest(directory)
+    if list_recorded_runs(directory):
+        raise UserError(
+            f"{directory.root} was made --against other runs and has their rule and eps: compare rules on the first "
+            "run of the line, or on a run that `fairdedup refit` makes of it"
+        )
+    requests = [read_clustered_request(_build_config(config, manifest, rule)) for rule in dict.fromkeys(options.rules)]
+    for request in requests:
+        check_decision_options(request.config)
+    labels = None if options.labels is None else read_labels(options.labels, options.attributes)
+    clustered = load_clustered(load_embedded(directory), workers.submit)
+    prototypes = find_known_prototypes(config, clustered.embedded, manifest.config["prune"], workers)
+    able = [each for each in requests if prototypes or not find_rule(each.config.rule).needs_prototypes]
+    notes = [f"{each.config.rule} is left out: {NO_PROTOTYPES}" for each in requests if each not in able]
+    if not able:
+        raise UserError(f"no rule is left to compare: {NO_PROTOTYPES}")
+    groups = _find_groups(clustered, manifest, options, labels, prototypes, notes, workers)
+    with _scratch(directory) as folder:
+        rules, trials = [_measure_run(clustered, manifest, groups, options, workers)], list[Trial]()
+        for request in able:
+            workers.progress.say(f"rule {request.config.rule}")
+            trial, rule = _try_rule(request, clustered, manifest, prototypes, folder, workers)
+            if groups is not None:
+                parts = list_decision_parts(clustered.embedded, trial.seals, trial.directory)
+                rule.attributes = _count_groups(parts, groups, clustered, options, manifest.seed, workers)
+            rules.append(rule)
+            trials.append(trial)
+        _add_coverage(rules, trials, clustered, manifest, workers)
+    unknown = max(trial.unknown for trial in trials)
+    if unknown:
+        notes.append(
+            f"{format_count(unknown, 'sample')} that the run does not decide took part in the decisions of the rules, "
+            "uncounted: they have vanished since, or a list such as that of --drop has changed"
+        )
+    if groups is not None:
+        notes += note_few_clusters(clustered.sizes)
+    return Comparison(manifest.counts.valid, None if groups is None else groups.says, rules, notes)
+
+
+def _build_config(config: RunConfig, manifest: RunManifest, rule: str) -> RunConfig:
+    """Return the configuration of the run's own decision with another rule, and with what the user gives."""
+    recorded: dict[str, Any] = manifest.config["prune"]
+    own, other = find_rule(recorded["rule"]), find_rule(rule)
+    values = {name: recorded[name] for name in STAGE_KEYS["prune"] if recorded.get(name) is not None}
+    given = {name: getattr(config, name) for name in GIVEN if getattr(config, name) is not None}
+    given = {name: value for name, value in given.items() if name != "seed" or "seed" in config.model_fields_set}
+    dropped = {"rule", "prototypes", "model", "pretrained"}
+    if any(name in given for name in AMOUNTS):
+        dropped |= set(AMOUNTS)
+    if not (own.sweeps and other.sweeps):
+        dropped |= set(SWEEP_OPTIONS)
+    values = {name: value for name, value in values.items() if name not in dropped} | given
+    if not other.needs_column:
+        values.pop("prefer", None)
+    machine = {name: getattr(config, name) for name in ("out", "scheduler", "workers", "memory_limit")}
+    return build_config({**values, **machine, "rule": rule}, given=given)
+
+
+def _find_groups(
+    clustered: Clustered,
+    manifest: RunManifest,
+    options: CompareOptions,
+    labels: Labels | None,
+    prototypes: Prototypes | None,
+    notes: list[str],
+    workers: Workers,
+) -> _Groups | None:
+    """Return what assigns samples to groups: labels, else soft membership; None without both, with a note."""
+    if labels is None and prototypes is None:
+        notes.append("no groups are compared: the run has no prototypes; give --labels FILE or --prototypes FILE")
+        return None
+    map_decisions = MapDecisions(list_decision_parts(clustered.embedded, manifest.files), workers.submit)
+    source: GroupSource
+    if labels is not None:
+        assert options.labels is not None
+        match, labels = match_written_out(map_decisions.parts, labels)
+        notes += describe_mismatches(match, labels, options.labels)
+        source, says = LabelledGroups(labels), SAYS_LABELS.format(options.labels.name)
+    else:
+        assert prototypes is not None
+        temperature = manifest.config["prune"].get("temperature", "auto")
+        source, says = perceived_groups(clustered.directory, prototypes, temperature, map_decisions), SAYS_PERCEIVED
+    wanted = AuditOptions(attributes=options.attributes, intersections=())
+    attributes, remarks = lay_out_attributes(name_groups(source), wanted)
+    notes += remarks
+    return _Groups(source, attributes, says)
+
+
+def _count_groups(
+    parts: Sequence[Any],
+    groups: _Groups,
+    clustered: Clustered,
+    options: CompareOptions,
+    seed: int,
+    workers: Workers,
+) -> list[Any]:
+    submit = None if isinstance(groups.source, LabelledGroups) else workers.submit  # labels are counted quickly
+    return measure_shifts(
+        MapDecisions(parts, submit),
+        groups.source,
+        groups.attributes,
+        len(clustered.sizes),
+        min_count=options.min_count,
+        seed=seed,
+    )
+
+
+def _measure_run(
+    clustered: Clustered, manifest: RunManifest, groups: _Groups | None, options: CompareOptions, workers: Workers
+) -> ComparedRule:
+    """Return the figures of the run's own decision."""
+    counts = manifest.counts
+    own = ComparedRule(THIS_RUN, counts.kept, counts.readmitted, manifest.eps, 0, manifest.leftover)
+    if groups is not None:
+        parts = list_decision_parts(clustered.embedded, manifest.files)
+        own.attributes = _count_groups(parts, groups, clustered, options, manifest.seed, workers)
+    return own
+
+
+def _try_rule(
+    request: Request,
+    clustered: Clustered,
+    manifest: RunManifest,
+    prototypes: Prototypes | None,
+    folder: Path,
+    workers: Workers,
+) -> tuple[Trial, ComparedRule]:
+    """Decide by a rule, and return the trial and its figures without groups and coverage."""
+    config, embedded, submit = request.config, clustered.embedded, workers.submit
+    options = build_options(config)
+    curation = replace(build_curation_options(config), evaluation=read_evaluation(request, embedded, workers))
+    with mark_rows(embedded, curation, submit) as marks:
+        pruned = prune(
+            clustered,
+            marks,
+            options,
+            prototypes if options.rule.needs_prototypes else None,
+            submit,
+            keep=config.keep,
+            at_most=config.at_most,
+            eps=None if config.eps is None else parse_eps(config.eps),
+        )
+    decision = pruned.decision
+    trial = write_trial(embedded, manifest.files, pruned.tasks, decision.readmitted, folder / config.rule, submit)
+    eps = None if decision.eps is None else decision.eps / EPS_UNIT
+    counts = {"kept": trial.kept, "removed": manifest.counts.valid - trial.kept, "readmitted": trial.readmitted}
+    asked = {name: getattr(config, name) for name in ("rule", "cover", "reach", "reach_clusters")}
+    tried = manifest.model_copy(
+        update={
+            "config": {**manifest.config, "prune": {**manifest.config["prune"], **asked}},
+            "counts": manifest.counts.model_copy(update=counts),
+            "eps": eps,
+            "files": trial.seals,
+        }
+    )
+    leftover = measure_leftover(embedded, tried, submit, trial=trial.directory)
+    return trial, ComparedRule(config.rule, trial.kept, trial.readmitted, eps, trial.differs, leftover)
+
+
+def _add_coverage(
+    rules: Sequence[ComparedRule],
+    trials: Sequence[Trial],
+    clustered: Clustered,
+    manifest: RunManifest,
+    workers: Workers,
+) -> None:
+    groups, run = clustered.groups, clustered.directory
+    decisions = [[result_part(run, "decisions", group.number, manifest.files) for group in groups]]
+    decisions += [[trial.part(group.number) for group in groups] for trial in trials]
+    found = measure_coverage(clustered.embedded, decisions, COVERAGE_ROWS, manifest.seed, workers.submit)
+    for rule, cosines in zip(rules, found, strict=True):
+        rule.coverage = Coverage.of(cosines)
+
+
+@contextmanager
+def _scratch(directory: RunDirectory) -> Iterator[Path]:
+    """Yield the folder of the trials, and remove it at the end; what a killed command has left is removed first."""
+    folder = directory.compared
+    remove_folder(folder)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            remove_folder(folder)
+            remove_folder(directory.decided(0).parent)
