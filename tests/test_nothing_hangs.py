@@ -372,6 +372,8 @@ OWN = {  # modules that open only what this program has written or the system pr
         "encoders",
         "audit/suggestions.py",
         "stages/id_export.py",
+        "report/drawing.py",
+        "report/result_page.py",
         "commands/calibrate.py",
     ),
     *("cli/result_commands.py", "stages/sample_shares.py"),
