@@ -374,6 +374,8 @@ OWN = {  # modules that open only what this program has written or the system pr
         "stages/id_export.py",
         "report/drawing.py",
         "report/result_page.py",
+        "stages/id_export.py",
+        "stages/sample_export/folder_export.py",
         "commands/calibrate.py",
     ),
     *("cli/result_commands.py", "stages/sample_shares.py"),

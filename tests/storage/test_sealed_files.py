@@ -54,6 +54,8 @@ OTHERS = {  # module and call -> what it opens instead
     ("audit/suggestions.py", "open"): "writes",
     ("report/page.py", "read_text"): "templates of the package",
     ("stages/id_export.py", "open"): "writes",
+    ("stages/sample_export/folder_export.py", "open"): "writes",
+    ("stages/sample_export/folder_export.py", "open_plain_file"): "pictures of the input",
     ("report/drawing.py", "read_text"): "the style sheet of the package",
     ("report/result_page.py", "read_text"): "templates of the package",
     ("cli/result_commands.py", "open"): "makes a session",
