@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import click
 
 from fairdedup.cli import result_commands, setup_commands, stage_commands
+from fairdedup.cli.init_command import init
 from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, first_line, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
@@ -44,6 +45,7 @@ for _command in (
     result_commands.export,
     result_commands.sample,
     setup_commands.doctor,
+    init,
 ):
     cli.add_command(_command)
 

@@ -56,6 +56,7 @@ OTHERS = {  # module and call -> what it opens instead
     ("stages/id_export.py", "open"): "writes",
     ("stages/sample_export/folder_export.py", "open"): "writes",
     ("stages/sample_export/folder_export.py", "open_plain_file"): "pictures of the input",
+    ("commands/starter_files.py", "read_bytes"): "files of the package, and what is in their place",
     ("report/drawing.py", "read_text"): "the style sheet of the package",
     ("report/result_page.py", "read_text"): "templates of the package",
     ("cli/result_commands.py", "open"): "makes a session",
