@@ -1,45 +1,30 @@
 """`deduplicate()`: the whole decision in memory, by the same code that the command line runs over files.
 
-This module checks and converts the arguments, and returns the decisions as a table. It never decides a row itself.
+This module checks and converts the arguments. It never decides a row itself.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from fairdedup.argument_checks import check_choice, check_text, read_flag, read_number, read_whole
 from fairdedup.arrays import as_matrix, open_masks
-from fairdedup.core.decision import Decision, decide
-from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
-from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.decision_columns import DECISION_COLUMNS
+from fairdedup.core.keep_fraction import check_amount
 from fairdedup.core.leftover import SIZE as LEFTOVER
-from fairdedup.core.leftover import Leftover, check_size
+from fairdedup.core.leftover import check_size
 from fairdedup.core.model import Options
-from fairdedup.core.parts import Decided
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.reach import REACH_CLUSTERS
 from fairdedup.core.rules.base import Rule
-from fairdedup.core.rules.registry import DEFAULT, find_rule, rule_for_column, rule_names
-from fairdedup.core.similarity import EPS_UNIT, reason
+from fairdedup.core.rules.registry import choose_rule, find_rule, rule_for_column, rule_names
+from fairdedup.decision_in_memory import DataInMemory
 from fairdedup.errors import UserError, format_count
-from fairdedup.id_arrays import as_column
-from fairdedup.in_memory import (
-    ClusterInMemory,
-    Threads,
-    WorkspaceInMemory,
-    are_labels,
-    count_unprotected,
-    make_parts,
-)
-from fairdedup.leftover_in_memory import measure_leftover
+from fairdedup.in_memory import are_labels, make_parts
+from fairdedup.picture_inputs import are_pictures, embed_pictures
 from fairdedup.result import Result
-from fairdedup.row_inputs import RowInputs, count_protected, read_inputs
+from fairdedup.row_inputs import read_inputs
 
 __all__ = ["DECISION_COLUMNS", "Result", "deduplicate"]
 
@@ -50,7 +35,7 @@ def deduplicate(
     *,
     at_most: float | None = None,
     eps: float | None = None,
-    rule: str | Rule = DEFAULT,
+    rule: str | Rule | None = None,
     prototypes: Any = None,
     ids: Any = None,
     clusters: Any = "auto",
@@ -69,14 +54,16 @@ def deduplicate(
     within: Any = None,
     leftover: int = LEFTOVER,
     device: str = "auto",
+    encoder: str | None = None,
 ) -> Result:
-    """Remove semantic duplicates from embeddings.
+    """Remove semantic duplicates from embeddings, or from pictures.
 
     Parameters
     ----------
     embeddings : array-like of shape (n, d)
         Vectors of any length, from NumPy, torch, pandas or Arrow (a list column). They are scaled to unit length and
         rounded to float16 first. Zero rows, and rows with a value that is not finite or is masked, are rejected.
+        With `encoder`, a list of PIL images or of paths instead; those that cannot be read or decoded are rejected.
     keep : float, optional
         Keep exactly floor(keep * valid + 0.5) rows; in (0, 1]. Exactly one of keep, at_most and eps must be given.
     at_most : float, optional
@@ -84,9 +71,10 @@ def deduplicate(
     eps : float, optional
         Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths,
         0 to 2.
-    rule : str or Rule
+    rule : str or Rule, optional
         Which member of a neighbourhood is kept: "fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain",
-        "random-neighbour", "random", or the name of a rule that you registered.
+        "random-neighbour", "random", or the name of a rule that you registered. By default "prefer" where `prefer` is
+        given, "fairdedup" where `prototypes` are, else "semdedup", with a warning.
     prototypes : array-like of shape (c, d), or mapping attribute -> {concept: (d,)}, optional
         Needed by "fairdedup" and "balanced". An array is one attribute. A concept named "absent" holds one or more
         vectors of pictures that the attribute does not apply to.
@@ -130,7 +118,10 @@ def deduplicate(
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
         that still have a duplicate there. 0 turns it off; at most 100,000.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains. The result is the same on all.
+        Device on which k-means trains, with the same result on all, and on which the encoder runs.
+    encoder : str, optional
+        What embeds pictures: ``MODEL:TAG`` of open_clip, ``MODEL:FILE``, ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``,
+        or ``fairdedup-small``, which is built in and for trials only. `prototypes` must come from the same model.
 
     Returns
     -------
@@ -170,7 +161,7 @@ def deduplicate(
     check_size(size)
     check_choice("target", target, "uniform, data or {attribute: shares}")
     check_choice("temperature", temperature, "a number above 0, auto or {attribute: number}", number=True)
-    known_rule = _find_rule(rule)
+    known_rule, why = _choose_rule(rule, prototypes, prefer)
     cover, reach = _settle_comparison(known_rule, cover, reach, published, labelled=are_labels(clusters))
     options = Options(
         rule=known_rule,
@@ -192,24 +183,16 @@ def deduplicate(
         raise UserError(
             f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` as numbers of shape (n,)"
         )
+    faults: dict[int, str] = {}
+    if encoder is not None or are_pictures(embeddings):
+        check_amount(keep, at_most, eps)  # before a model is loaded
+        embeddings, faults = embed_pictures(embeddings, encoder, device)
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
     given = read_inputs(vectors, ids, always_keep, prefer, within)
     parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
-    eps_units = None if eps is None else parse_eps(eps)
-    decision = decide(
-        parts,
-        sum(map(count_unprotected, parts)),
-        options,
-        concepts,
-        Threads(os.cpu_count() or 1),
-        keep=keep,
-        at_most=at_most,
-        eps=eps_units,
-        workspace=WorkspaceInMemory(parts),
-        protected=count_protected(given),
-    )
-    return _make_result(given, parts, decision, measure_leftover(given, parts, decision, size, seed))
+    data = DataInMemory(given, parts, options, concepts, size, () if why is None else (why,), faults)
+    return data.decide(keep=keep, at_most=at_most, eps=eps)
 
 
 def _settle_comparison(
@@ -228,12 +211,15 @@ def _settle_comparison(
     return rule.sweeps if cover is None else read_flag("cover", cover), reach
 
 
-def _find_rule(rule: Any) -> Rule:
-    """Return a rule; find it if it is a name."""
+def _choose_rule(rule: Any, prototypes: Any, prefer: Any) -> tuple[Rule, str | None]:
+    """Return the rule that is named, or else one that fits what is given and why it is another than the default."""
     if isinstance(rule, Rule):
-        return rule
+        return rule, None
+    if rule is None:
+        name, why = choose_rule(has_prototypes=prototypes is not None, has_column=prefer is not None)
+        return find_rule(name), why
     check_text("rule", rule, f"one of {', '.join(rule_names())}")
-    return find_rule(rule)
+    return find_rule(rule), None
 
 
 def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
@@ -247,55 +233,3 @@ def _read_prototypes(prototypes: Any, dimension: int) -> Prototypes | None:
             "both must come from one model"
         )
     return concepts
-
-
-def _make_result(
-    given: RowInputs, parts: Sequence[ClusterInMemory], decision: Decision, leftover: Leftover | None
-) -> Result:
-    decisions = _make_table(decision.parts, decision.readmitted, given.names)
-    rejected = np.flatnonzero(given.reasons)
-    kept_rows = decisions["row"].to_numpy()[decisions["kept"].to_numpy()]
-    reasons = [reason(int(code)) for code in given.reasons[rejected]]
-    counts = {
-        "input": len(given.names),
-        "valid": len(given.rows),
-        "kept": len(kept_rows),
-        "removed": len(given.rows) - len(kept_rows),
-        "rejected": len(rejected),
-        "readmitted": len(decision.readmitted),
-        "clusters": len(parts),
-    }
-    return Result(
-        kept=given.names[kept_rows],
-        decisions=decisions,
-        rejected=pd.DataFrame({"row": rejected, "id": as_column(given.names[rejected]), "reason": reasons}),
-        eps=None if decision.eps is None else decision.eps / EPS_UNIT,
-        counts=counts,
-        guarantees=decision.guarantees,
-        warnings=[*_warn_about_rejected(given), *decision.warnings],
-        leftover=leftover,
-    )
-
-
-def _warn_about_rejected(given: RowInputs) -> list[str]:
-    """Return a warning if rows that should always be kept cannot be used."""
-    if given.protected is None:
-        return []
-    lost = np.flatnonzero((given.reasons != 0) & given.protected)
-    if not len(lost):
-        return []
-    first = given.names[lost[0]]
-    return [
-        f"{len(lost)} of the rows always kept cannot be used and {'is' if len(lost) == 1 else 'are'} rejected; the "
-        f"first is {first}"
-    ]
-
-
-def _make_table(parts: list[Decided], readmitted: NDArray[np.int64], names: NDArray[Any]) -> pd.DataFrame:
-    columns: dict[str, Any] = {name: np.concatenate([part.columns[name] for part in parts]) for name in DECIDED}
-    order = np.argsort(columns["row"], kind="stable")
-    columns = {name: values[order] for name, values in columns.items()}
-    columns["id"] = as_column(names[columns["row"]])
-    columns["readmitted"] = np.isin(columns["row"], readmitted)
-    columns["kept"] = columns["kept"] | columns["readmitted"]
-    return pd.DataFrame({name: columns[name] for name in DECISION_COLUMNS})

@@ -112,6 +112,8 @@ def jobs(kind: str) -> dict[str, Job]:
             "prune": Job(("prune", "@images", *DECIDE), run),
             "run again": Job(("run", "@shards", *DECIDE, *IMAGE_MODEL, "--out", "@images"), run),
             "export webdataset": Job(("export", "@images", "--to", "webdataset", "--dest", "@out"), run),
+            "export folder": Job(("export", "@images", "--to", "folder", "--copy", "--dest", "@tree"), run),
+            "export hf": Job(("export", "@images", "--to", "hf", "--dest", "@hf"), run),
             "audit": Job(("audit", "@images"), run),
             "sweep": Job(("sweep", "@images", "--keep", "0.4,0.6", "--rule", "semdedup"), run),
             "embed": Job(("embed", "@shards", *IMAGE_MODEL[:-2], "--out", "@images"), run),

@@ -133,7 +133,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "series of words": (
         {"embeddings": pd.Series(["a", "b"])},
-        "`embeddings` must be numbers in rows of one length",
+        "`embeddings` are pictures or text: name what embeds pictures, such as `encoder='ViT-B-16:openai'`, or give an "
+        "(n, d) array of numbers",
     ),
     "arrow numbers": (
         {"embeddings": pa.array([1.0, 2.0])},

@@ -46,7 +46,7 @@ def test_thousands_of_damages_are_noticed_or_make_no_difference(place: Place, ki
 
 def test_every_command_that_reads_a_run_is_tried() -> None:
     tried = {job.words[0] for kind in ("vectors", "line", "images") for job in jobs(kind).values()}
-    assert tried | {"sample", "doctor", "plan"} == set(cli.cli.commands)
+    assert tried | {"sample", "doctor", "init", "plan"} == set(cli.cli.commands)
 
 
 def test_each_damage_changes_the_bytes(tmp_path: Path) -> None:

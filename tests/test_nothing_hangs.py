@@ -123,6 +123,7 @@ OPTIONS = {  # name -> (the name of the file, the command, its message)
     "--dest, a folder": ("d", "export run --to webdataset --dest {}", "is a file: choose a folder"),
     "--input": ("s.tar", "export run --to webdataset --dest d --input {}", "no images to write"),
     "DIR": ("d", "sample {}", "is a file: name a folder"),
+    "--dest of init": ("d", "init slurm --dest {}", "is (a file|not a plain file)"),
     **{
         f"--prototypes, {ending}": (
             f"q{ending}", "prune run --keep 0.5 --rule fairdedup --quiet --prototypes {}", PLAIN,
@@ -379,8 +380,12 @@ OWN = {  # modules that open only what this program has written or the system pr
         "report/page.py",
         "encoders",
         "audit/suggestions.py",
+        "report/drawing.py",
+        "report/result_page.py",
         "stages/id_export.py",
+        "stages/sample_export/folder_export.py",
         "commands/calibrate.py",
+        "commands/starter_files.py",
     ),
     *("cli/result_commands.py", "stages/sample_shares.py"),
 }

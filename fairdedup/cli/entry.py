@@ -11,6 +11,7 @@ import click
 
 from fairdedup.cli import look_commands, plan_command, result_commands, setup_commands, stage_commands
 from fairdedup.cli.command_group import CommandGroup
+from fairdedup.cli.init_command import init
 from fairdedup.ending_signals import Stopped, handle_stop_signals
 from fairdedup.errors import NOT_TEXT, FairdedupError, UserError, first_line, flags_for_parameters, is_text, visible
 from fairdedup.storage.object_stores import check_url
@@ -49,6 +50,7 @@ for _command in (
     result_commands.sample,
     setup_commands.doctor,
     plan_command.plan,
+    init,
 ):
     cli.add_command(_command)
 

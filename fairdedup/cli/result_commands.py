@@ -215,6 +215,8 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     cls=ExampleCommand,
     examples=[
         "fairdedup export my-run --to webdataset --dest kept/",
+        "fairdedup export my-run --to folder --copy --dest kept-files/",
+        "fairdedup export my-run --to hf --dest kept-hf/",
         "fairdedup export my-run --to txt --what removed --dest removed.txt",
         "fairdedup export my-run --to uids --dest kept.npy",
         "fairdedup export my-run --to csv --dest kept.csv",
@@ -225,39 +227,49 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     "--to",
     "form",
     required=True,
-    type=click.Choice(("webdataset", "uids", "txt", "csv")),
-    help="Tar shards of the samples, DataComp's array of uids (.npy), one id per line, or a table of the decisions.",
+    type=click.Choice(("webdataset", "folder", "hf", "uids", "txt", "csv")),
+    help="Tar shards of the samples, a tree of links to their files, Parquet with the images for `datasets`, "
+    "DataComp's array of uids (.npy), one id per line, or a table of the decisions.",
 )
 @option("--what", type=click.Choice(("kept", "removed")), default="kept", show_default=True)
 @option("--dest", type=PATH_TEXT, help="Local folder or file to write.  [default: next to RUN, such as RUN-kept.txt]")
-@option("--shard-size", type=click.IntRange(1), help="webdataset: samples in a shard.  [default: 10000]")
+@option("--copy", is_flag=True, help="folder: copy the files, instead of linking to those of the input.")
+@option("--shard-size", type=click.IntRange(1), help="webdataset, hf: samples in a file.  [default: 10000]")
 @option("--shard-bytes", type=Bytes(), metavar="SIZE", help="webdataset: largest shard instead, such as 1GB.")
-@option("--input", "source", type=PATH_TEXT, help="webdataset: where the input of RUN is now, if it has moved.")
+@option("--input", "source", type=PATH_TEXT, help="Where the input of RUN is now, if it has moved.")
 @option("--keep-formulas", is_flag=True, help="csv: write cells that begin with =, +, - or @ without an apostrophe.")
 @options(*MACHINE)
 def export(
-    form: Literal["webdataset", "uids", "txt", "csv"],
+    form: Literal["webdataset", "folder", "hf", "uids", "txt", "csv"],
     what: Literal["kept", "removed"],
     dest: str | None,
+    copy: bool,
     shard_size: int | None,
     shard_bytes: int | None,
     source: str | None,
     keep_formulas: bool,
     **flags: Any,
 ) -> None:
-    """Export the samples of RUN as shards, or their ids as a file.
+    """Export the samples of RUN as shards or files, or their ids as a file.
 
     RUN is a finished run, by default ./fairdedup-run. The files of a sample are copied from the input byte for byte.
+    Nothing is overwritten. A stopped export is resumed by the same command.
     """
     session = Session.open(flags)
     if shard_size is not None and shard_bytes is not None:
         raise UserError("--shard-size and --shard-bytes exclude each other. Give one of them.")
-    for flag, value in (("--shard-size", shard_size), ("--shard-bytes", shard_bytes), ("--input", source)):
-        if form != "webdataset" and value is not None:
-            raise UserError(f"{flag} works only with --to webdataset, not with --to {form}. Leave it out.")
-    if keep_formulas and form != "csv":
-        raise UserError(f"--keep-formulas works only with --to csv, not with --to {form}. Leave it out.")
-    from fairdedup.commands.export import SHARD_SAMPLES, ExportOptions, export_samples
+    for flag, value, forms in (
+        ("--copy", copy, ("folder",)),
+        ("--shard-size", shard_size is not None, ("webdataset", "hf")),
+        ("--shard-bytes", shard_bytes is not None, ("webdataset",)),
+        ("--input", source is not None, ("webdataset", "folder", "hf")),
+        ("--keep-formulas", keep_formulas, ("csv",)),
+    ):
+        if value and form not in forms:
+            known = " or ".join(forms)
+            raise UserError(f"{flag} works only with --to {known}, not with --to {form}. Leave it out.")
+    from fairdedup.commands.export import export_samples
+    from fairdedup.commands.export_options import SHARD_SAMPLES, ExportOptions
 
     export_options = ExportOptions(
         run=session.config.out,
@@ -267,13 +279,15 @@ def export(
         shard_samples=shard_size or SHARD_SAMPLES,
         shard_bytes=shard_bytes,
         source=source,
+        copy=copy,
         keep_formulas=keep_formulas,
     )
     with session.workers(read_only=True) as workers:
         written = export_samples(export_options, workers)
     shards = ""
     if written.shards is not None:
-        shards = f", {format_count(written.shards, 'tar shard')}, {(written.bytes or 0) / 1e6:,.1f} MB"
+        noun = "tar shard" if form == "webdataset" else "Parquet file"
+        shards = f", {format_count(written.shards, noun)}, {(written.bytes or 0) / 1e6:,.1f} MB"
     session.finish(f"{what} samples: {written.samples:,}{shards}, in {written.path}", **written.to_json())
 
 

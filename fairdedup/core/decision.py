@@ -51,6 +51,8 @@ class Decision:
         What the user should know about the result.
     plan : Plan or None
         What the survey found; None if there was no row.
+    across : AcrossClusters or None
+        What has found the pairs of a decision across clusters.
     """
 
     eps: int | None
@@ -60,6 +62,7 @@ class Decision:
     guarantees: dict[str, bool]
     warnings: list[str] = field(default_factory=list)
     plan: Plan | None = None
+    across: AcrossClusters | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def decide(
     protected: int = 0,
     inherited: Inherited | None = None,
     without_rows: Sequence[Part] = (),
+    known: Decision | None = None,
 ) -> Decision:
     """Decide which rows are kept.
 
@@ -159,6 +163,8 @@ def decide(
         smallest one from there on that keeps few enough rows. `keep` and `eps` must not be given.
     without_rows : sequence of Part
         Parts whose clusters have `earlier` samples and no row; needed for a decision across clusters.
+    known : Decision, optional
+        A decision of the same parts, by the same options. The pairs that it has found are not looked for again.
 
     Returns
     -------
@@ -175,9 +181,7 @@ def decide(
     context = _Context(parts, map_parts, decide_step, decide_across_step, workspace, clusters, protected)
     if inherited is not None:
         return _decide_against_earlier(context, options, prototypes, inherited, at_most, without_rows)
-    given = sum(value is not None for value in (keep, at_most, eps))
-    if given != 1:
-        raise UserError(f"{given} of `keep`, `at_most` and `eps` are given: give exactly one, such as `keep=0.5`")
+    kf.check_amount(keep, at_most, eps)
     if not context.valid:
         raise UserError("no row is valid, so there is nothing to decide: see the rejected rows for the reasons")
     if not options.rule.has_eps and eps is not None:
@@ -189,13 +193,13 @@ def decide(
         target = kf.kept_target(fraction, context.valid, parameter)
         each = clusters if options.rule.has_eps else 0
         kf.check_target(fraction, context.valid, each, protected, parameter, within=options.within)
-    plan = survey(parts, options, prototypes, map_parts)
+    plan = known.plan if known and known.plan else survey(parts, options, prototypes, map_parts)
     if not options.rule.has_eps:
         assert target is not None
         return _draw(context, plan, target)
-    across = context.look_across(plan, margin=MARGIN if eps is None else 0)
+    across = known.across if known else context.look_across(plan, margin=MARGIN if eps is None else 0)
     if eps is not None:
-        return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
+        return replace(_build_decision(context, plan, eps, context.decide_at(eps, plan, across)), across=across)
     assert target is not None
     reserve = options.reserve if options.rule.reserves_seats and keep is not None else 0.0
     searched = kf.swept_target(target, context.valid, reserve, context.least)
@@ -203,10 +207,8 @@ def decide(
         eps = search_eps(parts, plan, searched, context.valid, map_parts)
     else:
         eps = search_eps_across(across, searched, context.valid)
-    results = context.decide_at(eps, plan, across)
-    if keep is None:
-        return _build_decision(context, plan, eps, results)
-    return _readmit_to_target(context, plan, eps, results, target=target, searched=searched)
+    decision = replace(_build_decision(context, plan, eps, context.decide_at(eps, plan, across)), across=across)
+    return decision if keep is None else _readmit_to_target(context, decision, target=target, searched=searched)
 
 
 def _build_decision(context: _Context, plan: Plan, eps: int, results: list[Decided]) -> Decision:
@@ -216,12 +218,10 @@ def _build_decision(context: _Context, plan: Plan, eps: int, results: list[Decid
     return Decision(eps, results, nothing, kept, _check_guarantees(results, nothing), plan=plan)
 
 
-def _readmit_to_target(
-    context: _Context, plan: Plan, eps: int, results: list[Decided], *, target: int, searched: int
-) -> Decision:
-    """Return the decision at an eps with rows re-admitted up to `target`; eps was searched for `searched` kept rows."""
-    decision = _build_decision(context, plan, eps, results)
-    swept = decision.kept
+def _readmit_to_target(context: _Context, decision: Decision, *, target: int, searched: int) -> Decision:
+    """Return the decision with rows re-admitted up to `target`; its eps was searched for `searched` kept rows."""
+    plan, results, eps, swept = decision.plan, decision.parts, decision.eps, decision.kept
+    assert plan is not None and eps is not None
     if swept >= target:
         return decision
     rows = np.concatenate([each.removed for each in results])

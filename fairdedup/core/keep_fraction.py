@@ -11,6 +11,24 @@ from fairdedup.core.similarity import EPS_UNIT, MAX_EPS, quantised
 from fairdedup.errors import UserError, format_count
 
 
+def check_amount(keep: float | None, at_most: float | None, eps: float | None) -> None:
+    """Refuse an amount to keep that is not given, or given in several ways.
+
+    Parameters
+    ----------
+    keep, at_most, eps : float or None
+        What is given, whatever its value.
+
+    Raises
+    ------
+    UserError
+        Unless exactly one is given.
+    """
+    given = sum(value is not None for value in (keep, at_most, eps))
+    if given != 1:
+        raise UserError(f"{given} of `keep`, `at_most` and `eps` are given: give exactly one, such as `keep=0.5`")
+
+
 def kept_target(fraction: float, valid: int, parameter: str = "keep") -> int:
     """Return K = floor(F N + 0.5), the number of samples to keep.
 

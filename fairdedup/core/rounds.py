@@ -71,6 +71,12 @@ class AcrossClusters:
         self.links: CrossLinks | None = None
         self._recent: list[Rounds] = []
 
+    def forget_trials(self) -> None:
+        """Forget what was decided at each eps. The pairs stay, for a later eps."""
+        for rounds in self._recent:
+            self.workspace.forget(rounds.name)
+        self._recent = []
+
     def at(self, eps: int) -> Rounds:
         """Take all rounds at an eps, in ten-thousandths; the last few are remembered."""
         for rounds in self._recent:
@@ -78,9 +84,7 @@ class AcrossClusters:
                 return rounds
         if self.links is None or eps > self.links.most:
             most = min(eps + self.margin, MAX_EPS)
-            for rounds in self._recent:  # the pairs that they go by are looked for anew
-                self.workspace.forget(rounds.name)
-            self._recent = []
+            self.forget_trials()  # the pairs that they go by are looked for anew
             self.links = CrossLinks(self.parts, self.map_parts, self.workspace, self.protected, most, self.with_earlier)
         kept = [rounds for rounds in self._recent if rounds.ended][1 - RECENT :]
         for rounds in self._recent:

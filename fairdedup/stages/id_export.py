@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from binascii import unhexlify
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from fairdedup.storage.run_files import write_array
 from fairdedup.storage.sealed_files import Seal, load_table
 
 ROWS_AT_ONCE = 10_000
+NAME = "representative_id"
 UID = np.dtype("u8,u8")
 _HEX = "^[0-9a-fA-F]{32}$"
 _ENDS_A_LINE = re.compile("[\r\n]|^\ufeff")  # readers take a byte order mark for the encoding
@@ -56,12 +57,44 @@ def write_lines(path: Path, ids: Iterable[pa.ChunkedArray]) -> int:
     return count
 
 
-def iterate_decisions(parts: Iterable[Seal], kept: bool) -> Iterator[pa.Table]:
-    """Yield the decisions of the kept, or of the removed, rows of each part, in the order of the input."""
+def iterate_decisions(parts: Sequence[Seal], kept: bool) -> Iterator[pa.Table]:
+    """Yield the decisions of the kept, or of the removed, rows of each part, in the order of the input.
+
+    The column ``representative_id`` has the id of each row's representative, of earlier runs too; null where there is
+    none. Each part is read twice or three times, and the ids of samples that represent others are in memory.
+    """
+    rows, names = _find_representatives(parts, kept)
     for part in parts:
         table = load_table(part)
         flags = table.column("kept")
-        yield table.filter(flags if kept else pc.invert(flags))
+        table = table.filter(flags if kept else pc.invert(flags))
+        own, representative = (table.column(name).to_numpy() for name in ("row", "representative"))
+        found = pa.nulls(len(own), pa.string())
+        if len(rows):
+            places = np.searchsorted(rows, representative).clip(max=len(rows) - 1)
+            found = names.take(pa.array(places, mask=rows[places] != representative))
+        found = pc.if_else(pa.array(own == representative), table.column("id"), found)
+        if NAME in table.column_names:
+            found = pc.coalesce(found, table.column(NAME))
+            table = table.drop_columns([NAME])
+        yield table.add_column(0, NAME, found)
+
+
+def _find_representatives(parts: Sequence[Seal], kept: bool) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+    """Return the rows that represent other rows of those that are chosen, ascending, and their ids."""
+    wanted = [np.zeros(0, np.int64)]
+    for part in parts:
+        table = load_table(part, ["row", "kept", "representative"])
+        row, flags, representative = (table.column(name).to_numpy() for name in ("row", "kept", "representative"))
+        wanted.append(np.unique(representative[(flags == kept) & (representative != row) & (representative >= 0)]))
+    rows, found, chunks = np.unique(np.concatenate(wanted)), [np.zeros(0, np.int64)], []
+    for part in parts if len(rows) else ():
+        table = load_table(part, ["row", "id"])
+        row = table.column("row").to_numpy()
+        there = np.isin(row, rows, assume_unique=True)
+        found.append(row[there])
+        chunks += table.column("id").filter(pa.array(there)).chunks
+    return np.concatenate(found), pa.chunked_array(chunks, pa.string())
 
 
 def write_csv(path: Path, tables: Iterable[pa.Table], *, keep_formulas: bool = False) -> int:

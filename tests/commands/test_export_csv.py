@@ -13,6 +13,11 @@ import pytest
 from remedies import place  # noqa: F401
 from runs import command, done, manifest, raw_vectors, table
 
+from fairdedup.stages.id_export import iterate_decisions
+from fairdedup.storage.run_files import write_table
+from fairdedup.storage.sealed_files import Seal
+from fairdedup.storage.seals import seal
+
 ODD = ["=1+1", "+cmd|x", "-a", "@b", "\tc", "-5", "'=1", "plain", "'q'", "\uff1dx"]
 CELLS = ["'=1+1", "'+cmd|x", "'-a", "'@b", "'\tc", "-5", "''=1", "plain", "'q'", "'\uff1dx"]
 
@@ -38,9 +43,32 @@ def test_the_table_has_the_decisions_with_the_id_first_and_numbers_stay_numbers(
     done("export", "run", "--to", "csv", "--what", what, "--dest", "t.csv", "--keep-formulas")
     decisions = table(run / "decisions")
     expected = decisions[decisions["kept"] == (what == "kept")].reset_index(drop=True)
-    found = pd.read_csv(place / "t.csv", dtype={"id": str}, keep_default_na=False, na_values={"similarity": [""]})
-    assert len(found) > 5 and found.columns[0] == "id"
+    types = {"id": str, "representative_id": str}
+    found = pd.read_csv(place / "t.csv", dtype=types, keep_default_na=False, na_values={"similarity": [""]})
+    assert len(found) > 5 and list(found.columns[:2]) == ["id", "representative_id"]
+    names = decisions.set_index("row")["id"]
+    assert found["representative_id"].tolist() == names[expected["representative"]].tolist()
     pd.testing.assert_frame_equal(found[list(expected.columns)], expected, check_dtype=False, check_exact=True)
+
+
+def test_representatives_of_other_parts_and_of_earlier_runs_are_named(tmp_path):
+    columns = ("row", "id", "kept", "representative", "representative_id")
+    parts = [
+        [(0, "a", True, 0, None), (1, "b", False, 2, None), (2, "c", True, 2, None)],
+        [(3, "d", False, 0, None), (4, "e", False, -1, "of a day before"), (5, "f", False, -1, None)],
+    ]
+    seals = []
+    for number, rows in enumerate(parts):
+        path = tmp_path / f"{number}.parquet"
+        schema = pa.schema([("representative_id", pa.string())])
+        made = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
+        write_table(path, made.set_column(4, schema.field(0), made.column(4).cast(pa.string())))
+        seals.append(Seal(path, seal(path), "make it again"))
+    removed = pa.concat_tables(iterate_decisions(seals, False))
+    found = zip(removed["id"].to_pylist(), removed["representative_id"].to_pylist(), strict=True)
+    assert list(found) == [("b", "c"), ("d", "a"), ("e", "of a day before"), ("f", None)]
+    kept = pa.concat_tables(iterate_decisions(seals, True))
+    assert kept["representative_id"].to_pylist() == kept["id"].to_pylist() == ["a", "c"]
 
 
 def test_formulas_get_an_apostrophe_unless_they_are_kept(run, place):  # noqa: F811
@@ -49,7 +77,9 @@ def test_formulas_get_an_apostrophe_unless_they_are_kept(run, place):  # noqa: F
     done("export", "run", "--to", "csv", "--dest", "raw.csv", "--keep-formulas")
     safe, raw = read(place / "safe.csv"), read(place / "raw.csv")
     assert [line[0] for line in safe[1:11]] == CELLS and [line[0] for line in raw[1:11]] == ODD
-    assert [line[1:] for line in safe] == [line[1:] for line in raw]
+    assert safe[0][1] == raw[0][1] == "representative_id"
+    assert all(line[1] == line[0] for line in [*safe[1:], *raw[1:]])  # each is kept, and its own representative
+    assert [line[2:] for line in safe] == [line[2:] for line in raw]
     assert "-1" not in {line[0] for line in safe} and len(safe) == 61
     shown = command("export", "run", "--to", "csv", "--dest", "safe.csv", "--keep-formulas")
     assert shown.code == 2 and "already exists with other content" in shown.err

@@ -71,6 +71,10 @@ TABLE = {
     "a place in the input": Advice(
         f"{EXPORT} --dest in/out", r"choose another place", ["export r --to webdataset --dest out"],
     ),
+    "links to members of tars": Advice(
+        f"{RUN} && export r --to folder", r"no link can lead to them: add (?P<flag>--copy)",
+        ["export r --to folder {flag}"],
+    ),
     "a file": Advice(f"{EXPORT} --dest y.npy", r"choose a folder", ["export r --to webdataset --dest out"]),
     "a folder of others": Advice(
         f"{EXPORT} --dest in2", r"choose a new or empty folder",

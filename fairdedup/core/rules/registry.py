@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fairdedup.core.rules.balanced import Balanced
 from fairdedup.core.rules.base import Rule
 from fairdedup.core.rules.fairdedup import FairDeDup
@@ -87,6 +89,41 @@ def rule_for_column() -> Rule:
 def simplest_rule() -> Rule:
     """Return the first rule that sweeps and needs only the vectors, for messages to recommend."""
     return next(each for each in all_rules() if each.sweeps and not (each.needs_prototypes or each.needs_column))
+
+
+class ChosenRule(NamedTuple):
+    """The rule of a decision for which none was named.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    why : str or None
+        Why it is not the default rule, in one line for the user; None where that is plain.
+    """
+
+    name: str
+    why: str | None = None
+
+
+def choose_rule(*, has_prototypes: bool, has_column: bool = False) -> ChosenRule:
+    """Return the rule of a decision for which none is named: the default one, if it can have what it needs.
+
+    Parameters
+    ----------
+    has_prototypes : bool
+        Whether there are prototypes, or can be.
+    has_column : bool
+        Whether there are numbers to prefer, the option `prefer`, which implies its rule.
+    """
+    if has_column:
+        return ChosenRule(rule_for_column().name)
+    if has_prototypes or not find_rule(DEFAULT).needs_prototypes:
+        return ChosenRule(DEFAULT)
+    name = simplest_rule().name
+    return ChosenRule(
+        name, f"there are no prototypes, so the rule is {name}, which ignores groups: for a fair rule give `prototypes`"
+    )
 
 
 for _rule in (FairDeDup, Balanced, SemDeDup, Prefer, SemDeDupChain, RandomNeighbour, Random):

@@ -151,6 +151,7 @@ def prune(
             inherited=inherited,
             without_rows=without_rows,
         )
+        decision.across = None  # the files of its pairs are removed
     tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
     if prototypes is None:
         return Pruned(decision, tasks, [], [], (), (), decision.warnings)

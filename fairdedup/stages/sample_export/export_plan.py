@@ -1,35 +1,24 @@
-"""Kept (or removed) samples copied out of the input into new WebDataset shards, byte for byte (`fairdedup export`).
-
-Where the run has collected values, the `.json` of a kept sample is the one file that changes: they are added to it.
-
-The stage named `export`, which writes kept/, is in `results`. A task writes one shard and reads only the samples that
-it needs. The record of a shard is written after it; with it, the same command skips the shard.
-"""
+"""What all exports of samples share: the plan, the cut into shards, and the samples of each, read from the input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fairdedup.datasets import ImageShard
-from fairdedup.datasets.json_values import add_values
-from fairdedup.datasets.originals import FileRange, Member, read_originals
+from fairdedup.datasets.originals import FileRange, Member
 from fairdedup.errors import FairdedupError, UserError, format_count
 from fairdedup.storage.checked_json import read_json, write_json
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.result_files import result_part
-from fairdedup.storage.run_files import atomic_write
 from fairdedup.storage.sealed_files import load_rows, load_table
-from fairdedup.storage.seals import is_sealed
 from fairdedup.storage.shard_groups import Group
-from fairdedup.storage.tar_writer import BLOCK, ShardWriter, header
-from fairdedup.tasks import Submit, Task
+from fairdedup.tasks import Task
 
 OWN = ".fairdedup"  # folder of the records, in the output folder
 
@@ -53,7 +42,7 @@ class Plan:
     seals : mapping of str to str
         Seal of each part of the decisions and, for `values`, of kept/, by path below the run directory.
     values : tuple of str
-        Columns of kept/ whose values are added to the `.json` of each sample.
+        Columns of kept/ that are written with each sample: into its `.json`, or as columns of a table.
     """
 
     root: Path
@@ -157,29 +146,115 @@ def plan_shards(
     return new
 
 
-def write_shard(plan: Plan, new: NewShard) -> Written:
-    """Write one shard, unless an undamaged one exists.
+@dataclass(frozen=True)
+class Samples:
+    """Samples to export of one input shard.
+
+    Attributes
+    ----------
+    source : ImageShard
+    positions : list of int
+        Their positions in the shard, ascending.
+    ids : list of str
+    values : Table or None
+        The columns `Plan.values` of these samples; None where there are none.
+    """
+
+    source: ImageShard
+    positions: list[int]
+    ids: list[str]
+    values: pa.Table | None
+
+
+def read_samples(plan: Plan, new: NewShard) -> Iterator[Samples]:
+    """Yield the samples of a new shard, those of one input shard at a time; their files are not read yet.
+
+    Raises
+    ------
+    FairdedupError
+        If the run has changed.
+    """
+    tables, values = [], []
+    for part in new.parts:
+        table = rows_of(plan, part, ["id"])
+        low, high = np.searchsorted(table.column("row").to_numpy(), [new.first, new.last + 1])
+        tables.append(table.slice(low, high - low))
+        if plan.values:  # kept/ has the same rows, in the same order
+            kept = result_part(RunDirectory(plan.root), "kept", part, plan.seals)
+            values.append(load_rows(kept, plan.values, int(low), int(high)))
+    table = pa.concat_tables(tables)
+    rows = table.column("row").to_numpy()
+    if len(rows) != new.samples:
+        raise FairdedupError(
+            f"{new.name}: {format_count(len(rows), 'sample')}, not {new.samples}; RUN was changed: try again"
+        )
+    added = pa.concat_tables(values) if values else None
+    edges = [*(first for first, _ in new.sources), new.last + 1]
+    for (first, source), (start, stop) in zip(
+        new.sources, np.searchsorted(rows, np.column_stack((edges[:-1], edges[1:]))), strict=True
+    ):
+        if stop > start:
+            ids = table.column("id").slice(start, stop - start).to_pylist()
+            own = None if added is None else added.slice(start, stop - start)
+            yield Samples(source, (rows[start:stop] - first).tolist(), ids, own)
+
+
+class Writer(Protocol):
+    """Where files of samples are written to."""
+
+    def add(self, name: str, data: bytes) -> None:
+        """Write a file."""
+        ...
+
+    def copy(self, name: str, path: str, offset: int, size: int) -> None:
+        """Write a file whose bytes are a range of a local file."""
+        ...
+
+
+def copy_files(samples: Samples, found: Iterator[Member], writer: Writer) -> None:
+    """Copy the files of samples, each of which must have the id that the run recorded.
+
+    Parameters
+    ----------
+    samples : Samples
+    found : iterator of Member
+        Their files.
+    writer : Writer
 
     Raises
     ------
     UserError
-        If the input has changed since the run, or a sample cannot be copied.
+        If the input has changed since the run.
     """
-    path = plan.folder / new.name
-    known = _known(plan, new.name)
-    if known is not None and is_sealed(path, known.seal):
-        return known
-    with atomic_write(path) as aside, ShardWriter(aside) as shard:
-        for samples in _read_samples(plan, new):
-            _copy(samples, plan.clashing, shard)
-        seal = shard.seal()
-    written = Written(new.name, new.samples, shard.members, seal)
-    write_json(plan.record(new.name), {"made of": plan.made_of, **asdict(written)})
-    return written
+    source, expected = samples.source, dict(zip(samples.positions, samples.ids, strict=True))
+    left = set(samples.positions)
+    for member in found:
+        expect_id(source, member.position, member.id, expected[member.position])
+        left.discard(member.position)
+        if isinstance(member.data, FileRange):
+            writer.copy(member.name, member.data.path, member.data.offset, member.data.size)
+        else:
+            writer.add(member.name, member.data)
+    if left:
+        raise lost(source, expected[min(left)])
 
 
-def _known(plan: Plan, name: str) -> Written | None:
-    """Return the record of a shard of the same plan."""
+def expect_id(source: ImageShard, position: int, found: str, expected: str) -> None:
+    """Refuse a sample that is not the one that the run recorded at its position."""
+    if found != expected:
+        raise UserError(
+            f"{source.name}: sample {position} is {found!r}, and was {expected!r} when the run was made: bring the "
+            "input back as it was"
+        )
+
+
+def lost(source: ImageShard, name: str) -> UserError:
+    """Return the error of a sample that the input no longer has."""
+    return UserError(f"{source.name} no longer holds {name!r}: bring the input back as it was")
+
+
+def find_written(plan: Plan, name: str) -> Written | None:
+    """Return the record of a shard of the same plan; None where there is none."""
     try:
         known = read_json(plan.record(name))
         return Written(**known) if known.pop("made of") == plan.made_of else None
@@ -187,96 +262,12 @@ def _known(plan: Plan, name: str) -> Written | None:
         return None
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Samples to export of one input shard, and what is added to their `.json`: None where it stays as it is."""
-
-    source: ImageShard
-    positions: list[int]
-    ids: list[str]
-    values: list[dict[str, Any]] | None
-
-    def read(self, clashing: frozenset[str]) -> Iterator[Member]:
-        """Yield the files of the samples."""
-        found = read_originals(self.source, self.positions, clashing)
-        if self.values is None:
-            return found
-        return add_values(found, dict(zip(self.positions, self.values, strict=True)))
+def record_written(plan: Plan, written: Written) -> Written:
+    """Record a shard that was written, and return it."""
+    write_json(plan.record(written.name), {"made of": plan.made_of, **asdict(written)})
+    return written
 
 
-def _read_samples(plan: Plan, new: NewShard) -> Iterator[_Samples]:
-    """Yield the samples to export of each input shard."""
-    tables = []
-    for part in new.parts:
-        table = rows_of(plan, part, ["id"])
-        low, high = np.searchsorted(table.column("row").to_numpy(), [new.first, new.last + 1])
-        table = table.slice(low, high - low)
-        if plan.values:  # kept/ has the same rows, in the same order
-            kept = result_part(RunDirectory(plan.root), "kept", part, plan.seals)
-            added = load_rows(kept, plan.values, int(low), int(high))
-            table = table.append_column("values", added.to_struct_array())
-        tables.append(table)
-    table = pa.concat_tables(tables)
-    rows = table.column("row").to_numpy()
-    if len(rows) != new.samples:
-        raise FairdedupError(
-            f"{new.name}: {format_count(len(rows), 'sample')}, not {new.samples}; RUN was changed: try again"
-        )
-    edges = [*(first for first, _ in new.sources), new.last + 1]
-    for (first, source), (start, stop) in zip(
-        new.sources, np.searchsorted(rows, np.column_stack((edges[:-1], edges[1:]))), strict=True
-    ):
-        if stop > start:
-            own = table.slice(start, stop - start)
-            values = own.column("values").to_pylist() if plan.values else None
-            yield _Samples(source, (rows[start:stop] - first).tolist(), own.column("id").to_pylist(), values)
-
-
-def _copy(samples: _Samples, clashing: frozenset[str], shard: ShardWriter) -> None:
-    """Copy samples, each of which must have the id that the run recorded."""
-    source, expected = samples.source, dict(zip(samples.positions, samples.ids, strict=True))
-    left = set(samples.positions)
-    for member in samples.read(clashing):
-        if member.id != expected[member.position]:
-            raise UserError(
-                f"{source.name}: sample {member.position} is {member.id!r}, and was {expected[member.position]!r} when "
-                "the run was made: bring the input back as it was"
-            )
-        left.discard(member.position)
-        _write(member, shard)
-    if left:
-        raise UserError(f"{source.name} no longer holds {expected[min(left)]!r}: bring the input back as it was")
-
-
-def _write(member: Member, shard: ShardWriter) -> None:
-    if isinstance(member.data, FileRange):
-        shard.copy(member.name, member.data.path, member.data.offset, member.data.size)
-    else:
-        shard.add(member.name, member.data)
-
-
-def sizes_of(plan: Plan, new: NewShard) -> NDArray[np.int64]:
-    """Return the number of bytes that each sample of a shard takes in a tar: (n,)."""
-    sizes: list[int] = []
-    for samples in _read_samples(plan, new):
-        own = dict.fromkeys(samples.positions, 0)
-        for member in samples.read(plan.clashing):
-            size = member.data.size if isinstance(member.data, FileRange) else len(member.data)
-            own[member.position] += len(header(member.name, size)) + size + -size % BLOCK
-        sizes += own.values()
-    return np.array(sizes, np.int64)
-
-
-def measure_samples(plan: Plan, shards: list[NewShard], submit: Submit) -> NDArray[np.int64]:
-    """Return the number of bytes of each sample in a tar, in order: (n,)."""
-    own = submit("measure", sizes_of, [_task(plan, new) for new in shards])
-    return np.concatenate([*own, np.zeros(0, np.int64)])
-
-
-def write_shards(plan: Plan, shards: list[NewShard], submit: Submit) -> list[Written]:
-    """Write every shard that does not exist yet, and return all of them in order."""
-    return submit("reshard", write_shard, [_task(plan, new) for new in shards])
-
-
-def _task(plan: Plan, new: NewShard) -> Task:
+def make_task(plan: Plan, new: NewShard) -> Task:
+    """Return the task of a new shard."""
     return Task((plan, new), new.samples, new.name, isolated=True)
