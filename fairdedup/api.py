@@ -17,6 +17,7 @@ from fairdedup.argument_checks import check_choice, check_text, read_flag, read_
 from fairdedup.arrays import as_matrix, open_masks
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
+from fairdedup.core.devices import choose_device, use_device
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.leftover import SIZE as LEFTOVER
 from fairdedup.core.leftover import Leftover, check_size
@@ -130,7 +131,8 @@ def deduplicate(
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
         that still have a duplicate there. 0 turns it off; at most 100,000.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains. The result is the same on all.
+        Device on which k-means trains, rows are assigned and duplicates are found: "auto" takes a GPU where torch
+        sees one and the work is much. The result is the same on all.
 
     Returns
     -------
@@ -188,6 +190,7 @@ def deduplicate(
     )
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
+    choose_device(device, 0)  # refuses a GPU that is not there, whatever the rule needs
     if (prefer is not None) != known_rule.needs_column:
         raise UserError(
             f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` as numbers of shape (n,)"
@@ -195,21 +198,23 @@ def deduplicate(
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
     given = read_inputs(vectors, ids, always_keep, prefer, within)
-    parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
     eps_units = None if eps is None else parse_eps(eps)
-    decision = decide(
-        parts,
-        sum(map(count_unprotected, parts)),
-        options,
-        concepts,
-        Threads(os.cpu_count() or 1),
-        keep=keep,
-        at_most=at_most,
-        eps=eps_units,
-        workspace=WorkspaceInMemory(parts),
-        protected=count_protected(given),
-    )
-    return _make_result(given, parts, decision, measure_leftover(given, parts, decision, size, seed))
+    with use_device(device):
+        parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
+        decision = decide(
+            parts,
+            sum(map(count_unprotected, parts)),
+            options,
+            concepts,
+            Threads(os.cpu_count() or 1),
+            keep=keep,
+            at_most=at_most,
+            eps=eps_units,
+            workspace=WorkspaceInMemory(parts),
+            protected=count_protected(given),
+        )
+        leftover_found = measure_leftover(given, parts, decision, size, seed)
+    return _make_result(given, parts, decision, leftover_found)
 
 
 def _settle_comparison(
