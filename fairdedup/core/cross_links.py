@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.approximate import approximate
-from fairdedup.core.pair_graph import TILE, Compared, Found, collect_tile, tile_size
+from fairdedup.core.pair_graph import Compared, Found, collect_tile, tile_size
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.within import codes_or_zeros, take_codes
@@ -103,7 +103,7 @@ def iterate_pairs(
     if not products:
         return
     vectors = Vectors.of(np.concatenate((first, second)))
-    known, out = approximate(vectors, 2 * products // (n + m)), Found.make(TILE * TILE)
+    known, out = approximate(vectors, 2 * products // (n + m)), Found.for_tile()
     codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], m)))
     compared = Compared(vectors, codes, eps)
     for rows, columns in _list_tiles(n, tile_size(known), (0, p, m), (p, n, q)):

@@ -89,6 +89,11 @@ class Found(NamedTuple):
         """Return arrays for some number of pairs."""
         return cls(np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int16))
 
+    @classmethod
+    def for_tile(cls) -> Found:
+        """Return arrays for all pairs of a tile."""
+        return cls.make(TILE * TILE)
+
 
 @njit
 def find_needed(product, row, column, i, j, x, squares):  # type: ignore[no-untyped-def]
@@ -258,7 +263,7 @@ def find_pairs(
         None if there are more pairs.
     """
     n, most = len(vectors), MAX_PAIRS if max_pairs is None else max_pairs
-    out = Found.make(TILE * TILE)
+    out = Found.for_tile()
     room: tuple[NDArray[Any], ...] = out
     columns: list[list[NDArray[Any]]] = [[], [], []]
     pairs = 0
