@@ -44,7 +44,7 @@ def test_a_dry_run_names_the_gpus_of_each_worker(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_without_a_gpu_one_line_says_so(tmp_path, capsys):
     assert call("cuda", "--config", written(tmp_path), "--dry-run") == 2
-    assert capsys.readouterr().err.startswith("no GPU was found here (")
+    assert capsys.readouterr().err.startswith("fairdedup: error: no GPU was found here (")
 
 
 def test_dask_cuda_takes_every_option_of_the_cluster(monkeypatch):
