@@ -61,7 +61,7 @@ class Sizes:
 
 
 LARGE = Sizes(10_000_000, 512, 3162, 100_000, 8192, (64, 256, 512, 1024, 2048))
-SMALL = Sizes(3_000, 32, 6, 2_500, 24, (4, 8))
+SMALL = Sizes(1_500, 32, 6, 1_200, 24, (4, 8))
 
 
 def generate_unit_rows(rows: int, dim: int, topics: int, device: str, seed: int) -> Rows:
@@ -149,12 +149,13 @@ class Search:
     def same(self) -> dict[str, Any]:
         """Tell whether a decision has the same bytes on the CPU and on the device."""
         x = generate_unit_rows(self.sizes.same, self.sizes.dim, 20, self.device, self.seed + 1)
-        figures: dict[str, Any] = {"rows": len(x)}
+        clusters = max(4, len(x) // kmeans.ROWS_PER_CLUSTER)
+        figures: dict[str, Any] = {"rows": len(x), "clusters": clusters}
         found, seconds = {}, {}
         for device in ("cpu", self.engine):
             with use_device(device):
                 started = time.perf_counter()
-                found[device] = deduplicate(x, keep=0.5, rule="semdedup", seed=self.seed)
+                found[device] = deduplicate(x, keep=0.5, rule="semdedup", clusters=clusters, seed=self.seed)
                 seconds[device] = round(time.perf_counter() - started, 3)
         first, second = (each.decisions for each in found.values())
         for name in first.columns:
