@@ -11,6 +11,7 @@ from typing import Any
 from fairdedup.argument_checks import check_choice, check_text, read_flag, read_number, read_whole
 from fairdedup.arrays import as_matrix, open_masks
 from fairdedup.core.decision_columns import DECISION_COLUMNS
+from fairdedup.core.devices import choose_device, use_device
 from fairdedup.core.keep_fraction import check_amount
 from fairdedup.core.leftover import SIZE as LEFTOVER
 from fairdedup.core.leftover import check_size
@@ -118,7 +119,8 @@ def deduplicate(
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
         that still have a duplicate there. 0 turns it off; at most 100,000.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains, with the same result on all, and on which the encoder runs.
+        Device on which k-means trains, rows are assigned and duplicates are found: "auto" takes a GPU where torch
+        sees one and the work is much. The result is the same on all. The encoder runs on it too.
     encoder : str, optional
         What embeds pictures: ``MODEL:TAG`` of open_clip, ``MODEL:FILE``, ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``,
         or ``fairdedup-small``, which is built in and for trials only. `prototypes` must come from the same model.
@@ -179,6 +181,7 @@ def deduplicate(
     )
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"`device={device}` is unknown: choose auto, cpu or cuda")
+    choose_device(device, 0)  # refuses a GPU that is not there, whatever the rule needs
     if (prefer is not None) != known_rule.needs_column:
         raise UserError(
             f"`rule={rule_for_column().name}` and `prefer` go together: give both, `prefer` as numbers of shape (n,)"
@@ -190,8 +193,9 @@ def deduplicate(
     vectors = as_matrix(embeddings)
     concepts = _read_prototypes(prototypes, vectors.shape[1])
     given = read_inputs(vectors, ids, always_keep, prefer, within)
-    parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
-    data = DataInMemory(given, parts, options, concepts, size, () if why is None else (why,), faults)
+    with use_device(device):
+        parts = make_parts(given, clusters, options, device, at_most if keep is None else keep)
+    data = DataInMemory(given, parts, options, concepts, size, device, () if why is None else (why,), faults)
     return data.decide(keep=keep, at_most=at_most, eps=eps)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fairdedup.argument_checks import read_number
 from fairdedup.core.decision import Decision, decide
 from fairdedup.core.decision_columns import DECIDED, DECISION_COLUMNS
+from fairdedup.core.devices import use_device
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.model import Options
 from fairdedup.core.parts import Decided
@@ -45,6 +46,8 @@ class DataInMemory:
         Prototypes, for a rule that needs them.
     leftover : int
         Number of kept rows to look up among all kept; 0 for none.
+    device : {"auto", "cpu", "cuda"}
+        Device on which duplicates are found.
     warnings : tuple of str
         What the user should know about the options.
     faults : mapping of int to str
@@ -58,6 +61,7 @@ class DataInMemory:
     options: Options
     prototypes: Prototypes | None
     leftover: int
+    device: str = "auto"
     warnings: tuple[str, ...] = ()
     faults: Mapping[int, str] = field(default_factory=dict)
     known: Decision | None = None
@@ -76,20 +80,21 @@ class DataInMemory:
             If they are out of range, or do not fit the rows.
         """
         given, parts = self.given, self.parts
-        decision = decide(
-            parts,
-            sum(map(count_unprotected, parts)),
-            self.options,
-            self.prototypes,
-            Threads(os.cpu_count() or 1),
-            keep=keep,
-            at_most=at_most,
-            eps=None if eps is None else parse_eps(eps),
-            workspace=WorkspaceInMemory(parts),
-            protected=count_protected(given),
-            known=self.known,
-        )
-        leftover = measure_leftover(given, parts, decision, self.leftover, self.options.seed)
+        with use_device(self.device):
+            decision = decide(
+                parts,
+                sum(map(count_unprotected, parts)),
+                self.options,
+                self.prototypes,
+                Threads(os.cpu_count() or 1),
+                keep=keep,
+                at_most=at_most,
+                eps=None if eps is None else parse_eps(eps),
+                workspace=WorkspaceInMemory(parts),
+                protected=count_protected(given),
+                known=self.known,
+            )
+            leftover = measure_leftover(given, parts, decision, self.leftover, self.options.seed)
         if decision.across is not None:
             decision.across.forget_trials()
         if decision.eps is not None:

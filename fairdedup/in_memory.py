@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -177,7 +178,8 @@ class Threads:
             return [function(part, *arguments) for part, arguments in zip(parts, given, strict=True)]
         order = sorted(range(len(parts)), key=lambda k: -parts[k].rows)
         with limit_product_threads(), ThreadPoolExecutor(self.workers) as pool:
-            futures = {k: pool.submit(function, parts[k], *given[k]) for k in order}
+            # Each in a context of its own: the device that is used belongs to the context.
+            futures = {k: pool.submit(copy_context().run, function, parts[k], *given[k]) for k in order}
             return [futures[k].result() for k in range(len(parts))]
 
 
@@ -215,7 +217,7 @@ def make_parts(
     options : Options
         Options of the decision: the seed of the clustering, and whether rows are compared across clusters.
     device : {"auto", "cpu", "cuda"}
-        Device on which k-means trains.
+        Device on which k-means trains and products are computed.
     kept : float, optional
         Fraction of the valid rows that is kept, for the message about too many clusters.
 

@@ -12,11 +12,13 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from fairdedup.child_processes import ChildProcesses
 from fairdedup.config import RunConfig
+from fairdedup.core.devices import call_on_device
 from fairdedup.dask_calls import ROWS_TOPIC, call_on_worker
 from fairdedup.ending_signals import delay_interrupts, silence_resource_tracker
 from fairdedup.errors import FairdedupError, UserError, format_count
@@ -69,7 +71,8 @@ class Workers:
     memory_limit : str
         Memory of each of these processes, such as "4GiB". "auto" divides the machine's memory among them. Dask kills a
         process that exceeds it, and its task is retried.
-
+    device : {"auto", "cpu"}
+        Where tasks compute products: "auto" takes a GPU where a worker has one and the work is much.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class Workers:
         scheduler: str | None = None,
         workers: int | None = None,
         memory_limit: str = "auto",
+        device: str = "auto",
     ) -> None:
         self.progress = progress
+        self.device = device
         self.memory_limit = memory_limit
         self.scheduler = scheduler
         self.number = workers or os.cpu_count() or 1
@@ -169,6 +174,8 @@ class Workers:
         """
         if not tasks:
             return []
+        if self.device != "auto":
+            function = partial(call_on_device, self.device, function)
         plan = StageTasks(stage, function, tasks)
         self._check_memory(plan)
         if self._client is None and not self.wants_cluster and plan.likely_rows <= SMALL_ROWS:
@@ -290,5 +297,7 @@ def open_workers(config: RunConfig, progress: StageProgress, *, read_only: bool 
         If another command has locked the run directory.
     """
     lock = nullcontext() if read_only else lock_run_directory(config.out.absolute())
-    with lock, Workers(progress, config.scheduler, config.workers, config.memory_limit) as workers:
+    # With --device cuda the encoder needs a GPU; other tasks may run where there is none, and then use none.
+    device = "cpu" if config.device == "cpu" else "auto"
+    with lock, Workers(progress, config.scheduler, config.workers, config.memory_limit, device) as workers:
         yield workers

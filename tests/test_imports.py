@@ -43,6 +43,7 @@ MAY_IMPORT = {
         *(
             "child_processes",
             "config",
+            "core",
             "dask_calls",
             "open_files",
             "ending_signals",

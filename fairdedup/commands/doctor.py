@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from fairdedup.config import RunConfig
+from fairdedup.core.devices import may_have_gpu
 from fairdedup.encoders import BUILTIN_MODEL
 from fairdedup.encoders.cached_weights import find_cached_weights
 from fairdedup.encoders.encoder_memory import estimate_encoder_memory
 from fairdedup.errors import FairdedupError, UserError, first_line, format_count
 from fairdedup.open_files import allow_files
-from fairdedup.preparation.encoder_choice import check_named_model, may_have_gpu
+from fairdedup.preparation.encoder_choice import check_named_model
 from fairdedup.preparation.provenance import list_versions
 from fairdedup.storage.object_stores import RemotePath
 from fairdedup.worker_memory import MIB, PAUSES_AT, check_address_space, least_memory, machine_memory

@@ -2,7 +2,8 @@
 
 Pairs within the bound of a threshold are settled in float64 by similarity.py, so every precision gives the same result
 on every machine. There are two: float32, where the error is that of the summation; and 8-bit integers around the
-cluster's mean, three to five times as fast on processors with VNNI or AMX, where it is that of the rounding.
+cluster's mean, three to five times as fast on processors with VNNI or AMX, where it is that of the rounding. On a GPU
+products are float32 (device_products.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.device_products import DeviceVectors
+from fairdedup.core.devices import choose_product_device
 from fairdedup.core.fast_arithmetic import int8_is_worth_it, multiply_int8
 from fairdedup.core.similarity import Vectors, margin
 
@@ -156,8 +159,8 @@ def approximate_in_int8(vectors: Vectors) -> ApproximateVectors:
     return ApproximateVectors(values, terms._replace(error=error))
 
 
-def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVectors:
-    """Return vectors in the precision that suits the cluster and this machine.
+def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVectors | DeviceVectors:
+    """Return vectors in the precision that suits the cluster and this machine; on a GPU where one is used.
 
     A process that has not loaded torch loads it only after float32 work that takes longer than the loading.
 
@@ -168,7 +171,13 @@ def approximate(vectors: Vectors, partners: int | None = None) -> ApproximateVec
     partners : int, optional
         Least number of rows that a row is multiplied by; n if not given. Rounding pays by them.
     """
-    multiplied = len(vectors) if partners is None else 2 * partners
+    n, d = vectors.x.shape
+    device = choose_product_device(float(n) * (n if partners is None else partners) * d, _work)
+    if device != "cpu":
+        known = DeviceVectors.put(vectors.x, approximate_in_float32(vectors).terms, device)
+        if known is not None:
+            return known
+    multiplied = n if partners is None else 2 * partners
     if multiplied >= INT8_ROWS and int8_is_worth_it(_work):
         return approximate_in_int8(vectors)
     return approximate_in_float32(vectors)

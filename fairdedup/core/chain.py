@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fairdedup.core.arranged import ArrangedCluster, arrange
 from fairdedup.core.compiled import njit
 from fairdedup.core.model import Plan
+from fairdedup.core.nearest import open_search, split_rows
 from fairdedup.core.part import Part
 from fairdedup.core.rules.base import Representatives
 from fairdedup.core.similarity import MAX_EPS, Vectors, cosine, eps_needed_by, margin
@@ -36,9 +37,24 @@ class _Rows(NamedTuple):
 
 
 @njit
+def _improve(i, j, own, best, best_similarity):  # type: ignore[no-untyped-def]
+    """Make j the most similar earlier row of i if it is, exactly; ties go to the lowest row."""
+    exact = cosine(own.x[i], own.x[j], own.squares[i], own.squares[j])
+    if exact > best_similarity[i] or (exact == best_similarity[i] and own.rows[j] < own.rows[best[i]]):
+        best[i], best_similarity[i] = j, exact
+
+
+@njit
+def _improve_by_candidates(candidates, first, own, best, best_similarity):  # type: ignore[no-untyped-def]
+    """Update the most similar earlier rows, from the place `first` on, with what a device has found."""
+    for k in range(candidates.rows.shape[0]):
+        _improve(first + candidates.rows[k], candidates.columns[k], own, best, best_similarity)
+
+
+@njit
 def _improve_best(products, first, second, own, best, best_similarity):  # type: ignore[no-untyped-def]
     """Update each row's most similar earlier row with the columns of one tile; ties go to the lowest row."""
-    x, squares, rows, within = own.x, own.squares, own.rows, own.within
+    squares, within = own.squares, own.within
     for r in range(products.shape[0]):
         i = first + r
         for c in range(min(products.shape[1], i - second)):
@@ -48,9 +64,7 @@ def _improve_best(products, first, second, own, best, best_similarity):  # type:
             similarity = np.float64(products[r, c]) / np.sqrt(squares[i] * squares[j])
             if similarity + own.slack < best_similarity[i]:
                 continue
-            exact = cosine(x[i], x[j], squares[i], squares[j])
-            if exact > best_similarity[i] or (exact == best_similarity[i] and rows[j] < rows[best[i]]):
-                best[i], best_similarity[i] = j, exact
+            _improve(i, j, own, best, best_similarity)
 
 
 def most_similar_earlier(
@@ -77,7 +91,15 @@ def most_similar_earlier(
     n = len(vectors)
     best = np.full(n, -1, np.int32)
     similarity = np.full(n, -2.0)
-    own = _Rows(vectors.x, vectors.squares, rows, codes_or_zeros(within, n), margin(vectors.x.shape[1]))
+    slack = margin(vectors.x.shape[1])
+    own = _Rows(vectors.x, vectors.squares, rows, codes_or_zeros(within, n), slack)
+    search = open_search(vectors, n)
+    if search is not None:
+        for some in split_rows(n, search.step):
+            codes = None if within is None else (within[some], within)
+            found = search.find_near_best(vectors.x[some], vectors.squares[some], 1, 4 * slack, codes, some.start)
+            _improve_by_candidates(found, some.start, own, best, similarity)
+        return best, similarity
     for first in range(0, n, TILE_ROWS):
         block = vectors.x[first : first + TILE_ROWS]
         for second in range(0, first + len(block), TILE_COLUMNS):

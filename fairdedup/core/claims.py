@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from fairdedup.core.arranged import ArrangedCluster
 from fairdedup.core.earlier_links import EarlierLinks
+from fairdedup.core.nearest import most_similar
 from fairdedup.core.pair_graph import PairGraph
 from fairdedup.core.parts import compare_rows
 from fairdedup.core.round_state import ClusterState, encode_earlier
-from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs, most_similar
+from fairdedup.core.similarity import EPS_UNIT, cosine_of_pairs
 
 _FIRST = 1 << 62  # places samples of earlier runs before all rows in a tie
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.approximate import approximate, no_marks
-from fairdedup.core.pair_graph import TILE, Found, Tile, collect_pairs
+from fairdedup.core.approximate import approximate
+from fairdedup.core.pair_graph import Compared, Found, collect_tile, tile_size
 from fairdedup.core.part import Part, Shared
 from fairdedup.core.similarity import Vectors
 from fairdedup.core.within import codes_or_zeros, take_codes
@@ -103,25 +103,22 @@ def iterate_pairs(
     if not products:
         return
     vectors = Vectors.of(np.concatenate((first, second)))
-    known, out = approximate(vectors, 2 * products // (n + m)), Found.make(TILE * TILE)
+    known, out = approximate(vectors, 2 * products // (n + m)), Found.for_tile()
     codes = np.concatenate((codes_or_zeros(within[0], n), codes_or_zeros(within[1], m)))
-    for row, last, column, end in _list_tiles(n, (0, p, m), (p, n, q)):
-        block, other = known.take(slice(row, last)), known.take(slice(column, end))
-        tile = Tile(row, column, block.terms, other.terms)
-        number = collect_pairs(
-            block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, no_marks(len(other)), out
-        )
-        if number:
-            a, b, needed = (values[:number].astype(np.int64) for values in out)
-            yield a, b - n, needed
+    compared = Compared(vectors, codes, eps)
+    for rows, columns in _list_tiles(n, tile_size(known), (0, p, m), (p, n, q)):
+        for number in collect_tile(known, rows, columns, compared, out):
+            if number:
+                a, b, needed = (values[:number].astype(np.int64) for values in out)
+                yield a, b - n, needed
 
 
-def _list_tiles(n: int, *rectangles: tuple[int, int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the bounds of tiles: rows, and columns from `n` on. A rectangle is (first row, end, number of columns)."""
+def _list_tiles(n: int, size: int, *rectangles: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of tiles; columns are from `n` on. A rectangle is (first row, end, number of columns)."""
     for start, stop, columns in rectangles:
-        for row in range(start, stop if columns else start, TILE):
-            for column in range(n, n + columns, TILE):
-                yield row, min(stop, row + TILE), column, min(n + columns, column + TILE)
+        for row in range(start, stop if columns else start, size):
+            for column in range(n, n + columns, size):
+                yield slice(row, min(stop, row + size)), slice(column, min(n + columns, column + size))
 
 
 def find_links(

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-INT8_WORK = 5e10  # float32 multiply-adds of a process after which it pays to load torch
+from fairdedup.core.devices import is_torch_worth_it
+
 _alone = False  # whether each product takes one thread, since the caller has threads of its own
 
 
@@ -95,17 +95,6 @@ def _cpu_flags() -> str:
         return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     except (OSError, StopIteration):
         return ""
-
-
-def is_torch_worth_it(work: float) -> bool:
-    """Tell whether torch is loaded, or is there and some work takes longer than to load it.
-
-    Parameters
-    ----------
-    work : float
-        Multiply-adds that this process has done in float32, or is to do.
-    """
-    return "torch" in sys.modules or (work > INT8_WORK and find_spec("torch") is not None)
 
 
 def int8_is_worth_it(work: float) -> bool:

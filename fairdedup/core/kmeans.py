@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core.devices import choose_device
 from fairdedup.core.fast_arithmetic import limit_product_threads
 from fairdedup.core.lloyd import ITERATIONS, Start, draw_first, round_rows, training_work, update
-from fairdedup.core.lloyd_on_torch import assign_and_add_on, choose_device
+from fairdedup.core.lloyd_on_torch import assign_and_add_on
+from fairdedup.core.nearest import most_similar
 from fairdedup.core.row_hash import row_hash
-from fairdedup.core.similarity import Vectors, most_similar, unit_float16
+from fairdedup.core.similarity import Vectors, unit_float16
 from fairdedup.errors import UserError, format_count
 
 POINTS_PER_CENTROID = 256

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.approximate import approximate, approximate_in_float32
+from fairdedup.core.approximate import ApproximateVectors, approximate, approximate_in_float32
+from fairdedup.core.device_products import COLUMNS
 from fairdedup.core.similarity import MAX_EPS, Vectors, quantised
 from fairdedup.core.visits import MAX_WINDOW, Pass
 
@@ -157,6 +158,7 @@ def _sweep_blocks(sweep_pass: Pass, vectors: Vectors) -> None:
     unvisited = sweep_pass.state.unvisited
     live = np.arange(len(vectors), dtype=np.int32)  # places of the rows in `found`
     found = approximate(vectors)
+    wide = TILE_COLUMNS if isinstance(found, ApproximateVectors) else COLUMNS
     begin = 0
     while begin < len(live):
         ahead = begin + np.flatnonzero(unvisited[live[begin : begin + 2 * BLOCK]])[:BLOCK]
@@ -179,6 +181,6 @@ def _sweep_blocks(sweep_pass: Pass, vectors: Vectors) -> None:
             # In place: a second copy of a giant cluster would be the largest allocation of the process.
             found = found.take(keep) if found.values is vectors.x else found.move_up(keep)
             live, begin = live[keep], 0
-        for start in range(begin, len(live), TILE_COLUMNS):
-            columns = slice(start, start + TILE_COLUMNS)
+        for start in range(begin, len(live), wide):
+            columns = slice(start, start + wide)
             sweep_pass.resolve(block, rows, found.take(columns), live[columns], triangle=False)

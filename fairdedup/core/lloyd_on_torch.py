@@ -8,39 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.fast_arithmetic import is_torch_worth_it
+from fairdedup.core.devices import torch_name
 from fairdedup.core.lloyd import Near, Rounded, Sums, assign_and_add
-from fairdedup.errors import UserError
 
 PRODUCTS = 1 << 26  # products that are in the memory of the device at a time
 LEAST_ROWS = 32  # `torch._int_mm` on CUDA needs more than 16 rows, and widths that are multiples of 8
 MULTIPLE = 8
-
-
-def choose_device(device: str, work: float) -> str:
-    """Return "cuda" or "cpu".
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda"}
-        "auto" takes a GPU if torch sees one, and if torch is loaded or the work is much.
-    work : float
-        Multiply-adds to be done by this process.
-
-    Raises
-    ------
-    UserError
-        If it is "cuda" and torch sees no GPU.
-    """
-    if device == "cpu" or (device == "auto" and not is_torch_worth_it(work)):
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise UserError("`device=cuda`: torch sees no GPU here; use `device=cpu` or auto")
-    return "cpu"
 
 
 def assign_and_add_on(
@@ -50,13 +23,14 @@ def assign_and_add_on(
 
     Parameters
     ----------
-    device : {"cpu", "cuda"}
+    device : str
+        What `choose_device` has returned.
     rows, centroids, mean, work
         As of `assign_and_add`.
     """
     if device == "cpu":
         return assign_and_add(rows, centroids, mean, work)
-    return assign_and_add_by_torch(device, rows, Near.of(centroids, mean), len(centroids))
+    return assign_and_add_by_torch(torch_name(device), rows, Near.of(centroids, mean), len(centroids))
 
 
 def assign_and_add_by_torch(device: str, rows: Rounded, near: Near, clusters: int) -> Sums:

@@ -6,13 +6,16 @@ cosines.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.core import device_products
 from fairdedup.core.approximate import (
+    ApproximateVectors,
     ErrorTerms,
     approximate,
     bound_columns,
@@ -23,6 +26,7 @@ from fairdedup.core.approximate import (
     take_terms,
 )
 from fairdedup.core.compiled import njit
+from fairdedup.core.device_products import FILTERED, DeviceVectors
 from fairdedup.core.similarity import Vectors, cosine, eps_needed
 from fairdedup.core.within import codes_or_zeros
 
@@ -85,6 +89,21 @@ class Found(NamedTuple):
         """Return arrays for some number of pairs."""
         return cls(np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int16))
 
+    @classmethod
+    def for_tile(cls) -> Found:
+        """Return arrays for all pairs of a tile."""
+        return cls.make(TILE * TILE)
+
+
+@njit
+def find_needed(product, row, column, i, j, x, squares):  # type: ignore[no-untyped-def]
+    """Return the least eps at which rows i and j are duplicates, exactly, given their product and its terms."""
+    similarity, slack = read_cosine(product, row, column)
+    needed = eps_needed(similarity - slack)
+    if needed != eps_needed(similarity + slack):
+        needed = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
+    return needed
+
 
 @njit
 def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type: ignore[no-untyped-def]
@@ -116,10 +135,7 @@ def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type:
                 if within[i] != within[j]:
                     continue
                 column = ErrorTerms(length[k], scale[k], base[k], error[k])
-                similarity, slack = read_cosine(products[r, k], row, column)
-                needed = eps_needed(similarity - slack)
-                if needed != eps_needed(similarity + slack):
-                    needed = eps_needed(cosine(x[i], x[j], squares[i], squares[j]))
+                needed = find_needed(products[r, k], row, column, i, j, x, squares)
                 if needed <= eps:
                     if found < out_a.shape[0]:
                         out_a[found] = i
@@ -127,6 +143,80 @@ def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type:
                         out_needed[found] = needed
                     found += 1
     return found
+
+
+@njit
+def collect_candidates(candidates, tile, x, squares, within, eps, out):  # type: ignore[no-untyped-def]
+    """Do what `collect_pairs` does, for the pairs of a tile that a device has found."""
+    found = 0
+    length, scale, base, error = tile.column
+    out_a, out_b, out_needed = out
+    diagonal = tile.first_row == tile.first_column
+    for k in range(candidates.rows.shape[0]):
+        r, c = candidates.rows[k], candidates.columns[k]
+        i, j = tile.first_row + r, tile.first_column + c
+        if (diagonal and j <= i) or within[i] != within[j]:
+            continue
+        column = ErrorTerms(length[c], scale[c], base[c], error[c])
+        needed = find_needed(candidates.products[k], take_terms(tile.row, r), column, i, j, x, squares)
+        if needed <= eps:
+            if found < out_a.shape[0]:
+                out_a[found] = i
+                out_b[found] = j
+                out_needed[found] = needed
+            found += 1
+    return found
+
+
+class Compared(NamedTuple):
+    """Rows that are compared, and how.
+
+    Attributes
+    ----------
+    vectors : Vectors of n rows
+    within : ndarray of shape (n,), int64
+        Rows whose numbers differ are no pairs.
+    eps : int
+        Ten-thousandths.
+    """
+
+    vectors: Vectors
+    within: NDArray[np.int64]
+    eps: int
+
+
+def collect_tile(
+    known: ApproximateVectors | DeviceVectors, rows: slice, columns: slice, compared: Compared, out: Found
+) -> Iterator[int]:
+    """Write the pairs of a tile to `out`, and yield how many there are; on a device some of them at a time.
+
+    Parameters
+    ----------
+    known : ApproximateVectors or DeviceVectors of n rows
+        The compared rows in low precision.
+    rows, columns : slice
+        The tile. Where they begin alike, it is on the diagonal and contains each pair once.
+    compared : Compared
+    out : Found
+        Arrays for the pairs; what they have no room for is counted only.
+    """
+    block = known.take(rows)
+    other: Any = known.take(columns)  # as the block
+    tile = Tile(rows.start, columns.start, block.terms, other.terms)
+    x, squares, (_, within, eps) = compared.vectors.x, compared.vectors.squares, compared
+    if isinstance(block, ApproximateVectors):
+        marks = no_marks(len(other))
+        yield collect_pairs(block.multiply(other), tile, x, squares, within, eps, marks, out)
+        return
+    first = bound_columns(np.full(len(other), 1.0 - eps / 10000.0), other.terms).first
+    for _, found in block.multiply(other).iterate_reaching(first):
+        for some in found.split(len(out.a) or FILTERED):
+            yield collect_candidates(some, tile, x, squares, within, eps, out)
+
+
+def tile_size(known: ApproximateVectors | DeviceVectors) -> int:
+    """Return the number of rows, and of columns, of a tile."""
+    return TILE if isinstance(known, ApproximateVectors) else device_products.TILE
 
 
 @njit
@@ -173,24 +263,20 @@ def find_pairs(
         None if there are more pairs.
     """
     n, most = len(vectors), MAX_PAIRS if max_pairs is None else max_pairs
-    out = Found.make(TILE * TILE)
+    out = Found.for_tile()
     room: tuple[NDArray[Any], ...] = out
     columns: list[list[NDArray[Any]]] = [[], [], []]
     pairs = 0
-    codes = codes_or_zeros(within, n)
-    known = approximate(vectors)
-    for first in range(0, n, TILE):
-        block = known.take(slice(first, first + TILE))
-        for second in range(first, n, TILE):
-            other = known.take(slice(second, second + TILE))
-            tile = Tile(first, second, block.terms, other.terms)
-            marks = no_marks(len(other))
-            found = collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, marks, out)
-            pairs += found
-            if pairs > most:
-                return None
-            for column, values in zip(columns, room, strict=True):
-                column.append(values[:found].copy())
+    compared, known = Compared(vectors, codes_or_zeros(within, n), eps), approximate(vectors)
+    step = tile_size(known)
+    for first in range(0, n, step):
+        for second in range(first, n, step):
+            for found in collect_tile(known, slice(first, first + step), slice(second, second + step), compared, out):
+                pairs += found
+                if pairs > most:
+                    return None
+                for column, values in zip(columns, room, strict=True):
+                    column.append(values[:found].copy())
     joined = []
     for column in columns:
         joined.append(np.concatenate(column))
@@ -217,14 +303,12 @@ def are_distinct(
     unpinned = len(vectors) if unpinned is None else unpinned
     if eps == 0:
         return True
-    nothing, codes = Found.make(0), codes_or_zeros(within, len(vectors))
-    known = approximate(vectors)
-    for first in range(0, unpinned, TILE):
-        block = known.take(slice(first, min(first + TILE, unpinned)))
-        for second in range(first, len(vectors), 8 * TILE):
-            other = known.take(slice(second, second + 8 * TILE))
-            tile = Tile(first, second, block.terms, other.terms)
-            marks = no_marks(len(other))
-            if collect_pairs(block.multiply(other), tile, vectors.x, vectors.squares, codes, eps, marks, nothing):
+    compared, known = Compared(vectors, codes_or_zeros(within, len(vectors)), eps), approximate(vectors)
+    nothing, step = Found.make(0), tile_size(known)
+    wide = 8 * step if isinstance(known, ApproximateVectors) else step
+    for first in range(0, unpinned, step):
+        rows = slice(first, min(first + step, unpinned))
+        for second in range(first, len(vectors), wide):
+            if any(collect_tile(known, rows, slice(second, second + wide), compared, nothing)):
                 return False
     return True

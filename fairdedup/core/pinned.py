@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.model import EarlierKept
-from fairdedup.core.similarity import MAX_EPS, Vectors, eps_needed_by, most_similar
+from fairdedup.core.nearest import most_similar
+from fairdedup.core.similarity import MAX_EPS, Vectors, eps_needed_by
 
 NEVER = MAX_EPS + 1
 BLOCK = 1 << 14  # samples of earlier runs that are widened to float32 at a time

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.compiled import njit
+from fairdedup.core.nearest import VectorArrays, multiply_scaled, open_search, scale_to_length, split_rows
 from fairdedup.core.similarity import MAX_EPS, QUANTUM, Vectors, cosine, margin
 from fairdedup.errors import UserError
 
@@ -83,52 +84,78 @@ class Nearby(NamedTuple):
     gaps: NDArray[np.int32]
 
 
-class _Arrays(NamedTuple):
-    """Arrays of `Vectors`, for compiled code."""
-
-    x: NDArray[np.float32]
-    squares: NDArray[np.float64]
-
-
 @njit
 def _quantise(similarity):  # type: ignore[no-untyped-def]
     return np.int64(np.rint(1_000_000.0 * similarity))
 
 
-@njit
-def _find_most_similar(i, approx, slack, queries, others):  # type: ignore[no-untyped-def]
-    """Return the exactly most similar centroid of row i; ties go to the lower number."""
-    largest = -np.inf
-    for c in range(approx.shape[1]):
-        largest = max(largest, approx[i, c])
-    chosen, similarity = -1, -2.0
-    for c in range(approx.shape[1]):
-        if approx[i, c] >= largest - slack:
-            exact = cosine(queries.x[i], others.x[c], queries.squares[i], others.squares[c])
-            if exact > similarity:
-                chosen, similarity = c, exact
-    return chosen
+class _Output(NamedTuple):
+    """What is found for the rows of a block, and room for one row.
 
-
-@njit
-def _settle_nearest(approx, own, slack, queries, others, clusters, gaps):  # type: ignore[no-untyped-def]
-    """Choose each row's most similar centroids but its own, exactly, among those whose float32 product is near.
-
-    Where a row's own is -1, it is the most similar one; ties go to the lower number.
+    Attributes
+    ----------
+    own : ndarray of shape (n,), int64
+        Place of each row's own centroid; -1 where the most similar one is to be found.
+    clusters, gaps : ndarrays of shape (n, r), int32
+        As in `Nearby`.
+    exact : ndarray of shape (k,), float64
+        Cosines of a row to centroids.
+    values, places : ndarrays of shape (r,), int64
+        The most similar ones of a row: quantised cosines, and places.
     """
-    x, squares = queries
-    other, other_squares = others
-    most = clusters.shape[1]
-    top, best, places = np.empty(most), np.empty(most, np.int64), np.empty(most, np.int64)
-    for i in range(approx.shape[0]):
-        if own[i] < 0:
-            own[i] = _find_most_similar(i, approx, slack, queries, others)
-        if most == 0:
+
+    own: NDArray[np.int64]
+    clusters: NDArray[np.int32]
+    gaps: NDArray[np.int32]
+    exact: NDArray[np.float64]
+    values: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+@njit
+def _settle_row(i, near, queries, others, out):  # type: ignore[no-untyped-def]
+    """Choose row i's most similar centroids but its own, exactly, among those at some ascending places.
+
+    Where its own is -1, it is the most similar one. Ties go to the lower number.
+    """
+    own, clusters, gaps, exact, values, places = out
+    chosen, similarity = -1, -2.0
+    for k in range(near.shape[0]):
+        c = near[k]
+        exact[k] = cosine(queries.x[i], others.x[c], queries.squares[i], others.squares[c])
+        if exact[k] > similarity:
+            chosen, similarity = c, exact[k]
+    if own[i] < 0:
+        own[i] = chosen
+    most, found = clusters.shape[1], 0
+    for k in range(near.shape[0]):
+        if near[k] == own[i]:
             continue
+        value = _quantise(exact[k])
+        if found == most and (most == 0 or value <= values[most - 1]):
+            continue
+        place = min(found, most - 1)
+        while place > 0 and values[place - 1] < value:
+            values[place], places[place] = values[place - 1], places[place - 1]
+            place -= 1
+        values[place], places[place] = value, near[k]
+        found = min(found + 1, most)
+    home = _quantise(cosine(queries.x[i], others.x[own[i]], queries.squares[i], others.squares[own[i]]))
+    for k in range(most):
+        clusters[i, k] = places[k] if k < found else -1
+        gaps[i, k] = home - values[k] if k < found else 0
+
+
+@njit
+def _settle_products(products, slack, queries, others, out):  # type: ignore[no-untyped-def]
+    """Settle each row among the centroids whose product is near the largest ones; one more than are wanted."""
+    most = out.clusters.shape[1] + 1
+    top, near = np.empty(most), np.empty(products.shape[1], np.int32)
+    for i in range(products.shape[0]):
         top[:] = -np.inf
-        for c in range(approx.shape[1]):
-            value = approx[i, c]
-            if c == own[i] or value <= top[most - 1]:
+        for c in range(products.shape[1]):
+            value = products[i, c]
+            if value <= top[most - 1]:
                 continue
             k = most - 1
             while k > 0 and top[k - 1] < value:
@@ -136,22 +163,18 @@ def _settle_nearest(approx, own, slack, queries, others, clusters, gaps):  # typ
                 k -= 1
             top[k] = value
         found = 0
-        for c in range(approx.shape[1]):
-            if c == own[i] or approx[i, c] < top[most - 1] - slack:
-                continue
-            value = _quantise(cosine(x[i], other[c], squares[i], other_squares[c]))
-            if found == most and value <= best[most - 1]:
-                continue  # ties go to the lower number
-            k = min(found, most - 1)
-            while k > 0 and best[k - 1] < value:
-                best[k], places[k] = best[k - 1], places[k - 1]
-                k -= 1
-            best[k], places[k] = value, c
-            found = min(found + 1, most)
-        home = _quantise(cosine(x[i], other[own[i]], squares[i], other_squares[own[i]]))
-        for k in range(most):
-            clusters[i, k] = places[k] if k < found else -1
-            gaps[i, k] = home - best[k] if k < found else 0
+        for c in range(products.shape[1]):
+            if products[i, c] >= top[most - 1] - slack:
+                near[found] = c
+                found += 1
+        _settle_row(i, near[:found], queries, others, out)
+
+
+@njit
+def _settle_candidates(starts, columns, queries, others, out):  # type: ignore[no-untyped-def]
+    """Settle each row among the centroids that a device has found."""
+    for i in range(starts.shape[0] - 1):
+        _settle_row(i, columns[starts[i] : starts[i + 1]], queries, others, out)
 
 
 def find_nearby(
@@ -206,24 +229,22 @@ def _find(
     """Return the clusters that each row may reach, and fill in its own where that is -1."""
     n, most = len(unit), min(reach_clusters, len(centroids)) - 1
     clusters, gaps = np.empty((n, most), np.int32), np.empty((n, most), np.int32)
+    room = np.empty(len(centroids)), np.empty(most, np.int64), np.empty(most, np.int64)
     others = Vectors.of(centroids)
-    lengths = np.sqrt(others.squares)
-    scaled = others.x / np.where(lengths == 0, 1, lengths).astype(np.float32)[:, None]
+    arrays = VectorArrays(others.x, others.squares)
     slack = 4 * margin(unit.shape[1]) + 2e-6  # the errors of two scaled products, and the rounding to millionths
-    step = max(1, _PRODUCTS // len(centroids))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        queries = Vectors.of(unit[rows])
-        approx = (queries.x @ scaled.T) / np.sqrt(queries.squares).astype(np.float32)[:, None]
-        _settle_nearest(
-            approx,
-            own[rows],
-            slack,
-            _Arrays(queries.x, queries.squares),
-            _Arrays(others.x, others.squares),
-            clusters[rows],
-            gaps[rows],
-        )
+    search = open_search(others, n)
+    scaled = None if search is not None else scale_to_length(others)
+    for rows in split_rows(n, _PRODUCTS // len(centroids) if search is None else search.step):
+        vectors = Vectors.of(unit[rows])
+        queries = VectorArrays(vectors.x, vectors.squares)
+        out = _Output(own[rows], clusters[rows], gaps[rows], *room)
+        if search is not None:
+            found = search.find_near_best(*queries, most + 1, slack)
+            _settle_candidates(found.starts(slice(0, len(vectors))), found.columns, queries, arrays, out)
+            continue
+        assert scaled is not None
+        _settle_products(multiply_scaled(queries, scaled), slack, queries, arrays, out)
     return Nearby(clusters, gaps)
 
 

@@ -7,7 +7,6 @@ any order. This module never stores all pairs of a cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from fairdedup.core.compiled import njit
 from fairdedup.core.fast_arithmetic import widen
 from fairdedup.core.unit_rows import UnitRows
-from fairdedup.core.within import hide_other_values
 
 EPS_UNIT = 10_000  # eps is an integer number of ten-thousandths
 MAX_EPS = 2 * EPS_UNIT + 1  # at 1 - eps = -1.0001 every pair is a pair of duplicates
@@ -250,73 +248,3 @@ def eps_needed_by(similarities):  # type: ignore[no-untyped-def]
     for k in range(similarities.shape[0]):
         out[k] = eps_needed(similarities[k])
     return out
-
-
-class _Arrays(NamedTuple):
-    """Arrays of `Vectors`, for compiled code."""
-
-    x: NDArray[np.float32]
-    squares: NDArray[np.float64]
-
-
-@njit
-def _settle_most_similar(approx, queries, others, slack, best, best_similarity):  # type: ignore[no-untyped-def]
-    """Choose for each row the exactly most similar of the columns whose float32 product is near its maximum."""
-    x, squares = queries
-    other, other_squares = others
-    for i in range(approx.shape[0]):
-        top = -np.inf
-        for k in range(approx.shape[1]):
-            top = max(top, approx[i, k])
-        chosen, similarity = -1, -2.0
-        for k in range(approx.shape[1]):
-            if approx[i, k] >= top - 2.0 * slack and top > -np.inf:
-                s = cosine(x[i], other[k], squares[i], other_squares[k])
-                if s > similarity:  # strictly: ties go to the lower number
-                    chosen, similarity = k, s
-        best[i], best_similarity[i] = chosen, similarity
-
-
-def most_similar(
-    queries: Vectors, others: Vectors, within: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Find for every query the most similar of the others, exactly; ties go to the lower position.
-
-    Parameters
-    ----------
-    queries : Vectors of n rows
-        Vectors to find the most similar one for.
-    others : Vectors of m rows, m >= 1
-        Vectors to search.
-    within : (ndarray of shape (n,), ndarray of shape (m,)), int64, optional
-        Only a query and another of the same number are compared.
-
-    Returns
-    -------
-    position : ndarray of shape (n,), int64
-        Position of the most similar vector; -1 if there is none to compare with.
-    similarity : ndarray of shape (n,), float64
-        Cosine to it; -2 if there is none.
-    """
-    n, m, d = len(queries), len(others), queries.x.shape[1]
-    position, similarity = np.empty(n, np.int64), np.empty(n, np.float64)
-    lengths = np.sqrt(others.squares)
-    # A zero vector has similarity 0 to every row, and so does its zero product.
-    scaled = others.x / np.where(lengths == 0, 1, lengths).astype(np.float32)[:, None]
-    step = max(1, (1 << 22) // m)
-    for start in range(0, n, step):
-        stop = min(n, start + step)
-        x = queries.x[start:stop]
-        approx = x @ scaled.T
-        approx /= np.sqrt(queries.squares[start:stop]).astype(np.float32)[:, None]
-        if within is not None:
-            hide_other_values(approx, within[0][start:stop], within[1])
-        _settle_most_similar(
-            approx,
-            _Arrays(x, queries.squares[start:stop]),
-            _Arrays(others.x, others.squares),
-            2 * margin(d),
-            position[start:stop],
-            similarity[start:stop],
-        )
-    return position, similarity

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from fairdedup.encoders.bounded_transform import BoundedTransform
+from fairdedup.encoders.device_batches import DeviceBatches, PendingVectors, split_transform
 from fairdedup.encoders.hub_snapshot import download_model, tensors_only
 from fairdedup.encoders.model_folder import check_model_folder
 from fairdedup.encoders.network import check_download, describe_failure, no_long_wait, nothing_fetched
@@ -32,6 +33,8 @@ class OpenClipEncoder:
     ----------
     spec : EncoderSpec
         The model, its weights, and where and how it runs.
+    as_on_gpu : bool, optional
+        Whether pictures travel to the device as bytes, and are laid out with their channels last: by default on a GPU.
 
     Raises
     ------
@@ -41,11 +44,12 @@ class OpenClipEncoder:
         If the weights cannot be loaded, or do not fit on the device; within seconds if there is no network.
     """
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: EncoderSpec, *, as_on_gpu: bool | None = None) -> None:
         if spec.device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError("--device cuda: torch sees no GPU on this worker. Use --device cpu or auto.")
         torch.set_num_threads(spec.threads)
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        as_on_gpu = spec.device.startswith("cuda") if as_on_gpu is None else as_on_gpu
         self.spec = spec
         open_clip.add_model_config(BUILTIN_FOLDER)
         _check_tag(spec)
@@ -66,9 +70,19 @@ class OpenClipEncoder:
             raise
         except Exception as error:
             raise _explain(spec, error, obstacle) from error
+        transform, normalisation = split_transform(transform) if as_on_gpu else (transform, None)
         self.prepare = BoundedTransform(transform)
         self.detail = REDUCED * _find_size(self.model)
         self.model.eval()
+        if as_on_gpu:
+            self.model.to(memory_format=torch.channels_last)
+        self._batches = DeviceBatches(
+            spec.batch_size,
+            spec.device,
+            getattr(torch, spec.dtype),
+            channels_last=as_on_gpu,
+            normalisation=normalisation,
+        )
 
     def encode_images(self, images: list[Image]) -> NDArray[np.float32]:
         """Return a vector for each RGB image: (n, d), not scaled to unit length."""
@@ -78,6 +92,10 @@ class OpenClipEncoder:
         """Return a vector for each picture that `prepare` has turned into a tensor: (n, d)."""
         return self._in_batches(inputs, self.model.encode_image)
 
+    def begin_prepared(self, inputs: list[torch.Tensor]) -> PendingVectors:
+        """Begin to encode a batch of prepared pictures; the vectors are there after `wait`."""
+        return self._batches.begin(inputs, self.model.encode_image)
+
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Return a vector for each caption: (n, d), not scaled to unit length."""
         return self._in_batches(list(self.tokenizer(texts)), self.model.encode_text)
@@ -85,20 +103,9 @@ class OpenClipEncoder:
     def _in_batches(
         self, inputs: list[torch.Tensor], encode: Callable[[torch.Tensor], torch.Tensor]
     ) -> NDArray[np.float32]:
-        out = []
-        with torch.inference_mode():
-            for start in range(0, len(inputs), self.spec.batch_size):
-                batch = torch.stack(inputs[start : start + self.spec.batch_size]).to(self.spec.device)
-                if batch.is_floating_point():
-                    batch = batch.to(getattr(torch, self.spec.dtype))
-                try:
-                    out.append(encode(batch).float().cpu().numpy())
-                except torch.OutOfMemoryError as error:
-                    raise UserError(
-                        f"--batch-size {self.spec.batch_size} does not fit into the memory of {self.spec.device}: "
-                        "lower it"
-                    ) from error
-        return np.concatenate(out)
+        size = self.spec.batch_size
+        pending = [self._batches.begin(inputs[k : k + size], encode) for k in range(0, len(inputs), size)]
+        return np.concatenate([each.wait() for each in pending])
 
 
 def _find_size(model: torch.nn.Module) -> int:

@@ -66,3 +66,20 @@ class PreparingEncoder(Encoder, Protocol):
     def encode_prepared(self, inputs: list[Any]) -> NDArray[np.float32]:
         """Return a vector for each prepared picture: (n, d), as `encode_images` returns it for the picture."""
         ...
+
+
+class Pending(Protocol):
+    """Vectors that may still be computed."""
+
+    def wait(self) -> NDArray[np.float32]:
+        """Return the vectors (n, d), once they are there."""
+        ...
+
+
+@runtime_checkable
+class PipelinedEncoder(PreparingEncoder, Protocol):
+    """An encoder that returns before a batch is done, so that the next one can be prepared meanwhile."""
+
+    def begin_prepared(self, inputs: list[Any]) -> Pending:
+        """Begin to encode a batch of prepared pictures, which are copied at once."""
+        ...

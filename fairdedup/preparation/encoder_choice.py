@@ -6,11 +6,11 @@ It never loads a model.
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from fairdedup.config import RunConfig
+from fairdedup.core.devices import may_have_gpu
 from fairdedup.encoders import BUILTIN_MODEL, EncoderSpec, builtin_spec, check_model
 from fairdedup.encoders.batch_encoder import check_loads
 from fairdedup.encoders.dtype_choice import choose_dtype
@@ -21,8 +21,6 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.plain_files import expect_plain_file
 from fairdedup.tasks import Task
 from fairdedup.workers import Workers
-
-GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # in /dev: of NVIDIA's drivers, of AMD's, of WSL's
 
 
 def choose_image_encoder(config: RunConfig, directory: RunDirectory, workers: Workers) -> EncoderSpec:
@@ -175,13 +173,6 @@ def _find_device(config: RunConfig, record: ConfigRecord, workers: Workers) -> s
     if workers.scheduler is None and not may_have_gpu():
         return "cpu"
     return workers.submit("device", find_device, [Task((), isolated=True)])[0]
-
-
-def may_have_gpu() -> bool:
-    """Tell whether this machine may have a GPU that torch can use: without a driver, torch need not be loaded."""
-    if sys.platform != "linux":
-        return sys.platform == "win32"
-    return any(path for pattern in GPU_FILES for path in Path("/dev").glob(pattern))
 
 
 def _plain_dtype(config: RunConfig, device: str) -> str:

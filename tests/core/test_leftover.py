@@ -15,7 +15,7 @@ from oracles.reach import Reaching
 from problems import AcrossProblem, columns, naming, random_across, units
 
 from fairdedup import UserError, deduplicate
-from fairdedup.core import cross_links, leftover
+from fairdedup.core import cross_links, leftover, pair_graph
 from fairdedup.core.approximate import approximate_in_int8
 from fairdedup.core.leftover import (
     ALL_HASHES,
@@ -116,7 +116,7 @@ def test_blocks_and_precisions_change_nothing(precision: str, monkeypatch: pytes
         monkeypatch.setattr(cross_links, "approximate", lambda vectors, _: approximate_in_int8(vectors))
     monkeypatch.setattr(leftover, "BLOCK", 24)
     monkeypatch.setattr(leftover, "_ROWS", 8)
-    monkeypatch.setattr(cross_links, "TILE", 5)
+    monkeypatch.setattr(pair_graph, "TILE", 5)
     kinds = np.zeros(4, int)
     for seed in range(220):
         with naming(seed):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fairdedup.core import approximate
 from fairdedup.core.kmeans import assign, centroids_of_labels
+from fairdedup.core.nearest import most_similar
 from fairdedup.core.similarity import (
     REASON_NOT_FINITE,
     REASON_ZERO,
@@ -22,7 +23,6 @@ from fairdedup.core.similarity import (
     cosines,
     eps_needed,
     margin,
-    most_similar,
     quantised,
     reason,
     unit_float16,

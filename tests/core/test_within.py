@@ -16,7 +16,8 @@ from problems import AcrossProblem, assert_same, columns, naming, random_across,
 
 from fairdedup import UserError, deduplicate
 from fairdedup.core import pair_graph
-from fairdedup.core.similarity import Vectors, most_similar
+from fairdedup.core.nearest import most_similar
+from fairdedup.core.similarity import Vectors
 
 RULES = list(product(("semdedup", "fairdedup", "balanced", "prefer", "random-neighbour"), (False, True)))
 RULES += [("semdedup-chain", False)]

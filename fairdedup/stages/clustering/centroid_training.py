@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import kmeans
+from fairdedup.core.devices import choose_device
 from fairdedup.core.lloyd import (
     ITERATIONS,
     Rounded,
@@ -26,7 +27,7 @@ from fairdedup.core.lloyd import (
     training_work,
     update,
 )
-from fairdedup.core.lloyd_on_torch import assign_and_add_on, choose_device
+from fairdedup.core.lloyd_on_torch import assign_and_add_on
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date
 from fairdedup.storage.marks import WRITTEN

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.similarity import EPS_UNIT, Vectors, most_similar
+from fairdedup.core.nearest import most_similar
+from fairdedup.core.similarity import EPS_UNIT, Vectors
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord

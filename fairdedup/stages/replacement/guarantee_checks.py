@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdedup.core.similarity import Vectors, cosines, most_similar
+from fairdedup.core.nearest import most_similar
+from fairdedup.core.similarity import Vectors, cosines
 from fairdedup.stages.replacement.group_rewriting import WRITTEN, DecidedGroup, GatheredVectors, Rows, get_column
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.sealed_files import Unsealed, load_table
