@@ -40,11 +40,11 @@ def explain_rule(config: RunConfig, request: Request, say: Callable[[str], None]
     say : callable
         Prints a line.
     """
-    rule = request.config.rule
-    if "rule" in config.model_fields_set or request.earlier is not None or rule == config.rule:
+    settled = request.config.rule
+    if "rule" in config.model_fields_set or request.earlier is not None or settled == config.rule:
         return
     say(
-        f"The model of these embeddings is not known, so there are no prototypes: the rule is {rule}, which ignores "
+        f"The model of these embeddings is not known, so there are no prototypes: the rule is {settled}, which ignores "
         "groups. For a fair rule name the model (--model ViT-B-16 --pretrained openai) or give prototype vectors "
         "(--prototypes FILE)."
     )
