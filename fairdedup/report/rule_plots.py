@@ -82,7 +82,7 @@ def _find_range(rules: Sequence[ComparedRule]) -> tuple[float, float]:
 
 
 def _draw_legend(rules: Sequence[ComparedRule], body: list[str], y: float) -> float:
-    """Draw the name of each rule in its colour, and return where the next line begins."""
+    """Draw the names of the rules, each in its colour, and return where the next line begins."""
     x = 12.0
     for number, rule in enumerate(rules):
         width = 26 + 7.5 * len(rule.rule)
