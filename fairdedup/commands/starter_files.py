@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from fairdedup.errors import FairdedupError, UserError
+from fairdedup.errors import UserError
 from fairdedup.storage.run_files import atomic_write
+from fairdedup.storage.shipped_files import find_shipped
 
 _CLUSTER = "Edit {yaml}, then: python {script} --config {yaml} -- run INPUT --keep 0.5"
 
@@ -92,23 +92,3 @@ def write_starter(kind: str, folder: Path) -> WrittenStarter:
         with atomic_write(path) as aside:
             aside.write_bytes(contents[path])
     return WrittenStarter(written, known)
-
-
-def find_shipped(name: str) -> Path:
-    """Return the path of a file that the package brings along: within it, or in a checkout beside it.
-
-    Parameters
-    ----------
-    name : str
-        Path in the sources, such as "configs/clusters/slurm.yaml".
-
-    Raises
-    ------
-    FairdedupError
-        If it is missing: the installation is not complete.
-    """
-    package = Path(str(files("fairdedup")))
-    for place in (package / name, package.parent / name):
-        if place.is_file():
-            return place
-    raise FairdedupError(f"{name} is not in the installed package ({package}): install fairdedup again")

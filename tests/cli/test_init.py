@@ -10,7 +10,8 @@ import pytest
 from runs import command, contents, done
 
 from fairdedup.cli.init_command import KINDS
-from fairdedup.commands.starter_files import STARTERS, find_shipped
+from fairdedup.commands.starter_files import STARTERS
+from fairdedup.storage.shipped_files import find_shipped
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = {

@@ -93,7 +93,9 @@ print([m for m in sys.modules if m in ("numpy", "numba", "pandas", "torch", "sci
 
 
 def test_no_code_outside_the_registry_compares_the_name_of_a_rule() -> None:
-    pattern = re.compile(r"(?<!for )(?<!for number, )\brule(\"\])? (==|!=|in|not in) |\.rule\b.*[!=]=|[\"']rule[\"']\)? [!=]=")
+    pattern = re.compile(
+        r"(?<!for )(?<!for number, )\brule(\"\])? (==|!=|in|not in) |\.rule\b.*[!=]=|[\"']rule[\"']\)? [!=]="
+    )
     found = []
     for path in sorted((ROOT / "fairdedup").rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
