@@ -5,11 +5,12 @@ INSTALLED := .venv/installed
 # Processes that run the tests, a file at a time; each starts workers of its own.
 TESTERS ?= 2
 
-.PHONY: help run test check docs soak clean
+.PHONY: help run test coverage check docs soak clean
 
 help:
 	@echo 'make run    install into .venv, then deduplicate the built-in sample data set; works offline'
-	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests with coverage'
+	@echo 'make test   install into .venv (Airflow into .airflow-venv), then run the tests'
+	@echo 'make coverage  the same, and which lines no test runs; takes longer'
 	@echo 'make check  ruff, mypy and the import directions'
 	@echo 'make docs   build the documentation site into site/; stops at every warning'
 	@echo 'make soak   what takes long: the tests marked soak (an hour of fuzzing among them), and the benchmarks'
@@ -19,6 +20,9 @@ run: $(INSTALLED)
 	$(BIN)/fairdedup run --keep 0.5
 
 test: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not soak' -n $(TESTERS) --dist loadfile --durations=20
+
+coverage: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not soak' -n $(TESTERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(INSTALLED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ def are_pictures(embeddings: Any) -> bool:
         What the caller gave.
     """
     library = type(embeddings).__module__.partition(".")[0]
-    listed = isinstance(embeddings, (list, tuple)) or library == "pandas"
+    listed = isinstance(embeddings, (list, tuple)) or (library == "pandas" and isinstance(embeddings, Sized))
     listed = listed or (isinstance(embeddings, np.ndarray) and embeddings.dtype.kind in "OU")
     if not listed or getattr(embeddings, "ndim", 1) != 1 or not len(embeddings):
         return False

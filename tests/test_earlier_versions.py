@@ -69,4 +69,4 @@ def test_a_replacement_leaves_it_the_columns_that_it_has_and_prune_adds_the_new_
 def test_the_same_command_with_a_column_to_collect_is_another_run(earlier, embeddings, prototypes, scheduler):
     shown = command("run", embeddings, *RUN, "--prototypes", prototypes, "--out", earlier, "--collect", "caption",
                     "--scheduler", scheduler, "--quiet")  # fmt: skip
-    assert shown.code == 2 and "(collect was [], is ['caption'])" in shown.err
+    assert shown.code == 2 and "--collect unset → caption" in shown.err

@@ -373,7 +373,7 @@ def test_a_plain_file_and_a_link_to_one_are_opened_and_a_missing_one_is_missing(
 
 PACKAGE = Path(fairdedup.__file__).parent
 OWN = {  # modules that open only what this program has written or the system provides, and the guard
-    *("storage", "core/approximate.py", "datasets/decoders.py", "datasets/library_output.py", "streams.py"),
+    *("storage", "core/fast_arithmetic.py", "datasets/decoders.py", "datasets/library_output.py", "streams.py"),
     *(
         "sample/write.py",
         "worker_memory.py",

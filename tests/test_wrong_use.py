@@ -267,7 +267,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "cluster no run": ("cluster images", ("images holds no finished embeddings", "run `fairdedup embed INPUT --out")),
     "prune no run": ("prune images --keep 0.5 --rule semdedup", ("images holds no finished embeddings",)),
     "sweep no run": ("sweep nowhere --keep 0.5", ("nowhere holds no finished embeddings",)),
-    "sweep without fractions": ("sweep images", ("Missing option '--keep'", "fairdedup sweep --help")),
+    "sweep without fractions": ("sweep images", ("images holds no finished embeddings",)),
     "sweep over words": ("sweep images --keep a,b", ("--keep must be fractions", "such as 0.3,0.5,0.8; got 'a,b'.")),
     "sweep over nothing": ("sweep images --keep ''", ("--keep must be fractions", "got ''.")),
     "sweep to 0": ("sweep $RUN --keep 0.5,0 --rule semdedup $DASK",

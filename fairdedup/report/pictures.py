@@ -72,8 +72,9 @@ def read_thumbnails(
     """
     if manifest.input.kind != "images":
         return Thumbnails()
+    known = read_input_fingerprints(embedded.directory)  # damage to it ends the command, as to any file of the run
     try:
-        dataset = _open_source(embedded, manifest, source)
+        dataset = _open_source(embedded, manifest, source, known)
     except FairdedupError as error:
         return Thumbnails(remark=f"Pictures are not shown: the input cannot be opened ({first_line(error)}). {MOVED}")
     if isinstance(dataset, str):
@@ -117,14 +118,15 @@ def _group_by_shard(embedded: Embedded, rank: dict[int, int]) -> list[tuple[int,
     return [(number, first, rows) for _, number, first, rows in sorted(found)]
 
 
-def _open_source(embedded: Embedded, manifest: RunManifest, source: str | None) -> Dataset | str:
+def _open_source(
+    embedded: Embedded, manifest: RunManifest, source: str | None, known: dict[str, str] | None
+) -> Dataset | str:
     """Return the input of the run, or why it is not used."""
     config: dict[str, Any] = manifest.config["embed"]
     drawn = manifest.input.format == "sample"
     place: str = str(embedded.directory.root / "sample") if drawn else source or config["input"]
     dataset = open_input(place, id_from=config["id"], column=config["column"], skip_damaged=True)
     changes = describe_input_changes(embedded.directory, dataset.fingerprints)
-    known = read_input_fingerprints(embedded.directory)
     renamed = restore_names(dataset, known) if changes and known is not None and not drawn else None
     if renamed is not None:
         dataset, changes = renamed, []

@@ -93,7 +93,7 @@ def test_every_command_ends_with_the_event_that_is_documented(
         (("audit", again, "--labels", labels), of_audit),
         (("audit", again, "--labels", labels, "--json"), of_audit),
         (("gate", again, "--max-rejected", 1), {"checks"}),
-        (("sweep", again, "--keep", 0.5, *asked), {"sweep"}),
+        (("sweep", again, "--keep", 0.5, *asked), {"sweep", "examples"}),
         (("calibrate", again, "--labels", labels, "--out", tmp_path / "c.parquet"), {"prototypes", "attributes"}),
         (("export", again, "--to", "txt"), {"path", "samples"}),
         (("refit", again, "--keep", 0.5, "--out", tmp_path / "new", "--scheduler", scheduler), OF_A_RUN),
@@ -114,7 +114,7 @@ def test_sweep_prints_a_line_for_each_fraction(finished, prototypes, scheduler):
     )
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[0] == ["keep", "kept", "eps", "re-admitted"]
-    assert [line[:2] for line in lines[1:]] == [["0.3", "71"], ["0.5", "119"], ["1", "237"]]
+    assert [line[:2] for line in lines[1:4]] == [["0.3", "71"], ["0.5", "119"], ["1", "237"]]
     assert lines[2][2] == f"{manifest(finished)['eps']:.4f}"
 
 

@@ -83,7 +83,7 @@ def test_a_run_that_has_changed_meanwhile_is_refused(days, line, tmp_path, sched
     shutil.copytree(line[0], tmp_path / "day0")
     run = night(days, 1, tmp_path / "day1", scheduler, "--against", tmp_path / "day0")
     done("prune", tmp_path / "day0", "--keep", 0.3, "--rule", "semdedup", "--scheduler", scheduler, "--quiet")
-    assert "against_state was" in refused(days / "day1.npy", "--against", tmp_path / "day0", "--out", run)
+    assert "another content of --against" in refused(days / "day1.npy", "--against", tmp_path / "day0", "--out", run)
     shown = command("prune", run, "--scheduler", scheduler, "--quiet")
     assert shown.code == 2 and "have changed since" in shown.err
 

@@ -133,7 +133,7 @@ def test_it_changes_no_decision_and_is_an_option_of_the_decision(prune, again, e
     assert product(prune(*flags, "--leftover", 3).run) == before
     said = command("run", embeddings, *flags, "--prototypes", prototypes, "--clusters", CLUSTERS, "--out", again,
                    "--scheduler", scheduler, "--quiet")  # fmt: skip
-    assert said.code == 2 and "leftover was 3, is 1000" in said.err
+    assert said.code == 2 and "--leftover 3 → 1000" in said.err
 
 
 def test_what_a_killed_command_left_is_removed_and_nearby_clusters_are_made_again(prune, again):
