@@ -8,89 +8,25 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
-    ProgressColumn,
     SpinnerColumn,
-    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from fairdedup.errors import format_count, visible
+from fairdedup.progress_bars import RateColumn, StageBars, format_rate, show_name
 
 LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own
 START, OTHER = "start", "other"  # names of the time before the first stage, and of the time between stages
-SHOWN = {  # what people see in place of the name of a stage; run.json and JSON lines have the name itself
-    "device": "look for a GPU",
-    "dtype": "choose a precision",
-    "curate": "mark rows",
-    "list": "list rows",
-    "survey": "compare groups",
-    "cards": "read candidates",
-    "links": "find links",
-    "reach": "find near clusters",
-    "shares": "count groups",
-    "leftover": "look for duplicates",
-    "export": "write decisions",
-    "represent": "list removed rows",
-    "state": "save for later runs",
-    "reshard": "write shards",
-}
-
-
-def show_name(stage: str) -> str:
-    """Return the name of a stage as people see it."""
-    return SHOWN.get(stage, stage)
-
-
-class _Bars(Progress):
-    """Bars of the stages that run, under one line of those that have ended.
-
-    Attributes
-    ----------
-    ended : dict of str to float
-        Seconds of each stage that has ended, all passes together.
-    """
-
-    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
-        self.ended: dict[str, float] = {}
-        super().__init__(*columns, console=console)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the line, and then the bars."""
-        if self.ended:
-            ended = list(self.ended.items())  # a copy, since another thread draws the bars
-            parts = [f"{show_name(name)} {_format_seconds(seconds)}" for name, seconds in ended]
-            yield Text(f"done: {', '.join(parts)}", style="green")
-        yield from super().get_renderables()
-
-
-def _format_seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-class _Rate(ProgressColumn):
-    """Rows per second if they are known, otherwise shards per second."""
-
-    def render(self, task: Task) -> Text:
-        rows = task.fields["rows"]
-        speed = rows / task.elapsed if rows and task.elapsed else task.finished_speed or task.speed
-        return Text(f"{_format_rate(speed)}/s" if speed else "", style="cyan", no_wrap=True)
-
-
-def _format_rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 class StageProgress:
@@ -120,12 +56,12 @@ class StageProgress:
         self.seconds: dict[str, float] = {}
         self.rows: dict[str, int] = {}
         self.live = self.console.is_terminal and not quiet and not log_json
-        self._bars = _Bars(
+        self._bars = StageBars(
             SpinnerColumn(),
             TextColumn("{task.description:<19}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-            _Rate(),
+            RateColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
@@ -254,7 +190,7 @@ class StageProgress:
         remaining = f"ETA {(stage.total - stage.done) / rate:,.0f} s" if running else f"{elapsed:,.1f} s"
         speed, unit = (stage.rows / elapsed, "rows") if stage.rows and elapsed else (rate, stage.unit)
         counts = f"{stage.done:,}/{stage.total:,} {stage.label}"
-        self.say(f"{show_name(stage.name)}: {counts}, {_format_rate(speed)} {unit}/s, {remaining}")
+        self.say(f"{show_name(stage.name)}: {counts}, {format_rate(speed)} {unit}/s, {remaining}")
 
 
 class Stage:

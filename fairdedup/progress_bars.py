@@ -1,0 +1,72 @@
+"""The bars of stages on a terminal: what they are called, and how their counts and rates look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, Task
+from rich.text import Text
+
+SHOWN = {  # what people see in place of the name of a stage; run.json and JSON lines have the name itself
+    "device": "look for a GPU",
+    "dtype": "choose a precision",
+    "curate": "mark rows",
+    "list": "list rows",
+    "survey": "compare groups",
+    "cards": "read candidates",
+    "links": "find links",
+    "reach": "find near clusters",
+    "shares": "count groups",
+    "leftover": "look for duplicates",
+    "export": "write decisions",
+    "represent": "list removed rows",
+    "state": "save for later runs",
+    "reshard": "write shards",
+}
+
+
+def show_name(stage: str) -> str:
+    """Return the name of a stage as people see it."""
+    return SHOWN.get(stage, stage)
+
+
+class StageBars(Progress):
+    """Bars of the stages that run, under one line of those that have ended.
+
+    Attributes
+    ----------
+    ended : dict of str to float
+        Seconds of each stage that has ended, all passes together.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self.ended: dict[str, float] = {}
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the line, and then the bars."""
+        if self.ended:
+            ended = list(self.ended.items())  # a copy, since another thread draws the bars
+            parts = [f"{show_name(name)} {_format_seconds(seconds)}" for name, seconds in ended]
+            yield Text(f"done: {', '.join(parts)}", style="green")
+        yield from super().get_renderables()
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+class RateColumn(ProgressColumn):
+    """Rows per second if they are known, otherwise shards per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a bar as text."""
+        rows = task.fields["rows"]
+        speed = rows / task.elapsed if rows and task.elapsed else task.finished_speed or task.speed
+        return Text(f"{format_rate(speed)}/s" if speed else "", style="cyan", no_wrap=True)
+
+
+def format_rate(rate: float) -> str:
+    """Return a rate, per second, with two digits at least."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
