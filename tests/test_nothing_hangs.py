@@ -377,11 +377,9 @@ OWN = {  # modules that open only what this program has written or the system pr
     *(
         "sample/write.py",
         "worker_memory.py",
-        "report/page.py",
+        "report/html_templates.py",
         "encoders",
         "audit/suggestions.py",
-        "report/drawing.py",
-        "report/result_page.py",
         "stages/id_export.py",
         "stages/sample_export/folder_export.py",
         "commands/calibrate.py",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fairdedup.cli.help_format import ExampleCommand
-from fairdedup.cli.options import AMOUNT, MACHINE, RUN, option, options
+from fairdedup.cli.options import AMOUNT, LABELS, MACHINE, RUN, option, options
 from fairdedup.cli.session import Session
 from fairdedup.cli.value_types import FILE, PATH_TEXT, Names
 from fairdedup.errors import UserError, visible
@@ -35,12 +35,7 @@ PAGE = option("--html", type=FILE, metavar="FILE", help="Also write a page with 
     show_default=True,
     help="Rules to compare.",
 )
-@option(
-    "--labels",
-    type=FILE,
-    metavar="FILE",
-    help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]",
-)
+@LABELS
 @option("--attributes", type=Names(), metavar="A,B", help="Attributes to compare.  [default: all]")
 @option(
     "--min-count",
@@ -61,7 +56,7 @@ def compare(
     drawing: Path | None,
     **flags: Any,
 ) -> None:
-    """Print what several rules would keep of RUN, and of whom.
+    """Print what several rules would keep of RUN, and of which groups.
 
     RUN is a finished run, by default ./fairdedup-run. Each rule decides with the options of RUN, at the same fraction
     or eps unless one is given. No result of RUN changes.

@@ -216,4 +216,10 @@ def options(*names: str) -> Decorator:
 
 INPUT = click.argument("input", metavar="[INPUT]", required=False, type=PATH_TEXT)
 RUN = click.argument("out", metavar="[RUN]", required=False, type=PLACE)
+LABELS = option(
+    "--labels",
+    type=FILE,
+    metavar="FILE",
+    help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]",
+)
 RESTART = option("--restart", is_flag=True, help="Clear the run directory first.")

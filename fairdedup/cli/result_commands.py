@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from fairdedup.cli.help_format import ExampleCommand
-from fairdedup.cli.options import MACHINE, MESSAGES, RUN, option, options
+from fairdedup.cli.options import LABELS, MACHINE, MESSAGES, RUN, option, options
 from fairdedup.cli.session import Session
 from fairdedup.cli.value_types import FILE, PATH_TEXT, Bytes, Names
 from fairdedup.errors import FairdedupError, UserError, format_count, visible
@@ -24,12 +24,7 @@ from fairdedup.errors import FairdedupError, UserError, format_count, visible
     ],
 )
 @RUN
-@option(
-    "--labels",
-    type=FILE,
-    metavar="FILE",
-    help="CSV or Parquet: a column id, and one for each attribute.  [default: soft membership]",
-)
+@LABELS
 @option("--attributes", type=Names(), metavar="A,B", help="Attributes to audit.  [default: all]")
 @option(
     "--intersections",

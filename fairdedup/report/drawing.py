@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+
+from fairdedup.report.html_templates import read_template
 
 _MEDIA = re.compile(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}")
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
@@ -40,7 +41,7 @@ def read_plot_style() -> str:
 
     Colours are written out, since not every program that shows SVG knows variables.
     """
-    sheet = (files("fairdedup.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    sheet = read_template("report.css")
     found = [(selectors.strip(), body.strip()) for selectors, body in _RULE.findall(_MEDIA.sub("", sheet))]
     colours = dict(_COLOUR.findall(next(body for selectors, body in found if selectors == ":root")))
     rules = [f"svg.{_NAME} {{ {_FONT} }}"]

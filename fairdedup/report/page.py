@@ -10,19 +10,17 @@ import base64
 import hashlib
 import json
 import zlib
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fairdedup.errors import format_count, visible
 from fairdedup.report import plots
+from fairdedup.report.html_templates import read_template, render
 from fairdedup.report.pictures import Thumbnails
 from fairdedup.report.report_figures import EmbeddingMap, Neighbourhood, ReportFigures, ShownSample
 
-TEMPLATES = files("fairdedup.report") / "templates"
 WITH_LINKS = 250_000  # points up to which the map knows who stands for each
 MOST_TEXT = 2_600_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
 STAGES = 12
@@ -52,10 +50,8 @@ def render_page(
     """
     script = read_template("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value: f"{value:,}"
-    page = environment.from_string(read_template("report.html"))
-    return page.render(
+    return render(
+        "report.html",
         figures=figures,
         manifest=figures.manifest,
         counts=figures.manifest.counts,
@@ -76,17 +72,6 @@ def render_page(
         data=_embed_json(_build_data(figures, thumbnails)),
         has_pictures=bool(thumbnails.urls),
     )
-
-
-def read_template(name: str) -> str:
-    """Return a file of `templates/`.
-
-    Parameters
-    ----------
-    name : str
-        Name of the file.
-    """
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _noun(figures: ReportFigures) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fairdedup.core.leftover import Leftover
-from fairdedup.errors import format_count, visible
+from fairdedup.errors import format_count
 from fairdedup.report import plots
+from fairdedup.report.html_templates import read_template, render
 from fairdedup.report.leftover_summary import describe_leftover
 from fairdedup.storage.manifest import LeftoverIntervals, LeftoverRecord
 
-TEMPLATES = files("fairdedup.report") / "templates"
 GUARANTEES = {
     "no_two_kept_are_duplicates": "no two kept samples that were compared are duplicates",
     "every_removed_has_a_kept_representative": "every removed sample has a kept duplicate",
@@ -61,10 +59,8 @@ def render_result(figures: ResultFigures) -> str:
     ----------
     figures : ResultFigures
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["visible"] = visible
-    return environment.from_string((TEMPLATES / "result.html").read_text(encoding="utf-8")).render(
+    return render(
+        "result.html",
         figures=figures,
         counts=figures.counts,
         sentence=_describe(figures),
@@ -73,7 +69,7 @@ def render_result(figures: ResultFigures) -> str:
         guarantees=[
             (figures.guarantees[name], text) for name, text in GUARANTEES.items() if name in figures.guarantees
         ],
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        style=Markup(read_template("report.css")),
     )
 
 

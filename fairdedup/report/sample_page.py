@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fairdedup.errors import visible
+from fairdedup.report.html_templates import read_template, render
 from fairdedup.report.looked_up import describe_state
-from fairdedup.report.page import read_template
 from fairdedup.report.pictures import Thumbnails
 from fairdedup.report.report_figures import ShownSample
 
@@ -76,8 +75,8 @@ def render_samples(title: str, lines: Sequence[str], shelves: Sequence[Shelf], r
     remark : str or None
         Why pictures are missing.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(read_template("samples.html")).render(
+    return render(
+        "samples.html",
         title=visible(title),
         lines=[visible(line) for line in lines],
         shelves=shelves,
