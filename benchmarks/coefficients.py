@@ -30,7 +30,7 @@ EXAMPLE = re.compile(r"(```text\n\$ fairdedup (plan [^\n]+)\n).*?```", re.DOTALL
 FILE = "benchmarks/results/scale.json"
 OLD, GIANT, TINY = "as k-means clusters them", "with a giant cluster", "in tiny shards"
 MIB = 1 << 20
-HEADER = f'''"""What was measured, in {FILE}: `benchmarks/coefficients.py` writes this module, nobody else.
+HEADER = f'''"""What was measured, in {FILE}: `benchmarks/coefficients.py` writes this module; do not edit it.
 
 A stage that is not here was not measured.
 """

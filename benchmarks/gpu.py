@@ -133,7 +133,7 @@ class Search:
 
     @property
     def rows(self) -> Rows:
-        """Unit rows, generated when they are first asked for."""
+        """Unit rows, generated at their first use."""
         if self._rows is None:
             sizes = self.sizes
             self._rows = generate_unit_rows(sizes.rows, sizes.dim, 2 * sizes.clusters, self.device, self.seed)

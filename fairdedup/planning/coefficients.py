@@ -1,4 +1,4 @@
-"""What was measured, in benchmarks/results/scale.json: `benchmarks/coefficients.py` writes this module, nobody else.
+"""What was measured, in benchmarks/results/scale.json: `benchmarks/coefficients.py` writes this module; do not edit it.
 
 A stage that is not here was not measured.
 """
