@@ -224,7 +224,9 @@ def cosines(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     return {name: round(float(np.quantile(found, share)), 6) for name, share in shares.items()}
 
 
-def measure_reduced(faces: list[bytes], photographs: list[bytes], specs: dict[str, Any], repeats: int) -> dict[str, Any]:
+def measure_reduced(
+    faces: list[bytes], photographs: list[bytes], specs: dict[str, Any], repeats: int
+) -> dict[str, Any]:
     """Return how much faster JPEGs of 12 megapixels are decoded at a reduced size, and how near the vectors are."""
     from fairdedup.datasets.decoders import open_decoder
     from fairdedup.encoders import load_encoder

@@ -32,8 +32,14 @@ PIECE = 1 << 24  # bytes that are written at a time
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    durable : bool
+        Whether the file must survive a power failure. One that only this command reads need not.
 
     Raises
     ------
@@ -52,19 +58,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
             raise explain_failed_write(path, chosen, error, LOCAL_FIRST) from error
         return
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    written = False
     try:
         check_fence()
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
         check_fence()
         os.replace(aside, path)
+        written = True
     except OSError as error:
         raise explain_failed_write(path, aside, error) from error
     finally:
-        with suppress(OSError):
-            aside.unlink()
+        if not written:
+            with suppress(OSError):
+                aside.unlink()
 
 
 def _put(local: Path, path: RemotePath) -> None:
@@ -73,12 +83,20 @@ def _put(local: Path, path: RemotePath) -> None:
     remember_seal(path, seal(local))
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy, in pieces by Python's own writer: numpy's does not report a full disk."""
+def write_array(path: Path, array: NDArray[Any], *, durable: bool = True) -> None:
+    """Write an array as .npy, in pieces by Python's own writer: numpy's does not report a full disk.
+
+    Parameters
+    ----------
+    path : Path
+    array : ndarray
+    durable : bool
+        As for `atomic_write`.
+    """
     if array.dtype.hasobject:
         raise ValueError(f"{path}: an array of Python objects is never written")
     array = np.ascontiguousarray(array)
-    with atomic_write(path) as aside, open(aside, "wb") as file:
+    with atomic_write(path, durable=durable) as aside, open(aside, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         data = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(data), PIECE):

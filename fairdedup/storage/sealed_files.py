@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from fairdedup.storage.store_errors import explain_errors
 AHEAD = 1 << 27  # bytes that all arrays of a task in a store may read ahead together
 WHOLE = 1 << 28  # bytes of an array in a store up to which it is loaded at once, so that it is read only once
 _VERIFIED_MOST = 1 << 16
+_PREFIX = 10  # bytes of an .npy file before its header; the last two are the header's length
 BAD_BYTES = (  # what numpy and pyarrow raise for them; numpy reads a header as Python's own literals
     *(OSError, ValueError, TypeError, KeyError, OverflowError, EOFError, pa.ArrowException),
     *(SyntaxError, TokenError, RecursionError, MemoryError),
@@ -211,15 +213,24 @@ def _parse(source: Source, function: Callable[..., Parsed], *arguments: Any) -> 
 
 def _as_array(data: Any) -> Any:
     """Return the array that .npy bytes hold, without a copy."""
-    file = io.BytesIO(bytes(memoryview(data)[: 1 << 16]))
+    view = memoryview(data)
+    end = _PREFIX + int.from_bytes(view[_PREFIX - 2 : _PREFIX], "little")
+    shape, dtype = _read_header(bytes(view[:end]))
+    array = np.ndarray(shape, dtype, buffer=data, offset=end)
+    array.flags.writeable = False
+    return array
+
+
+@lru_cache(maxsize=1 << 12)
+def _read_header(header: bytes) -> tuple[tuple[int, ...], Any]:
+    """Return the shape and dtype that the first bytes of an .npy file state; few of a run's files differ in them."""
+    file = io.BytesIO(header)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if fortran or dtype.hasobject:
         raise ValueError("not an array of a run")
-    array = np.ndarray(shape, dtype, buffer=data, offset=file.tell())
-    array.flags.writeable = False
-    return array
+    return shape, dtype
 
 
 def _is_small(source: Seal) -> bool:

@@ -23,6 +23,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.marks import WRITTEN
 from fairdedup.storage.nearby_clusters import has_nearby, load_nearby, write_nearby
 from fairdedup.storage.object_stores import RemotePath
+from fairdedup.storage.packed_arrays import pack_arrays, unpack_arrays
 from fairdedup.storage.remedies import cluster_again
 from fairdedup.storage.run_files import remove_folder, write_array
 from fairdedup.storage.sealed_files import Seal, Unsealed, load_array, open_array
@@ -102,7 +103,7 @@ def _name_visits(eps: int) -> str:
 def write_visits(folder: Path, name: str, number: int, visits: Visits) -> None:
     """Write visits under a name and a number."""
     for array in VISITS:
-        write_array(folder / f"{name}_{array}_{number}.npy", getattr(visits, array))
+        write_array(folder / f"{name}_{array}_{number}.npy", getattr(visits, array), durable=False)
 
 
 def open_visits(folder: Path, name: str, number: int) -> Visits:
@@ -116,21 +117,17 @@ def open_visits_of_group(folder: Path, eps: int, number: int) -> Visits:
 
 
 def save_arrays(folder: Path, name: str, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays under a name and the number of a task; the list of their names comes last."""
-    for key, array in arrays.items():
-        write_array(folder / f"{name}.{key}.{number}.npy", array)
-    names = np.array(list(arrays), "S")
-    write_array(folder / f"{name}.{number}.npy", names)
+    """Write arrays under a name and the number of a task, as one file."""
+    write_array(folder / f"{name}.{number}.npy", pack_arrays(arrays), durable=False)
 
 
 def load_arrays(folder: Path, name: str, number: int) -> dict[str, NDArray[Any]] | None:
-    """Return the arrays that `save_arrays` has written; None if it has not come to its end."""
-    index = folder / f"{name}.{number}.npy"
-    if not index.is_file():
+    """Return the arrays that `save_arrays` has written, read-only; None if there are none."""
+    path = folder / f"{name}.{number}.npy"
+    if not path.is_file():
         return None
     load = load_array if isinstance(folder, RemotePath) else open_array
-    names = [key.decode() for key in load(Unsealed(index, WRITTEN)).tolist()]
-    return {key: load(Unsealed(folder / f"{name}.{key}.{number}.npy", WRITTEN)) for key in names}
+    return unpack_arrays(load(Unsealed(path, WRITTEN)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class WorkspaceOnDisk:
         (folder / f"shared_{self._shared}.npy").unlink(missing_ok=True)
         self._shared += 1
         path = folder / f"shared_{self._shared}.npy"
-        write_array(path, array)
+        write_array(path, array, durable=False)
         return SharedFile(path)
 
     def list_visits(self, eps: int) -> None:
