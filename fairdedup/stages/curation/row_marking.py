@@ -154,14 +154,16 @@ def check_curation_names(options: CurationOptions, names: list[str], schema: pa.
     if options.where is not None and list_columns_read(options.where, names) <= set(known):
         check_condition(options.where, schema)
     wrong = "the metadata has no such column; give one of its columns: " + ", ".join(map(visible, names))
-    if options.prefer is not None and options.prefer not in (*names, PIXELS):
-        raise UserError(f"--prefer {options.prefer!r}: {wrong}")
-    if options.prefer in known:
-        _choose_numbers(options.prefer, schema)
-    if options.within is not None and options.within not in names:
-        raise UserError(f"--within {options.within!r}: {wrong}")
-    if options.within in known:
-        check_within(options.within, schema)
+    if options.prefer is not None:
+        if options.prefer not in (*names, PIXELS):
+            raise UserError(f"--prefer {options.prefer!r}: {wrong}")
+        if options.prefer in known:
+            _choose_numbers(options.prefer, schema)
+    if options.within is not None:
+        if options.within not in names:
+            raise UserError(f"--within {options.within!r}: {wrong}")
+        if options.within in known:
+            check_within(options.within, schema)
 
 
 def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:
