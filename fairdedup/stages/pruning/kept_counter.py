@@ -23,8 +23,8 @@ from fairdedup.stages.pruning.border_pairs import (
     find_border_pair,
     find_border_pair_across,
 )
-from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
-from fairdedup.stages.pruning.earlier_visits import list_earlier_visits
+from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts
+from fairdedup.stages.pruning.decision_ranges import split_for_decision
 from fairdedup.stages.pruning.round_files import WorkspaceOnDisk
 from fairdedup.stages.pruning.value_counts import count_values
 from fairdedup.storage.contents import Clustered
@@ -131,20 +131,14 @@ def open_counter(
     inherited : Inherited, optional
         Values that earlier runs hand on; the samples that they kept are in state/.
     """
-    folder = None if workspace is None else workspace.folder
-    parts, clusters, without_rows = split_clusters(
-        clustered, marks, against=inherited is not None, within=options.within, workspace=folder
-    )
     map_parts = make_map_parts(submit)
+    parts, clusters, without_rows = split_for_decision(clustered, marks, options, submit, workspace, inherited)
     if options.within:
         clusters = sum(map_parts("list", count_values, parts))
     plan, across = Plan(options), None
     if parts and (options.cover or workspace is not None):  # otherwise no count depends on a survey
         plan = survey(parts, options, find_prototypes(), map_parts, inherited)
     if workspace is not None:
-        if inherited is not None:
-            root = clustered.directory.root
-            list_earlier_visits(root, workspace.folder, options, inherited.eps, len(clustered.sizes), submit)
         with_earlier = [] if inherited is None else [*parts, *without_rows]
         across = AcrossClusters(parts, plan, map_parts, workspace, find_border_pair_across, with_earlier)
     valid = sum(part.rows for part in parts)
