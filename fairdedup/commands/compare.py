@@ -116,7 +116,7 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     with _scratch(directory) as folder:
         rules, trials = [_measure_run(clustered, manifest, groups, options, workers)], list[Trial]()
         for request in chosen.requests:
-            workers.progress.say(f"rule {request.config.rule}")
+            workers.progress.say(f"deciding by the rule {request.config.rule}")
             trial, rule = _try_rule(request, clustered, manifest, chosen.prototypes, lineage.inherited, folder, workers)
             if groups is not None:
                 parts = list_decision_parts(clustered.embedded, trial.seals, trial.directory)
@@ -127,8 +127,8 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     unknown = max(trial.unknown for trial in trials)
     if unknown:
         notes.append(
-            f"{format_count(unknown, 'sample')} that the run does not decide took part in the decisions of the rules, "
-            "uncounted: they have vanished since, or a list such as that of --drop has changed"
+            f"{format_count(unknown, 'sample')} took part in the decisions of the rules without being counted: the "
+            "run itself left out what was replaced later, or a file such as that of --drop has changed"
         )
     if groups is not None:
         notes += note_few_clusters(clustered.sizes)

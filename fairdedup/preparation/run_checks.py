@@ -208,7 +208,10 @@ def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
     if config.eps is not None:
         return parse_eps(config.eps)
     if inherited is None:
-        raise UserError("--exclude-near needs an eps before the decision finds one: add --exclude-near-eps 0.05")
+        raise UserError(
+            "--exclude-near needs an eps of its own, since that of --keep and --at-most is found later: add "
+            "--exclude-near-eps 0.05"
+        )
     return inherited
 
 
