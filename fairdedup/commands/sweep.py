@@ -176,8 +176,8 @@ def _choose_grid(counter: KeptCounter) -> tuple[list[float], list[int], list[str
     most = counter.count(first)
     wanted = [fraction for fraction in GRID if counter.least <= kept_target(fraction, counter.valid, "at_most") < most]
     remark = (
-        f"the last line has the eps of the earlier runs, {first / EPS_UNIT:g}; the fractions above it are limits for the "
-        "new samples (--at-most); those that change nothing or are too small are left out"
+        f"the last line has the eps of the earlier runs, {first / EPS_UNIT:g}; the fractions above it are limits "
+        "for the new samples (--at-most); those that change nothing or are too small are left out"
     )
     return wanted, [first], [remark]
 
