@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from fairdedup.datasets.dataset import Metadata
+from fairdedup.errors import is_text
 
 ROWS_AT_ONCE = 1_000
 
@@ -55,7 +56,8 @@ class ColumnTypes:
     def find_schema(self) -> pa.Schema:
         """Return the columns whose values are all of one type, or are missing."""
         self._look()
-        return pa.schema([(name, kind) for name, kind in self._kinds.items() if kind is not None])
+        known = [(name, kind) for name, kind in self._kinds.items() if kind is not None and is_text(name)]
+        return pa.schema(known)
 
     def _look(self) -> None:
         """Note the types of the samples that wait; None for a column whose values are of several."""

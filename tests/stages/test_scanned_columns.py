@@ -36,6 +36,13 @@ def test_types_are_those_of_all_samples_whatever_the_blocks(monkeypatch, block):
     assert read_schema(write_schema(found)) == found
 
 
+def test_odd_names_and_values_have_no_type_and_do_no_harm():
+    types = ColumnTypes()
+    types.add({"a\ud800": 1, "big": 2**70, "word": "\ud800", "nested": {"x": [1, {"y": None}]}})
+    types.add({"a\ud800": 1, "big": 1, "word": "b", "nested": {"x": 1}, "fine": 1})
+    assert types.find_schema() == pa.schema([("fine", pa.int64())])
+
+
 def noted(run: RunDirectory, number: int, columns: list[str], schema: pa.Schema | None) -> None:
     text = None if schema is None else write_schema(schema)
     record = FindingsRecord(fingerprint="f", columns=columns, schema_of_columns=text)
