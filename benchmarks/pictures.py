@@ -140,7 +140,7 @@ def draw_rules() -> str:
             *draw_points(kept),
             "</g></g>",
         ]
-    return wrap(912, 206, "One neighbourhood, and whom each rule keeps of it", body)
+    return wrap(912, 206, "One neighbourhood, and which member each rule keeps", body)
 
 
 def draw_cover() -> str:
@@ -174,7 +174,7 @@ def draw_across() -> str:
     body = []
     for k, (name, why) in enumerate(
         (
-            ("within clusters (--reach 0)", "both are kept: nobody compares them"),
+            ("within clusters (--reach 0)", "both are kept: they are not compared"),
             ("across clusters (default)", "they are near the border, so they are compared"),
         )
     ):

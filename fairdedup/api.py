@@ -221,7 +221,7 @@ def _choose_rule(rule: Any, prototypes: Any, prefer: Any) -> tuple[Rule, str | N
         return rule, None
     if rule is None:
         name, why = choose_rule(has_prototypes=prototypes is not None, has_column=prefer is not None)
-        return find_rule(name), why
+        return find_rule(name), None if why is None else f"{why}: for a fair rule give `prototypes`"
     check_text("rule", rule, f"one of {', '.join(rule_names())}")
     return find_rule(rule), None
 

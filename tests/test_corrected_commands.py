@@ -93,3 +93,25 @@ def test_a_column_that_embeddings_do_not_have_is_found_before_the_clustering(her
         assert set(recorded(here / "r")) <= {"embed"}
     assert call(f"{words} --where 'width > 100' --prefer width --within language --collect word").code == 0
     assert manifest_of(here / "r")["counts"]["input"] == 60
+
+
+def test_an_expression_that_does_not_fit_the_columns_is_found_before_the_pictures_are_embedded(here):
+    words = "run s.tar --eps 0.1 --clusters 1 --out r"
+    for wrong, says in (
+        ("--where 'seed + 1'", "must be true or false"),
+        ("--where 'date_trunc(1, seed) > 1'", "cannot be evaluated (Binder Error"),
+        ("--where 'len(list_filter(caption, lambda x: x > 1)) > 0'", "cannot be evaluated (Binder Error"),
+        ("--where 'len(list_filter([1, 2], lambda x: x > sed)) > 0'", "names column 'sed'"),
+        ("--where 'len(list_filter([1, 2], lambda x: x > 1)) > x'", "names column 'x'"),
+        ("--prefer caption", "must be a column of numbers, and is string"),
+    ):
+        shown = call(f"{words} {wrong}")
+        assert shown.code == 2 and says in shown.err and shown.err.count("\n") == 1, shown.err
+        assert recorded(here / "r") == {} and not list((here / "r").glob("embeddings/img_emb/*"))
+    assert call(f"{words} --where 'len(list_filter([0, 100], lambda x: x > seed)) > 0'").code == 0
+
+
+def test_a_function_that_does_not_exist_is_found_before_the_input_is_read(here):
+    shown = call("run s.tar --eps 0.1 --clusters 1 --out r --where 'sedd(seed) > 1'")
+    assert shown.code == 2 and "Scalar Function with name sedd does not exist" in shown.err
+    assert not (here / "r").exists()

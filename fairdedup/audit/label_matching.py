@@ -79,7 +79,7 @@ def match_written_out(parts: Sequence[DecisionPart], labels: Labels) -> tuple[La
 
 
 def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterator[str]:
-    """Yield a note for labels without a sample and for samples without a label.
+    """Yield what was restored in the labels, and a note for labels without a sample and for samples without a label.
 
     Parameters
     ----------
@@ -102,6 +102,7 @@ def describe_mismatches(match: LabelMatch, labels: Labels, path: Path) -> Iterat
             f"--labels {str(path)!r}: {'its only id is not' if unknown == 1 else f'none of its {unknown:,} ids is'} in "
             f"the run; the first is {first!r}: check the column id"
         )
+    yield from labels.remarks
     if unknown:
         count, verb = format_count(len(labels.places), "id"), "is" if unknown == 1 else "are"
         yield f"{unknown:,} of {count} of the labels {verb} not in the run's decisions, as {first!r}"

@@ -42,7 +42,7 @@ PAGE = option("--html", type=FILE, metavar="FILE", help="Also write a page with 
     type=click.IntRange(1),
     default=30,
     show_default=True,
-    help="A group with fewer samples is insufficient.",
+    help="Fewest samples of a group that has figures; a smaller one is called insufficient.",
 )
 @option("--csv", "table", type=FILE, metavar="FILE", help="Also write the figures as CSV.")
 @option("--svg", "drawing", type=FILE, metavar="FILE", help="Also draw the shifts of the groups.")

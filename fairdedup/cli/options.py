@@ -81,7 +81,9 @@ OPTIONS: dict[str, Decorator] = {
         help="Concepts: people or fairface, or a file of captions (.yaml) or vectors (.parquet, .npz, .npy).  "
         "[default: people]",
     ),
-    "start": _rule("--start", type=click.Choice(("cluster", "zero")), help="fairdedup: initial concept sums."),
+    "start": _rule(
+        "--start", type=click.Choice(("cluster", "zero")), help="fairdedup: where the sums of the concepts start."
+    ),
     "calibrate": _rule(
         "--calibrate", type=click.Choice(("none", "zscore")), help="fairdedup: how to standardise similarities."
     ),

@@ -38,7 +38,7 @@ from fairdedup.errors import FairdedupError, UserError, format_count, visible
     type=click.IntRange(1),
     default=30,
     show_default=True,
-    help="A group with fewer samples is insufficient.",
+    help="Fewest samples of a group that has figures; a smaller one is called insufficient.",
 )
 @option(
     "--target",

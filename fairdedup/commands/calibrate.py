@@ -88,6 +88,8 @@ def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) 
     complete_stopped_replacement(directory, workers)
     options = read_config_record(directory).options_of("prune")
     known = read_labels(labels, None)
+    for remark in known.remarks:
+        workers.progress.say(remark)
     return calibrate_prototypes(embedded, find_run_prototypes(config, embedded, options, workers), known, out)
 
 

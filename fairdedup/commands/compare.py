@@ -1,7 +1,7 @@
 """`fairdedup compare`: what several rules would keep of a finished run. It changes none of its results.
 
-Each rule decides with the options of the run's own decision. What it decides lies in a folder of its own inside the
-run, beside the decisions, until the command ends.
+Each rule decides with the options of the run's own decision and, in a line, against the samples that the runs before
+it kept. What it decides lies in a folder of its own inside the run, beside the decisions, until the command ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fairdedup.audit.label_matching import describe_mismatches, match_written_ou
 from fairdedup.audit.measures import AuditedAttribute
 from fairdedup.commands.evaluation import read_evaluation
 from fairdedup.commands.replace import complete_stopped_replacement
-from fairdedup.config import STAGE_KEYS, RunConfig, build_config
+from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
+from fairdedup.core.model import Inherited
 from fairdedup.core.prototypes import Prototypes
-from fairdedup.core.rules.registry import find_rule
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.datasets.labels import Labels, read_labels
 from fairdedup.errors import UserError, format_count
-from fairdedup.preparation.prototype_choice import find_known_prototypes
-from fairdedup.preparation.recorded_runs import list_recorded_runs
-from fairdedup.preparation.request import Request, read_clustered_request
-from fairdedup.preparation.run_checks import build_curation_options, build_options, check_decision_options
+from fairdedup.incremental.lineage import link_earlier_runs
+from fairdedup.preparation.compared_decisions import choose_compared_decisions
+from fairdedup.preparation.request import Request
+from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.report.group_figures import name_groups
 from fairdedup.report.rule_comparison import (
     THIS_RUN,
@@ -51,14 +51,7 @@ from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import remove_folder
 from fairdedup.workers import Workers
 
-AMOUNTS = ("keep", "at_most", "eps")
-GIVEN = (*AMOUNTS, "prefer", "prototypes", "model", "pretrained", "seed")  # options that replace the run's own
-SWEEP_OPTIONS = ("cover", "reach")  # rules that do not sweep have settled values for them
 COVERAGE_ROWS = 1000  # samples whose nearest kept sample is looked up
-NO_PROTOTYPES = (
-    "it needs prototypes, and the run has none; give --prototypes FILE, or the model of its embeddings "
-    "(--model ViT-B-16 --pretrained openai)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,32 +100,24 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     Raises
     ------
     UserError
-        If the run is not finished or is of a line, a rule is unknown, or no rule can decide it.
+        If the run is not finished, a rule is unknown, or no rule can decide it.
     """
     directory = RunDirectory(config.out.absolute())
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
-    if list_recorded_runs(directory):
-        raise UserError(
-            f"{directory.root} was made --against other runs and has their rule and eps: compare rules on the first "
-            "run of the line, or on a run that `fairdedup refit` makes of it"
-        )
-    requests = [read_clustered_request(_build_config(config, manifest, rule)) for rule in dict.fromkeys(options.rules)]
-    for request in requests:
-        check_decision_options(request.config)
+    if not manifest.counts.kept + manifest.counts.removed:
+        raise UserError(f"{directory.root} has decided no sample, so there is nothing to compare: name another run")
     labels = None if options.labels is None else read_labels(options.labels, options.attributes)
     clustered = load_clustered(load_embedded(directory), workers.submit)
-    prototypes = find_known_prototypes(config, clustered.embedded, manifest.config["prune"], workers)
-    able = [each for each in requests if prototypes or not find_rule(each.config.rule).needs_prototypes]
-    notes = [f"{each.config.rule} is left out: {NO_PROTOTYPES}" for each in requests if each not in able]
-    if not able:
-        raise UserError(f"no rule is left to compare: {NO_PROTOTYPES}")
-    groups = _find_groups(clustered, manifest, options, labels, prototypes, notes, workers)
+    chosen = choose_compared_decisions(config, options.rules, manifest, clustered.embedded, workers)
+    notes = chosen.notes
+    groups = _find_groups(clustered, manifest, options, labels, chosen.prototypes, notes, workers)
+    lineage = link_earlier_runs(directory, chosen.earlier)
     with _scratch(directory) as folder:
         rules, trials = [_measure_run(clustered, manifest, groups, options, workers)], list[Trial]()
-        for request in able:
-            workers.progress.say(f"rule {request.config.rule}")
-            trial, rule = _try_rule(request, clustered, manifest, prototypes, folder, workers)
+        for request in chosen.requests:
+            workers.progress.say(f"deciding by the rule {request.config.rule}")
+            trial, rule = _try_rule(request, clustered, manifest, chosen.prototypes, lineage.inherited, folder, workers)
             if groups is not None:
                 parts = list_decision_parts(clustered.embedded, trial.seals, trial.directory)
                 rule.attributes = _count_groups(parts, groups, clustered, options, manifest.seed, workers)
@@ -142,31 +127,12 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     unknown = max(trial.unknown for trial in trials)
     if unknown:
         notes.append(
-            f"{format_count(unknown, 'sample')} that the run does not decide took part in the decisions of the rules, "
-            "uncounted: they have vanished since, or a list such as that of --drop has changed"
+            f"{format_count(unknown, 'sample')} took part in the decisions of the rules without being counted: the "
+            "run itself left out what was replaced later, or a file such as that of --drop has changed"
         )
     if groups is not None:
         notes += note_few_clusters(clustered.sizes)
     return Comparison(manifest.counts.valid, None if groups is None else groups.says, rules, notes)
-
-
-def _build_config(config: RunConfig, manifest: RunManifest, rule: str) -> RunConfig:
-    """Return the configuration of the run's own decision with another rule, and with what the user gives."""
-    recorded: dict[str, Any] = manifest.config["prune"]
-    own, other = find_rule(recorded["rule"]), find_rule(rule)
-    values = {name: recorded[name] for name in STAGE_KEYS["prune"] if recorded.get(name) is not None}
-    given = {name: getattr(config, name) for name in GIVEN if getattr(config, name) is not None}
-    given = {name: value for name, value in given.items() if name != "seed" or "seed" in config.model_fields_set}
-    dropped = {"rule", "prototypes", "model", "pretrained"}
-    if any(name in given for name in AMOUNTS):
-        dropped |= set(AMOUNTS)
-    if not (own.sweeps and other.sweeps):
-        dropped |= set(SWEEP_OPTIONS)
-    values = {name: value for name, value in values.items() if name not in dropped} | given
-    if not other.needs_column:
-        values.pop("prefer", None)
-    machine = {name: getattr(config, name) for name in ("out", "scheduler", "workers", "memory_limit")}
-    return build_config({**values, **machine, "rule": rule}, given=given)
 
 
 def _find_groups(
@@ -235,6 +201,7 @@ def _try_rule(
     clustered: Clustered,
     manifest: RunManifest,
     prototypes: Prototypes | None,
+    inherited: Inherited | None,
     folder: Path,
     workers: Workers,
 ) -> tuple[Trial, ComparedRule]:
@@ -252,6 +219,7 @@ def _try_rule(
             keep=config.keep,
             at_most=config.at_most,
             eps=None if config.eps is None else parse_eps(config.eps),
+            inherited=inherited,
         )
     decision = pruned.decision
     trial = write_trial(embedded, manifest.files, pruned.tasks, decision.readmitted, folder / config.rule, submit)
@@ -263,11 +231,17 @@ def _try_rule(
             "config": {**manifest.config, "prune": {**manifest.config["prune"], **asked}},
             "counts": manifest.counts.model_copy(update=counts),
             "eps": eps,
-            "files": trial.seals,
+            "files": _seals_of_earlier(manifest) | trial.seals,
         }
     )
-    leftover = measure_leftover(embedded, tried, submit, trial=trial.directory)
+    line_eps = None if inherited is None else inherited.eps
+    leftover = measure_leftover(embedded, tried, submit, line_eps=line_eps, trial=trial.directory)
     return trial, ComparedRule(config.rule, trial.kept, trial.readmitted, eps, trial.differs, leftover)
+
+
+def _seals_of_earlier(manifest: RunManifest) -> dict[str, str]:
+    """Return the seals of what a run has of the samples that earlier runs kept."""
+    return {name: sealed for name, sealed in manifest.files.items() if name.startswith("state/run-")}
 
 
 def _add_coverage(
@@ -280,7 +254,8 @@ def _add_coverage(
     groups, run = clustered.groups, clustered.directory
     decisions = [[result_part(run, "decisions", group.number, manifest.files) for group in groups]]
     decisions += [[trial.part(group.number) for group in groups] for trial in trials]
-    found = measure_coverage(clustered.embedded, decisions, COVERAGE_ROWS, manifest.seed, workers.submit)
+    earlier = None if manifest.against is None else _seals_of_earlier(manifest)
+    found = measure_coverage(clustered.embedded, decisions, COVERAGE_ROWS, manifest.seed, workers.submit, earlier)
     for rule, cosines in zip(rules, found, strict=True):
         rule.coverage = Coverage.of(cosines)
 

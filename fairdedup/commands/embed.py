@@ -11,13 +11,14 @@ from fairdedup.errors import LastingError, UserError, format_count
 from fairdedup.preparation.encoder_choice import choose_decoders, choose_image_encoder
 from fairdedup.preparation.provenance import fingerprint_dataset
 from fairdedup.preparation.request import Request, read_request
-from fairdedup.preparation.run_checks import check_column_names, check_directory, check_input
+from fairdedup.preparation.run_checks import check_directory, check_input, check_scanned_columns
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import finish_stage, forget_start, start_stage
 from fairdedup.stages.embedding import EmbeddingPlan, embed_input, find_finished_shards, fingerprint_shards
 from fairdedup.stages.embedding.embedding_findings import add_unused, describe_damage, list_warnings
 from fairdedup.stages.exact_copies import share_copies
-from fairdedup.stages.image_scan import list_columns, read_scan, scan_images
+from fairdedup.stages.image_scan import read_scan, scan_images
+from fairdedup.stages.scanned_columns import list_columns
 from fairdedup.storage.config_record import (
     EncoderRecord,
     InputRecord,
@@ -150,7 +151,7 @@ def _plan_images(
     scan = scan_images(dataset, directory, workers.submit, plan.fingerprints, read_by)
     columns = list_columns(directory, len(dataset.shards))
     if columns is not None:
-        check_column_names(request.config, columns)
+        check_scanned_columns(request.config, columns)
     prints, finished = scan.extend_fingerprints(plan.fingerprints), plan.finished
     if prints != plan.fingerprints:
         finished = find_finished_shards(directory, prints, workers.submit)

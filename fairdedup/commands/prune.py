@@ -38,5 +38,5 @@ def prune_run(config: RunConfig, workers: Workers) -> RunManifest:
     assert record.input is not None
     request = settle_rule(read_clustered_request(config), record.input.kind, record)
     check_decision_options(request.config)
-    explain_rule(config, request, workers.progress.say)
+    explain_rule(request, workers.progress.say)
     return decide(request, clustered, workers)

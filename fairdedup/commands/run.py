@@ -77,7 +77,7 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
     check_input(directory, dataset)
     if not record.options_of("embed"):
         check_text_encoder(request.config, dataset.kind, workers)
-    explain_rule(config, request, workers.progress.say)
+    explain_rule(request, workers.progress.say)
     complete_stopped_replacement(directory, workers)
     finished = _find_finished_run(request, workers)
     if finished is not None:

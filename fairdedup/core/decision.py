@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core import keep_fraction as kf
-from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, smallest_eps
-from fairdedup.core.eps_steps import find_eps_by_steps
+from fairdedup.core.eps_search import count_over, search_eps, search_eps_across, search_eps_from
 from fairdedup.core.model import Inherited, LastDrawn, Options, Plan
 from fairdedup.core.part import MapParts, Part, Workspace
 from fairdedup.core.parts import Decided, decide_part, list_rows
@@ -280,18 +279,8 @@ def _decide_against_earlier(
     margin, with_earlier = 0 if at_most is None else MARGIN, [*context.parts, *without_rows]
     across = context.look_across(plan, margin=margin, with_earlier=with_earlier)
     if at_most is not None:
-        most = kf.kept_target(at_most, valid, "at_most")
-        if most < context.least:
-            each = "cluster, and value of `within` there," if options.within else "cluster"
-            raise UserError(
-                f"`at_most={at_most:g}` of {format_count(valid, 'new row')} is {most}, and every eps keeps at least "
-                f"{context.least} (rows always kept, and one for each {each} in which earlier runs kept nothing): "
-                f"give at least `at_most={kf.smallest_fraction(context.least, valid):g}`"
-            )
-        if across is None:
-            eps = smallest_eps(count_over(context.parts, plan, context.map_parts), most=most, first=eps)
-        else:
-            eps = find_eps_by_steps(lambda e: across.at(e).count(), most, eps + max(8, eps // 32), least=eps)
+        most = kf.check_cap(at_most, valid, context.least, within=options.within)
+        eps = search_eps_from(across or count_over(context.parts, plan, context.map_parts), most, eps)
     return _build_decision(context, plan, eps, context.decide_at(eps, plan, across))
 
 

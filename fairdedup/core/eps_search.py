@@ -93,6 +93,29 @@ def search_eps_across(across: AcrossClusters, target: int, valid: int) -> int:
     )
 
 
+def search_eps_from(counts: Counts | AcrossClusters, most: int, first: int) -> int:
+    """Find the smallest eps, from that of earlier runs on, that keeps at most a number of new rows.
+
+    Parameters
+    ----------
+    counts : Counts or AcrossClusters
+        What counts the kept rows, within clusters or across.
+    most : int
+        Largest count. `MAX_EPS` must keep no more.
+    first : int
+        Eps of the earlier runs, in ten-thousandths.
+
+    Returns
+    -------
+    eps : int
+        Ten-thousandths.
+    """
+    if not isinstance(counts, AcrossClusters):
+        return smallest_eps(counts, most=most, first=first)
+    across = counts
+    return find_eps_by_steps(lambda e: across.at(e).count(), most, first + max(8, first // 32), least=first)
+
+
 def count_over(parts: Sequence[Part], plan: Plan, map_parts: MapParts) -> Counts:
     """Return the function that counts what the rule keeps over all parts.
 

@@ -198,3 +198,33 @@ def readmit(rows: NDArray[np.int64], similarity: NDArray[np.float64], number: in
         Number of rows to re-admit.
     """
     return rows[np.lexsort((rows, quantised(similarity)))[:number]]
+
+
+def check_cap(at_most: float, valid: int, least: int, *, within: bool = False) -> int:
+    """Return the number of rows that a cap allows among new rows; refuse a cap below what every eps keeps of them.
+
+    Parameters
+    ----------
+    at_most : float
+        Fraction of the new rows to keep at most, in (0, 1].
+    valid : int
+        Number of new rows that are valid.
+    least : int
+        Number of them that every eps keeps.
+    within : bool
+        Whether rows are compared only where the values of a column are equal.
+
+    Raises
+    ------
+    UserError
+        If the cap is too small; the message names the smallest one that works.
+    """
+    most = kept_target(at_most, valid, "at_most")
+    if most < least:
+        each = "cluster, and value of `within` there," if within else "cluster"
+        raise UserError(
+            f"`at_most={at_most:g}` of {format_count(valid, 'new row')} is {most}, and every eps keeps at least "
+            f"{least} (rows always kept, and one for each {each} in which earlier runs kept nothing): "
+            f"give at least `at_most={smallest_fraction(least, valid):g}`"
+        )
+    return most

@@ -106,6 +106,16 @@ def find_needed(product, row, column, i, j, x, squares):  # type: ignore[no-unty
 
 
 @njit
+def add_pair(out, found, i, j, needed):  # type: ignore[no-untyped-def]
+    """Write a pair after those that were found, if there is room for it; return how many there are with it."""
+    if found < out.a.shape[0]:
+        out.a[found] = i
+        out.b[found] = j
+        out.needed[found] = needed
+    return found + 1
+
+
+@njit
 def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type: ignore[no-untyped-def]
     """Write the pairs of a tile that are duplicates at eps; return how many there are, written or not.
 
@@ -117,7 +127,6 @@ def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type:
     width = products.shape[1]
     words = marks.view(np.uint64)
     length, scale, base, error = tile.column
-    out_a, out_b, out_needed = out
     diagonal = tile.first_row == tile.first_column
     bounds = bound_columns(np.full(width, 1.0 - eps / 10000.0), tile.column)
     for r in range(products.shape[0]):
@@ -137,11 +146,7 @@ def collect_pairs(products, tile, x, squares, within, eps, marks, out):  # type:
                 column = ErrorTerms(length[k], scale[k], base[k], error[k])
                 needed = find_needed(products[r, k], row, column, i, j, x, squares)
                 if needed <= eps:
-                    if found < out_a.shape[0]:
-                        out_a[found] = i
-                        out_b[found] = j
-                        out_needed[found] = needed
-                    found += 1
+                    found = add_pair(out, found, i, j, needed)
     return found
 
 
@@ -150,7 +155,6 @@ def collect_candidates(candidates, tile, x, squares, within, eps, out):  # type:
     """Do what `collect_pairs` does, for the pairs of a tile that a device has found."""
     found = 0
     length, scale, base, error = tile.column
-    out_a, out_b, out_needed = out
     diagonal = tile.first_row == tile.first_column
     for k in range(candidates.rows.shape[0]):
         r, c = candidates.rows[k], candidates.columns[k]
@@ -160,11 +164,7 @@ def collect_candidates(candidates, tile, x, squares, within, eps, out):  # type:
         column = ErrorTerms(length[c], scale[c], base[c], error[c])
         needed = find_needed(candidates.products[k], take_terms(tile.row, r), column, i, j, x, squares)
         if needed <= eps:
-            if found < out_a.shape[0]:
-                out_a[found] = i
-                out_b[found] = j
-                out_needed[found] = needed
-            found += 1
+            found = add_pair(out, found, i, j, needed)
     return found
 
 

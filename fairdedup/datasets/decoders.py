@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from fairdedup.datasets import images
 from fairdedup.datasets.decoder_messages import Message, receive, receive_answer, send
 from fairdedup.datasets.images import BadImage, Facts, Picture
+from fairdedup.storage.memory_limit import limit_memory
 
 MEMORY = 2 << 30
 """Bytes that a child process may use for one picture, besides what it uses at its start."""
@@ -238,7 +239,7 @@ def _answer_in_fork(call: Message) -> Message:
         code = 1
         try:
             os.close(reading)
-            _limit_memory()
+            limit_memory(MEMORY)
             with os.fdopen(writing, "wb") as pipe:
                 send(pipe, _answer(call))
             code = 0
@@ -261,20 +262,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
     else:
         child.kill()
-
-
-def _limit_memory() -> None:
-    """Limit the memory of this process, and let the system end it before others if memory runs out."""
-    try:
-        import resource
-
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-        with open("/proc/self/statm") as file:
-            data = int(file.read().split()[5]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_DATA, (data + MEMORY, data + MEMORY))
-    except (ImportError, OSError, ValueError):  # not Linux
-        return
 
 
 def _describe_end(code: int) -> str:

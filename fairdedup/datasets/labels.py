@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fairdedup.datasets.filesystem import natural_key
 from fairdedup.datasets.ids import COLUMNS, find_id_column, spell_out
 from fairdedup.datasets.rows import cast_to_text
+from fairdedup.datasets.spreadsheet_ages import is_age_column, restore_ages
 from fairdedup.errors import UserError, first_line, format_count
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
 
@@ -40,12 +41,15 @@ class Labels:
         The distinct labels of each attribute, in natural order: "3-9" before "10-19".
     codes : ndarray of shape (n, attributes), int32
         The position of each label in its `groups`; -1 where a line has no label.
+    remarks : tuple of str
+        What was restored in the file.
     """
 
     places: dict[str, int]
     attributes: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     codes: NDArray[np.int32]
+    remarks: tuple[str, ...] = ()
 
 
 def write_out_ids(labels: Labels, found: NDArray[np.bool_]) -> Labels | None:
@@ -134,12 +138,24 @@ def _collect(lines: Iterator[Sequence[str | None]], wanted: Sequence[str] | None
                 )
     if not places:
         raise UserError(f"{what} has no lines: give one for each id")
-    ordered = [sorted(groups, key=natural_key) for groups in known]
-    found = np.array(codes, np.int32)
+    found, remarks = np.array(codes, np.int32), list[str]()
+    ordered: list[tuple[str, ...]] = []
     for k, groups in enumerate(known):
-        rank = np.array([ordered[k].index(g) for g in groups] + [-1], np.int32)  # code -1 indexes the last entry
+        restored = restore_ages(groups, names[k], what) if is_age_column(names[k]) else {}
+        if restored:
+            was_date = np.array([group in restored for group in groups] + [False])
+            remarks.append(_describe_restored(restored, names[k], int(was_date[found[:, k]].sum()), what))
+        whole = [restored.get(group, group) for group in groups]
+        ordered.append(tuple(sorted(set(whole), key=natural_key)))
+        rank = np.array([ordered[k].index(group) for group in whole] + [-1], np.int32)  # -1 indexes the last entry
         found[:, k] = rank[found[:, k]]
-    return Labels(places, names, tuple(map(tuple, ordered)), found)
+    return Labels(places, names, tuple(ordered), found, tuple(remarks))
+
+
+def _describe_restored(restored: dict[str, str], column: str, count: int, what: str) -> str:
+    shown = ", ".join(f"{value!r} is read as {age}" for value, age in sorted(restored.items()))
+    dates = format_count(count, "value is a date", "values are dates")
+    return f"{what}, column {column!r}: {dates} that a spreadsheet has made of ages: {shown}"
 
 
 def _check_header(header: list[str], what: str) -> int:

@@ -28,12 +28,15 @@ class Request:
         Runs of ``--against``.
     model_named : bool
         Whether the user named the model; otherwise it may come from the earlier runs.
+    why_rule : str or None
+        Why the rule is not the default one, though the user named none; a clause for the user.
     """
 
     config: RunConfig
     directory: RunDirectory
     earlier: EarlierRuns | None = None
     model_named: bool = False
+    why_rule: str | None = None
     _options: dict[str, StageOptions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -53,15 +56,17 @@ class Request:
             self._options[stage] = collect_stage_options(self.config, stage)
         return self._options[stage]
 
-    def with_rule(self, name: str) -> Request:
+    def with_rule(self, name: str, why: str | None) -> Request:
         """Return the request with another rule; files that were hashed are not hashed again.
 
         Parameters
         ----------
         name : str
             Name of the rule.
+        why : str or None
+            Why it is not the default one.
         """
-        changed = replace(self, config=self.config.model_copy(update={"rule": name}))
+        changed = replace(self, config=self.config.model_copy(update={"rule": name}), why_rule=why)
         for stage, options in self._options.items():
             changed._options[stage] = {**options, "rule": name} if "rule" in options else options
         return changed

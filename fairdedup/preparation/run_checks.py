@@ -16,6 +16,7 @@ from fairdedup.stages.curation import (
     check_curation_names,
     check_curation_options,
 )
+from fairdedup.stages.scanned_columns import ScannedColumns
 from fairdedup.storage.config_record import ConfigRecord, StageOptions, describe_input_changes, read_config_record
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.fence import NAME as FENCE
@@ -144,27 +145,27 @@ def check_decision_options(config: RunConfig) -> None:
             raise UserError(f"--rule {config.rule} has no eps: give --keep or --at-most in place of --eps")
 
 
-def check_column_names(config: RunConfig, names: list[str]) -> None:
-    """Refuse options that name columns which the input does not have, before anything is embedded.
+def check_scanned_columns(config: RunConfig, columns: ScannedColumns) -> None:
+    """Refuse options that do not fit the columns of the input, before anything is embedded.
 
     Parameters
     ----------
     config : RunConfig
         Options of the command.
-    names : list of str
+    columns : ScannedColumns
         Columns that the metadata is going to have.
 
     Raises
     ------
     UserError
-        If there is no such column. The message lists those that there are.
+        If there is no such column, or it has a type that the option cannot use. The message lists those that there are.
     """
-    check_curation_names(build_curation_options(config), names)
+    check_curation_names(build_curation_options(config), columns.names, columns.schema)
     for column in config.collect:
-        if column not in names:
+        if column not in columns.names:
             raise UserError(
                 f"--collect {column!r}: the metadata has no such column; give one of its columns: "
-                f"{', '.join(map(visible, names))}"
+                f"{', '.join(map(visible, columns.names))}"
             )
 
 
@@ -207,7 +208,10 @@ def find_exclusion_eps(config: RunConfig, inherited: int | None) -> int:
     if config.eps is not None:
         return parse_eps(config.eps)
     if inherited is None:
-        raise UserError("--exclude-near needs an eps before the decision finds one: add --exclude-near-eps 0.05")
+        raise UserError(
+            "--exclude-near needs an eps of its own, since that of --keep and --at-most is found later: add "
+            "--exclude-near-eps 0.05"
+        )
     return inherited
 
 

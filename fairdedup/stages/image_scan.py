@@ -17,10 +17,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from fairdedup.datasets import Dataset, ImageShard
+from fairdedup.datasets.column_types import ColumnTypes, write_schema
 from fairdedup.datasets.dataset import estimate_rows, find_reading_memory
 from fairdedup.datasets.duplicate_ids import duplicate_id_error
 from fairdedup.datasets.findings import Findings
-from fairdedup.datasets.reserved_columns import PICTURE_COLUMNS, rename_reserved
 from fairdedup.storage.attempts import note_attempt
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.made_of import is_up_to_date, mark_up_to_date, marked_file
@@ -97,16 +97,18 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
     findings = Findings()
     digests, found = [], []
     columns: dict[str, None] = {}
+    types = ColumnTypes()
     with (
         note_attempt(run.attempt("scan", number)) as has_died,
         open_decoder(None, FULL, isolated=has_died) as decoder,
     ):
         for sample in shard.read(findings):
             columns |= dict.fromkeys(sample.metadata)
-            if sample.image is None:
+            if sample.image is None:  # it will be rejected, so its values are not among the metadata
                 digests.append(bytes(16))
                 found.append((0, 0))
             else:
+                types.add(sample.metadata)
                 digests.append(xxhash.xxh3_128_digest(sample.image))
                 found.append((_hash_id(sample.id), decoder.measure_peak(sample.image)))
         write_array(hashes, np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2))
@@ -114,7 +116,13 @@ def scan_shard(number: int, shard: ImageShard, root: Path, fingerprint: str) -> 
         write_array(checks, np.array(found, np.uint64).reshape(-1, 2))
         mark_up_to_date(checks, fingerprint)
         unused = dict(sorted(findings.unused.items()))
-        noted = FindingsRecord(fingerprint=fingerprint, unused=unused, damage=findings.damage, columns=sorted(columns))
+        noted = FindingsRecord(
+            fingerprint=fingerprint,
+            unused=unused,
+            damage=findings.damage,
+            columns=sorted(columns),
+            schema_of_columns=write_schema(types.find_schema()),
+        )
         noted.write(run.scan_findings(number))
 
 
@@ -164,29 +172,6 @@ def scan_images(
     checks = _read_checks(run, len(tasks))
     _check_unique_ids(dataset, [own[:, 0] for own in checks], submit)
     return _summarise([own[:, 1] for own in checks])
-
-
-def list_columns(run: RunDirectory, shards: int) -> list[str] | None:
-    """Return the columns that the metadata of an input is going to have, as the first pass has found them.
-
-    Parameters
-    ----------
-    run : RunDirectory
-    shards : int
-        Number of shards.
-
-    Returns
-    -------
-    list of str or None
-        None if an earlier version made the first pass.
-    """
-    names = dict.fromkeys(("id", "caption"))
-    for k in range(shards):
-        noted = read_findings(run, k)
-        if noted is None or noted.columns is None:
-            return None
-        names |= dict.fromkeys(rename_reserved(noted.columns, PICTURE_COLUMNS).values())
-    return [*names, *PICTURE_COLUMNS]
 
 
 def read_scan(run: RunDirectory, shards: int) -> Scan | None:

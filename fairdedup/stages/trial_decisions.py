@@ -6,7 +6,7 @@ reads one part of the run's decisions. The command removes the folder when it en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,13 @@ from fairdedup.core.similarity import Vectors, cosines
 from fairdedup.errors import UserError
 from fairdedup.stages.values import DecidedTask
 from fairdedup.storage.contents import Embedded
+from fairdedup.storage.earlier_samples import list_segments
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import remove_folder, write_table
 from fairdedup.storage.sealed_files import Seal, Unsealed, load_table, open_array
 from fairdedup.storage.seals import seal
+from fairdedup.storage.segment_blocks import iterate_segment
 from fairdedup.storage.shard_files import GroupVectors
 from fairdedup.storage.shard_groups import Group
 from fairdedup.tasks import Submit, Task
@@ -212,10 +214,43 @@ def find_nearest_kept(
     return best
 
 
+def find_nearest_earlier(
+    place: int, run: RunDirectory, unit: NDArray[np.float16], seals: Mapping[str, str]
+) -> NDArray[np.float64]:
+    """Return the largest cosine of each of some vectors to what an earlier run kept of a group of shards.
+
+    Parameters
+    ----------
+    place : int
+        Place of the segment among those of all earlier runs.
+    run : RunDirectory
+    unit : ndarray of shape (m, d), float16
+        Unit vectors.
+    seals : mapping of str to str
+        Seal of each file of the state, by path below the run directory.
+
+    Returns
+    -------
+    ndarray of shape (m,), float64
+        -1 where the run kept nothing.
+    """
+    best, queries = np.full(len(unit), -1.0), Vectors.of(unit)
+    for block in iterate_segment(run.root, place, seals, BLOCK):
+        best = np.maximum(best, cosines(Vectors.of(block.unit), queries).max(axis=0, initial=-1.0))
+    return best
+
+
 def measure_coverage(
-    embedded: Embedded, decisions: Sequence[Sequence[Seal]], size: int, seed: int, submit: Submit
+    embedded: Embedded,
+    decisions: Sequence[Sequence[Seal]],
+    size: int,
+    seed: int,
+    submit: Submit,
+    earlier: Mapping[str, str] | None = None,
 ) -> NDArray[np.float64]:
     """Return the cosine of a sample of all decided rows to the nearest row that each decision keeps.
+
+    In a line the samples that earlier runs kept are kept by every decision.
 
     Parameters
     ----------
@@ -228,6 +263,8 @@ def measure_coverage(
         Seed of the draw.
     submit : Submit
         Runs the tasks.
+    earlier : mapping of str to str, optional
+        Seals of what earlier runs kept, by path below the run directory; None for a run without earlier ones.
 
     Returns
     -------
@@ -247,4 +284,9 @@ def measure_coverage(
         Task((group, run, unit, [parts[k] for parts in decisions]), group.input, group.name)
         for k, group in enumerate(groups)
     ]
-    return np.max(np.array(submit("coverage", find_nearest_kept, tasks)), axis=0)
+    best: NDArray[np.float64] = np.max(np.array(submit("coverage", find_nearest_kept, tasks)), axis=0)
+    if earlier is None:
+        return best
+    segments = list_segments(run.root)
+    tasks = [Task((place, run, unit, earlier), name=segment.folder.name) for place, segment in enumerate(segments)]
+    return np.maximum(best, np.max(np.array(submit("coverage", find_nearest_earlier, tasks)), axis=0))

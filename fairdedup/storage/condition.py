@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,23 +15,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairdedup.errors import UserError, first_line
-from fairdedup.storage.condition_process import LESS, call_bounded, connect, serve_calls
+from fairdedup.storage.condition_process import call_bounded, connect, serve_calls
+from fairdedup.storage.condition_syntax import (
+    EXAMPLE,
+    Node,
+    check_deterministic,
+    check_function,
+    names_outside_lambdas,
+    parse_condition,
+    walk_nodes,
+)
 
-EXAMPLE = "write one as in --where \"width >= 256 AND language = 'en'\""
 TABLE = "--where"
 """The name of the table in a query; no column has it, so a name in the condition can only mean a column."""
-MOST_LETTERS = 20_000
-"""Largest length of a condition."""
-
 ROWS_AT_ONCE, BYTES_AT_ONCE = 100_000, 1 << 27
 """Rows of a shard, and bytes of them, that are evaluated in one call."""
 
-_WORD = re.compile("[a-z_][a-z0-9_]*")
-_CHANGING_WORDS = {"select", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"}
-"""Words in the definition of a macro that read the clock, or tables."""
-
-Node = dict[str, Any]
-"""A node of the tree that DuckDB returns as JSON."""
+Wanted = Literal["functions", "type", "values"]
+"""What the child process answers: nothing unless a function does not exist, the name of a type, or the values."""
 
 
 @dataclass(frozen=True)
@@ -50,88 +49,6 @@ class Condition:
 
     text: str
     columns: tuple[str, ...]
-
-
-def parse_condition(text: str) -> list[Node]:
-    """Parse a condition into the tree of one expression.
-
-    Parameters
-    ----------
-    text : str
-        The condition, as the user wrote it.
-
-    Raises
-    ------
-    UserError
-        If it is not exactly one expression, or uses more than the values of its row.
-    """
-    if len(text) > MOST_LETTERS:
-        raise UserError(f"--where has {len(text):,} letters, and at most {MOST_LETTERS:,} are read: {LESS}")
-    if not text.strip():
-        raise UserError(f"--where is empty: {EXAMPLE}")
-    with connect() as connection:
-        tree = _statement(connection, text)
-        plain = _statement(connection, "true")
-    expressions: list[Node] = tree.pop("select_list")
-    if tree != {name: part for name, part in plain.items() if name != "select_list"} or len(expressions) != 1:
-        raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
-    for node in _nodes_of(text, expressions):
-        if node["class"] in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "POSITIONAL_REFERENCE"):
-            raise UserError(f"--where {text!r} uses more than its own row ({node['class'].lower()}): {EXAMPLE}")
-        arguments = node.get("arguments") or node.get("children") or []  # DuckDB 2 and 1
-        _check_function(text, node.get("function_name"), len(arguments))
-    return expressions
-
-
-def _check_function(text: str, name: str | None, arguments: int) -> None:
-    _check_deterministic(text, name)
-    if name == "age" and arguments == 1:
-        raise UserError(f"--where {text!r} calls age of one time, which depends on the clock: give it two times")
-
-
-def _check_deterministic(text: str, name: str | None) -> None:
-    if name in _list_nondeterministic():
-        raise UserError(f"--where {text!r} calls {name}, whose value changes between calls: remove it")
-
-
-@cache
-def _list_nondeterministic() -> frozenset[str]:
-    """Return the functions whose value is not always the same for the same row.
-
-    DuckDB lists some that read the clock as constant, so all functions without parameters count as well.
-    """
-    query = """
-        SELECT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND function_name <> 'pi'
-        GROUP BY function_name
-        HAVING bool_or(stability <> 'CONSISTENT') OR (max(len(parameters)) = 0 AND bool_and(varargs IS NULL))
-    """
-    macros = "SELECT function_name, lower(macro_definition) FROM duckdb_functions() WHERE function_type = 'macro'"
-    with connect() as connection:
-        listed = {name for (name,) in connection.execute(query).fetchall()}
-        defined = [(name, set(_WORD.findall(text or ""))) for name, text in connection.execute(macros).fetchall()]
-    listed |= {"current_setting"}  # DuckDB before 2.0 lists it as constant
-    number = 0
-    while len(listed) > number:  # a macro may call another one
-        number = len(listed)
-        listed |= {name for name, words in defined if words & (listed | _CHANGING_WORDS)}
-    return frozenset(listed)
-
-
-def _check_bound(connection: Any, text: str, query: str) -> None:
-    """Refuse changing functions under other names: words such as localtime, macros, and age of one time (until now).
-
-    Only DuckDB knows what these mean, so its plan is inspected. It writes no plans over Arrow tables, so the plan is
-    over a copy, which is empty.
-    """
-    connection.execute("CREATE TABLE plain AS SELECT * FROM metadata")
-    answer = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
-    plan = json.loads(answer.fetchone()[0])
-    if plan["error"]:
-        raise UserError(f"--where {text!r} cannot be checked ({first_line(plan['error_message'])}): {EXAMPLE}")
-    for node in _nodes(plan["plans"], "expression_class"):
-        if node["expression_class"] == "BOUND_FUNCTION":
-            name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
-            _check_function(text, name, len(node["children"]))
 
 
 def check_condition(text: str, schema: pa.Schema) -> Condition:
@@ -168,7 +85,7 @@ def _columns(text: str, tree: list[Node], names: list[str]) -> tuple[str, ...]:
     DuckDB ignores case in names, so it is never given two columns that differ in case alone.
     """
     read: dict[str, str] = {}
-    for name in (node["column_names"][0] for node in _nodes(tree) if node.get("column_names")):
+    for name in (node["column_names"][0] for node in walk_nodes(tree) if node.get("column_names")):
         alike = [own for own in names if own.lower() == name.lower()]
         fit = [name] if name in alike else alike
         if len(fit) > 1:
@@ -176,7 +93,7 @@ def _columns(text: str, tree: list[Node], names: list[str]) -> tuple[str, ...]:
                 f"--where {text!r} names {name!r}: write {' or '.join(map(repr, fit))}, in the column's case"
             )
         if not fit:  # or a function that is called without brackets, such as current_date
-            _check_deterministic(text, name.lower())
+            check_deterministic(text, name.lower())
             if name.lower() == TABLE:
                 raise _no_column(text, name, names)
         for own in fit:
@@ -186,13 +103,46 @@ def _columns(text: str, tree: list[Node], names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in read.values())
 
 
-def check_names(text: str, names: list[str]) -> None:
-    """Refuse a condition (text) on a column that is not among these names, while no type of a column is known."""
+def check_functions(text: str) -> None:
+    """Refuse a text that is no condition, or that calls a function which does not exist, before any column is known.
+
+    Parameters
+    ----------
+    text : str
+        The condition, as the user wrote it.
+
+    Raises
+    ------
+    UserError
+        Naming the function.
+    """
+    names = {name.lower(): name for name in names_outside_lambdas(parse_condition(text)) if name.lower() != TABLE}
+    known = Condition(text, tuple(names.values()))
+    _call(known, pa.schema([(name, pa.null()) for name in known.columns]).empty_table(), "functions", [])
+
+
+def list_columns_read(text: str, names: list[str]) -> set[str]:
+    """Return the columns that a condition reads, while no type of a column is known.
+
+    Parameters
+    ----------
+    text : str
+        The condition, as the user wrote it.
+    names : list of str
+        The columns that there are going to be.
+
+    Raises
+    ------
+    UserError
+        If it is no condition, or reads a column that does not exist.
+    """
+    tree = parse_condition(text)
+    read = set(_columns(text, tree, names))
     known = {name.lower() for name in names}
-    tree = [] if "->" in text or "lambda" in text.lower() else parse_condition(text)  # parameters look like columns
-    for node in _nodes(tree):
-        if node.get("column_names") and node["column_names"][0].lower() not in known:
-            raise _no_column(text, node["column_names"][0], names)
+    for name in names_outside_lambdas(tree):
+        if name.lower() not in known:
+            raise _no_column(text, name, names)
+    return read
 
 
 def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
@@ -224,14 +174,14 @@ def evaluate_condition(known: Condition, table: pa.Table) -> NDArray[np.bool_]:
     return np.concatenate(found)
 
 
-def _call(known: Condition, table: pa.Table, wanted: Literal["type", "values"], names: list[str]) -> Any:
+def _call(known: Condition, table: pa.Table, wanted: Wanted, names: list[str]) -> Any:
     """Return what `_evaluate` returns, from a process with limits. What is sent is these rows alone."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     request = {"text": known.text, "columns": known.columns, "wanted": wanted, "names": names}
     answer, values = call_bounded(known.text, table.num_rows, request, sink.getvalue().to_pybytes())
-    return answer["type"] if wanted == "type" else np.frombuffer(values, bool)
+    return answer.get("type") if wanted != "values" else np.frombuffer(values, bool)
 
 
 def serve() -> None:
@@ -244,11 +194,14 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         table = stream.read_all()
     known = Condition(request["text"], tuple(request["columns"]))
     found = _evaluate(known, table, request["wanted"], request["names"])
-    return ({"type": found}, b"") if request["wanted"] == "type" else ({}, found.tobytes())
+    return ({"type": found}, b"") if request["wanted"] != "values" else ({}, found.tobytes())
 
 
-def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values"], columns: list[str]) -> Any:
-    """Return the name of the expression's type, checked in WHERE, which forbids aggregates; or its values."""
+def _evaluate(known: Condition, table: pa.Table, wanted: Wanted, columns: list[str]) -> Any:
+    """Return the name of the expression's type, checked in WHERE, which forbids aggregates; or its values; or nothing.
+
+    Columns whose type is not known have none, so of the mistakes only a function that does not exist counts there.
+    """
     import duckdb
 
     if not table.column_names:
@@ -258,8 +211,11 @@ def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values
         try:
             connection.register("metadata", table)
             source = f'FROM metadata AS "{TABLE}"'
-            if wanted == "type":
+            if wanted != "values":
                 connection.execute(f"SELECT 1 {source} WHERE {expression}")
+            if wanted == "functions":
+                return None
+            if wanted == "type":
                 kind = str(connection.sql(f"SELECT {expression} {source}").types[0])
                 _check_bound(connection, known.text, f"SELECT {expression}")
                 return kind
@@ -268,6 +224,8 @@ def _evaluate(known: Condition, table: pa.Table, wanted: Literal["type", "values
         except duckdb.OutOfMemoryException:
             raise MemoryError from None
         except duckdb.Error as error:
+            if wanted == "functions" and not isinstance(error, duckdb.CatalogException):
+                return None
             raise _explain(known.text, error, columns) from None
 
 
@@ -284,30 +242,18 @@ def _no_column(text: str, name: str, columns: list[str]) -> UserError:
     return UserError(f"--where {text!r} names column {name!r}: the metadata has {', '.join(columns)}")
 
 
-def _statement(connection: Any, text: str) -> Node:
-    query = f"SELECT (\n{text}\n)"
-    answer = json.loads(connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [query]).fetchone()[0])
-    if answer["error"]:
-        message = first_line(answer["error_message"])
-        raise UserError(f"--where {text!r} is not a condition ({message}): {EXAMPLE}")
-    if len(answer["statements"]) != 1 or answer["statements"][0]["node"]["type"] != "SELECT_NODE":
-        raise UserError(f"--where {text!r} is more than one condition: {EXAMPLE}")
-    node: Node = answer["statements"][0]["node"]
-    return node
+def _check_bound(connection: Any, text: str, query: str) -> None:
+    """Refuse changing functions under other names: words such as localtime, macros, and age of one time (until now).
 
-
-def _nodes_of(text: str, expressions: list[Node]) -> list[Node]:
-    try:
-        return list(_nodes(expressions))
-    except RecursionError:
-        raise UserError(f"--where has expressions within expressions, too many to read: {LESS}") from None
-
-
-def _nodes(tree: Any, mark: str = "class") -> Iterator[Node]:
-    if isinstance(tree, dict):
-        if mark in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _nodes(part, mark)
+    Only DuckDB knows what these mean, so its plan is inspected. It writes no plans over Arrow tables, so the plan is
+    over a copy, which is empty.
+    """
+    connection.execute("CREATE TABLE plain AS SELECT * FROM metadata")
+    answer = connection.execute("SELECT json_serialize_plan($1::VARCHAR)", [f'{query} FROM plain AS "{TABLE}"'])
+    plan = json.loads(answer.fetchone()[0])
+    if plan["error"]:
+        raise UserError(f"--where {text!r} cannot be checked ({first_line(plan['error_message'])}): {EXAMPLE}")
+    for node in walk_nodes(plan["plans"], "expression_class"):
+        if node["expression_class"] == "BOUND_FUNCTION":
+            name = node["name"] if "name" in node else node["qname"]["path"][-1]  # DuckDB 1 and 2
+            check_function(text, name, len(node["children"]))

@@ -19,6 +19,7 @@ from functools import partial
 from typing import IO, Any
 
 from fairdedup.errors import UserError, format_count
+from fairdedup.storage.memory_limit import limit_memory
 
 MEMORY = 2 << 30
 """Bytes that a condition may use, besides what the child process uses at its start."""
@@ -157,7 +158,7 @@ def serve_calls(evaluate: Callable[[Message, bytes], tuple[Message, bytes]]) -> 
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     import duckdb  # noqa: F401  # before the limit, which is for conditions
 
-    _limit_memory(MEMORY)
+    limit_memory(MEMORY)
     with suppress(EOFError, BrokenPipeError):
         while True:
             request, data = _receive(calls)
@@ -182,20 +183,6 @@ def _answer(
         return {"mistake": f"--where has expressions within expressions, too many to read: {LESS}"}, b""
     except Exception as error:
         return {"fault": f"{type(error).__name__}: {error}"}, b""
-
-
-def _limit_memory(amount: int) -> None:
-    """Limit the memory of this process, and let the system end it before others if memory runs out."""
-    try:
-        import resource
-
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-        with open("/proc/self/statm") as file:
-            data = int(file.read().split()[5]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_DATA, (data + amount, data + amount))
-    except (ImportError, OSError, ValueError):  # not Linux
-        return
 
 
 def _send(pipe: IO[bytes], message: Message, data: bytes) -> None:

@@ -18,9 +18,11 @@ from fairdedup.storage.run_state import EarlierRecord, KeptRun, RunState, state_
 from fairdedup.storage.sealed_files import Seal, Unsealed, expect_sealed_size, load_array, open_array, open_arrow
 from fairdedup.storage.seals import has_sealed_size, is_sealed
 from fairdedup.storage.state_directory import Segment, StateDirectory, checksum, has_checksums
+from fairdedup.storage.stored_model import read_undamaged
 
 LINKED = "`link_runs` of the same command has verified it"
 WRITTEN = "`write_earlier` of the same command has written it"
+COMPARED = "it is only compared with what it should hold, and written again if it differs"
 BY_CLUSTER = "each cluster is verified where it is read, by its own checksum"
 PLACE_BITS = 32  # lower bits of a name: place in a segment; the upper bits are the number of the segment
 LOWER = (1 << PLACE_BITS) - 1
@@ -278,7 +280,7 @@ def name_samples(root: Path, names: NDArray[np.int64]) -> tuple[list[str | None]
 def write_earlier(
     target: StateDirectory, runs: Sequence[KeptRun], sums: NDArray[np.int64], begun: NDArray[np.bool_]
 ) -> None:
-    """Write the values from earlier runs that the decision of a run reads.
+    """Write the values from earlier runs that the decision of a run reads; files that hold them already stay.
 
     Parameters
     ----------
@@ -289,7 +291,20 @@ def write_earlier(
     begun : ndarray of shape (k,), bool
         Whether each cluster has a row of an earlier run.
     """
-    write_array(target.sums, sums)
-    write_array(target.begun, begun)
+    for path, array in ((target.sums, sums), (target.begun, begun)):
+        if not _holds(path, array):
+            write_array(path, array)
     record = EarlierRecord(runs=[run.run for run in runs], segments=[run.segments for run in runs])
-    record.write(target.earlier)
+    if read_undamaged(target.earlier, EarlierRecord) != record:
+        record.write(target.earlier)
+
+
+def _holds(path: Path, array: NDArray[Any]) -> bool:
+    """Return whether a file holds an array."""
+    if not path.exists():
+        return False
+    try:
+        known = load_array(Unsealed(path, COMPARED))
+    except FairdedupError:
+        return False
+    return known.dtype == array.dtype and np.array_equal(known, array)

@@ -96,12 +96,15 @@ class FindingsRecord(Record):
         As in `ShardRecord`.
     columns : list of str or None
         Names of the samples' own columns; None in records of earlier versions.
+    schema_of_columns : str or None
+        The columns whose values are all of one type, as `datasets.column_types` writes a schema.
     """
 
     fingerprint: str
     unused: dict[str, int] = {}
     damage: str | None = None
     columns: list[str] | None = None
+    schema_of_columns: str | None = None
 
 
 class SortedRecord(Record):

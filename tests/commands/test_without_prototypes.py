@@ -16,7 +16,7 @@ def test_ready_vectors_without_a_model_are_decided_by_semdedup(place):
     shown = done(*words)
     (line,) = [line for line in shown.err.splitlines() if "the rule is" in line]
     assert line.startswith(
-        "The model of these embeddings is not known, so there are no prototypes: the rule is semdedup"
+        "The model of these embeddings is not known: there are no prototypes, so the rule is semdedup, which ignores"
     )
     assert manifest_of(place / "r")["config"]["prune"]["rule"] == "semdedup"
     assert "finished already" in done(*words).err

@@ -19,7 +19,8 @@ from runs import UNUSABLE, Decided, command, contents, done, files, manifest, pr
 from fairdedup.core.ordered_integers import to_ordered_integers
 from fairdedup.datasets.ids import read_ids
 from fairdedup.errors import UserError
-from fairdedup.storage.condition import check_condition, evaluate_condition, parse_condition
+from fairdedup.storage.condition import check_condition, evaluate_condition
+from fairdedup.storage.condition_syntax import parse_condition
 
 COMPARED = ("cluster", "kept", "representative", "similarity", "neighbourhood", "readmitted")
 

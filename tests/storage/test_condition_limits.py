@@ -17,8 +17,9 @@ import pytest
 from runs import command
 
 from fairdedup.errors import UserError
-from fairdedup.storage import condition, condition_process
-from fairdedup.storage.condition import check_condition, evaluate_condition, parse_condition
+from fairdedup.storage import condition, condition_process, condition_syntax
+from fairdedup.storage.condition import check_condition, evaluate_condition
+from fairdedup.storage.condition_syntax import parse_condition
 
 TABLE = pa.table({"x": list(range(1000)), "t": pa.array([0] * 1000, pa.timestamp("us")), "word": ["a"] * 1000})
 DEFAULT = condition_process.TIME_LIMIT
@@ -222,7 +223,7 @@ VALUES = {
 
 def test_what_duckdb_calls_by_any_name_with_up_to_two_values_and_is_allowed_does_not_change_in_a_second():
     """Functions that are added to DuckDB, or listed as constant by mistake, are found here."""
-    refused = condition._list_nondeterministic() | {"sleep_ms", "error"}
+    refused = condition_syntax._list_nondeterministic() | {"sleep_ms", "error"}
     with duckdb.connect() as connection:
         query = "SELECT DISTINCT function_name, parameter_types FROM duckdb_functions() WHERE function_type = 'scalar'"
         listed = connection.execute(query).fetchall()

@@ -99,7 +99,7 @@ class ChosenRule(NamedTuple):
     name : str
         Its name.
     why : str or None
-        Why it is not the default rule, in one line for the user; None where that is plain.
+        Why it is not the default rule, a clause for the user; None where that is plain.
     """
 
     name: str
@@ -121,9 +121,7 @@ def choose_rule(*, has_prototypes: bool, has_column: bool = False) -> ChosenRule
     if has_prototypes or not find_rule(DEFAULT).needs_prototypes:
         return ChosenRule(DEFAULT)
     name = simplest_rule().name
-    return ChosenRule(
-        name, f"there are no prototypes, so the rule is {name}, which ignores groups: for a fair rule give `prototypes`"
-    )
+    return ChosenRule(name, f"there are no prototypes, so the rule is {name}, which ignores groups")
 
 
 for _rule in (FairDeDup, Balanced, SemDeDup, Prefer, SemDeDupChain, RandomNeighbour, Random):

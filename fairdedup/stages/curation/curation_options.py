@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairdedup.datasets.ids import check_ids
 from fairdedup.stages.curation.evaluation_samples import Evaluation
-from fairdedup.storage.condition import parse_condition
+from fairdedup.storage.condition import check_functions
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CurationOptions:
 
 
 def check_curation_options(options: CurationOptions) -> None:
-    """Refuse what would fail later: a text that is not a condition, a file that does not exist.
+    """Refuse what would fail later: a text that is not a condition, a function or file that does not exist.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def check_curation_options(options: CurationOptions) -> None:
         Naming the option.
     """
     if options.where is not None:
-        parse_condition(options.where)
+        check_functions(options.where)
     for option, file in (("--drop", options.drop), ("--always-keep", options.always_keep)):
         if file is not None:
             check_ids(file, option)

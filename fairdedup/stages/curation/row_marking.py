@@ -20,7 +20,7 @@ from fairdedup.stages.curation.curation_options import CurationOptions
 from fairdedup.stages.curation.evaluation_samples import Evaluation
 from fairdedup.stages.curation.group_marks import Criteria, GroupMarks, mark_group
 from fairdedup.stages.curation.shard_keys import name_shards
-from fairdedup.storage.condition import Condition, check_condition, check_names
+from fairdedup.storage.condition import Condition, check_condition, list_columns_read
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.id_lists import check_any_known, describe_unknown, find_unknown, write_ids
 from fairdedup.storage.layout import RunDirectory
@@ -134,27 +134,36 @@ def check_curation_columns(options: CurationOptions, schema: pa.Schema) -> tuple
     return where, prefer
 
 
-def check_curation_names(options: CurationOptions, names: list[str]) -> None:
-    """Check that the options name columns that there are, while no type of a column is known.
+def check_curation_names(options: CurationOptions, names: list[str], schema: pa.Schema) -> None:
+    """Check that the options fit the columns that there are, while not every type of a column is known.
 
     Parameters
     ----------
     options : CurationOptions
     names : list of str
         Columns that the metadata is going to have.
+    schema : Schema
+        Those whose type is known.
 
     Raises
     ------
     UserError
-        If a column does not exist.
+        If a column does not exist, or has a type that the option cannot use.
     """
-    if options.where is not None:
-        check_names(options.where, names)
+    known = schema.names
+    if options.where is not None and list_columns_read(options.where, names) <= set(known):
+        check_condition(options.where, schema)
     wrong = "the metadata has no such column; give one of its columns: " + ", ".join(map(visible, names))
-    if options.prefer is not None and options.prefer not in (*names, PIXELS):
-        raise UserError(f"--prefer {options.prefer!r}: {wrong}")
-    if options.within is not None and options.within not in names:
-        raise UserError(f"--within {options.within!r}: {wrong}")
+    if options.prefer is not None:
+        if options.prefer not in (*names, PIXELS):
+            raise UserError(f"--prefer {options.prefer!r}: {wrong}")
+        if options.prefer in known:
+            _choose_numbers(options.prefer, schema)
+    if options.within is not None:
+        if options.within not in names:
+            raise UserError(f"--within {options.within!r}: {wrong}")
+        if options.within in known:
+            check_within(options.within, schema)
 
 
 def _build_criteria(embedded: Embedded, options: CurationOptions, folder: Path) -> Criteria:

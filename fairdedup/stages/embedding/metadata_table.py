@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from fairdedup.datasets import Sample
+from fairdedup.datasets.column_types import build_column
 from fairdedup.datasets.dataset import Metadata
 from fairdedup.datasets.reserved_columns import PICTURE_COLUMNS, rename_reserved
 
@@ -42,7 +43,7 @@ def build_table(samples: Sequence[Sample], pictures: Sequence[Metadata]) -> pa.T
         **{_OWN + name: [sample.metadata.get(name) for sample in samples] for name in own},
         **{name: [picture[name] for picture in pictures] for name in PICTURE_COLUMNS},
     }
-    return pa.table({name: _build_column(column, _TYPES.get(name)) for name, column in values.items()})
+    return pa.table({name: build_column(column, _TYPES.get(name)) for name, column in values.items()})
 
 
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
@@ -68,18 +69,7 @@ def _join_column(tables: Sequence[pa.Table], name: str) -> pa.Array:
     kinds = {part.type for part in parts if part is not None and not pa.types.is_null(part.type)}
     if len(kinds) > 1:
         rows = [pa.nulls(len(table)) if part is None else part for table, part in zip(tables, parts, strict=True)]
-        return _build_column([value for own in rows for value in own.to_pylist()], None)
+        return build_column([value for own in rows for value in own.to_pylist()])
     kind = next(iter(kinds), pa.null())
     pairs = zip(tables, parts, strict=True)
     return pa.concat_arrays([pa.nulls(len(t), kind) if p is None or p.type != kind else p for t, p in pairs])
-
-
-def _build_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    """Return a column of Python's or of Arrow's values; text if their types are mixed."""
-    try:
-        first = next((value for value in values if value is not None), None)
-        if isinstance(first, pa.Scalar) and pa.types.is_nested(first.type):  # Arrow cannot convert its own empty ones
-            return pa.array([None if value is None else value.as_py() for value in values], first.type)
-        return pa.array(values, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):  # mixed types: text holds them all
-        return pa.array([None if value is None else str(value) for value in values], pa.string())

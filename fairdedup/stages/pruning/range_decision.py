@@ -19,13 +19,13 @@ from fairdedup.core.parts import Decided, decide_part
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.round_state import Trial
 from fairdedup.core.round_steps import Keepers, decide_in_part
-from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts, split_clusters
+from fairdedup.stages.pruning.cluster_ranges import ClusterRange, make_map_parts
 from fairdedup.stages.pruning.concept_shares import (
     describe_absent_attributes,
     describe_vague_attributes,
     measure_shares,
 )
-from fairdedup.stages.pruning.earlier_visits import list_earlier_visits
+from fairdedup.stages.pruning.decision_ranges import split_for_decision
 from fairdedup.stages.pruning.round_files import open_workspace
 from fairdedup.stages.pruning.value_counts import count_values
 from fairdedup.stages.values import DecidedTask, Pruned
@@ -125,16 +125,10 @@ def prune(
     """
     across = options.looks_across
     with open_workspace(clustered, options, submit) if across else nullcontext() as workspace:
-        folder = clustered.directory.rounds if across else None
-        parts, clusters, without_rows = split_clusters(
-            clustered, marks, against=inherited is not None, within=options.within, workspace=folder
-        )
+        parts, clusters, without_rows = split_for_decision(clustered, marks, options, submit, workspace, inherited)
         map_parts = make_map_parts(submit)
         if options.within and eps is None:
             clusters = sum(map_parts("list", count_values, parts))
-        if folder is not None and inherited is not None:
-            root, k = clustered.directory.root, len(clustered.sizes)
-            list_earlier_visits(root, folder, options, inherited.eps, k, submit)
         decision = decide(
             parts,
             clusters,
