@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from needed import import_or_skip
 
 import fairdedup
 from fairdedup.api import DECISION_COLUMNS, deduplicate
@@ -83,6 +84,19 @@ def test_continuous_integration_runs_the_readme_s_own_test_command() -> None:
     last = [line for line in script.read_text(encoding="utf-8").splitlines() if "make " in line][-1]
     assert re.search(r"make check test\b", last)
     assert script.stat().st_mode & 0o111
+
+
+def test_continuous_integration_cannot_skip_the_site_and_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\nexport CI=true\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\ntest: $(INSTALLED) $(SITE_TOOLS)\n" in makefile
+    assert "'.[docs]'" in makefile.split("\n$(SITE_TOOLS): $(INSTALLED)\n")[1]
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ModuleNotFoundError):
+        import_or_skip("no_such_package")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception):
+        import_or_skip("no_such_package")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
