@@ -11,7 +11,8 @@ are not named keep their figures in the results.
   use the machine, the seconds of the processor count: those of the busier worker bound how fast two can be.
 - ahead: pictures per second of one worker without and with a thread that decodes, and the rate that the bare forward
   pass and the bare decoding allow one after the other, at 96, 224 and 4,000 pixels.
-- reduced: seconds to decode and prepare pictures of 12 megapixels, and the cosine between their vectors.
+- reduced: seconds to decode and prepare JPEGs of 12 megapixels at their full and at a reduced size, and the cosines
+  between the vectors of both: of faces that were scaled up, and of the photographs in --photographs (scikit-image's).
 - dtype: seconds of a batch in float32 and bfloat16; of faces by the built-in encoder, the cosines between their vectors
   in both, and the share of rows whose decision changes (semdedup, half is kept), beside that of another seed.
 """
@@ -38,6 +39,7 @@ WHAT = (
 )
 PARTS = ("folder", "tar", "table", "ahead", "reduced", "dtype")
 MODEL, BATCH = "ViT-B-32", 32
+LARGE = (4000, 3000)  # pixels of a large picture
 
 
 def read_faces(tar: Path, most: int) -> dict[str, bytes]:
@@ -222,33 +224,50 @@ def cosines(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     return {name: round(float(np.quantile(found, share)), 6) for name, share in shares.items()}
 
 
-def measure_reduced(files: list[bytes], spec: Any, repeats: int) -> dict[str, Any]:
-    """Return how much faster pictures of 12 megapixels are decoded at a reduced size, and how near the vectors are."""
+def measure_reduced(faces: list[bytes], photographs: list[bytes], specs: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Return how much faster JPEGs of 12 megapixels are decoded at a reduced size, and how near the vectors are."""
     from fairdedup.datasets.decoders import open_decoder
-    from fairdedup.encoders import builtin_spec, load_encoder
+    from fairdedup.encoders import load_encoder
 
-    figures: dict[str, Any] = {"pictures": len(files), "size": [4000, 3000], "repeats": repeats}
-    small = builtin_spec(batch_size=BATCH, device="cpu", dtype="float32", threads=1)
-    for name, own in ((MODEL, spec), (small.model, small)):
+    figures: dict[str, Any] = {
+        "faces": len(faces),
+        "photographs": len(photographs),
+        "size": list(LARGE),
+        "repeats": repeats,
+    }
+    timed = [enlarge(data, LARGE) for data in faces[:BATCH]]
+    for name, own in specs.items():
         encoder: Any = load_encoder(own)
-        seconds: dict[str, list[float]] = {"full": [], "reduced": []}
-        prepared: dict[str, list[Any]] = {}
+        decoders = {
+            kind: open_decoder(encoder.prepare, 65535, detail, isolated=False)
+            for kind, detail in (("full", 0), ("reduced", encoder.detail))
+        }
+        seconds: dict[str, list[float]] = {kind: [] for kind in decoders}
         for _ in range(repeats):
-            for kind, detail in (("full", 0), ("reduced", encoder.detail)):
-                decoder = open_decoder(encoder.prepare, 65535, detail, isolated=False)
-                started = time.perf_counter()
-                prepared[kind] = [decoder.load(data).value for data in files]
-                seconds[kind].append((time.perf_counter() - started) / len(files))
-        vectors = {kind: encoder.encode_prepared(own) for kind, own in prepared.items()}
-        pixels = {kind: np.stack([each.numpy().ravel() for each in own]) for kind, own in prepared.items()}
+            for kind, decoder in decoders.items():
+                seconds[kind].append(1 / rate(lambda d=decoder: [d.load(data) for data in timed], len(timed)))
         pairs = [a / b for a, b in zip(seconds["full"], seconds["reduced"], strict=True)]
         figures[name] = {
             "seconds a picture": {kind: round(float(np.median(values)), 4) for kind, values in seconds.items()},
             "times as fast": round(float(np.median(pairs)), 2),
-            "cosines of vectors": cosines(vectors["full"], vectors["reduced"]),
-            "cosines of prepared pixels": cosines(pixels["full"], pixels["reduced"]),
+            "cosines of vectors": {
+                kind: compare_sizes(files, decoders, encoder)
+                for kind, files in (("faces", faces), ("photographs", photographs))
+                if files
+            },
         }
     return figures
+
+
+def compare_sizes(files: list[bytes], decoders: dict[str, Any], encoder: Any) -> dict[str, float]:
+    """Return the cosines between the vectors of pictures at their full and at a reduced size."""
+    vectors: dict[str, list[np.ndarray]] = {kind: [] for kind in decoders}
+    for start in range(0, len(files), BATCH):
+        large = [enlarge(data, LARGE) for data in files[start : start + BATCH]]
+        for kind, decoder in decoders.items():
+            vectors[kind].append(encoder.encode_prepared([decoder.load(data).value for data in large]))
+        print("reduced", start + len(large), "of", len(files), flush=True)
+    return cosines(np.concatenate(vectors["full"]), np.concatenate(vectors["reduced"]))
 
 
 def measure_dtype(files: list[bytes], weights: Path, repeats: int) -> dict[str, Any]:
@@ -289,13 +308,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="for folder, tar and table")
-    parser.add_argument("--large", type=int, default=16, help="large pictures")
+    parser.add_argument("--large", type=int, default=200, help="faces that are scaled up")
+    parser.add_argument("--photographs", type=Path, help="folder of photographs to compare at both sizes as well")
     parser.add_argument("--note", default="", help="what a reader should know about the machine")
     parser.add_argument("--out", type=Path, default=RESULTS / "embedding.json")
     args = parser.parse_args()
+    from fairdedup.encoders import builtin_spec
+
     figures = json.loads(args.out.read_text()) if args.out.exists() else {}
     figures = {part: figures[part] for part in PARTS if part in figures}
-    val = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))[: max(64, args.large)]]
+    val = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         faces = read_faces(args.data / "train96-00000.tar", 2000)
@@ -307,15 +329,17 @@ def main() -> None:
             spec = load(folder / "w.safetensors", "float32")
         if "ahead" in args.parts:
             inputs = {96: list(faces.values())[:64], 224: val[:64]}
-            inputs[4000] = [enlarge(data, (4000, 3000)) for data in val[:BATCH]]
+            inputs[4000] = [enlarge(data, LARGE) for data in val[:BATCH]]
             measured = [measure_ahead(side, own, spec, args.repeats) for side, own in inputs.items()]
             figures["ahead"] = {"repeats": args.repeats, "by side": measured}
         if "reduced" in args.parts:
-            large = [enlarge(data, (4000, 3000)) for data in val[: args.large]]
-            figures["reduced"] = measure_reduced(large, spec, args.repeats)
+            found = sorted(args.photographs.iterdir()) if args.photographs else []
+            photographs = [file.read_bytes() for file in found if file.suffix in (".jpg", ".jpeg", ".png")]
+            small = builtin_spec(batch_size=BATCH, device="cpu", dtype="float32", threads=1)
+            specs = {MODEL: spec, small.model: small}
+            figures["reduced"] = measure_reduced(val[: args.large], photographs, specs, args.repeats)
         if "dtype" in args.parts:
-            every = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))]
-            figures["dtype"] = measure_dtype(every, folder / "w.safetensors", args.repeats)
+            figures["dtype"] = measure_dtype(val, folder / "w.safetensors", args.repeats)
     for part in args.parts:
         figures[part] |= {"command": command_line()} | ({"note": args.note} if args.note else {})
     write_results(

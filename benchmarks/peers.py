@@ -1,6 +1,7 @@
 """Compare fairdedup with other tools on generated vectors with planted duplicates: time, memory and recall.
 
     python benchmarks/peers.py --rows 100000 --python semhash=PEERS/bin/python --python imagededup=PEERS/bin/python
+    python benchmarks/peers.py --vectors faces.npy --eps 0.05 --out faces.json
 
 Each tool runs in a process of its own, with a limit of time and memory, and in the Python that --python names for it
 (default: this one). One that is not installed there is skipped, and the results say so; none is a dependency.
@@ -14,8 +15,8 @@ Each tool runs in a process of its own, with a limit of time and memory, and in 
 datasketch and text-dedup compare sets of tokens, not vectors, so they are not here.
 
 All get the same unit vectors and the same eps. Of each: seconds after a warm-up; most resident memory; recall, the
-share of the planted pairs above the threshold of which at most one is kept; and how many kept rows still have a kept
-duplicate, among all pairs. Results are written after each tool; --add keeps those of other tools that the file has.
+share of the pairs above the threshold of which at most one is kept, of all and of the planted ones; and how many kept
+rows still have a kept duplicate. Results are written after each tool; --add keeps those of other tools that the file has.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from results_file import RESULTS, add_to_results, write_results
 SCRIPT = Path(__file__).with_name("peer_search.py")
 OPTIONS = ("rows", "dim", "shards", "eps", "threads", "time_limit")
 WHAT = (
-    "seconds to remove duplicates among unit vectors in memory, most resident MiB, recall of planted pairs, and kept "
-    "rows with a kept duplicate; each tool in a process of its own, after a warm-up"
+    "seconds to remove duplicates among unit vectors in memory, most resident MiB, recall of pairs, and kept "
+    "rows with a kept duplicate; each tool in a process of its own, after a warm-up; medians of the repeats"
 )
 GOAL = 20  # times as fast as SemHash
 
@@ -67,22 +68,22 @@ def find_planted_pairs(x: NDArray[np.float16], shards: int, eps: float) -> Pairs
     return first[cosine > 1 - eps], second[cosine > 1 - eps]
 
 
-def measure_kept(kept: NDArray[np.int64], rows: int, planted: Pairs, pairs: Pairs) -> dict[str, Any]:
+def measure_kept(kept: NDArray[np.int64], rows: int, planted: Pairs | None, pairs: Pairs) -> dict[str, Any]:
     """Return the recall of what a tool kept, and how many kept rows still have a kept duplicate."""
     mask = np.zeros(rows, np.bool_)
     mask[kept] = True
     both = mask[pairs[0]] & mask[pairs[1]]
     left = len(np.union1d(pairs[0][both], pairs[1][both]))
-    return {
-        "kept": int(mask.sum()),
-        "recall of planted pairs": float(1 - (mask[planted[0]] & mask[planted[1]]).mean()),
-        "kept with a kept duplicate": left,
-    }
+    recall = {"recall of all pairs": float(1 - both.mean())}
+    if planted is not None:
+        recall["recall of planted pairs"] = float(1 - (mask[planted[0]] & mask[planted[1]]).mean())
+    return {"kept": int(mask.sum()), **recall, "kept with a kept duplicate": left}
 
 
 def run_tool(name: str, python: str, vectors: Path, kept: Path, rows: int, args: argparse.Namespace) -> dict[str, Any]:
     """Run a tool in a process of its own, and return its seconds and memory, or why there are none."""
     words = [python, SCRIPT, name, vectors, kept, "--eps", args.eps, "--warm-up", max(200, rows // 10)]
+    words += ["--repeats", args.repeats]
     threads = {f"{library}_NUM_THREADS": str(args.threads) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     began, timed_out = time.perf_counter(), threading.Event()
     with tempfile.TemporaryFile("w+") as errors:
@@ -119,7 +120,8 @@ def run_tool(name: str, python: str, vectors: Path, kept: Path, rows: int, args:
         return {"skipped": event["reason"]}
     if event["event"] != "done":
         return {"skipped": f"ended with {process.returncode} after {time.perf_counter() - began:.0f} s: {last[:300]}"}
-    return {"version": event["version"], "seconds": event["seconds"], "most resident MiB": round(memory.together)}
+    measured = {name: event[name] for name in ("version", "seconds", "repeats")}
+    return measured | {"most resident MiB": round(memory.together)}
 
 
 def _follow(process: subprocess.Popen[str], rows: int) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def compare_speed(tools: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {
             "times as fast": report["seconds"] / own["seconds"],
-            "recall beyond it": own["recall of planted pairs"] - report["recall of planted pairs"],
+            "recall beyond it": own["recall of all pairs"] - report["recall of all pairs"],
         }
         for name, report in tools.items()
         if name != "fairdedup" and "seconds" in report and "seconds" in own
@@ -165,12 +167,14 @@ def parse_pythons(words: list[str]) -> dict[str, str]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=Path, help=".npy file to use in place of generated vectors")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--shards", type=int, default=100, help="planted pairs are in the same shard")
     parser.add_argument("--eps", type=float, default=0.2)
     parser.add_argument("--peers", default=",".join(SEARCHES), help="names, separated by commas")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="Python that has this tool")
+    parser.add_argument("--repeats", type=int, default=5, help="of each tool; fewer once it has taken minutes")
     parser.add_argument("--time-limit", type=float, default=1800, help="seconds of each tool, its warm-up included")
     parser.add_argument("--memory", type=float, help="GiB that a process may hold  [default: 3/4 of what is free]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -190,16 +194,23 @@ def main() -> None:
     args = parse_arguments()
     pythons, names = parse_pythons(args.python), args.peers.split(",")
     options = {name: getattr(args, name) for name in OPTIONS}
+    if args.vectors is not None:
+        options |= dict(zip(("rows", "dim"), np.load(args.vectors, mmap_mode="r").shape, strict=True), shards=None)
     figures = {"tools": {}, **(add_to_results(args.out, {**options, "seed": args.seed}) if args.add else {})}
     with tempfile.TemporaryDirectory(dir=args.folder) as place:
         folder = Path(place)
-        x = generate_vectors(folder / "shards", args.rows, args.dim, args.shards, args.seed)
+        planted: Pairs | None = None
+        if args.vectors is None:
+            x = generate_vectors(folder / "shards", args.rows, args.dim, args.shards, args.seed)
+            planted = find_planted_pairs(x, args.shards, args.eps)
+            figures["planted pairs"] = len(planted[0])
+        else:
+            x = np.load(args.vectors).astype(np.float16)
         np.save(folder / "vectors.npy", x)
-        planted, started = find_planted_pairs(x, args.shards, args.eps), time.perf_counter()
+        started = time.perf_counter()
         pairs = find_all_pairs(x, args.eps)
-        figures |= {"planted pairs": len(planted[0]), "all pairs": len(pairs[0])}
-        took = time.perf_counter() - started
-        print(f"{len(pairs[0]):,} pairs, {len(planted[0]):,} of them planted, found in {took:.0f} s", flush=True)
+        figures["all pairs"] = len(pairs[0])
+        print(f"{len(pairs[0]):,} pairs, found in {time.perf_counter() - started:.0f} s", flush=True)
         for number, name in enumerate(names):
             most = args.time_limit * (len(names) - number)
             print(f"{name}, {number + 1} of {len(names)}; all that are left take at most {most:,.0f} s", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from fairdedup.streams import replace_standard_streams
 from fairdedup.worker_memory import check_address_space
 
 EXIT_USER, EXIT_OTHER = 2, 1
+COLLECT_AFTER = 200_000  # new objects between two garbage collections: imports make many, and none of them is garbage
 _INTERRUPTED = ("Interrupted. Run the same command to resume.", EXIT_OTHER)
 
 
@@ -57,6 +59,7 @@ for _command in (
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    gc.set_threshold(COLLECT_AFTER)
     stdout = replace_standard_streams()
     handle_stop_signals()
     code = call(sys.argv[1:])

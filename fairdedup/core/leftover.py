@@ -96,11 +96,16 @@ def find_interval(found: int, looked_up: int, confidence: float = CONFIDENCE) ->
     ----------
     Clopper and Pearson 1934, The use of confidence or fiducial limits illustrated in the case of the binomial.
     """
-    from scipy.special import betaincinv  # not at the top: scipy takes long to load
-
     tail, missed = (1 - confidence) / 2, looked_up - found
-    low = 0.0 if not found else float(betaincinv(found, missed + 1, tail))
-    high = 1.0 if not missed else float(betaincinv(found + 1, missed, 1 - tail))
+    if not looked_up:
+        return 0.0, 1.0
+    if not (found and missed):  # the usual case, in closed form: scipy takes long to load
+        far = -math.expm1(math.log(tail) / looked_up)
+        return (1 - far, 1.0) if found else (0.0, far)
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(found, missed + 1, tail))
+    high = float(betaincinv(found + 1, missed, 1 - tail))
     return low, high
 
 
