@@ -36,6 +36,7 @@ WORDS = (
     (r"\{00000\.\.00041\}", "{00000..00001}"),
     (">= 256", ">= 24"),
     ("--shard-size 5000", "--shard-size 5"),
+    ("--clusters 100", "--clusters 4"),
     (r"--suggest-labels \d+", "--suggest-labels 5"),
     ("--max-drift 0.25 --min-retention 0.5", "--max-drift 9 --min-retention 0.01"),
     (r"photos/1\.jpg", "p01.png"),
