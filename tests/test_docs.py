@@ -210,12 +210,39 @@ def test_commands_of_contributing_are_targets_and_options_that_exist() -> None:
 
 def test_tables_of_the_pages_are_those_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from tables import PLACE, TABLE_PAGES, fill_tables
+    from tables import IN_A_LINE, PLACE, TABLE_PAGES, fill_tables
 
     for page in TABLE_PAGES:
         text = page.read_text(encoding="utf-8")
-        assert PLACE.search(text)
+        assert PLACE.search(text) or IN_A_LINE.search(text)
+        # At the beginning of a line a comment makes the line HTML, in which Markdown is not read.
+        assert not re.search(r"^<!-- \w+: \w+ -->.", text, re.MULTILINE)
         assert fill_tables(text) == text, f"{page.name}: run python benchmarks/tables.py"
+
+
+def test_places_on_the_pages_are_filled_in_lines_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figure_texts
+    import tables
+
+    found = {"commands": {"run of the sample (2,405 pictures)": {"seconds": 12.4}}, "dtype": {"times as fast": 0.125}}
+    monkeypatch.setattr(tables, "read_results", lambda name: found)
+    monkeypatch.setitem(tables.KINDS, "sample", lambda results: ["| a |", "|---|"])
+    page = "It takes <!-- sample_seconds: x -->9 s<!-- end --> here.\n<!-- sample: x -->\nold\n<!-- end -->\n"
+    filled = page.replace("9 s", "12 seconds").replace("old", "| a |\n|---|")
+    assert tables.fill_tables(page) == tables.fill_tables(filled) == filled
+    assert figure_texts.write_bfloat16_gain(found) == "8.0 times as long a batch"
+    assert figure_texts.list_words(["a"]) == "a" and figure_texts.list_words(["a", "b", "c"]) == "a, b and c"
+
+
+def test_the_doctor_of_the_page_shows_the_versions_that_are_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    (shown,) = re.findall(r"^ok    packages +(.*), \.\.\.$", PAGES[ROOT / "docs" / "install.md"], re.MULTILINE)
+    versions = [part.split(" ") for part in shown.split(", ")]
+    assert len(versions) > 3
+    for name, version in versions:
+        assert pins[name.replace("_", "-")] == version, name
 
 
 def test_the_picture_is_whole_and_loads_nothing() -> None:
