@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+SITE_TOOLS := .venv/site-tools
 # Processes that run the tests, a file at a time; each starts workers of its own.
 TESTERS ?= 2
 
@@ -19,10 +20,10 @@ help:
 run: $(INSTALLED)
 	$(BIN)/fairdedup run --keep 0.5
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(SITE_TOOLS)
 	$(BIN)/python -m pytest -m 'not soak' -n $(TESTERS) --dist loadfile --durations=20
 
-coverage: $(INSTALLED)
+coverage: $(INSTALLED) $(SITE_TOOLS)
 	$(BIN)/python -m pytest -m 'not soak' -n $(TESTERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(INSTALLED)
@@ -31,8 +32,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py
 
-docs: $(INSTALLED)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[docs]'
+docs: $(INSTALLED) $(SITE_TOOLS)
 	$(BIN)/mkdocs build --strict
 
 # pytest ends with 5 where no test is marked soak.
@@ -58,4 +58,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]' || \
 	  $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m fairdedup.warm_up
+	@touch $@
+
+# What builds the site and runs the notebook, which the tests do too.
+$(SITE_TOOLS): $(INSTALLED)
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[docs]' || \
+	  $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[docs]'
 	@touch $@

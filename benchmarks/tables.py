@@ -1,6 +1,9 @@
-"""Write the tables of docs/fairface.md and docs/figures.md from the committed results; --check compares them.
+"""Write the tables and figures of the pages from the committed results; --check compares them.
 
-python benchmarks/tables.py
+    python benchmarks/tables.py
+
+A place on a page is between two comments: `<!-- KIND: RESULTS -->` and `<!-- end -->`. KIND is a table or paragraphs if
+the first comment ends its line, else a few words in a sentence.
 """
 
 from __future__ import annotations
@@ -9,11 +12,14 @@ import argparse
 import re
 from typing import Any
 
+from figure_texts import BLOCKS, WORDS
 from results_file import ROOT, read_results
 
-TABLE_PAGES = (ROOT / "docs" / "fairface.md", ROOT / "docs" / "figures.md")
+PAGES = ("fairface", "figures", "experiments", "faq", "tutorial", "explanation/across-clusters")
+TABLE_PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES))
 ATTRIBUTES = ("race", "gender", "age")
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+IN_A_LINE = re.compile(r"(<!-- (\w+): (\w+) -->)(?!\n).*?(<!-- end -->)")
 COVERAGE = "coverage first percentile"
 LEFT = "duplicates left"
 LEFT_OUT = ("0.05", "0.15")  # reserves of older results
@@ -131,16 +137,20 @@ KINDS = {
     "encoder": encoder_table,
     "degraded": degraded_table,
     "sample": sample_table,
+    **BLOCKS,
 }
 
 
 def fill_tables(page: str) -> str:
-    """Return the page with all tables written anew from the results."""
+    """Return the page with all its tables and figures written anew from the results."""
 
     def table(found: re.Match[str]) -> str:
         return found[1] + "\n".join(KINDS[found[2]](read_results(found[3]))) + "\n" + found[4]
 
-    return PLACE.sub(table, page)
+    def words(found: re.Match[str]) -> str:
+        return found[1] + WORDS[found[2]](read_results(found[3])) + found[4]
+
+    return IN_A_LINE.sub(words, PLACE.sub(table, page))
 
 
 def main() -> None:

@@ -106,12 +106,8 @@ def make_anchor(title: str, separator: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Set what a plain YAML file cannot say: anchors and diagrams. Add pages that the menu lacks."""
-    from pymdownx.superfences import fence_code_format
-
+    """Set how anchors are made, which a plain YAML file cannot say. Add pages that the menu lacks."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = make_anchor
-    mermaid = {"name": "mermaid", "class": "mermaid", "format": fence_code_format}
-    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [mermaid]
     listed = str(config.nav)
     docs = Path(config.docs_dir)
     pages = sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))

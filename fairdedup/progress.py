@@ -22,7 +22,8 @@ from rich.progress import (
 )
 
 from fairdedup.errors import format_count, visible
-from fairdedup.progress_bars import RateColumn, StageBars, format_rate, show_name
+from fairdedup.progress_bars import RateColumn, StageBars, format_rate
+from fairdedup.stage_names import show_name
 
 LINE_EVERY = 5.0  # seconds between plain lines or JSON lines
 SHORT_PASS = 1.0  # seconds; a shorter pass gets no line of its own

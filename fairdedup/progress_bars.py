@@ -1,4 +1,4 @@
-"""The bars of stages on a terminal: what they are called, and how their counts and rates look."""
+"""The bars of stages on a terminal: how their counts and rates look."""
 
 from __future__ import annotations
 
@@ -8,27 +8,7 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
-SHOWN = {  # what people see in place of the name of a stage; run.json and JSON lines have the name itself
-    "device": "look for a GPU",
-    "dtype": "choose a precision",
-    "curate": "mark rows",
-    "list": "list rows",
-    "survey": "compare groups",
-    "cards": "read candidates",
-    "links": "find links",
-    "reach": "find near clusters",
-    "shares": "count groups",
-    "leftover": "look for duplicates",
-    "export": "write decisions",
-    "represent": "list removed rows",
-    "state": "save for later runs",
-    "reshard": "write shards",
-}
-
-
-def show_name(stage: str) -> str:
-    """Return the name of a stage as people see it."""
-    return SHOWN.get(stage, stage)
+from fairdedup.stage_names import show_name
 
 
 class StageBars(Progress):

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from needed import import_or_skip
 
 import fairdedup
 from fairdedup.api import DECISION_COLUMNS, deduplicate
@@ -83,6 +84,19 @@ def test_continuous_integration_runs_the_readme_s_own_test_command() -> None:
     last = [line for line in script.read_text(encoding="utf-8").splitlines() if "make " in line][-1]
     assert re.search(r"make check test\b", last)
     assert script.stat().st_mode & 0o111
+
+
+def test_continuous_integration_cannot_skip_the_site_and_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\nexport CI=true\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\ntest: $(INSTALLED) $(SITE_TOOLS)\n" in makefile
+    assert "'.[docs]'" in makefile.split("\n$(SITE_TOOLS): $(INSTALLED)\n")[1]
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ModuleNotFoundError):
+        import_or_skip("no_such_package")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception):
+        import_or_skip("no_such_package")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -196,12 +210,39 @@ def test_commands_of_contributing_are_targets_and_options_that_exist() -> None:
 
 def test_tables_of_the_pages_are_those_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from tables import PLACE, TABLE_PAGES, fill_tables
+    from tables import IN_A_LINE, PLACE, TABLE_PAGES, fill_tables
 
     for page in TABLE_PAGES:
         text = page.read_text(encoding="utf-8")
-        assert PLACE.search(text)
+        assert PLACE.search(text) or IN_A_LINE.search(text)
+        # At the beginning of a line a comment makes the line HTML, in which Markdown is not read.
+        assert not re.search(r"^<!-- \w+: \w+ -->.", text, re.MULTILINE)
         assert fill_tables(text) == text, f"{page.name}: run python benchmarks/tables.py"
+
+
+def test_places_on_the_pages_are_filled_in_lines_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figure_texts
+    import tables
+
+    found = {"commands": {"run of the sample (2,405 pictures)": {"seconds": 12.4}}, "dtype": {"times as fast": 0.125}}
+    monkeypatch.setattr(tables, "read_results", lambda name: found)
+    monkeypatch.setitem(tables.KINDS, "sample", lambda results: ["| a |", "|---|"])
+    page = "It takes <!-- sample_seconds: x -->9 s<!-- end --> here.\n<!-- sample: x -->\nold\n<!-- end -->\n"
+    filled = page.replace("9 s", "12 seconds").replace("old", "| a |\n|---|")
+    assert tables.fill_tables(page) == tables.fill_tables(filled) == filled
+    assert figure_texts.write_bfloat16_gain(found) == "8.0 times as long a batch"
+    assert figure_texts.list_words(["a"]) == "a" and figure_texts.list_words(["a", "b", "c"]) == "a, b and c"
+
+
+def test_the_doctor_of_the_page_shows_the_versions_that_are_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    (shown,) = re.findall(r"^ok    packages +(.*), \.\.\.$", PAGES[ROOT / "docs" / "install.md"], re.MULTILINE)
+    versions = [part.split(" ") for part in shown.split(", ")]
+    assert len(versions) > 3
+    for name, version in versions:
+        assert pins[name.replace("_", "-")] == version, name
 
 
 def test_the_picture_is_whole_and_loads_nothing() -> None:

@@ -20,6 +20,7 @@ from fairdedup.report import plots
 from fairdedup.report.html_templates import read_template, render
 from fairdedup.report.pictures import Thumbnails
 from fairdedup.report.report_figures import EmbeddingMap, Neighbourhood, ReportFigures, ShownSample
+from fairdedup.stage_names import show_name
 
 WITH_LINKS = 250_000  # points up to which the map knows who stands for each
 MOST_TEXT = 2_600_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
@@ -114,7 +115,7 @@ def _list_facts(figures: ReportFigures) -> list[tuple[str, str]]:
 def _draw_plots(figures: ReportFigures) -> dict[str, Any]:
     manifest = figures.manifest
     removed = bool(figures.similarities.any())
-    stages = [(name, time.seconds) for name, time in manifest.stages.items() if time.seconds >= 0.05]
+    stages = [(show_name(name), time.seconds) for name, time in manifest.stages.items() if time.seconds >= 0.05]
     if len(stages) > STAGES:  # the longest, in their order
         floor = sorted((seconds for _, seconds in stages), reverse=True)[STAGES - 1]
         rest = [(name, seconds) for name, seconds in stages if seconds < floor]

@@ -152,6 +152,6 @@ def test_on_a_terminal_every_stage_is_named_and_names_stay_tame(tmp_path, schedu
     assert code == 0, seen
     plain = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).split())
     ended = r" [\d.]+ s, (?:[\w -]+ [\d.]+ s, )*"
-    stages = ("embed", "train k-means", "assign", "search", "decide", "write decisions")
+    stages = ("embed", "train k-means", "assign to clusters", "search", "decide", "write decisions")
     assert re.search(f"done: (?:[\\w -]+ [\\d.]+ s, )*{ended.join(stages)} [\\d.]+ s", plain), plain[-2000:]
     assert "\x1b[31m" + "/kept" not in seen and "run\\x1b[31m/kept" in seen

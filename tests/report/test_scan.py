@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 from report_pages import read_data
@@ -11,7 +13,7 @@ from fairdedup.report.embedding_points import MOST_POINTS
 from fairdedup.report.page import MOST_TEXT, render_page
 from fairdedup.report.pictures import MOST_BYTES, Thumbnails
 from fairdedup.report.report_figures import EmbeddingMap, ReportFigures
-from fairdedup.storage.config_record import InputRecord
+from fairdedup.storage.config_record import InputRecord, StageTime
 from fairdedup.storage.manifest import Counts, Guarantees, RunManifest
 
 
@@ -61,6 +63,21 @@ def test_the_scan_is_the_same_for_any_parts():
     assert one.outliers.rows.tolist() == many.outliers.rows.tolist()
     assert [band.rows.tolist() for band in one.bands] == [band.rows.tolist() for band in many.bands]
     assert one.neighbourhoods == many.neighbourhoods == 1_000
+
+
+def test_the_page_names_stages_as_a_reader_does():
+    seconds = {"embed": 5.0, "survey": 1.0, "links": 2.0, "cards": 3.0, "state": 4.0, "other": 0.5, "round": 0.01}
+    stages = {name: StageTime(rows=0, seconds=value) for name, value in seconds.items()}
+    manifest = build_manifest(3).model_copy(update={"stages": stages})
+    figures = ReportFigures(
+        name="x", manifest=manifest, groups=None, similarities=np.zeros(20_001, np.int64), sizes=np.ones((1, 2), int),
+        gallery=[], neighbourhoods=0, bands=[], outliers=[], rejections=[], map=None,
+    )  # fmt: skip
+    page = render_page(figures, Thumbnails(), leftover=[], guarantees=[])
+    labels = re.findall(r'<text [^>]*class="label">([^<]*)</text>', page)
+    names = ["embed", "compare groups", "find links", "read candidates", "save for later runs", "between stages"]
+    assert [label for label in labels if label in names] == names
+    assert not {"survey", "links", "cards", "state", "other"} & set(labels)
 
 
 def build_manifest(rows: int) -> RunManifest:
