@@ -24,6 +24,7 @@ from fairdedup.storage.run_files import atomic_write
 from fairdedup.tasks import Submit
 from fairdedup.workers import Workers
 
+STAGE = "report"  # its name in the times of the command
 PATIENCE = 300.0  # seconds that the command may read pictures for
 IN_PROCESS = 50_000  # samples up to which counting groups here is quicker than starting workers
 HASTE, SHARE = 2.0, 0.02  # seconds that a run may spend on them, or this share of its own time if that is more
@@ -52,7 +53,8 @@ def write_page(config: RunConfig, workers: Workers, *, images: bool = True, sour
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     submit = workers.submit if manifest.counts.valid > IN_PROCESS else None
-    _write(directory, manifest, submit, seconds=PATIENCE if images else 0.0, source=source)
+    with workers.progress.stage(STAGE, 1, "page", is_listed=False):
+        _write(directory, manifest, submit, seconds=PATIENCE if images else 0.0, source=source)
     return config.out / "report" / PAGE
 
 
@@ -74,7 +76,8 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
         if again or not directory.report(PAGE).is_file():
             manifest = require_manifest(directory)
             took = sum(stage.seconds for stage in manifest.stages.values())
-            _write(directory, manifest, workers.submit, seconds=max(HASTE, SHARE * took), source=None)
+            with workers.progress.stage(STAGE, 1, "page", is_listed=False):
+                _write(directory, manifest, workers.submit, seconds=max(HASTE, SHARE * took), source=None)
     except Exception as error:  # whatever it is, the run itself is finished
         workers.progress.say(f"warning: {page} could not be made ({first_line(error)}); `fairdedup report` tries again")
         return None
