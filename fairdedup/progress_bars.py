@@ -24,6 +24,7 @@ SHOWN = {  # what people see in place of the name of a stage; run.json and JSON 
     "state": "save for later runs",
     "reshard": "write shards",
     "report": "make the page",
+    "pictures": "read pictures",
     "other": "between stages",
 }
 
