@@ -51,7 +51,7 @@ PAGE = option("--html", type=FILE, metavar="FILE", help="Also write a page with 
     "--differs",
     type=FILE,
     metavar="FILE",
-    help="Also write the samples that a rule decides otherwise than RUN (.csv, .parquet).",
+    help="Also write the samples that a rule decides differently from RUN (.csv, .parquet).",
 )
 @options(*AMOUNT, "prefer", "prototypes", "seed", "model", "pretrained", *MACHINE)
 def compare(

@@ -78,7 +78,7 @@ class CompareOptions:
     min_count : int
         A group with fewer samples is insufficient.
     differs : Path or None
-        File of the samples that a rule decides otherwise than the run, CSV or Parquet.
+        File of the samples that a rule decides differently from the run, CSV or Parquet.
     """
 
     rules: tuple[str, ...]

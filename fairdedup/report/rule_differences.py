@@ -1,4 +1,4 @@
-"""The samples that a rule of `fairdedup compare` decides otherwise than the run, as CSV or Parquet.
+"""The samples that a rule of `fairdedup compare` decides differently from the run, as CSV or Parquet.
 
 One part of the decisions is in memory at a time. Lines are in the order of the rules, and then of the input.
 """
