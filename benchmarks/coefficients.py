@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from results_file import ROOT, read_results
 
+from fairdedup.core.reach import AUTOMATIC
 from fairdedup.planning.measurement import Cost, MeasuredJob
 from fairdedup.planning.stage_work import STAGES, Size, Stage
 
@@ -30,6 +31,7 @@ EXAMPLE = re.compile(r"(```text\n\$ fairdedup (plan [^\n]+)\n).*?```", re.DOTALL
 FILE = "benchmarks/results/scale.json"
 OLD, GIANT, TINY = "as k-means clusters them", "with a giant cluster", "in tiny shards"
 MIB = 1 << 20
+ACROSS_CLUSTERS = "100 clusters (auto)"  # in benchmarks/results/across.json
 HEADER = f'''"""What was measured, in {FILE}: `benchmarks/coefficients.py` writes this module; do not edit it.
 
 A stage that is not here was not measured.
@@ -171,8 +173,28 @@ def render() -> str:
         "}",
         f"CONDUCTOR_MIB = {most}  # most resident memory of the command itself",
         f"CLUSTER_BYTES = {slope:.3g}  # of memory, for each value of the largest cluster; {GIANT}",
+        "# Of a row: other clusters that it reaches, duplicates in its own, and in others; by results/across.json",
+        *(f"{name} = {value:.3g}" for name, value in count_across().items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def count_across() -> dict[str, float]:
+    """Return what a row has of visits, pairs and links where rows are compared across clusters, as across.json has it.
+
+    It is counted on generated rows in clusters of the automatic number. Pairs and links count in both directions.
+    """
+    mixture = read_results("across")["left"]["mixture"]
+    within, default = (
+        next(each for each in mixture[ACROSS_CLUSTERS] if each["factor"] == factor) for factor in (0, AUTOMATIC)
+    )
+    pairs = 2 * mixture["duplicate_pairs"] / mixture["rows"]
+    own = within["comparable_pairs"]
+    return {
+        "VISITS": default["clusters_a_row"] - 1,
+        "PAIRS": pairs * own,
+        "LINKS": pairs * (default["comparable_pairs"] - own),
+    }
 
 
 def _literal(value: str | int) -> str:

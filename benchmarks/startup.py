@@ -4,7 +4,8 @@
 
 Each figure is the median over new processes of the seconds that a user waits (`seconds`) and of the processor's
 seconds in all their processes (`processor`), with compiled code in numba's cache. `accounted` is the share of the wait
-that the stages in run.json add up to; the rest is Python's start and end. `cluster` is the same command with
+that the stages add up to, the page included (`seconds` of the last event with `--log-json`, in calls of their own); the
+rest is the end of the process. `cluster` is the same command with
 `--workers`, which starts a Dask cluster. Without the shards of FairFace in DIR, the faces are left out.
 """
 
@@ -35,12 +36,12 @@ deduplicate(np.load("x.npy"), keep=0.5, rule="semdedup")
 """
 
 
-def time_command(folder: Path, words: list[str]) -> tuple[float, float]:
-    """Return the seconds that a command takes, and those of the processor."""
+def time_command(folder: Path, words: list[str]) -> tuple[float, float, bytes]:
+    """Return the seconds that a command takes, those of the processor, and what it writes to stderr."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True)
+    ended = subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, ended.stderr
 
 
 def measure(folder: Path, words: list[str], repeats: int, *, run: str | None = None, fresh: bool = False) -> Any:
@@ -49,12 +50,13 @@ def measure(folder: Path, words: list[str], repeats: int, *, run: str | None = N
     for _ in range(repeats):
         if run is not None and fresh:
             shutil.rmtree(folder / run, ignore_errors=True)
-        times.append(time_command(folder, words))
+        times.append(time_command(folder, words)[:2])
         if run is not None and fresh:
-            stages = json.loads((folder / run / "run.json").read_text())["stages"]
-            shares.append(sum(stage["seconds"] for stage in stages.values()) / times[-1][0])
-    seconds, processor = (round(median(each), 2) for each in zip(*times, strict=True))
-    found = {"seconds": seconds, "processor": processor}
+            shutil.rmtree(folder / run)
+            seconds, _, events = time_command(folder, [*words, "--log-json"])
+            shares.append(sum(json.loads(events.splitlines()[-1])["seconds"].values()) / seconds)
+    medians = (round(median(each), 2) for each in zip(*times, strict=True))
+    found = dict(zip(("seconds", "processor"), medians, strict=True))
     return found | ({"accounted": round(median(shares), 3)} if shares else {})
 
 

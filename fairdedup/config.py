@@ -77,6 +77,7 @@ class RunConfig(BaseModel):
     leftover: Whole = Field(1000, ge=0, le=100_000)
     collect: tuple[str, ...] = ()
     report: bool = True
+    images: bool = True
     scheduler: str | None = None
     workers: Whole | None = Field(None, ge=1)
     memory_limit: MemoryOrAuto = "auto"

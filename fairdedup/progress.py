@@ -39,6 +39,8 @@ class StageProgress:
         Show nothing.
     log_json : bool
         Write one JSON object per line, for schedulers, instead of bars and plain lines.
+    started : float or None
+        When the user's wait began, by the monotonic clock; None is now.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class StageProgress:
         Whether bars are shown.
     """
 
-    def __init__(self, quiet: bool = False, log_json: bool = False) -> None:
+    def __init__(self, quiet: bool = False, log_json: bool = False, *, started: float | None = None) -> None:
         self.log_json = log_json and not quiet
         self._warns_in_json = log_json
         self.console = Console(file=sys.stderr, quiet=quiet)
@@ -69,11 +71,15 @@ class StageProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._last_line = 0.0
-        self._counted = time.monotonic()  # what was before is in `seconds`
+        self._counted = time.monotonic() if started is None else started  # what was before is in `seconds`
+        self._open: list[Stage] = []  # passes that run, each inside the one before it
+        self._starting: TaskID | None = None  # the bar before the first stage
 
     def __enter__(self) -> StageProgress:
         if self.live:
             self._bars.start()
+            if not self.seconds:
+                self._starting = self._bars.add_task(show_name(START), total=1, unit="step", rows=0)
         return self
 
     def __exit__(
@@ -127,17 +133,33 @@ class StageProgress:
 
     def count_other(self) -> None:
         """Add the time since the last stage to that of "other", or to that of "start" before the first stage."""
+        if self._open:  # it belongs to the stage that runs
+            return
         now = time.monotonic()
         name = OTHER if self.seconds else START
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._counted
         self._counted = now
         if name == START:
             self.log("stage", stage=name, seconds=round(self.seconds[name], 3), ok=True)
+        if self.live and self.seconds[name] >= 0.05:
+            self._bars.ended[name] = self.seconds[name]
+        if self._starting is not None:
+            self._bars.remove_task(self._starting)
+            self._starting = None
+
+    def open_stage(self, stage: Stage) -> None:
+        """Note that a stage begins, maybe inside another."""
+        self.count_other()
+        self._open.append(stage)
 
     def count_stage(self, stage: Stage) -> float:
-        """Add the time of a stage that ends now, and return it in seconds."""
+        """Add the time of a stage that ends now, less that of stages inside it, and return it in seconds."""
         self._counted = time.monotonic()
-        seconds = self._counted - stage.started
+        whole = self._counted - stage.started
+        self._open.remove(stage)
+        if self._open:
+            self._open[-1].inside += whole
+        seconds = whole - stage.inside
         self.seconds[stage.name] = self.seconds.get(stage.name, 0.0) + seconds
         return seconds
 
@@ -209,16 +231,19 @@ class Stage:
         If shards are counted: number of rows that are done, including those of unfinished shards.
     started : float
         Start of the pass, by the monotonic clock, in seconds.
+    inside : float
+        Seconds of stages that ran inside this one.
     """
 
     def __init__(self, progress: StageProgress, name: str, total: int, unit: str, is_listed: bool = True) -> None:
         self.progress, self.name, self.total, self.unit, self.is_listed = progress, name, total, unit, is_listed
         self.done = 0
         self.rows = 0
+        self.inside = 0.0
         self.started = time.monotonic()
 
     def __enter__(self) -> Stage:
-        self.progress.count_other()
+        self.progress.open_stage(self)
         self.started = time.monotonic()
         if self.progress.live:
             self.progress.show(self)

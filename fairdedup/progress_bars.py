@@ -28,12 +28,13 @@ class StageBars(Progress):
         """Yield the line, and then the bars."""
         if self.ended:
             ended = list(self.ended.items())  # a copy, since another thread draws the bars
-            parts = [f"{show_name(name)} {_format_seconds(seconds)}" for name, seconds in ended]
+            parts = [f"{show_name(name)} {format_seconds(seconds)}" for name, seconds in ended]
             yield Text(f"done: {', '.join(parts)}", style="green")
         yield from super().get_renderables()
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Return seconds as text."""
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 

@@ -28,6 +28,8 @@ SHOWN = {
     "reshard": "write shards",
     "weigh": "score samples",
     "why": "look for causes",
+    "report": "make the page",
+    "pictures": "read pictures",
 }
 
 

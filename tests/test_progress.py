@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from fairdedup import progress
-from fairdedup.cli.run_summary import print_summary, print_sweep
+from fairdedup.cli.run_summary import describe_seconds, print_summary, print_sweep
 from fairdedup.commands.sweep import SweptFraction
 from fairdedup.errors import visible
 from fairdedup.progress import StageProgress
@@ -180,6 +180,26 @@ def test_seconds_add_up_over_the_passes_of_a_stage_and_rows_do_not(clock):
     assert shown.seconds == {"start": 1.25, "search": 6.0, "other": 0.375, "prototypes": 0.5}
     assert sum(shown.seconds.values()) == clock.now - 100, "all that the user waited for"
     assert shown.rows == {"search": 250}
+
+
+def test_the_time_of_a_stage_inside_another_counts_once(clock):
+    shown = StageProgress(quiet=True, started=98.5)
+    with shown.stage("report", 1, "page"):
+        clock.now += 1
+        with shown.stage("count groups", 10):
+            clock.now += 4
+            shown.count_other()
+        clock.now += 2
+    shown.count_other()
+    assert shown.seconds == {"start": 1.5, "count groups": 4.0, "report": 3.0, "other": 0.0}
+
+
+def test_the_total_names_the_longest_stages_and_sums_the_rest():
+    seconds = {"start": 1.0, "embed": 12.0, "other": 0.25, "search": 0.5, "decide": 2.0, "report": 0.75, "state": 0.25}
+    assert describe_seconds(seconds) == (
+        "took 17 s: embed 12 s, decide 2.0 s, start 1.0 s, make the page 0.8 s, search 0.5 s, the rest 0.5 s"
+    )
+    assert describe_seconds({"start": 0.01}) == "took 0.0 s"
 
 
 def test_a_stage_ends_full_and_never_over_and_a_failed_one_where_it_was():

@@ -24,6 +24,7 @@ PAGE = option("--html", type=FILE, metavar="FILE", help="Also write a page with 
         "fairdedup compare my-run",
         "fairdedup compare my-run --rules semdedup,balanced,random --labels labels.csv",
         "fairdedup compare my-run --keep 0.3 --csv rules.csv --svg rules.svg",
+        "fairdedup compare my-run --rules semdedup --differs differs.csv",
     ],
 )
 @RUN
@@ -46,6 +47,12 @@ PAGE = option("--html", type=FILE, metavar="FILE", help="Also write a page with 
 )
 @option("--csv", "table", type=FILE, metavar="FILE", help="Also write the figures as CSV.")
 @option("--svg", "drawing", type=FILE, metavar="FILE", help="Also draw the shifts of the groups.")
+@option(
+    "--differs",
+    type=FILE,
+    metavar="FILE",
+    help="Also write the samples that a rule decides differently from RUN (.csv, .parquet).",
+)
 @options(*AMOUNT, "prefer", "prototypes", "seed", "model", "pretrained", *MACHINE)
 def compare(
     rules: tuple[str, ...],
@@ -54,6 +61,7 @@ def compare(
     min_count: int,
     table: Path | None,
     drawing: Path | None,
+    differs: Path | None,
     **flags: Any,
 ) -> None:
     """Print what several rules would keep of RUN, and of which groups.
@@ -64,10 +72,13 @@ def compare(
     session = Session.open(flags)
     from fairdedup.commands.compare import CompareOptions, compare_rules
     from fairdedup.commands.named_outputs import check_output, write_output
+    from fairdedup.report.rule_differences import check_ending
 
     check_output(table, "--csv", "rules.csv")
     check_output(drawing, "--svg", "rules.svg")
-    wanted = CompareOptions(rules=rules, labels=labels, attributes=attributes, min_count=min_count)
+    check_output(differs, "--differs", "differs.csv")
+    check_ending(differs)
+    wanted = CompareOptions(rules=rules, labels=labels, attributes=attributes, min_count=min_count, differs=differs)
     with session.workers() as workers:
         found = compare_rules(session.config, wanted, workers)
     from fairdedup.cli.look_summary import list_values, print_comparison

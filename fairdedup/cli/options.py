@@ -138,6 +138,9 @@ OPTIONS: dict[str, Decorator] = {
         default=None,
         help="Make a page that shows what was kept and removed: RUN/report/index.html.  [default: report]",
     ),
+    "images": _result(
+        "--images/--no-images", default=None, help="Show pictures of samples on the page.  [default: images]"
+    ),
     # Encoder
     "model": _encoder(
         "--model",
@@ -200,6 +203,7 @@ EMBEDDING = (
     *("model", "pretrained", "id", "column", "batch_size", "device", "dtype", "threads"),
     *("decoders", "skip_damaged", "max_rejected"),
 )
+PAGE = ("report", "images")
 CLUSTERING = ("clusters", "seed", "against")
 MESSAGES = ("config", "log_json", "quiet")
 MACHINE = ("scheduler", "workers", "memory_limit", *MESSAGES)

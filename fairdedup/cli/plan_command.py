@@ -10,7 +10,7 @@ import click
 
 from fairdedup.cli.help_format import ExampleCommand
 from fairdedup.cli.options import option
-from fairdedup.cli.value_types import Bytes, Count, NumberOrAuto
+from fairdedup.cli.value_types import MODEL_NAME, Bytes, Count, NumberOrAuto, RuleName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,6 +46,12 @@ GIB = 1 << 30
     help="Images that a GPU, or without --gpus a worker, embeds in a second.",
 )
 @option("--image-bytes", type=Bytes(), metavar="SIZE", help="Mean size of an image file, such as 20kB.")
+@option(
+    "--read-rate", type=Bytes(), metavar="SIZE", help="Bytes of images that a worker reads in a second, such as 200MB."
+)
+@option("--model", type=MODEL_NAME, help="Model that embeds the images, for the memory of a worker.")
+@option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images in one forward pass.")
+@option("--rule", type=RuleName(), help="Rule that decides; those with concepts have passes of their own.")
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(clusters: int | str | None, as_json: bool, **flags: Any) -> None:
     """Print what a run of a given size needs: hours, disk, reads, writes and memory of each stage.

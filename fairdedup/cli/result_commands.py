@@ -115,10 +115,9 @@ def audit(
 
 @click.command(cls=ExampleCommand, examples=["fairdedup report my-run", "fairdedup report my-run --no-images"])
 @RUN
-@option("--no-images", is_flag=True, help="Show no pictures of samples.")
 @option("--input", "source", type=PATH_TEXT, help="Where the input of RUN is now, if it has moved.")
-@options(*MACHINE)
-def report(no_images: bool, source: str | None, **flags: Any) -> None:
+@options("images", *MACHINE)
+def report(source: str | None, **flags: Any) -> None:
     """Make a page that shows what RUN kept and removed.
 
     RUN is a finished run, by default ./fairdedup-run. The page is one file that loads nothing: RUN/report/index.html.
@@ -127,7 +126,7 @@ def report(no_images: bool, source: str | None, **flags: Any) -> None:
     from fairdedup.commands.report import write_page
 
     with session.workers() as workers:
-        page = write_page(session.config, workers, images=not no_images, source=source)
+        page = write_page(session.config, workers, source=source)
     session.finish(f"See it: {page}", page=str(page))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairdedup.errors import format_count, visible
+from fairdedup.progress_bars import format_seconds
 from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
+from fairdedup.stage_names import show_name
 
 if TYPE_CHECKING:
     from fairdedup.commands.sweep import BorderExample, SweptFraction
     from fairdedup.storage.manifest import LeftoverRecord, RunManifest
+
+
+LONGEST_STAGES = 5  # that are named beside the total
 
 
 def plain(value: object) -> str:
@@ -29,7 +34,13 @@ def plain(value: object) -> str:
     return escape(visible(str(value)))
 
 
-def print_summary(manifest: RunManifest, out: Path, console: Console, page: Path | None = None) -> None:
+def print_summary(
+    manifest: RunManifest,
+    out: Path,
+    console: Console,
+    page: Path | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
     """Print the manifest of a finished run.
 
     Parameters
@@ -42,6 +53,8 @@ def print_summary(manifest: RunManifest, out: Path, console: Console, page: Path
         Console to print on.
     page : Path or None
         Page about the run, if it was made.
+    seconds : mapping of str to float, or None
+        What each stage of the command took.
     """
     console.print()
     console.print(_facts_table(manifest, out))
@@ -57,8 +70,27 @@ def print_summary(manifest: RunManifest, out: Path, console: Console, page: Path
     for warning in manifest.warnings:
         console.print(f"[yellow]warning:[/] {plain(warning)}", soft_wrap=True)
     console.print(f"\nkept IDs: {plain(out / 'kept')}   every decision: {plain(out / 'decisions')}", soft_wrap=True)
+    if seconds:
+        console.print(describe_seconds(seconds), markup=False, soft_wrap=True)
     if page is not None:
         console.print(f"See it: {plain(page)}", soft_wrap=True)
+
+
+def describe_seconds(seconds: Mapping[str, float]) -> str:
+    """Return what a command took, and the stages that took most of it.
+
+    Parameters
+    ----------
+    seconds : mapping of str to float
+        Seconds of each stage.
+    """
+    longest = sorted(seconds.items(), key=lambda each: -each[1])[:LONGEST_STAGES]
+    parts = [f"{show_name(name)} {format_seconds(each)}" for name, each in longest if each >= 0.05]
+    rest = sum(seconds.values()) - sum(each for _, each in longest)
+    if rest >= 0.05:
+        parts.append(f"the rest {format_seconds(rest)}")
+    total = f"took {format_seconds(sum(seconds.values()))}"
+    return f"{total}: {', '.join(parts)}" if parts else total
 
 
 def _facts_table(manifest: RunManifest, out: Path) -> Table:

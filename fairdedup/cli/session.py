@@ -70,7 +70,9 @@ class Session:
         config = load_config(file, given)
         from fairdedup.progress import StageProgress
 
-        return cls(config, StageProgress(quiet, log_json), quiet, log_json)
+        context = click.get_current_context(silent=True)
+        started = None if context is None else context.find_object(float)
+        return cls(config, StageProgress(quiet, log_json, started=started), quiet, log_json)
 
     @contextmanager
     def workers(self, read_only: bool = False, reads_input: bool = False) -> Iterator[Workers]:
@@ -140,8 +142,11 @@ class Session:
     def finish_run(self, manifest: RunManifest, page: Path | None) -> None:
         """Print the summary of a finished run from its manifest and the path of its page, or log them."""
         values = manifest.to_json()
-        self.finish(**{name: values.get(name) for name in LOGGED}, page=None if page is None else str(page))
+        self.progress.count_other()
+        seconds = {name: round(each, 3) for name, each in self.progress.seconds.items()}
+        logged = {name: values.get(name) for name in LOGGED}
+        self.finish(**logged, page=None if page is None else str(page), seconds=seconds)
         if self.prints:
             from fairdedup.cli.run_summary import print_summary
 
-            print_summary(manifest, self.config.out, self.console, page)
+            print_summary(manifest, self.config.out, self.console, page, seconds)

@@ -9,7 +9,19 @@ from typing import Any
 import click
 
 from fairdedup.cli.help_format import ExampleCommand
-from fairdedup.cli.options import AMOUNT, CLUSTERING, DECISION, EMBEDDING, INPUT, MACHINE, RESTART, RUN, option, options
+from fairdedup.cli.options import (
+    AMOUNT,
+    CLUSTERING,
+    DECISION,
+    EMBEDDING,
+    INPUT,
+    MACHINE,
+    PAGE,
+    RESTART,
+    RUN,
+    option,
+    options,
+)
 from fairdedup.cli.session import Session
 from fairdedup.cli.value_types import FILE, PLACE, Fractions
 from fairdedup.errors import UserError
@@ -26,7 +38,7 @@ from fairdedup.errors import UserError
     ],
 )
 @INPUT
-@options(*AMOUNT, "out", *DECISION, "leftover", "collect", "report", *EMBEDDING, *CLUSTERING, *MACHINE)
+@options(*AMOUNT, "out", *DECISION, "leftover", "collect", *PAGE, *EMBEDDING, *CLUSTERING, *MACHINE)
 @RESTART
 def run(restart: bool, **flags: Any) -> None:
     """Deduplicate images or embeddings: INPUT in, kept ids out.
@@ -53,7 +65,7 @@ def run(restart: bool, **flags: Any) -> None:
         *DECISION,
         "leftover",
         "collect",
-        "report",
+        *PAGE,
         "model",
         "pretrained",
         "id",
@@ -119,7 +131,7 @@ def cluster(**flags: Any) -> None:
     ],
 )
 @RUN
-@options(*AMOUNT, *DECISION, "leftover", "collect", "report", "seed", "against", "model", "pretrained", *MACHINE)
+@options(*AMOUNT, *DECISION, "leftover", "collect", *PAGE, "seed", "against", "model", "pretrained", *MACHINE)
 def prune(**flags: Any) -> None:
     """Stage 3: decide which samples of RUN are kept.
 
@@ -137,7 +149,7 @@ def prune(**flags: Any) -> None:
 @click.command(cls=ExampleCommand, examples=["fairdedup replace my-run --gone vanished.txt"])
 @RUN
 @option("--gone", required=True, type=FILE, help="File of the ids that no longer exist (.txt, .csv, .parquet).")
-@options("report", *MACHINE)
+@options(*PAGE, *MACHINE)
 def replace(gone: Path, **flags: Any) -> None:
     """Replace samples of RUN that no longer exist.
 

@@ -40,6 +40,7 @@ from fairdedup.report.rule_comparison import (
     measure_shifts,
     note_few_clusters,
 )
+from fairdedup.report.rule_differences import write_differences
 from fairdedup.stages.curation import mark_rows
 from fairdedup.stages.group_counts import GroupSource, LabelledGroups
 from fairdedup.stages.pruning import measure_leftover, prune
@@ -49,6 +50,7 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import RunManifest, require_manifest
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.run_files import remove_folder
+from fairdedup.storage.sealed_files import Seal
 from fairdedup.workers import Workers
 
 COVERAGE_ROWS = 1000  # samples whose nearest kept sample is looked up
@@ -68,12 +70,15 @@ class CompareOptions:
         Attributes to compare; None means all.
     min_count : int
         A group with fewer samples is insufficient.
+    differs : Path or None
+        File of the samples that a rule decides differently from the run, CSV or Parquet.
     """
 
     rules: tuple[str, ...]
     labels: Path | None = None
     attributes: tuple[str, ...] | None = None
     min_count: int = 30
+    differs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,12 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
                 rule.attributes = _count_groups(parts, groups, clustered, options, manifest.seed, workers)
             rules.append(rule)
             trials.append(trial)
-        _add_coverage(rules, trials, clustered, manifest, workers)
+        decisions = _list_decisions(trials, clustered, manifest)
+        _add_coverage(rules, decisions, clustered, manifest, workers)
+        if options.differs is not None:
+            names = [rule.rule for rule in rules[1:]]
+            tried = list(zip(names, decisions[1:], strict=True))
+            write_differences(options.differs.absolute(), decisions[0], tried)
     unknown = max(trial.unknown for trial in trials)
     if unknown:
         notes.append(
@@ -244,16 +254,20 @@ def _seals_of_earlier(manifest: RunManifest) -> dict[str, str]:
     return {name: sealed for name, sealed in manifest.files.items() if name.startswith("state/run-")}
 
 
+def _list_decisions(trials: Sequence[Trial], clustered: Clustered, manifest: RunManifest) -> list[list[Seal]]:
+    """Return the parts of the run's own decisions, and then those of each trial."""
+    groups, run = clustered.groups, clustered.directory
+    own = [result_part(run, "decisions", group.number, manifest.files) for group in groups]
+    return [own, *([trial.part(group.number) for group in groups] for trial in trials)]
+
+
 def _add_coverage(
     rules: Sequence[ComparedRule],
-    trials: Sequence[Trial],
+    decisions: Sequence[Sequence[Seal]],
     clustered: Clustered,
     manifest: RunManifest,
     workers: Workers,
 ) -> None:
-    groups, run = clustered.groups, clustered.directory
-    decisions = [[result_part(run, "decisions", group.number, manifest.files) for group in groups]]
-    decisions += [[trial.part(group.number) for group in groups] for trial in trials]
     earlier = None if manifest.against is None else _seals_of_earlier(manifest)
     found = measure_coverage(clustered.embedded, decisions, COVERAGE_ROWS, manifest.seed, workers.submit, earlier)
     for rule, cosines in zip(rules, found, strict=True):

@@ -7,6 +7,10 @@ import os
 from dataclasses import dataclass
 
 from fairdedup.core.kmeans import check_clusters
+from fairdedup.core.rules.registry import find_rule, simplest_rule
+from fairdedup.encoders import BUILTIN_MODEL, check_model
+from fairdedup.encoders.encoder_memory import estimate_encoder_memory
+from fairdedup.encoders.spec import FOLDERS
 from fairdedup.errors import UserError, format_count
 from fairdedup.planning.run_needs import Images, RunNeeds, estimate_run
 from fairdedup.planning.stage_work import Size
@@ -35,6 +39,14 @@ class PlanOptions:
         Images that a GPU, or without GPUs a worker, embeds in a second.
     image_bytes : int or None
         Mean size of an image file.
+    read_rate : int or None
+        Bytes of images that a worker reads in a second.
+    model : str or None
+        Model that embeds the images, for the memory of a worker.
+    batch_size : int
+        Pictures of a batch.
+    rule : str or None
+        Rule that decides; None is one that needs no prototypes.
     """
 
     rows: int
@@ -46,13 +58,27 @@ class PlanOptions:
     gpus: int | None = None
     images_per_second: float | None = None
     image_bytes: int | None = None
+    read_rate: int | None = None
+    model: str | None = None
+    batch_size: int = 32
+    rule: str | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the input is images."""
+        return self.gpus is not None or self.images_per_second is not None
 
     @property
     def images(self) -> Images | None:
         """What is known of the images; None for ready embeddings."""
-        if self.gpus is None and self.images_per_second is None:
+        if not self.has_images:
             return None
-        return Images(self.gpus, self.images_per_second, self.image_bytes)
+        memory = None
+        if self.model is not None:
+            named = self.model == BUILTIN_MODEL or self.model.startswith(FOLDERS)
+            check_model(self.model, None if named else "any tag")
+            memory = estimate_encoder_memory(self.model, None if named else "any tag", self.batch_size)
+        return Images(self.gpus, self.images_per_second, self.image_bytes, self.read_rate, memory)
 
 
 def plan_run(options: PlanOptions) -> RunNeeds:
@@ -78,8 +104,9 @@ def plan_run(options: PlanOptions) -> RunNeeds:
     rate = options.images_per_second
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise UserError(f"`images_per_second` must be a number above 0; got {rate:g}.")
-    if options.image_bytes is not None and options.images is None:
-        raise UserError("`image_bytes` is about images: give `gpus` or `images_per_second` too, or leave it out.")
+    for name in ("image_bytes", "read_rate", "model"):
+        if getattr(options, name) is not None and not options.has_images:
+            raise UserError(f"`{name}` is about images: give `gpus` or `images_per_second` too, or leave it out.")
     size = Size(
         rows=rows,
         dim=options.dim,
@@ -88,4 +115,5 @@ def plan_run(options: PlanOptions) -> RunNeeds:
         shards=shards,
         workers=options.workers or options.gpus or os.cpu_count() or 1,
     )
-    return estimate_run(size, options.images)
+    rule = simplest_rule() if options.rule is None else find_rule(options.rule)
+    return estimate_run(size, options.images, concepts=rule.needs_prototypes)

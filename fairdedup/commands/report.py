@@ -15,7 +15,7 @@ from fairdedup.errors import first_line
 from fairdedup.report.gather import gather_figures
 from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
 from fairdedup.report.page import render_page
-from fairdedup.report.pictures import Thumbnails, read_thumbnails
+from fairdedup.report.pictures import Thumbnails, choose_pictured, read_thumbnails
 from fairdedup.report.report_figures import ReportFigures
 from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
@@ -24,22 +24,21 @@ from fairdedup.storage.run_files import atomic_write
 from fairdedup.tasks import Submit
 from fairdedup.workers import Workers
 
+STAGE, PICTURES = "report", "pictures"  # their names in the times of the command
 PATIENCE = 300.0  # seconds that the command may read pictures for
 IN_PROCESS = 50_000  # samples up to which counting groups here is quicker than starting workers
 HASTE, SHARE = 2.0, 0.02  # seconds that a run may spend on them, or this share of its own time if that is more
 
 
-def write_page(config: RunConfig, workers: Workers, *, images: bool = True, source: str | None = None) -> Path:
+def write_page(config: RunConfig, workers: Workers, *, source: str | None = None) -> Path:
     """Write the page about a finished run, and return its path.
 
     Parameters
     ----------
     config : RunConfig
-        Names the run.
+        Names the run, and says whether to show pictures of samples.
     workers : Workers
         Run the counting of groups, if there are many samples.
-    images : bool
-        Whether to show pictures of samples.
     source : str or None
         Place of the input, if it has moved.
 
@@ -52,7 +51,8 @@ def write_page(config: RunConfig, workers: Workers, *, images: bool = True, sour
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)
     submit = workers.submit if manifest.counts.valid > IN_PROCESS else None
-    _write(directory, manifest, submit, seconds=PATIENCE if images else 0.0, source=source)
+    with workers.progress.stage(STAGE, 1, "page", is_listed=False):
+        _write(directory, manifest, submit, workers, seconds=PATIENCE if config.images else 0.0, source=source)
     return config.out / "report" / PAGE
 
 
@@ -62,19 +62,21 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
     Parameters
     ----------
     config : RunConfig
-        Names the run.
+        Names the run, and says whether to show pictures of samples.
     workers : Workers
         Run the counting of groups.
     again : bool
-        Whether a page that is there is made again.
+        Whether a page that is there is made again; one without pictures always is, since it may have some.
     """
     directory = RunDirectory(config.out.absolute())
     page = config.out / "report" / PAGE
     try:
-        if again or not directory.report(PAGE).is_file():
+        if again or not config.images or not directory.report(PAGE).is_file():
             manifest = require_manifest(directory)
             took = sum(stage.seconds for stage in manifest.stages.values())
-            _write(directory, manifest, workers.submit, seconds=max(HASTE, SHARE * took), source=None)
+            seconds = max(HASTE, SHARE * took) if config.images else 0.0
+            with workers.progress.stage(STAGE, 1, "page", is_listed=False):
+                _write(directory, manifest, workers.submit, workers, seconds=seconds, source=None)
     except Exception as error:  # whatever it is, the run itself is finished
         workers.progress.say(f"warning: {page} could not be made ({first_line(error)}); `fairdedup report` tries again")
         return None
@@ -82,16 +84,31 @@ def make_page(config: RunConfig, workers: Workers, *, again: bool = True) -> Pat
 
 
 def _write(
-    directory: RunDirectory, manifest: RunManifest, submit: Submit | None, *, seconds: float, source: str | None
+    directory: RunDirectory,
+    manifest: RunManifest,
+    submit: Submit | None,
+    workers: Workers,
+    *,
+    seconds: float,
+    source: str | None,
 ) -> None:
     clustered = load_clustered(load_embedded(directory))
     figures = gather_figures(clustered, manifest, submit)
     thumbnails = Thumbnails()
-    if seconds:
-        order = _order_rows(figures)
-        thumbnails = read_thumbnails(
-            clustered.embedded, manifest, figures.samples, order, seconds=seconds, source=source
-        )
+    if seconds and manifest.input.kind == "images":
+        points = choose_pictured(figures.map)
+        total = len(figures.samples.keys() | points.keys())
+        with workers.progress.stage(PICTURES, total, "pictures") as reading:
+            thumbnails = read_thumbnails(
+                clustered.embedded,
+                manifest,
+                figures.samples,
+                _order_rows(figures),
+                seconds=seconds,
+                source=source,
+                points=points,
+                advance=lambda: reading.advance(1),
+            )
     left = manifest.leftover
     sentences = [] if left is None else [*describe_leftover(left), *list_remedies(manifest)]
     page = render_page(

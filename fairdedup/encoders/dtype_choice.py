@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from fairdedup.encoders.loading import load_encoder
+from fairdedup.encoders.loading import keep_encoders, load_encoder
 from fairdedup.encoders.spec import EncoderSpec
 
 FASTER = 1.5  # how many times as fast as float32 another format must be
@@ -22,7 +22,8 @@ def choose_dtype(spec: EncoderSpec) -> str:
     spec : EncoderSpec
         The encoder, on a CPU, in any format.
     """
-    seconds = {dtype: _measure(replace(spec, dtype=dtype)) for dtype in ("bfloat16", "float32")}
+    with keep_encoders():  # the check has loaded the first one, and the run goes on with one of the two
+        seconds = {dtype: _measure(replace(spec, dtype=dtype)) for dtype in ("float32", "bfloat16")}
     return "bfloat16" if seconds["float32"] >= FASTER * seconds["bfloat16"] else "float32"
 
 

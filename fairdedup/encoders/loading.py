@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fairdedup.encoders.model_config import REPOSITORY
@@ -14,6 +15,8 @@ from fairdedup.encoders.spec import BUILTIN_FOLDER, BUILTIN_MODEL, FOLDERS, Enco
 from fairdedup.errors import UserError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
+_loaded: dict[tuple[EncoderSpec, tuple[object, ...]], Encoder] = {}  # by spec and stamp of the files; usually one
+_keeps_all = False
 
 
 def list_models() -> list[str]:
@@ -77,7 +80,29 @@ def load_encoder(spec: EncoderSpec) -> Encoder:
     FairdedupError
         If the weights cannot be loaded.
     """
-    return _load(spec, weights_stamp(spec.weights) or _folder_stamp(spec.model))
+    key = spec, weights_stamp(spec.weights) or _folder_stamp(spec.model)
+    if not _keeps_all:
+        for other in [other for other in _loaded if other != key]:
+            del _loaded[other]  # first, since two models may not fit
+    if key not in _loaded:
+        _loaded[key] = _load(spec)
+    return _loaded[key]
+
+
+@contextmanager
+def keep_encoders() -> Iterator[None]:
+    """Keep every encoder that is loaded in the block, until one is loaded after it; otherwise only the last is kept."""
+    global _keeps_all
+    _keeps_all = True
+    try:
+        yield
+    finally:
+        _keeps_all = False
+
+
+def forget_encoders() -> None:
+    """Drop all loaded encoders."""
+    _loaded.clear()
 
 
 def _folder_stamp(model: str) -> tuple[object, ...]:
@@ -90,8 +115,7 @@ def _folder_stamp(model: str) -> tuple[object, ...]:
 
 
 # A new encoder is returned here by the name of its model, which `check_model` must accept.
-@lru_cache(maxsize=1)
-def _load(spec: EncoderSpec, stamp: tuple[object, ...]) -> Encoder:
+def _load(spec: EncoderSpec) -> Encoder:
     from fairdedup.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(spec)

@@ -19,6 +19,7 @@ COSTS = {
     "embed": Cost(2.858e-08, 0.0257, "as k-means clusters them: embed; in tiny shards"),
     "train k-means": Cost(4.498e-11, 0.000802, "as k-means clusters them: cluster; in tiny shards"),
     "assign": Cost(5.456e-11, 0.000632, "as k-means clusters them: cluster; in tiny shards"),
+    "verify": Cost(5.848e-09, 6.01e-05, "as k-means clusters them: prune; in tiny shards"),
     "decide in clusters": Cost(2.164e-10, 0, "as k-means clusters them: prune"),
     "write results": Cost(2.233e-06, 0.00567, "as k-means clusters them: prune; in tiny shards"),
     "state": Cost(1.117e-08, 0.0014, "as k-means clusters them: prune; in tiny shards"),
@@ -36,3 +37,7 @@ WORKER_MIB = {  # most resident memory of a worker, mapped files included, by co
 }
 CONDUCTOR_MIB = 292  # most resident memory of the command itself
 CLUSTER_BYTES = 4.78  # of memory, for each value of the largest cluster; with a giant cluster
+# Of a row: other clusters that it reaches, duplicates in its own, and in others; by results/across.json
+VISITS = 0.217
+PAIRS = 2.54
+LINKS = 0.0696

@@ -9,7 +9,10 @@ import math
 from dataclasses import dataclass
 
 from fairdedup.planning.coefficients import CLUSTER_BYTES, CONDUCTOR_MIB, COSTS, JOB, ROW_BYTES, WORKER_MIB
+from fairdedup.planning.round_bytes import count_rounds_on_disk, count_rounds_read, count_rounds_written
 from fairdedup.planning.stage_work import (
+    ACROSS,
+    CONCEPTS,
     DECIDE,
     EMBED,
     HASH_BYTES,
@@ -26,6 +29,7 @@ HOUR = 3600
 REMOVED_BYTES = 16  # that the command holds for each removed row: its number and its similarity
 FLAG_BYTES = 12  # that it holds for each row where rows are compared across clusters
 ASK = "not measured: give --images-per-second"
+ASK_RATE = "not measured: give --read-rate and --image-bytes"
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,17 @@ class Images:
         Images that each of these embeds in a second.
     bytes_each : int or None
         Mean size of an image file.
+    read_rate : int or None
+        Bytes of images that each worker reads in a second.
+    memory : int or None
+        Bytes that the model needs in a worker.
     """
 
     gpus: int | None
     per_second: float | None
     bytes_each: int | None
+    read_rate: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ class RunNeeds:
     hardware: str
 
 
-def estimate_run(size: Size, images: Images | None = None) -> RunNeeds:
+def estimate_run(size: Size, images: Images | None = None, *, concepts: bool = False) -> RunNeeds:
     """Estimate what a run needs.
 
     Parameters
@@ -116,11 +126,14 @@ def estimate_run(size: Size, images: Images | None = None) -> RunNeeds:
         Size of the run.
     images : Images or None
         What is known of the images; None for ready embeddings.
+    concepts : bool
+        Whether the rule compares samples with concepts, which takes passes of its own.
     """
-    stages = [estimate_stage(stage, size) for stage in STAGES]
+    stages = [estimate_stage(stage, size) for stage in STAGES if concepts or stage is not CONCEPTS]
     if images is not None:
         stages[:1] = _estimate_images(size, images)
-    temporary = max(size.training_disk, DECIDE.written(size) if DECIDE.written else 0)
+    decided = DECIDE.written(size) if DECIDE.written else 0
+    temporary = max(size.training_disk, decided + count_rounds_on_disk(size))
     return RunNeeds(
         size=size,
         stages=tuple(stages),
@@ -144,13 +157,16 @@ def estimate_stage(stage: Stage, size: Size) -> StageNeeds:
         Size of the run.
     """
     cost, extra = COSTS.get(stage.name), _row_bytes(stage, size)
+    read, written = stage.read, stage.written
+    if stage is ACROSS:
+        read, written = count_rounds_read, count_rounds_written
     return StageNeeds(
         name=stage.name,
         workers=min(size.workers, stage.tasks(size)),
         hours=_estimate_hours(stage, size),
         disk=stage.disk(size) + extra,
-        read=None if stage.read is None else stage.read(size),
-        written=None if stage.written is None else stage.written(size) + extra,
+        read=None if read is None else read(size),
+        written=None if written is None else written(size) + extra,
         memory=_estimate_memory(stage, size),
         source="not measured" if cost is None else cost.source,
     )
@@ -193,16 +209,20 @@ def _estimate_images(size: Size, images: Images) -> list[StageNeeds]:
     hashes, vectors = HASH_BYTES * size.rows, size.vectors + _row_bytes(EMBED, size)
     devices = images.gpus or size.workers
     hours = None if images.per_second is None else size.rows / images.per_second / devices / HOUR
+    readers = min(size.workers, size.shards)
+    reading = None
+    if input_bytes is not None and images.read_rate is not None:
+        reading = input_bytes / images.read_rate / readers / HOUR
     return [
         StageNeeds(
             name="find copies",
-            workers=min(size.workers, size.shards),
-            hours=None,
+            workers=readers,
+            hours=reading,
             disk=hashes,
             read=input_bytes,
             written=hashes,
             memory=None,
-            source="not measured",
+            source=ASK_RATE if reading is None else "--read-rate",
         ),
         StageNeeds(
             name="embed",
@@ -211,7 +231,7 @@ def _estimate_images(size: Size, images: Images) -> list[StageNeeds]:
             disk=vectors,
             read=input_bytes,
             written=vectors,
-            memory=None,
+            memory=None if images.memory is None else WORKER_MIB["embed"] * MIB + images.memory,
             source=ASK if hours is None else "--images-per-second",
         ),
     ]

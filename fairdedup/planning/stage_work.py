@@ -22,6 +22,7 @@ PAGE = 4096  # bytes that a disk reads at least
 NEARBY_BYTES = 8 * (NEARBY - 1)  # a row of clusters/nearby_N.npy
 HASH_BYTES = 32  # a row of embeddings/copies/
 PASSES = 4  # over the sorted vectors at most: three for eps, one for the decision
+CONCEPT_PASSES = 4  # over them at most: three for the temperatures and moments, one for the shares
 
 Command = Literal["embed", "cluster", "prune"]
 
@@ -176,6 +177,27 @@ ASSIGN = Stage(
     disk=_sorted_bytes,
     has_shard_cost=True,
 )
+VERIFY = Stage(
+    name="verify",
+    command="prune",
+    measured_as=("verify",),
+    work=lambda size: size.rows * size.dim,
+    formula="n d",
+    tasks=lambda size: size.groups,
+    read=_sorted_bytes,
+    written=lambda size: 0,
+    has_shard_cost=True,
+)
+CONCEPTS = Stage(
+    name="concepts",
+    command="prune",
+    measured_as=("survey", "shares"),
+    work=lambda size: size.rows * size.dim,
+    formula="n d",
+    tasks=lambda size: size.ranges,
+    read=lambda size: CONCEPT_PASSES * size.vectors,
+    written=lambda size: 0,
+)
 DECIDE = Stage(
     name="decide in clusters",
     command="prune",
@@ -193,7 +215,7 @@ ACROSS = Stage(
     work=lambda size: size.rows**2 / size.clusters * size.dim,
     formula="n² d / k",
     tasks=lambda size: size.ranges,
-    read=None,
+    read=None,  # round_bytes.py has both, by what was counted of the data
     written=None,
 )
 RESULTS = Stage(
@@ -229,7 +251,7 @@ LEFTOVER = Stage(
     read=lambda size: size.vectors,
     written=lambda size: 0,
 )
-STAGES = (EMBED, TRAIN, ASSIGN, DECIDE, ACROSS, RESULTS, STATE, LEFTOVER)
+STAGES = (EMBED, TRAIN, ASSIGN, VERIFY, CONCEPTS, DECIDE, ACROSS, RESULTS, STATE, LEFTOVER)
 
 
 def count_image_tasks(size: Size) -> int:

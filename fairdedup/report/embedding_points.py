@@ -1,4 +1,4 @@
-"""Projects a sample of the embeddings to the plane of their two main directions.
+"""Projects a sample of the embeddings to a plane: that of their two main directions, or by PaCMAP or UMAP.
 
 Vectors are read in blocks from at most four sorted groups, so that a page about a billion samples reads as much as one
 about a million.
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdedup.core.row_hash import row_hash
+from fairdedup.errors import first_line
+from fairdedup.report.map_layout import PCA, choose_method, place_points
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.shard_files import open_sorted
 from fairdedup.storage.shard_groups import Group
@@ -35,7 +37,11 @@ class Points(NamedTuple):
         Where their vectors are: number of the sorted group, and position in it.
     x, y : ndarray of shape (n,), uint16
     explained : float
-        Share of the variance that both directions have.
+        Share of the variance that both directions have; 0 where another method than PCA placed the points.
+    method : str
+        "PCA", "PaCMAP" or "UMAP".
+    remark : str
+        Why an installed method was not used; empty otherwise.
     """
 
     rows: NDArray[np.int64]
@@ -44,6 +50,8 @@ class Points(NamedTuple):
     x: NDArray[np.uint16]
     y: NDArray[np.uint16]
     explained: float
+    method: str = PCA
+    remark: str = ""
 
 
 def choose_groups(groups: Sequence[Group]) -> list[Group]:
@@ -73,17 +81,31 @@ def project_points(run: RunDirectory, groups: Sequence[Group]) -> Points | None:
         if share < group.valid:
             position = np.sort(np.argsort(row_hash(position, group.number), kind="stable")[:share])
         chosen.append(position)
-    mean, axes, explained = _fit(run, groups, chosen)
-    rows, xy = [], []
-    for group, position in zip(groups, chosen, strict=True):
-        rows.append(np.asarray(open_sorted(run, group.number, "rows")[0])[position])
-        blocks = [(block - mean) @ axes for block in _read_blocks(run, group, position)]
-        xy.append(np.concatenate(blocks))
-    row, plane = np.concatenate(rows), np.concatenate(xy)
+    row = np.concatenate(
+        [np.asarray(open_sorted(run, g.number, "rows")[0])[p] for g, p in zip(groups, chosen, strict=True)]
+    )
+    method, remark, explained = choose_method(len(row)), "", 0.0
+    if method != PCA:
+        try:
+            plane = place_points(method, np.concatenate(list(_read_chosen(run, groups, chosen))))
+        except Exception as error:  # of a package that is not ours, and the page has another map
+            remark = f"{method} is installed but failed ({first_line(error)})."
+            method = PCA
+    if method == PCA:
+        mean, axes, explained = _fit(run, groups, chosen)
+        plane = np.concatenate([(block - mean) @ axes for block in _read_chosen(run, groups, chosen)])
     order = np.argsort(row, kind="stable")
     number = np.concatenate([np.full(len(p), g.number) for g, p in zip(groups, chosen, strict=True)])
     x, y = _scale(plane[order])
-    return Points(row[order], number[order], np.concatenate(chosen)[order], x, y, explained)
+    return Points(row[order], number[order], np.concatenate(chosen)[order], x, y, explained, method, remark)
+
+
+def _read_chosen(
+    run: RunDirectory, groups: Sequence[Group], chosen: Sequence[NDArray[np.int64]]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors at the chosen positions of each group, in blocks (b, d)."""
+    for group, positions in zip(groups, chosen, strict=True):
+        yield from _read_blocks(run, group, positions)
 
 
 def _read_blocks(run: RunDirectory, group: Group, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:

@@ -191,4 +191,6 @@ def _build_map(
         captions=captions,
         among=clustered.embedded.valid,
         explained=points.explained,
+        method=points.method,
+        remark=points.remark,
     )

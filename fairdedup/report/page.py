@@ -9,23 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import zlib
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from fairdedup.errors import format_count, visible
 from fairdedup.report import plots
 from fairdedup.report.html_templates import read_template, render
+from fairdedup.report.map_columns import PackedMap, pack_map
 from fairdedup.report.pictures import Thumbnails
-from fairdedup.report.report_figures import EmbeddingMap, Neighbourhood, ReportFigures, ShownSample
+from fairdedup.report.report_figures import Neighbourhood, ReportFigures, ShownSample
 from fairdedup.stage_names import show_name
 
-WITH_LINKS = 250_000  # points up to which the map knows who stands for each
-MOST_TEXT = 2_600_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
+MOST_BYTES = 15_000_000  # of the page
+RESERVE = 20_000  # bytes of the sentences that depend on the map
 STAGES = 12
-NONE = 65_535
 
 
 def render_page(
@@ -49,6 +47,25 @@ def render_page(
     removed : str
         Sentence about removed samples that are no near-duplicates; empty without one.
     """
+    data, empty = _build_data(figures, thumbnails), PackedMap(None, [], 0)
+    words: dict[str, Any] = {"leftover": leftover, "guarantees": guarantees, "removed": removed}
+    if figures.map is None:
+        return _render(figures, thumbnails, data, empty, **words)
+    bare = _render(figures, thumbnails, data, empty, **words)
+    room = MOST_BYTES - RESERVE - len(bare.encode("utf-8", "backslashreplace"))
+    return _render(figures, thumbnails, data, pack_map(figures.map, thumbnails.small, room), **words)
+
+
+def _render(
+    figures: ReportFigures,
+    thumbnails: Thumbnails,
+    data: dict[str, Any],
+    packed: PackedMap,
+    *,
+    leftover: list[str],
+    guarantees: list[tuple[bool, str]],
+    removed: str,
+) -> str:
     script = read_template("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return render(
@@ -70,7 +87,8 @@ def render_page(
         style=Markup(read_template("report.css")),
         script=Markup(script),
         digest=digest,
-        data=_embed_json(_build_data(figures, thumbnails)),
+        data=_embed_json({**data, "map": packed.data}),
+        packed=packed,
         has_pictures=bool(thumbnails.urls),
     )
 
@@ -162,7 +180,6 @@ def _build_data(figures: ReportFigures, thumbnails: Thumbnails) -> dict[str, Any
             for band in figures.bands
         ],
         "outliers": figures.outliers,
-        "map": None if figures.map is None else _pack_map(figures.map),
     }
 
 
@@ -188,41 +205,3 @@ def _pack_neighbourhood(each: Neighbourhood) -> dict[str, Any]:
     lost = None if each.lost is None else [each.lost.attribute, each.lost.group, each.lost.loss]
     members = [[row, round(cosine, 6)] for row, cosine in each.members]
     return {"row": each.row, "size": each.size, "least": round(each.least, 6), "lost": lost, "members": members}
-
-
-def _pack_map(points: EmbeddingMap) -> dict[str, Any]:
-    """Return the columns of the map, each compressed and as base64."""
-    number = len(points.rows)
-    columns: dict[str, Any] = {
-        "x": points.x,
-        "y": points.y,
-        "kept": points.kept.astype(np.uint8),
-        "cluster": (points.cluster % NONE).astype(np.uint16),
-        "step": np.diff(points.rows, prepend=0).astype(np.uint32),
-    }
-    if number <= WITH_LINKS:
-        place = np.searchsorted(points.rows, points.representative).clip(max=number - 1)
-        known = (points.representative >= 0) & (points.rows[place] == points.representative)
-        columns["owner"] = np.where(known, place, -1).astype(np.int32)
-        units = np.where(np.isnan(points.similarity), NONE, np.rint((points.similarity + 1) * 10_000))
-        columns["cosine"] = units.clip(0, NONE).astype(np.uint16)
-    packed: dict[str, Any] = {
-        "n": number,
-        "among": points.among,
-        "explained": round(points.explained, 4),
-        "columns": {name: _compress(values.tobytes()) for name, values in columns.items()},
-        "groups": [
-            {"name": name, "groups": points.names[name], "codes": _compress(codes.tobytes())}
-            for name, codes in points.groups.items()
-        ],
-    }
-    for name, texts in (("ids", points.ids), ("captions", points.captions)):
-        if texts is not None:
-            column = _compress(json.dumps(texts, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-            if len(column) <= MOST_TEXT:
-                packed[name] = column
-    return packed
-
-
-def _compress(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 6)).decode()

@@ -173,7 +173,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """Samples in the plane of the two main directions of the embeddings.
+    """Samples in a plane.
 
     Attributes
     ----------
@@ -194,7 +194,11 @@ class EmbeddingMap:
     among : int
         Number of samples that these were drawn from.
     explained : float
-        Share of the variance that both directions have, 0 to 1.
+        Share of the variance that both directions have, 0 to 1; 0 where another method than PCA placed the points.
+    method : str
+        "PCA", "PaCMAP" or "UMAP".
+    remark : str
+        Why an installed method was not used; empty otherwise.
     """
 
     rows: NDArray[np.int64]
@@ -210,6 +214,8 @@ class EmbeddingMap:
     captions: list[str] | None
     among: int
     explained: float
+    method: str = "PCA"
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,49 @@ def test_a_part_that_fails_is_written_and_the_others_go_on(tmp_path: Path, monke
 def test_decisions_that_differ_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu.Search, "same", lambda self: {"same kept": False})
     assert gpu.main(["--device", "cpu", "--small", "--parts", "same", "--out", str(tmp_path / "gpu.json")]) == 1
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    """Return the figures of a GPU that meets every goal exactly, with some parts replaced."""
+    floor = {"seconds": 2.0, "floor": 1.0, "of the floor": 2.0}
+    met: dict[str, Any] = {
+        "device": "NVIDIA", "small": False,
+        "same": {"rows": 9, "same kept": True, "same similarity": True, "kept": 4},
+        "embedding": {"times the plain loop": 3.0, "share of the forward": 0.5},
+        "kmeans": floor, "assignment": floor,
+        "prune": {"rows": 9, "with cover": floor, "as published": floor},
+        "profile": {"pairs of a cluster": []},
+    }  # fmt: skip
+    return met | changes
+
+
+def test_a_gpu_that_meets_every_goal_misses_none() -> None:
+    assert gpu.list_failures(figures()) == [] == gpu.list_failures({"device": "NVIDIA", "small": False})
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({"embedding": {"times the plain loop": 2.99, "share of the forward": 0.5}},
+         "embedding: times the plain loop 2.99, under 3"),
+        ({"embedding": {"times the plain loop": 3.1, "share of the forward": 0.499}},
+         "embedding: share of the forward 0.499, under 0.5"),
+        ({"kmeans": {"of the floor": 2.01}}, "kmeans: 2.01 times the floor, over 2"),
+        ({"assignment": {"of the floor": float("nan")}}, "assignment: nan times the floor, over 2"),
+        ({"prune": {"with cover": {"of the floor": 9.5}}}, "prune with cover: 9.5 times the floor, over 2"),
+        ({"prune": {"failed": "RuntimeError: no memory"}}, "prune: RuntimeError: no memory"),
+        ({"same": {"same kept": False, "same similarity": True}}, "same: not the bytes of the CPU in kept"),
+    ],
+)  # fmt: skip
+def test_each_goal_that_is_missed_is_named(changes: dict[str, Any], missed: str) -> None:
+    assert gpu.list_failures(figures(**changes)) == [missed]
+
+
+@pytest.mark.parametrize("where", [{"device": "cpu"}, {"small": True}])
+def test_without_a_gpu_at_full_size_only_the_bytes_are_judged(where: dict[str, Any]) -> None:
+    slow = {"kmeans": {"of the floor": 99.0}, "embedding": {"times the plain loop": 0.1}}
+    assert gpu.list_failures(figures(**where, **slow)) == []
+    assert len(gpu.list_failures(figures(**where, **slow, same={"same kept": False}))) == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -78,7 +78,7 @@ def test_quiet_leaves_only_the_results_of_a_command(again, prototypes, scheduler
         assert json.loads(shown.out) == read_plain(again / "report" / "audit.json") and shown.err == ""
 
 
-OF_A_RUN = {"counts", "eps", "guarantees", "leftover", "warnings", "shares", "page"}
+OF_A_RUN = {"counts", "eps", "guarantees", "leftover", "warnings", "shares", "page", "seconds"}
 
 
 def test_every_command_ends_with_the_event_that_is_documented(

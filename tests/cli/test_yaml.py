@@ -51,6 +51,7 @@ def test_every_option_that_changes_a_result_belongs_to_a_stage():
         "memory_limit",
         "decoders",  # changes no byte
         "report",
+        "images",  # of the page alone
         "published",  # says what cover and reach are, which are of a stage
     }
 

@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 import oracles
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from audits import group, read_report, write_labels
 from runs import CLUSTERS, Decided, command, done, files, manifest, table
+
+from fairdedup.report.rule_differences import write_differences
+from fairdedup.storage.sealed_files import Seal
+from fairdedup.storage.seals import seal
 
 HOSTILE = "</svg><script>&"
 
@@ -70,6 +76,47 @@ def test_the_figures_of_a_rule_are_those_of_a_run_by_it(again, semdedup, labelle
     assert ElementTree.parse(tmp_path / "rules.svg").getroot().attrib["aria-label"].endswith("fairdedup, random.")
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_samples_that_differ_are_named(ending, again, semdedup, tmp_path):
+    place = tmp_path / f"differs.{ending}"
+    found = compare(again, "--rules", "semdedup,fairdedup", "--differs", place)
+    before, after = Decided(again).decisions, Decided(semdedup).decisions
+    differs = (before["kept"] != after["kept"]).to_numpy()
+    expected = [
+        (name, "semdedup", kept, not kept)
+        for name, kept in zip(before["id"][differs], before["kept"][differs], strict=True)
+    ]
+    if ending == "csv":
+        with open(place, encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+        assert lines[0] == ["id", "rule", "kept_by_run", "kept_by_rule"]
+        got = [(name, rule, run == "true", by == "true") for name, rule, run, by in lines[1:]]
+        assert {cell for line in lines[1:] for cell in line[2:]} == {"true", "false"}
+    else:
+        got = [tuple(line.values()) for line in pq.read_table(place).to_pylist()]
+    assert got == expected, "the rule of the run itself differs nowhere"
+    assert len(got) == found["rules"][1]["differs"] > 0 == found["rules"][2]["differs"]
+
+
+def test_no_id_is_a_formula_in_the_csv_of_differences(tmp_path):
+    names = ["=1+1", "plain", "-5", "@x", "same"]
+    for name, kept in (("own", [True, False, True, False, True]), ("tried", [False, True, False, True, True])):
+        pq.write_table(pa.table({"id": names, "kept": kept}), tmp_path / f"{name}.parquet")
+    parts = [[Seal(tmp_path / f"{name}.parquet", seal(tmp_path / f"{name}.parquet"), "x")] for name in ("own", "tried")]
+    assert write_differences(tmp_path / "d.csv", parts[0], [("semdedup", parts[1])]) == 4
+    assert (tmp_path / "d.csv").read_text().splitlines() == [
+        "id,rule,kept_by_run,kept_by_rule",
+        "'=1+1,semdedup,true,false",
+        "plain,semdedup,false,true",
+        "-5,semdedup,true,false",
+        "'@x,semdedup,false,true",
+    ]
+    assert write_differences(tmp_path / "none.csv", parts[0], [("semdedup", parts[0])]) == 0
+    assert (tmp_path / "none.csv").read_text() == "id,rule,kept_by_run,kept_by_rule\n"
+    write_differences(tmp_path / "none.parquet", parts[0], [])
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
 def test_another_amount_is_that_of_all_rules_and_the_table_names_every_group(again):
     shown = done("compare", again, "--keep", 0.3, "--rules", "semdedup,balanced", "--quiet").out
     lines = [line.split() for line in shown.splitlines()]
@@ -96,6 +143,9 @@ def test_rules_that_need_prototypes_are_left_out_where_there_are_none(embeddings
 def test_an_unknown_rule_and_a_folder_are_refused(again, tmp_path):
     assert "--rule nobody is unknown" in command("compare", again, "--rules", "nobody").err
     assert "--svg" in command("compare", again, "--svg", tmp_path).err
+    assert "--differs" in command("compare", again, "--differs", tmp_path).err
+    refused = command("compare", again, "--differs", tmp_path / "differs.txt")
+    assert (refused.code, refused.err.count("\n")) == (2, 1) and "must end in .csv or .parquet" in refused.err
 
 
 def test_names_of_groups_are_text_in_the_drawing_and_on_the_terminal(again, tmp_path):

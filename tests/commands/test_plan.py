@@ -36,6 +36,15 @@ def test_the_plan_as_json_has_null_for_what_nobody_measured(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_the_model_and_the_rule_say_more(tmp_path):
+    words = ("plan", "--rows", "1e8", "--gpus", 8, "--json")
+    stages = {stage["name"]: stage for stage in json.loads(done(*words, "--model", "ViT-B-32").out)["stages"]}
+    # 151 million parameters, 4 bytes each, as weights and as the model, and two batches of 32 pictures.
+    assert 1.2e9 < stages["embed"]["memory"] < 1.8e9 and "concepts" not in stages
+    fair = json.loads(done(*words, "--rule", "balanced").out)
+    assert "concepts" in {stage["name"] for stage in fair["stages"]}
+
+
 @pytest.mark.parametrize("rows", ["1000000", "1e6", "1_000_000", "1000000.0"])
 def test_rows_may_be_written_as_people_write_them(rows):
     assert json.loads(done("plan", "--rows", rows, "--json").out)["size"]["rows"] == 1_000_000
@@ -55,6 +64,9 @@ def test_rows_may_be_written_as_people_write_them(rows):
         (("--rows", "10", "--keep", "nan"), "--keep must be above 0 and at most 1; got nan."),
         (("--rows", "10", "--images-per-second", "0"), "--images-per-second must be a number above 0; got 0."),
         (("--rows", "10", "--image-bytes", "20kB"), "--image-bytes is about images: give --gpus or"),
+        (("--rows", "10", "--read-rate", "200MB"), "--read-rate is about images: give --gpus or"),
+        (("--rows", "10", "--model", "ViT-B-32"), "--model is about images: give --gpus or"),
+        (("--rows", "10", "--gpus", "1", "--model", "ViT-B-99"), "did you mean"),
         (("--rows", "10", "--gpus", "0"), "Invalid value for '--gpus': 0 is not in the range x>=1. See fairdedup plan"),
         ((), "Missing option '--rows'."),
     ],

@@ -71,7 +71,7 @@ CONFIGS = {
 @pytest.fixture(autouse=True)
 def nothing_loaded():
     """Forget the encoder that another test has loaded by the same name."""
-    loading._load.cache_clear()
+    loading.forget_encoders()
 
 
 def spec(model: object, pretrained: str | None = None) -> EncoderSpec:
@@ -225,7 +225,7 @@ def load_both_ways(model: str, marker: Path, monkeypatch, *, refused: str) -> No
         with suppress(FairdedupError, TypeError):  # the harm is done by then
             load_encoder(spec(model)).encode_texts(["a photo"])
         assert marker.exists(), "without the check, the folder does nothing: this test shows nothing"
-    loading._load.cache_clear()
+    loading.forget_encoders()
     marker.unlink()
     with pytest.raises(UserError, match=refused):
         load_encoder(spec(model))

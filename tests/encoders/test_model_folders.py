@@ -30,7 +30,7 @@ CAPTIONS = ["a photo of a nurse", "an empty room"]
 @pytest.fixture(autouse=True)
 def nothing_loaded():
     """Forget the encoder that another test has loaded by the same name."""
-    loading._load.cache_clear()
+    loading.forget_encoders()
 
 
 def spec(model: str, pretrained: str | None = None) -> EncoderSpec:

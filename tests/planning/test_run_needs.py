@@ -11,8 +11,21 @@ from pathlib import Path
 import pytest
 
 from fairdedup.planning.coefficients import COSTS, JOB, ROW_BYTES, WORKER_MIB
+from fairdedup.planning.round_bytes import count_rounds_on_disk, count_rounds_read, count_rounds_written
 from fairdedup.planning.run_needs import Images, StageNeeds, estimate_run, estimate_stage
-from fairdedup.planning.stage_work import ACROSS, ASSIGN, DECIDE, EMBED, LEFTOVER, STAGES, STATE, TRAIN, Size
+from fairdedup.planning.stage_work import (
+    ACROSS,
+    ASSIGN,
+    CONCEPTS,
+    DECIDE,
+    EMBED,
+    LEFTOVER,
+    STAGES,
+    STATE,
+    TRAIN,
+    VERIFY,
+    Size,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -105,6 +118,47 @@ def test_images_take_the_rate_that_is_given_and_none_is_made_up():
     }
 
 
+def test_hours_of_find_copies_follow_from_the_rate_of_reading():
+    images = Images(gpus=8, per_second=None, bytes_each=20_000, read_rate=200_000_000)
+    found = named(LARGE, images)["find copies"]
+    assert found.hours == pytest.approx(2 * 10**12 / 2e8 / 64 / 3600) and found.source == "--read-rate"
+    unknown = named(LARGE, replace(images, bytes_each=None))["find copies"]
+    assert unknown.hours is None and "--read-rate and --image-bytes" in unknown.source
+
+
+def test_memory_of_embedding_images_is_that_of_the_model_beside_the_worker():
+    found = named(LARGE, Images(8, None, None, memory=2**30))
+    assert found["embed"].memory == WORKER_MIB["embed"] * 2**20 + 2**30
+    assert named(LARGE, Images(8, None, None))["embed"].memory is None
+
+
+def test_every_stage_that_a_run_times_belongs_to_one_stage_of_the_plan():
+    names = [name for stage in STAGES for name in stage.measured_as]
+    assert len(names) == len(set(names))
+    assert {"verify", "survey", "shares", "reach", "round", "links", "cards", "list", "search", "decide"} <= set(names)
+
+
+def test_bytes_across_clusters_are_counted():
+    needs = estimate_run(LARGE)
+    (across,) = [stage for stage in needs.stages if stage.name == ACROSS.name]
+    assert (across.read, across.written) == (count_rounds_read(LARGE), count_rounds_written(LARGE))
+    stay = sum(stage.disk or 0 for stage in needs.stages)
+    decided = 57 * LARGE.rows
+    assert needs.disk - stay == max(LARGE.training_disk, decided + count_rounds_on_disk(LARGE))
+
+
+def test_only_rules_with_concepts_have_passes_for_them():
+    plain, fair = (estimate_run(MILLION, concepts=concepts) for concepts in (False, True))
+    assert CONCEPTS.name not in {stage.name for stage in plain.stages}
+    (own,) = [stage for stage in fair.stages if stage.name == CONCEPTS.name]
+    assert own.read == 4 * 2 * 512 * 10**6 and own.written == 0
+    assert [stage for stage in fair.stages if stage.name != CONCEPTS.name] == list(plain.stages)
+
+
+def test_verify_reads_the_sorted_files_once():
+    assert named(MILLION)[VERIFY.name].read == named(MILLION)[ASSIGN.name].disk
+
+
 def test_without_gpus_the_rate_is_that_of_a_worker():
     assert named(LARGE, Images(None, 10.0, None))["embed"].hours == 10**8 / 10 / 64 / 3600
 
@@ -121,7 +175,7 @@ def test_the_total_adds_what_is_known():
     needs = estimate_run(LARGE)
     assert needs.hours == sum(stage.hours for stage in needs.stages if stage.hours is not None)
     assert needs.disk > sum(stage.disk or 0 for stage in needs.stages)
-    assert set(needs.not_measured) == {stage.name for stage in STAGES if stage.name not in COSTS}
+    assert set(needs.not_measured) == {stage.name for stage in STAGES if stage.name not in COSTS} - {CONCEPTS.name}
 
 
 def test_a_new_results_file_with_several_sizes_is_read_at_its_largest(monkeypatch):
@@ -135,7 +189,7 @@ def test_a_new_results_file_with_several_sizes_is_read_at_its_largest(monkeypatc
     new["sizes"] = {"1000000": job, "4000000": larger}
     found = coefficients.read_largest(new)
     assert (found.size.rows, found.size.clusters, found.name) == (4_000_000, 2000, "sizes, 4,000,000 rows")
-    monkeypatch.setattr(coefficients, "read_results", lambda name: new)
+    monkeypatch.setattr(coefficients, "read_results", lambda name: new if name == "scale" else read_results(name))
     assert '"sizes, 4,000,000 rows: cluster; in tiny shards"' in coefficients.render()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_pages import HOSTILE, HOSTILE_NAME, read_data
+from PIL import Image
+from report_pages import HOSTILE, HOSTILE_NAME, draw_picture, read_data
 from runs import command, contents, done, manifest, table
 
 
@@ -122,6 +124,34 @@ def test_without_images_there_is_none(own_pictures_run, scheduler):
     text = (own_pictures_run / "report" / "index.html").read_text(encoding="utf-8")
     assert "data:image" not in text
     assert '"id":"picture ' in text
+
+
+def test_points_of_the_map_have_small_pictures_of_their_own_samples(own_pictures_run, scheduler, monkeypatch):
+    """Without any shown sample, all pictures are those of points."""
+    monkeypatch.setattr("fairdedup.commands.report._order_rows", lambda figures: iter(()))
+    done("report", own_pictures_run, "--scheduler", scheduler)
+    found = read_data(own_pictures_run / "report" / "index.html")["map"]
+    ids = json.loads(zlib.decompress(base64.b64decode(found["ids"])))
+    assert sorted(map(int, found["pictures"])) == list(range(60)) and found["before"] == "data:image/webp;base64,"
+    for place, text in found["pictures"].items():
+        if ids[int(place)] != HOSTILE_NAME:
+            seed = int(re.search(r"\d+", ids[int(place)])[0])
+            shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), float)
+            drawn = np.asarray(Image.open(io.BytesIO(draw_picture(seed))).convert("RGB"), float)
+            assert shown.shape == drawn.shape == (32, 32, 3)
+            assert np.abs(shown.mean(axis=(0, 1)) - drawn.mean(axis=(0, 1))).max() < 12, "another picture"
+    text = (own_pictures_run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Pointing shows the picture of 60 of these points" in text
+
+
+def test_no_images_with_a_command_that_decides_makes_a_page_without_any(own_pictures_run, pictures, scheduler):
+    page = own_pictures_run / "report" / "index.html"
+    assert "data:image" in page.read_text(encoding="utf-8")
+    done("run", pictures, "--eps", 0.1, "--max-rejected", 0.2, "--out", own_pictures_run, "--no-images",
+         "--scheduler", scheduler, "--report")  # fmt: skip
+    assert "data:image" not in page.read_text(encoding="utf-8"), "a finished run has its page made again"
+    done("prune", own_pictures_run, "--eps", 0.2, "--no-images", "--scheduler", scheduler, "--report")
+    assert "data:image" not in page.read_text(encoding="utf-8")
 
 
 def test_an_input_that_has_moved_is_said_and_can_be_named(own_pictures_run, pictures, scheduler, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +12,10 @@ from report_pages import read_data
 
 from fairdedup.report.decision_scan import DecisionScan, Lowest, band_edges
 from fairdedup.report.embedding_points import MOST_POINTS
-from fairdedup.report.page import MOST_TEXT, render_page
-from fairdedup.report.pictures import MOST_BYTES, Thumbnails
-from fairdedup.report.report_figures import EmbeddingMap, ReportFigures
+from fairdedup.report.map_columns import pack_map
+from fairdedup.report.page import render_page
+from fairdedup.report.pictures import MOST_BYTES, MOST_SMALL, MOST_SMALL_BYTES, Thumbnails, choose_pictured
+from fairdedup.report.report_figures import EmbeddingMap, ReportFigures, ShownSample
 from fairdedup.storage.config_record import InputRecord, StageTime
 from fairdedup.storage.manifest import Counts, Guarantees, RunManifest
 
@@ -91,23 +94,63 @@ def build_manifest(rows: int) -> RunManifest:
     )  # fmt: skip
 
 
-def test_a_page_about_a_million_samples_is_under_15_mb(tmp_path):
-    """Also with the most of pictures and ids; all else is noise here, which is the worst case for its compression."""
-    rng, n = np.random.default_rng(0), MOST_POINTS
-    rows, names = np.arange(n, dtype=np.int64), ("a", "b", "c")
-    points = EmbeddingMap(
+def build_map(n: int, attributes: int, values: int, pictures: bool = False) -> EmbeddingMap:
+    """Return a map of noise, which is the worst case for its compression."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(n, dtype=np.int64)
+    names = [f"label {k}" for k in range(attributes)]
+    return EmbeddingMap(
         rows=rows, x=rng.integers(0, 65_535, n).astype(np.uint16), y=rng.integers(0, 65_535, n).astype(np.uint16),
         kept=rng.random(n) < 0.5, cluster=rng.integers(0, 1_000, n), representative=rows - 1, similarity=rng.random(n),
-        groups={name: rng.integers(0, 3, n).astype(np.uint8) for name in names},
-        names={name: ["1", "2", "3"] for name in names},
+        groups={name: rng.integers(0, values, n).astype(np.uint8) for name in names},
+        names={name: list(map(str, range(values))) for name in names},
         ids=list(map(str, rows.tolist())), captions=None, among=n, explained=0.2,
     )  # fmt: skip
-    nothing = np.zeros(20_001, np.int64)
-    figures = ReportFigures(
-        name="x", manifest=build_manifest(n), groups=None, similarities=nothing, sizes=np.ones((1, 2), np.int64),
-        gallery=[], neighbourhoods=0, bands=[], outliers=[], rejections=[], map=points,
+
+
+def build_figures(points: EmbeddingMap) -> ReportFigures:
+    return ReportFigures(
+        name="x", manifest=build_manifest(points.among), groups=None, similarities=np.zeros(20_001, np.int64),
+        sizes=np.ones((1, 2), np.int64), gallery=[], neighbourhoods=0, bands=[], outliers=[], rejections=[], map=points,
+        samples={0: ShownSample(0, "0", True, False, 0, -1, None, 0.5)},
     )  # fmt: skip
+
+
+def test_a_page_about_a_million_samples_and_12_label_columns_is_under_15_mb(tmp_path):
+    """Also with the most of pictures and ids; the attributes that find no room are named."""
+    points = build_map(MOST_POINTS, 12, 9)
+    small = {row: "A" * (MOST_SMALL_BYTES // MOST_SMALL) for row in range(0, 200 * MOST_SMALL, 200)}
+    thumbnails = Thumbnails({0: "A" * MOST_BYTES}, None, small)
     page = tmp_path / "page.html"
-    page.write_text(render_page(figures, Thumbnails(), leftover=[], guarantees=[]), encoding="utf-8")
-    assert page.stat().st_size + MOST_BYTES + MOST_TEXT < 15e6 + len(read_data(page)["map"].get("ids", ""))
-    assert read_data(page)["map"]["n"] == n
+    page.write_text(render_page(build_figures(points), thumbnails, leftover=[], guarantees=[]), encoding="utf-8")
+    assert 13e6 < page.stat().st_size < 15e6
+    found = read_data(page)["map"]
+    assert found["n"] == MOST_POINTS
+    shown = [group["name"] for group in found["groups"]]
+    assert shown == [f"label {k}" for k in range(len(shown))] and 3 <= len(shown) < 12
+    omitted = ", ".join(f"label {k}" for k in range(len(shown), 12))
+    assert f"Not among the colours, which keeps this page small: {omitted}." in page.read_text(encoding="utf-8")
+
+
+def test_the_map_gives_way_in_order_and_pictures_lie_at_their_points():
+    points = build_map(1_000, 2, 3)
+    pictures = {990: "a" * 40, 10: "b" * 40, 500: "c" * 40}
+    every = pack_map(points, pictures, 15_000_000)
+    assert every.data is not None and every.omitted == [] and every.pictured == 3
+    assert every.data["pictures"] == {990: "a" * 40, 10: "b" * 40, 500: "c" * 40} and "ids" in every.data
+    whole = len(json.dumps(every.data, separators=(",", ":")))
+    some = pack_map(points, pictures, whole - 150)
+    assert some.data is not None and "ids" in some.data and some.data["pictures"] == {990: "a" * 40}
+    none = pack_map(points, pictures, 0)
+    assert none.data is not None and none.omitted == ["label 0", "label 1"] and none.pictured == 0
+    assert set(none.data) == {"n", "among", "explained", "columns", "groups"}
+
+
+def test_the_points_with_a_picture_are_a_seeded_sample():
+    points = build_map(2 * MOST_SMALL, 0, 1)
+    chosen = choose_pictured(points)
+    assert len(chosen) == MOST_SMALL and all(name == str(row) for row, name in chosen.items())
+    assert 0.45 < np.mean(np.fromiter(chosen, int) < MOST_SMALL) < 0.55, "they are spread over all rows"
+    assert choose_pictured(replace(points, ids=None)) == {} == choose_pictured(None)
+    few = choose_pictured(build_map(10, 0, 1))
+    assert sorted(few) == list(range(10))

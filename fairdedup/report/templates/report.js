@@ -139,9 +139,11 @@
     for (const name of ["ids", "captions"]) if (map[name]) map[name] = JSON.parse(decoder.decode(await inflate(map[name])));
   };
   const pointAt = (k) => {
-    const known = data.samples[columns.row[k]];
-    if (known) return known;
+    const known = data.samples[columns.row[k]], picture = map.pictures && map.pictures[k];
+    const url = picture && map.before + picture;
+    if (known) return known.url || !url ? known : { ...known, url };
     const sample = { id: map.ids ? map.ids[k] : `row ${number(columns.row[k])}`, kept: Boolean(columns.kept[k]), cluster: columns.cluster[k], at: k };
+    if (url) sample.url = url;
     if (map.captions) sample.caption = map.captions[k];
     if (columns.cosine && columns.cosine[k] !== 65535) sample.cosine = columns.cosine[k] / 1e4 - 1;
     return sample;
