@@ -130,7 +130,9 @@ def make_label_table(labels: list[dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame({a: pd.Categorical(table[a], categories=list(values)) for a, values in VALUES.items()})
 
 
-def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
+def choose_skewed(
+    labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator, shares: tuple[float, float] = (0.6, 0.7)
+) -> np.ndarray:
     """Draw rows so that one race makes up about 60 % and one gender about 70 %, as in web data, and return them.
 
     The other races, and all ages, keep their relative shares. Every draw contains all faces of that race and gender.
@@ -143,9 +145,11 @@ def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.G
         The groups that become the majority.
     rng : numpy.random.Generator
         Source of randomness.
+    shares : tuple of two float
+        Shares of that race and that gender.
     """
     chance = np.ones(len(labels))
-    for column, value, share in (("race", race, 0.6), ("gender", gender, 0.7)):
+    for column, value, share in (("race", race, shares[0]), ("gender", gender, shares[1])):
         own = (labels[column] == value).to_numpy()
         chance *= np.where(own, share / own.mean(), (1 - share) / (1 - own.mean()))
     return np.flatnonzero(rng.random(len(labels)) < chance / chance.max())
