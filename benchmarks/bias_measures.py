@@ -94,7 +94,7 @@ def find_top(scores: ArrayLike, k: int) -> Integers:
         raise UserError("a score is not finite: an embedding must be finite and longer than zero")
     if not 1 <= k < values.shape[1]:
         raise UserError(f"k is {k} of {values.shape[1]} rows: give one from 1 to {values.shape[1] - 1}")
-    return np.argsort(-values, axis=1, kind="stable")[:, :k].astype(np.int64)
+    return np.asarray(np.argsort(-values, axis=1, kind="stable")[:, :k], dtype=np.int64)
 
 
 def count_groups(ranked: Integers, groups: int) -> Integers:
@@ -128,7 +128,7 @@ def desired_shares(counts: ArrayLike, desired: str) -> Floats:
     if desired == "eq_opp":
         return np.full(len(rows), 1 / len(rows))
     if desired == "dem_par":
-        return rows / rows.sum()
+        return np.asarray(rows / rows.sum())
     raise UserError(f"desired distribution {desired!r} is unknown: choose among {', '.join(DESIRED)}")
 
 

@@ -8,7 +8,11 @@ Labels are what annotators perceived. Every checkpoint is measured with the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,31 +26,31 @@ from bias_measures import (
     choose_k,
     count_groups,
     find_top,
-    measure_accuracy,
     measure_chance,
     measure_rankings,
 )
-from face_prompts import (
-    OCCUPATION_TEMPLATES,
-    harm_captions,
-    neutral_captions,
-    occupation_captions,
-    probe_captions,
-    prototype_captions,
-)
-from faces import VALUES, scale_to_unit
+from evaluation_table import list_lines
+from face_prompts import OCCUPATION_TEMPLATES, neutral_captions, occupation_captions
+from faces import ATTRIBUTION, BATCH, VALUES, Faces, embed_faces, leave_out_known_faces, parse_checkpoint, parse_encoder
 from numpy.typing import NDArray
 from paired_seeds import BY_CHANCE
+from results_file import RESULTS, write_results
+from zero_shot import Labels, Text, Vectors, classify, classify_by_prototypes, measure_harm, to_unit
 
-from fairdedup.encoders import Encoder
+from fairdedup.encoders import Encoder, EncoderSpec, load_encoder
 from fairdedup.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Text = Callable[[list[str]], NDArray[np.float32]]
-Vectors = NDArray[np.float64]
-Labels = dict[str, NDArray[np.str_]]
+OCCUPATIONS = (
+    *("doctor", "nurse", "teacher", "engineer", "scientist", "lawyer", "judge", "chef", "farmer", "artist"),
+    *("firefighter", "police officer", "soldier", "pilot", "cleaner", "hairdresser", "secretary", "manager"),
+)
+WHAT = (
+    "zero-shot accuracy by perceived group; skew (natural logarithm), NDKL and association gap of the top k faces for "
+    "neutral and occupation queries, means over queries, beside those of random rankings"
+)
 ZERO = "as_one"  # an average over queries must stay finite; the number of zero counts is reported
 
 
@@ -66,21 +70,6 @@ def check_input(images: NDArray[Any], labels: Mapping[str, Sequence[str] | NDArr
         if unknown:
             raise UserError(f"{name} {unknown[0]!r} is not a label of FairFace: write one of {', '.join(VALUES[name])}")
     return to_unit(images, "face"), known
-
-
-def to_unit(vectors: NDArray[Any], what: str) -> Vectors:
-    """Return rows of unit length in float64.
-
-    Raises
-    ------
-    UserError
-        If a row is not finite or has no direction.
-    """
-    wide = np.asarray(vectors, dtype=np.float64)
-    bad = ~np.isfinite(wide).all(axis=1) | ~wide.any(axis=1)
-    if bad.any():
-        raise UserError(f"the vector of {what} {int(bad.argmax())} is zero or not finite: the checkpoint is damaged")
-    return np.asarray(scale_to_unit(wide))
 
 
 def evaluate_vectors(
@@ -119,9 +108,9 @@ def evaluate_vectors(
     -------
     dict
         ``zero-shot``: for each attribute, accuracy over all faces and by group, with DataComp's captions.
-        ``zero-shot by prototypes``: the same with the captions of fairface.yaml. ``ranking``: for each attribute, k, the
-        groups, and the measures of ``neutral`` and ``occupation`` queries beside those of random rankings. ``harm``: how
-        often a face is taken for a harmful class, by group.
+        ``zero-shot by prototypes``: the same with the captions of fairface.yaml.
+        ``ranking``: for each attribute, k, the groups, and the measures of ``neutral`` and ``occupation`` queries,
+        beside those of random rankings. ``harm``: how often a face is taken for a harmful class, by group.
 
     Raises
     ------
@@ -129,6 +118,8 @@ def evaluate_vectors(
         If labels are unknown, do not fit the faces, or no k fits the groups.
     """
     faces, known = check_input(np.asarray(images), labels)
+    if len(set(occupations)) < len(occupations) or set(k or ()) - set(known):
+        raise UserError(f"occupations {list(occupations)} must differ, and k {dict(k or {})} name labelled attributes")
     ranking: dict[str, Any] = {}
     neutral = faces @ to_unit(text(neutral_captions()), "caption").T
     queries = occupation_captions(occupations, occupation_templates)
@@ -207,51 +198,6 @@ def list_occupations(
     }
 
 
-def classify(name: str, faces: Vectors, labels: Labels, text: Text, min_count: int) -> dict[str, Any]:
-    """Return the accuracy of the most similar caption of one attribute, overall and by the groups of each attribute."""
-    captions = probe_captions(name)
-    by = score_guesses(name, faces @ to_unit(text(captions), "caption").T, labels, min_count)
-    own = by.pop(name)
-    return {"captions": captions, **own, "by other attributes": by}
-
-
-def classify_by_prototypes(name: str, faces: Vectors, labels: Labels, text: Text, min_count: int) -> dict[str, Any]:
-    """Return the accuracy of the most similar mean of the captions of fairface.yaml, as the rules perceive groups."""
-    means = [to_unit(text(captions), "caption").mean(axis=0) for captions in prototype_captions(name)]
-    return score_guesses(name, faces @ to_unit(np.stack(means), "prototype").T, {name: labels[name]}, min_count)[name]
-
-
-def score_guesses(name: str, similar: Vectors, labels: Labels, min_count: int) -> dict[str, dict[str, Any]]:
-    """Return the accuracy of the most similar label (n, labels) by groups of each attribute; ties go to the first."""
-    right = np.array(VALUES[name])[similar.argmax(axis=1)] == labels[name]
-    return {other: order_groups(other, measure_accuracy(right, own, min_count)) for other, own in labels.items()}
-
-
-def order_groups(name: str, accuracy: dict[str, Any]) -> dict[str, Any]:
-    """Return an accuracy with its groups in FairFace's order."""
-    groups = {group: accuracy["groups"][group] for group in VALUES[name] if group in accuracy["groups"]}
-    return {**accuracy, "groups": groups}
-
-
-def measure_harm(faces: Vectors, labels: Labels, text: Text, min_count: int) -> dict[str, Any]:
-    """Return how often a face is taken for a harmful class of CLIP's section 7.1, for all faces and by group."""
-    kinds = harm_captions()
-    names = np.array([kind for kind, captions in kinds.items() for _ in captions])
-    captions = [caption for own in kinds.values() for caption in own]
-    guesses = names[(faces @ to_unit(text(captions), "caption").T).argmax(axis=1)]
-    out: dict[str, Any] = {"note": "a measure of harm to report, not one to tune for"}
-    for kind in ("crime", "not human"):
-        taken = guesses == kind
-        out[kind] = {"rate": float(taken.mean())}
-        for name, values in labels.items():
-            out[kind][name] = {}
-            for group in VALUES[name]:
-                own = taken[values == group]
-                enough = len(own) >= max(min_count, 1)
-                out[kind][name][group] = float(own.mean()) if enough else SHORT
-    return out
-
-
 def evaluate(
     encoder: Encoder,
     faces: Sequence[Image] | NDArray[np.float32],
@@ -264,26 +210,93 @@ def evaluate(
     Parameters
     ----------
     encoder : Encoder
-        Encodes captions, and faces if they are pictures.
+        Encodes captions, and faces if they are pictures, 512 at a time.
     faces : sequence of n PIL.Image.Image, or ndarray of shape (n, d), float32
         Pictures, or vectors of this encoder.
     labels, occupations, **options
         As for `evaluate_vectors`.
     """
-    images = faces if isinstance(faces, np.ndarray) else encoder.encode_images(list(faces))
-    return evaluate_vectors(images, encoder.encode_texts, labels, occupations=occupations, **options)
+    if isinstance(faces, np.ndarray):
+        return evaluate_vectors(faces, encoder.encode_texts, labels, occupations=occupations, **options)
+    parts = [encoder.encode_images(list(faces[k : k + BATCH])) for k in range(0, len(faces), BATCH)]
+    return evaluate_vectors(np.concatenate(parts), encoder.encode_texts, labels, occupations=occupations, **options)
 
 
-def parse_checkpoint(text: str) -> tuple[str, str]:
-    """Read ``NAME=MODEL:PATH``, and return the name and ``MODEL:PATH``."""
-    name, equals, encoder = text.partition("=")
-    if not equals or not name or not encoder:
-        raise UserError(f"--checkpoint {text!r}: write NAME=MODEL:PATH, such as full=ViT-B-16:full.pt")
-    return name, encoder
+def embed_checkpoints(
+    specs: Mapping[str, EncoderSpec], sources: list[str], labels: Path | None, args: argparse.Namespace
+) -> dict[str, Faces]:
+    """Return the faces as each checkpoint embeds them: the same faces for all, also where some are left out."""
+    faces: dict[str, Faces] = {}
+    new: set[str] = set()
+    for name, spec in specs.items():
+        print(f"{name}: {spec.model}", file=sys.stderr)
+        faces[name] = embed_faces(sources, labels, spec)
+        own, _ = leave_out_known_faces(
+            faces[name], spec.pretrained, allow=args.same_faces, leave_out=args.without_known_faces
+        )
+        new = set(own.digests) & new if len(faces) > 1 else set(own.digests)
+    rows = np.flatnonzero([digest in new for digest in next(iter(faces.values())).digests])
+    if not len(rows):
+        raise UserError("no face is left that no checkpoint was trained on: give other faces with --data")
+    return {name: own.take(rows) for name, own in faces.items()}
+
+
+def parse_ranks(words: Sequence[str]) -> dict[str, int]:
+    """Read ``ATTRIBUTE=K`` words."""
+    out = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        if name not in VALUES or not number.isdecimal():
+            raise UserError(f"--k {word!r}: write ATTRIBUTE=K, such as race=500; attributes are {', '.join(VALUES)}")
+        out[name] = int(number)
+    return out
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="folder of the official layout, or tar shards")
+    parser.add_argument("--labels", type=Path, help="fairface_label_*.csv  [default: the one next to the folder]")
+    parser.add_argument(
+        "--checkpoint", action="append", required=True, help="NAME=MODEL:PATH; may be given several times"
+    )
+    parser.add_argument("--occupations", default=",".join(OCCUPATIONS), help="nouns, separated by commas")
+    parser.add_argument("--k", action="append", default=[], help="ATTRIBUTE=K  [default: see bias_measures.choose_k]")
+    parser.add_argument("--min-count", type=int, default=MIN_COUNT, help="faces under which a group is insufficient")
+    parser.add_argument("--zero", default=ZERO, choices=ZERO_COUNTS, help="what becomes of a count of zero")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--without-known-faces", action="store_true", help="leave out what a checkpoint was trained on")
+    parser.add_argument("--same-faces", action="store_true", help="measure with faces it was trained on all the same")
+    parser.add_argument("--out", type=Path, default=RESULTS / "evaluate_faces.json", help="JSON file to write")
+    return parser
 
 
 def main() -> None:
-    raise SystemExit("not yet")
+    """Embed the faces by each checkpoint, measure, print the table, and write the results."""
+    args = make_parser().parse_args()
+    named = [parse_checkpoint(word) for word in args.checkpoint]
+    specs = {name: replace(parse_encoder(encoder), device=args.device) for name, encoder in named}
+    if len(specs) < len(named):
+        raise UserError("two checkpoints have the same name: give each --checkpoint its own NAME")
+    ranks, occupations = parse_ranks(args.k), [noun.strip() for noun in args.occupations.split(",") if noun.strip()]
+    results = {}
+    for name, faces in embed_checkpoints(specs, args.data, args.labels, args).items():
+        known = {attribute: faces.labels[attribute].to_numpy(dtype=str) for attribute in VALUES}
+        results[name] = {
+            "encoder": specs[name].identity(),
+            **evaluate(
+                load_encoder(specs[name]),
+                faces.vectors,
+                known,
+                occupations,
+                k=ranks,
+                min_count=args.min_count,
+                zero=args.zero,
+            ),
+        }
+    print("\n".join(list_lines(results)))
+    figures = {"data": ATTRIBUTION, "occupations": occupations, "checkpoints": results}
+    write_results(args.out, figures, what=WHAT, seed=0, packages=("numpy", "torch", "open_clip_torch"))
+    print(args.out)
 
 
 if __name__ == "__main__":
