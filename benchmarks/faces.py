@@ -31,6 +31,7 @@ VALUES = {
     "gender": ("Female", "Male"),
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 }
+ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
 BATCH = 512  # faces that are encoded at a time
 SPREADSHEET = {
     **dict.fromkeys(("03-Sep", "3-Sep", "09-Mar", "9-Mar"), "3-9"),
@@ -179,6 +180,14 @@ def parse_encoder(text: str) -> EncoderSpec:
     model, _, weights = (text, "", "") if text.startswith(("local-dir:", "hf-hub:")) else text.partition(":")
     check_model(model, weights or None)
     return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
+
+
+def parse_checkpoint(text: str) -> tuple[str, str]:
+    """Read ``NAME=MODEL:PATH``, and return the name and ``MODEL:PATH``, for `parse_encoder`."""
+    name, _, encoder = text.partition("=")
+    if not name or not encoder:
+        raise UserError(f"--checkpoint {text!r}: write NAME=MODEL:PATH, such as full=ViT-B-16:full.pt")
+    return name, encoder
 
 
 def embed_faces(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int | None = None) -> Faces:
