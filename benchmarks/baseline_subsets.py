@@ -25,8 +25,8 @@ ROUNDING = 1_000_000  # masses become whole numbers with six decimals
 def count_by_recall(sizes: Integers, recalls: NDArray[np.floating], kept: int) -> NDArray[np.int64]:
     """Return how many samples of each class are kept: in proportion to its size times its error.
 
-    What does not fit into a class is shared among the others in the same proportions. A class without an error counts as
-    one whose error is a millionth, so that `kept` is always reached.
+    What does not fit into a class is shared among the others in the same proportions. A class without an error counts
+    as one whose error is a millionth, so that `kept` is always reached.
 
     Parameters
     ----------
@@ -81,9 +81,7 @@ def draw_equal_shares(groups: Integers, subgroups: Integers, kept: int, rng: np.
     for group, count in enumerate(counts.tolist()):
         rows = np.flatnonzero(groups == group)
         inner = np.bincount(subgroups[rows])
-        mask[rows] = draw_from_groups(
-            subgroups[rows], apportion(np.ones(len(inner), np.int64), inner, count), rng
-        )
+        mask[rows] = draw_from_groups(subgroups[rows], apportion(np.ones(len(inner), np.int64), inner, count), rng)
     return mask
 
 
@@ -92,8 +90,8 @@ def measure_complexity(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the complexity of each cluster, and the cosine distance of each sample to its centroid.
 
-    The complexity is the mean cosine distance of the cluster's samples to its centroid, times the mean cosine distance of
-    its centroid to the `nearest` other centroids.
+    The complexity is the mean cosine distance of the cluster's samples to its centroid, times the mean cosine distance
+    of its centroid to the `nearest` other centroids.
 
     Parameters
     ----------
@@ -122,8 +120,9 @@ def quotas_by_complexity(
 ) -> NDArray[np.int64]:
     """Return how many samples of each cluster are kept: nearest to a softmax of complexities, 1 to all samples of each.
 
-    The quotas x minimise the squared distance to kept * softmax(complexity / temperature) where their sum is `kept` and
-    1 <= x <= size. That is a shift of all by one number, clipped; it is found by bisection. Largest remainders round it.
+    The quotas x minimise the squared distance to kept * softmax(complexity / temperature) where their sum is `kept`
+    and 1 <= x <= size. That is a shift of all by one number, clipped, which bisection finds. Largest remainders round
+    it.
 
     Parameters
     ----------

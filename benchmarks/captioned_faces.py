@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import yaml
+from face_prompts import add_article
 from faces import VALUES, choose_skewed
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
@@ -98,11 +99,6 @@ def read_words() -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     return words, known["templates"]
 
 
-def add_article(noun: str) -> str:
-    """Return a noun with "a" or "an"."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def write_caption(
     facts: dict[str, str], words: dict[str, dict[str, list[str]]], templates: list[str], rng: np.random.Generator
 ) -> tuple[str, dict[str, str]]:
@@ -153,8 +149,8 @@ def draw_set(labels: pd.DataFrame, setting: Setting, seed: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each picture in random order: the number of its `face`, the number of the `copy` (0 is the face itself),
-        `race`, `gender`, `age`, `occupation`, `caption`, and the columns `states race` ... with what the caption states.
+        A row for each picture in random order: the number of its `face`, the number of the `copy` (0 is the face
+        itself), `race`, `gender`, `age`, `occupation`, `caption`, and columns `states race` ... with what that states.
     """
     rng = np.random.default_rng([seed, 0])
     shares = (setting.race_share, setting.gender_share)
@@ -167,7 +163,8 @@ def draw_set(labels: pd.DataFrame, setting: Setting, seed: int) -> pd.DataFrame:
     table.insert(1, "copy", np.concatenate([np.arange(c) for c in counts]))
     table["occupation"] = np.array(draw_occupations(own, setting, rng))[which]
     words, templates = read_words()
-    captions = [write_caption(facts, words, templates, rng) for facts in table[list(FACTS)].to_dict("records")]
+    known = [dict(zip(FACTS, line, strict=True)) for line in table[list(FACTS)].to_numpy().tolist()]
+    captions = [write_caption(facts, words, templates, rng) for facts in known]
     table["caption"] = [text for text, _ in captions]
     for fact in FACTS:
         table[f"states {fact}"] = [stated.get(fact, "") for _, stated in captions]

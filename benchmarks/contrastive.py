@@ -197,11 +197,14 @@ def encode_prompts(
 
 
 @torch.no_grad()
-def encode_pictures(model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict) -> torch.Tensor:
-    """Return the embeddings (n, 256), not scaled to unit length, of pixels (n, 3, 64, 64)."""
-    mean = torch.tensor(preprocess["mean"])[:, None, None]
-    std = torch.tensor(preprocess["std"])[:, None, None]
-    return torch.cat([model.encode_image((part.float() / 255 - mean) / std) for part in pixels.split(256)])
+def encode_pictures(
+    model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict, device: str = "cpu"
+) -> torch.Tensor:
+    """Return the embeddings (n, d), on the CPU and not scaled to unit length, of pixels (n, 3, s, s)."""
+    mean = torch.tensor(preprocess["mean"], device=device)[:, None, None]
+    std = torch.tensor(preprocess["std"], device=device)[:, None, None]
+    parts = (part.to(device).float() / 255 for part in pixels.split(256))
+    return torch.cat([model.encode_image((part - mean) / std).cpu() for part in parts])
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
