@@ -45,8 +45,8 @@ from fairdedup.storage.run_files import atomic_write
 
 WHAT = (
     "a small CLIP trained from scratch on what each rule keeps of a captioned, skewed, duplicated set of faces: "
-    "zero-shot accuracy (shares), skew, NDKL (nats) and association gaps (shares) of rankings, on held-out faces, by seed, "
-    "and paired differences with 95 % t intervals"
+    "zero-shot accuracy (shares), skew, NDKL (nats) and association gaps (shares) of rankings, on held-out faces, by "
+    "seed, and paired differences with 95 % t intervals"
 )
 
 
