@@ -33,6 +33,7 @@ from faces import (
 from numpy.typing import NDArray
 from PIL import Image
 from small_clip import Recipe, make_transform
+from study_results import SUBJECT
 
 from fairdedup import deduplicate
 from fairdedup.core.prototypes import Prototypes
@@ -44,7 +45,7 @@ from fairdedup.storage.sealed_files import Unsealed
 
 SIDE = 96  # of the faces that a set is drawn from: pixels
 LABELS = 500  # labelled faces, of those that a set does not contain, for calibration and recalls
-CALIBRATED = "balanced calibrated"
+CALIBRATED = SUBJECT
 BY_RECALL, BY_COMPLEXITY, BY_LABELS = "DRoP", "DBP", "true labels"
 OPTIONS: dict[str, dict[str, Any]] = {
     **{name: RULES[name] for name in ("random", "semdedup --published", "semdedup")},

@@ -16,45 +16,18 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from results_file import ROOT, read_results
+from results_file import RESULTS, ROOT, read_results
+from study_pictures import draw_study
+from svg_parts import MONO, text, wrap
 
 PLACE = ROOT / "docs" / "img"
-STYLE = """<style>
-.card{fill:#fff;stroke:#d5dae1}.ink{fill:#1d2530}.soft{fill:#5a6675}.bar{fill:#5b8fd6}.good{fill:#2b8a57}.bad{fill:#c9560f}
-.line{stroke:#98a2af;fill:none}.area{fill:#5a6675;fill-opacity:.08;stroke:#98a2af;stroke-dasharray:4 3}
-.kept{fill:none;stroke:#2b8a57;stroke-width:3}.open{fill:none;stroke:#98a2af;stroke-width:1.5}
-@media(prefers-color-scheme:dark){.card{fill:#161b22;stroke:#30363d}.ink{fill:#e6edf3}.soft{fill:#9aa5b1}.bar{fill:#6ea3ea}
-.good{fill:#4cc38a}.bad{fill:#ef7a2e}.kept{stroke:#4cc38a}.area{fill:#9aa5b1}}
-</style>"""
-MONO = "ui-monospace, 'DejaVu Sans Mono', monospace"
-FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+STUDY = "train_on_subsets"  # its results come after its plan
 SIDE, SCALE, COLOURS = 42, 2.5, 16  # of a picture of the gallery: pixels, size of a pixel, colours
 PAIRS, A_ROW = 6, 3  # of the gallery: a kept picture and the most similar one that was removed for it
-
-
-def wrap(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    """Return a whole SVG file with a card behind the body."""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'height="{height}" role="img" aria-labelledby="title" font-family="{FONT}" font-size="13">',
-            f'<title id="title">{escape(title)}</title>',
-            STYLE,
-            f'<rect class="card" x="1" y="1" width="{width - 2}" height="{height - 2}" rx="12"/>',
-            *body,
-            "</svg>\n",
-        ]
-    )
-
-
-def text(x: float, y: float, words: str, kind: str = "ink", more: str = "") -> str:
-    """Return a line of text."""
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}"{more}>{escape(words)}</text>'
 
 
 def draw_result(results: dict[str, Any]) -> str:
@@ -279,7 +252,9 @@ def draw_gallery(run: Path, sample: Path) -> str:
 
 def draw_all() -> dict[str, str]:
     """Return the name and content of every picture that needs no run."""
+    study = draw_study(read_results(STUDY)) if (RESULTS / f"{STUDY}.json").is_file() else {}
     return {
+        **study,
         "result.svg": draw_result(read_results("sample")),
         "rules.svg": draw_rules(),
         "cover.svg": draw_cover(),

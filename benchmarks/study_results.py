@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from bias_measures import DESIRED
 from captioned_faces import FAVOURED, OCCUPATIONS, Setting
-from face_subsets import CALIBRATED
 from faces import VALUES
 from paired_seeds import BY_CHANCE, paired_difference
 
 Evaluation = Mapping[str, Any]
 BASES = ("semdedup --published", "full")
-SUBJECT = CALIBRATED  # what the hypotheses are about
+SUBJECT = "balanced calibrated"  # the subset that the hypotheses are about
 ATTRIBUTES = tuple(VALUES)
 PROTOTYPES = "zero-shot by prototypes"
 ACCURACY = "mean accuracy"
