@@ -227,7 +227,7 @@ def main() -> None:
     )
     check_settings(study)
     prepare_faces(study)
-    run_jobs(list_jobs(study, seeds, subsets), args.processes, args.device)
+    run_jobs(list_jobs(study, seeds, subsets), args.processes)
     packages = ("numpy", "torch", "open_clip_torch")
     figures = collect(study, seeds, subsets)
     write_results(args.out, figures, what=WHAT, seed=args.first_seed, threads=1, packages=packages)

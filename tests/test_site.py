@@ -118,7 +118,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 def test_the_pictures_are_those_that_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     pictures = load_module(ROOT / "benchmarks" / "pictures.py").draw_all()
-    assert {"result.svg", "rules.svg", "cover.svg", "across.svg"} == set(pictures)
+    assert {"result.svg", "rules.svg", "cover.svg", "across.svg"} <= set(pictures)
     for name, content in pictures.items():
         assert (DOCS / "img" / name).read_text(encoding="utf-8") == content, "run python benchmarks/pictures.py"
 
