@@ -156,7 +156,7 @@ def sum_up(models: Mapping[str, Sequence[Mapping[str, Any]]], setting: Setting) 
         subsets[name] = {
             "subset": described,
             "loss": float(np.mean([one["loss"] for one in own])),
-            "by seed": {key: [round(v, 5) for v in values] for key, values in figures[name].items()},
+            "by seed": {k: [round(v, 5) for v in own] for k, own in figures[name].items() if np.isfinite(own).all()},
             "over": over,
         }
     out: dict[str, Any] = {"subsets": subsets}
