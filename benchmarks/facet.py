@@ -23,10 +23,11 @@ from bias_measures import MIN_COUNT, SHORT
 from face_prompts import add_article
 from faces import BATCH, parse_checkpoint, parse_encoder
 from numpy.typing import NDArray
+from PIL.Image import Image
 from results_file import RESULTS, write_results
 from zero_shot import Text, to_unit
 
-from fairdedup.datasets.images import decode
+from fairdedup.datasets.images import BadImage, decode
 from fairdedup.encoders import Encoder, load_encoder
 from fairdedup.errors import UserError
 
@@ -156,7 +157,7 @@ def _measure_class(
     right: NDArray[np.bool_], groups: NDArray[Any], members: NDArray[np.bool_], min_count: int
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"groups": {}}
-    for group in sorted({group for group in groups[members] if group is not None}):
+    for group in sorted({group for group in groups[members] if isinstance(group, str)}):
         own = right[members & (groups == group)]
         enough = len(own) >= min_count
         found["groups"][group] = {"people": len(own)} | ({"recall": float(own.mean())} if enough else {"why": SHORT})
@@ -195,11 +196,19 @@ def embed_images(files: Sequence[Path], encoder: Encoder) -> NDArray[np.float32]
     """Return the vectors of whole images, in order."""
     vectors, started = [], time.monotonic()
     for k in range(0, len(files), BATCH):
-        vectors.append(encoder.encode_images([decode(file.read_bytes()) for file in files[k : k + BATCH]]))
+        pictures = [_open_image(file) for file in files[k : k + BATCH]]
+        vectors.append(encoder.encode_images(pictures))
         done = min(k + BATCH, len(files))
         left = (time.monotonic() - started) / done * (len(files) - done)
         print(f"{done} of {len(files)} images, {left:.0f} s left", file=sys.stderr)
     return np.concatenate(vectors)
+
+
+def _open_image(file: Path) -> Image:
+    try:
+        return decode(file.read_bytes())
+    except BadImage as error:
+        raise UserError(f"{file}: {error}; download it again") from None
 
 
 def list_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
