@@ -284,7 +284,7 @@ def measure_accuracy(right: NDArray[np.bool_], groups: NDArray[Any], min_count: 
         A group with fewer rows is insufficient: it gets its count and no accuracy.
     """
     by: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(groups.tolist()):
+    for name in sorted(set(groups.tolist())):
         own = right[groups == name]
         enough = len(own) >= min_count
         by[name] = {"rows": len(own), "accuracy": float(own.mean())} if enough else {"rows": len(own), "why": SHORT}

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+STOPPED = "stopped: the same command goes on"
+
 
 class Job(NamedTuple):
     """A piece of work for one process."""
@@ -105,7 +107,11 @@ def run_jobs(jobs: list[Job], processes: int) -> None:
             for job in ready:
                 waiting.remove(job)
                 running[pool.submit(call_job, job)] = job
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                print(STOPPED, file=sys.stderr, flush=True)
+                os._exit(130)  # the pool would wait for jobs; they end when this process is gone
             for future in finished:
                 job = running.pop(future)
                 try:

@@ -37,7 +37,7 @@ from results_file import RESULTS, write_results
 from small_clip import Recipe, encode_captions, encode_faces, read_captions, train_clip
 from study_estimate import GPU_TFLOPS, estimate
 from study_results import sum_up
-from subset_jobs import Job, run_jobs
+from subset_jobs import STOPPED, Job, run_jobs
 
 import fairdedup
 from fairdedup.errors import UserError
@@ -119,7 +119,7 @@ def check_settings(study: Study) -> None:
     """
     known = asdict(study)
     del known["work"]
-    known["encoder"] = study.spec().identity()["pretrained"]
+    known["encoder"] = study.spec().identity()
     known["version"] = fairdedup.__version__
     text = json.dumps(known, indent=1)
     file = study.work / "settings.json"
@@ -240,5 +240,4 @@ if __name__ == "__main__":
     except UserError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        print("stopped: the same command goes on", flush=True)
-        os._exit(130)  # the processes end themselves when this one is gone
+        raise SystemExit(STOPPED) from None
