@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from svg import MONO, text, wrap
+from svg_parts import MONO, text, wrap
 
 LINE = 16  # pixels between lines of a box
 

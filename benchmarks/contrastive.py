@@ -121,6 +121,23 @@ def make_optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
+def rate_at(step: int, steps: int, peak: float, warm_up: int = 60) -> float:
+    """Return the learning rate of a step: a linear warm-up to the peak, then half a cosine."""
+    return max(peak * min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / steps)), 1e-6)
+
+
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:
+    """Update the weights of a CLIP by the gradient of a loss, clipped, and keep its temperature above 1 / 50."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, math.log(50))
+
+
 def train(
     model: torch.nn.Module,
     data: Pictures,
@@ -138,9 +155,6 @@ def train(
     order = torch.empty(0, dtype=torch.int64)
     started, running = time.perf_counter(), 0.0
     for step in range(args.steps):
-        rate = args.lr * min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = max(rate, 1e-6)
         if len(order) < args.batch:
             order = torch.cat([order, torch.randperm(len(data.images), generator=generator)])
         rows, order = order[: args.batch], order[args.batch :]
@@ -159,12 +173,7 @@ def train(
         of_captions, of_prompts = slice(None, args.batch), slice(args.batch, None)
         loss = clip_loss(image, text[of_captions], scale, fits[:, of_captions])
         loss = loss + clip_loss(image, text[of_prompts], scale, fits[:, of_prompts])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(50))
+        take_step(model, optimizer, loss, rate_at(step, args.steps, args.lr))
         running += loss.item()
         if (step + 1) % 50 == 0:
             scale, seconds = model.logit_scale.exp(), time.perf_counter() - started
@@ -188,11 +197,14 @@ def encode_prompts(
 
 
 @torch.no_grad()
-def encode_pictures(model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict) -> torch.Tensor:
-    """Return the embeddings (n, 256), not scaled to unit length, of pixels (n, 3, 64, 64)."""
-    mean = torch.tensor(preprocess["mean"])[:, None, None]
-    std = torch.tensor(preprocess["std"])[:, None, None]
-    return torch.cat([model.encode_image((part.float() / 255 - mean) / std) for part in pixels.split(256)])
+def encode_pictures(
+    model: torch.nn.Module, pixels: torch.Tensor, preprocess: dict, device: str = "cpu"
+) -> torch.Tensor:
+    """Return the embeddings (n, d), on the CPU and not scaled to unit length, of pixels (n, 3, s, s)."""
+    mean = torch.tensor(preprocess["mean"], device=device)[:, None, None]
+    std = torch.tensor(preprocess["std"], device=device)[:, None, None]
+    parts = (part.to(device).float() / 255 for part in pixels.split(256))
+    return torch.cat([model.encode_image((part - mean) / std).cpu() for part in parts])
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:

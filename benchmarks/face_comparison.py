@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from faces import (
+    ATTRIBUTION,
     VALUES,
     Faces,
     choose_skewed,
@@ -24,8 +25,8 @@ from faces import (
     scale_to_unit,
     write_embeddings,
 )
+from paired_seeds import paired_difference
 from results_file import ROOT
-from scipy import stats
 
 from fairdedup import deduplicate
 from fairdedup.core.calibration import calibrate
@@ -56,7 +57,6 @@ RULES: dict[str, dict[str, Any]] = {
     "fairdedup --calibrate zscore": {"rule": "fairdedup", "calibrate": "zscore"},
     **{f"balanced --reserve {r:g}": {"rule": "balanced", "reserve": r} for r in (0.0, 0.1, 0.2, 0.3)},
 }
-ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
 
 
 Figures = dict[str, dict[str, np.ndarray]]  # rule -> measure -> its value in each repeat
@@ -150,17 +150,6 @@ def compare_rules(
         remaining = spent / (repeat + 1) * (len(sets) - repeat - 1)
         print(f"repeat {repeat + 1} of {len(sets)}: {len(one.names)} faces, {remaining:.0f} s left", file=sys.stderr)
     return {rule: {key: np.array(v) for key, v in own.items()} for rule, own in figures.items()}
-
-
-def paired_difference(own: np.ndarray, base: np.ndarray) -> dict[str, float | None]:
-    """Return the mean of own - base with its 95 % interval, and the p-value of a paired t-test."""
-    gain = own - base
-    out: dict[str, float | None] = {"mean": float(gain.mean()), "low": None, "high": None, "p": None}
-    if len(gain) > 1 and gain.std() > 0:
-        half = float(stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain))
-        p = float(stats.ttest_1samp(gain, 0).pvalue)
-        out |= {"low": out["mean"] - half, "high": out["mean"] + half, "p": p}  # type: ignore[operator]
-    return out
 
 
 def summarise(figures: Figures) -> dict[str, Any]:

@@ -31,6 +31,7 @@ VALUES = {
     "gender": ("Female", "Male"),
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 }
+ATTRIBUTION = "FairFace (Karkkainen and Joo, WACV 2021), CC BY 4.0; labels are perceived attributes"
 BATCH = 512  # faces that are encoded at a time
 SPREADSHEET = {
     **dict.fromkeys(("03-Sep", "3-Sep", "09-Mar", "9-Mar"), "3-9"),
@@ -130,7 +131,9 @@ def make_label_table(labels: list[dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame({a: pd.Categorical(table[a], categories=list(values)) for a, values in VALUES.items()})
 
 
-def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator) -> np.ndarray:
+def choose_skewed(
+    labels: pd.DataFrame, race: str, gender: str, rng: np.random.Generator, shares: tuple[float, float] = (0.6, 0.7)
+) -> np.ndarray:
     """Draw rows so that one race makes up about 60 % and one gender about 70 %, as in web data, and return them.
 
     The other races, and all ages, keep their relative shares. Every draw contains all faces of that race and gender.
@@ -143,9 +146,11 @@ def choose_skewed(labels: pd.DataFrame, race: str, gender: str, rng: np.random.G
         The groups that become the majority.
     rng : numpy.random.Generator
         Source of randomness.
+    shares : tuple of two float
+        Shares of that race and that gender.
     """
     chance = np.ones(len(labels))
-    for column, value, share in (("race", race, 0.6), ("gender", gender, 0.7)):
+    for column, value, share in (("race", race, shares[0]), ("gender", gender, shares[1])):
         own = (labels[column] == value).to_numpy()
         chance *= np.where(own, share / own.mean(), (1 - share) / (1 - own.mean()))
     return np.flatnonzero(rng.random(len(labels)) < chance / chance.max())
@@ -175,6 +180,14 @@ def parse_encoder(text: str) -> EncoderSpec:
     model, _, weights = (text, "", "") if text.startswith(("local-dir:", "hf-hub:")) else text.partition(":")
     check_model(model, weights or None)
     return EncoderSpec(model, weights or None, 64, "cpu", "float32", os.cpu_count() or 1)
+
+
+def parse_checkpoint(text: str) -> tuple[str, str]:
+    """Read ``NAME=MODEL:PATH``, and return the name and ``MODEL:PATH``, for `parse_encoder`."""
+    name, _, encoder = text.partition("=")
+    if not name or not encoder:
+        raise UserError(f"--checkpoint {text!r}: write NAME=MODEL:PATH, such as full=ViT-B-16:full.pt")
+    return name, encoder
 
 
 def embed_faces(sources: list[str], labels: Path | None, spec: EncoderSpec, most: int | None = None) -> Faces:

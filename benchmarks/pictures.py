@@ -21,10 +21,12 @@ import numpy as np
 import pandas as pd
 from architecture_picture import draw_architecture
 from PIL import Image
-from results_file import ROOT, read_results
-from svg import MONO, text, wrap
+from results_file import RESULTS, ROOT, read_results
+from study_pictures import draw_study
+from svg_parts import MONO, text, wrap
 
 PLACE = ROOT / "docs" / "img"
+STUDY = "train_on_subsets"  # its results come after its plan
 SIDE, SCALE, COLOURS = 42, 2.5, 16  # of a picture of the gallery: pixels, size of a pixel, colours
 PAIRS, A_ROW = 6, 3  # of the gallery: a kept picture and the most similar one that was removed for it
 
@@ -251,7 +253,9 @@ def draw_gallery(run: Path, sample: Path) -> str:
 
 def draw_all() -> dict[str, str]:
     """Return the name and content of every picture that needs no run."""
+    study = draw_study(read_results(STUDY)) if (RESULTS / f"{STUDY}.json").is_file() else {}
     return {
+        **study,
         "result.svg": draw_result(read_results("sample")),
         "rules.svg": draw_rules(),
         "cover.svg": draw_cover(),

@@ -127,7 +127,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_the_pictures_are_those_that_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     pictures = load_module(ROOT / "benchmarks" / "pictures.py").draw_all()
-    assert {"result.svg", "rules.svg", "cover.svg", "across.svg", "architecture.svg"} == set(pictures)
+    assert {"result.svg", "rules.svg", "cover.svg", "across.svg", "architecture.svg"} <= set(pictures)
     for name, content in pictures.items():
         assert (DOCS / "img" / name).read_text(encoding="utf-8") == content, "run python benchmarks/pictures.py"
 

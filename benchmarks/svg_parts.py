@@ -1,4 +1,4 @@
-"""What the drawn pictures of the documentation share: their colours in light and dark, the card, a line of text."""
+"""The parts of a drawn picture of the documentation: style, card and text."""
 
 from __future__ import annotations
 
