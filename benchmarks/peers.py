@@ -16,7 +16,7 @@ datasketch and text-dedup compare sets of tokens, not vectors, so they are not h
 
 All get the same unit vectors and the same eps. Of each: seconds after a warm-up; most resident memory; recall, the
 share of the pairs above the threshold of which at most one is kept, of all and of the planted ones; and how many kept
-rows still have a kept duplicate. Results are written after each tool; --add keeps those of other tools that the file has.
+rows still have a kept duplicate. Results are written after each tool; --add keeps the file's figures of other tools.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
+from fairdedup.errors import format_seconds
 from fairdedup.stage_names import show_name
 
 
@@ -31,11 +32,6 @@ class StageBars(Progress):
             parts = [f"{show_name(name)} {format_seconds(seconds)}" for name, seconds in ended]
             yield Text(f"done: {', '.join(parts)}", style="green")
         yield from super().get_renderables()
-
-
-def format_seconds(seconds: float) -> str:
-    """Return seconds as text."""
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 class RateColumn(ProgressColumn):

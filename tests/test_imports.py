@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "sample": {"errors"},
     "stage_names": set(),
     "progress": {"errors", "progress_bars", "stage_names"},
-    "progress_bars": {"stage_names"},
+    "progress_bars": {"errors", "stage_names"},
     "process_age": set(),
     "option_types": {"core", "storage"},
     "config_errors": set(),

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairdedup.errors import format_count, visible
-from fairdedup.progress_bars import format_seconds
+from fairdedup.errors import format_count, format_seconds, visible
 from fairdedup.report.leftover_summary import describe_leftover, describe_removed, list_guarantees, list_remedies
 from fairdedup.stage_names import show_name
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fairdedup.errors import format_count, visible
+from fairdedup.errors import format_count, format_seconds, visible
 from fairdedup.report import plots
 from fairdedup.report.html_templates import read_template, render
 from fairdedup.report.map_columns import PackedMap, pack_map
@@ -83,7 +83,7 @@ def _render(
         remark=thumbnails.remark,
         noun=_noun(figures),
         close=int(figures.similarities[19_500:].sum()),
-        seconds=plots.format_seconds(sum(time.seconds for time in figures.manifest.stages.values())),
+        seconds=format_seconds(sum(time.seconds for time in figures.manifest.stages.values())),
         style=Markup(read_template("report.css")),
         script=Markup(script),
         digest=digest,

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from fairdedup.errors import format_count
+from fairdedup.errors import format_count, format_seconds
 from fairdedup.report.report_figures import AttributeFigure, GroupFigure
 
 WIDTH, HEIGHT = 560, 250
@@ -186,18 +186,6 @@ def draw_stages(stages: Sequence[tuple[str, float]]) -> Markup:
         body.append(_text(164 + width, y + 14, format_seconds(seconds), anchor="start"))
     total = sum(seconds for _, seconds in stages)
     return _svg(14 + ROW * len(stages), f"Time of each stage, {format_seconds(total)} in all.", body)
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def draw_groups(figure: AttributeFigure) -> Markup:

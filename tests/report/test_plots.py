@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from fairdedup.errors import format_count
+from fairdedup.errors import format_count, format_seconds
 from fairdedup.report.plots import (
     choose_ticks,
     draw_cluster_sizes,
@@ -15,7 +15,6 @@ from fairdedup.report.plots import (
     draw_groups,
     draw_histogram,
     draw_stages,
-    format_seconds,
     shorten,
 )
 from fairdedup.report.report_figures import AttributeFigure, GroupFigure
