@@ -6,9 +6,7 @@ import os
 import time
 from pathlib import Path
 
-LONGEST = (
-    60.0  # seconds that a start may take; an older process did something else before, such as a shell that became it
-)
+LONGEST = 60.0  # seconds that a start may take; an older process was something else before, such as a shell
 
 
 def read_process_start() -> float:
