@@ -136,7 +136,7 @@ def test_options_that_are_no_key_are_the_last_four_of_the_table() -> None:
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("fairdedup ")])
 def test_commands_of_the_documentation_have_options_that_exist(command: str) -> None:
     _, name, *words = shlex.split(command)
-    known = {flag for parameter in cli.commands[name].params for flag in parameter.opts}
+    known = {flag for parameter in cli.commands[name].params for flag in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
 
 

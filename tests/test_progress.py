@@ -8,6 +8,7 @@ import pty
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +219,20 @@ def test_a_stage_ends_full_and_never_over_and_a_failed_one_where_it_was():
 
 
 # Bars
+
+
+def test_on_a_terminal_the_time_before_the_first_stage_is_a_bar_and_then_a_part_of_the_line(monkeypatch):
+    with terminal(monkeypatch) as seen:
+        with StageProgress(started=time.monotonic() - 2.0) as shown:
+            shown._bars.refresh()
+            with shown.stage("embed", 10) as stage:
+                stage.advance(10)
+                shown._bars.refresh()
+        text = plain(seen())
+    frames = re.split(r"[\r\n]+", text)
+    assert any(re.match(r"\S start +\S", frame) for frame in frames), frames
+    assert any(re.match(r"done: start [2-9]\.\d s", frame) for frame in frames), frames
+    assert not re.search(r"\S start ", text[text.rindex("done:") :]), "the bar is gone"
 
 
 def test_a_terminal_shows_a_bar_with_counts_rate_and_eta_on_one_line(monkeypatch):

@@ -11,9 +11,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 SCALES = (8, 4, 2)
 """What the sides of a JPEG can be divided by."""
 
+STRETCH = 0.002
+"""Share of a side by which a reduced picture may be too large, since its sides are rounded up to whole pixels."""
+
 
 def reduce_jpeg(image: Image.Image, detail: int) -> tuple[int, int] | None:
     """Let a JPEG be decoded at the smallest size whose shorter side still has `detail` pixels.
+
+    A size whose rounding would stretch the picture by more than `STRETCH` is not taken.
 
     Parameters
     ----------
@@ -30,7 +35,14 @@ def reduce_jpeg(image: Image.Image, detail: int) -> tuple[int, int] | None:
     if not detail or not isinstance(image, JpegImageFile):
         return None
     size = image.size
-    scale = next((scale for scale in SCALES if min(size) >= scale * detail), None)
+    scale = next(
+        (scale for scale in SCALES if min(size) >= scale * detail and _measure_stretch(size, scale) <= STRETCH), None
+    )
     if scale is None or image.draft(None, (size[0] // scale, size[1] // scale)) is None:
         return None
     return size
+
+
+def _measure_stretch(size: tuple[int, int], scale: int) -> float:
+    """Return by which share of a side a picture becomes too large if its sides are divided and rounded up."""
+    return max(-side % scale / side for side in size)

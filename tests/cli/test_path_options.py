@@ -130,7 +130,7 @@ def test_every_option_that_is_a_path_is_known_to_be_one() -> None:
     found = {name for _, name in list_paths()}
     assert found == {
         *PATHS, *MODELS, "runs", "gone", "labels", "suggestions", "file", "dest", "source", "folder", "config_file",
-        "image", "html", "table", "drawing",
+        "image", "html", "table", "drawing", "differs",
     }  # fmt: skip
     texts = {
         option.name for known in cli.cli.commands.values() for option in known.params if option.type is click.STRING

@@ -43,18 +43,19 @@ def compare(encoder: Encoder, files: list[bytes], scale: int) -> np.ndarray:
     for one, other in zip(full, reduced, strict=True):
         assert abs(other.width - one.width / scale) < 1 and abs(other.height - one.height / scale) < 1
     x, y = (encoder.encode_images(images).astype(np.float64) for images in (full, reduced))
-    assert not np.array_equal(x, y), "the reduced decode is another picture"
+    assert np.array_equal(x, y) == (scale == 1), "the reduced decode is another picture"
     return (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
 
 
-@pytest.mark.parametrize(("side", "scale"), [(260, 2), (600, 4), (1100, 8)])
+# Where the side is no multiple of 8, the reduced size is rounded up; 1501 / 8 is 0.2 % too large, 1100 / 8 0.36 %.
+@pytest.mark.parametrize(("side", "scale"), [(260, 2), (600, 4), (1104, 8), (1501, 8), (1100, 4), (261, 1)])
 def test_drawn_pictures_keep_their_vector(side: int, scale: int, encoder: Encoder) -> None:
     files = [enlarge(draw_scene(scene), side) for scene in make_scenes(np.random.default_rng(7), 8)]
     assert compare(encoder, files, scale).min() >= LEAST
 
 
 @pytest.mark.skipif(not FACES.is_file(), reason="the pictures of FairFace are not here")
-@pytest.mark.parametrize(("side", "scale"), [(600, 4), (1100, 8)])
+@pytest.mark.parametrize(("side", "scale"), [(600, 4), (1104, 8), (1030, 8)])
 def test_faces_keep_their_vector(side: int, scale: int, encoder: Encoder) -> None:
     files = []
     with tarfile.open(FACES) as tar:

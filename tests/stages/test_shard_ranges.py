@@ -311,6 +311,7 @@ def turned(size: tuple[int, int]) -> bytes:
         (turned((1600, 1200)), (1200, 1600), (300, 400)),
         (photograph((799, 399)), (799, 399), (799, 399)),
         (photograph((800, 400)), (800, 400), (400, 200)),
+        (photograph((805, 403)), (805, 403), (805, 403)),  # half of 403, rounded up, is 0.25 % too large
         (photograph((1600, 1200), format="PNG"), (1600, 1200), (1600, 1200)),
     ],
 )
