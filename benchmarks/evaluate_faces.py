@@ -29,7 +29,7 @@ from bias_measures import (
     measure_chance,
     measure_rankings,
 )
-from evaluation_table import list_lines
+from evaluation_table import list_lines, name_infinities
 from face_prompts import OCCUPATION_TEMPLATES, neutral_captions, occupation_captions
 from faces import ATTRIBUTION, BATCH, VALUES, Faces, embed_faces, leave_out_known_faces, parse_checkpoint, parse_encoder
 from numpy.typing import NDArray
@@ -129,7 +129,7 @@ def evaluate_vectors(
         if "why" in pool:
             ranking[name] = pool
             continue
-        ranking[name] = rank_attribute(pool, neutral, occupied, occupations, zero)
+        ranking[name] = name_infinities(rank_attribute(pool, neutral, occupied, occupations, zero))
     return {
         "faces": len(faces),
         "zero counts": f"{zero}: {ZERO_COUNTS[zero]}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,13 @@ from paired_seeds import BY_CHANCE
 
 Reader = Callable[[Mapping[str, Any]], str]
 MEASURES = ("|MinSkew|", "MaxSkew", "NDKL")
+
+
+def name_infinities(value: Any) -> Any:
+    """Return a nested result with "inf" and "-inf" for infinite numbers, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: name_infinities(own) for name, own in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def list_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -56,7 +64,7 @@ def _ranking_rows(attribute: str, ranking: Mapping[str, Any]) -> list[tuple[str,
             value: Any = one["ranking"][attribute]
             for name in path:
                 value = value[name]
-            return f"{value:.3f}"
+            return _format(value)
 
         return read
 
@@ -66,9 +74,13 @@ def _ranking_rows(attribute: str, ranking: Mapping[str, Any]) -> list[tuple[str,
         for desired in DESIRED:
             for measure in MEASURES:
                 label = f"{kind}, {desired}: {measure}"
-                rows.append((label, f"{chance[desired][measure]:.3f}", reader(kind, desired, measure)))
-        rows.append((f"{kind}: association gap", f"{chance['association gap']:.3f}", reader(kind, "association gap")))
+                rows.append((label, _format(chance[desired][measure]), reader(kind, desired, measure)))
+        rows.append((f"{kind}: association gap", _format(chance["association gap"]), reader(kind, "association gap")))
     return rows
+
+
+def _format(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
 
 
 def _align(table: list[list[str]]) -> list[str]:

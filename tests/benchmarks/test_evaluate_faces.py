@@ -138,6 +138,17 @@ def test_a_neutral_query_that_prefers_men_ranks_men_only():
     assert own["by chance"]["association gap"] < 0.1
 
 
+def test_an_infinite_skew_has_its_name_in_json_and_in_the_table():
+    faces, labels = make_faces(2)
+    text = make_text(dict.fromkeys(NEUTRAL_CONCEPTS, "Male"))
+    found = ef.evaluate_vectors(faces, text, {"gender": labels["gender"]}, zero="infinite")
+    own = found["ranking"]["gender"]["neutral"]["eq_opp"]
+    assert (own["MinSkew"], own["|MinSkew|"]) == ("-inf", "inf")
+    assert own["MaxSkew"] == pytest.approx(math.log(2))
+    json.dumps(found, allow_nan=False)
+    assert any(line.split()[-1] == "inf" for line in list_lines({"x": found}) if "eq_opp: |MinSkew|" in line)
+
+
 def test_the_gap_of_each_occupation_is_its_own():
     faces, labels = make_faces(2)
     text = make_text({"doctor": "Male", "nurse": "Female"})

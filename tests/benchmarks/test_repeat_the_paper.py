@@ -43,22 +43,17 @@ LAION, DATACOMP = PAGE.split("\n## DataComp, small\n")
 
 
 class Quarters:
-    """An encoder that averages the colours of each quarter; a caption has a vector that depends on its letters."""
+    """An encoder that averages the colours of each quarter; a caption has `dim` values that depend on its letters."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
 
     def encode_images(self, images: list[Any]) -> np.ndarray:
         return np.stack([np.asarray(i.resize((2, 2)), np.float32).reshape(-1) + 1 for i in images])
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
-        return np.stack([np.random.default_rng(list(t.encode())).uniform(50, 200, 16) for t in texts]).astype(
-            np.float32
-        )
-
-
-class Half(Quarters):
-    """The same with captions of 12 values, as its pictures."""
-
-    def encode_texts(self, texts: list[str]) -> np.ndarray:
-        return super().encode_texts(texts)[:, :12]
+        seeded = [np.random.default_rng(list(text.encode())) for text in texts]
+        return np.stack([rng.uniform(50, 200, self.dim) for rng in seeded]).astype(np.float32)
 
 
 def read_commands(text: str, program: str) -> list[str]:
@@ -91,7 +86,7 @@ def use(encoder: Quarters, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_half_of_the_downloaded_shards_is_exported_by_each_rule(here, monkeypatch):
-    use(Half(), monkeypatch)
+    use(Quarters(12), monkeypatch)
     for shard in range(2):
         members: dict[str, bytes] = {}
         keys = [f"{shard:05d}{k:04d}" for k in range(20)]
@@ -115,7 +110,7 @@ def read_size(folder: Path) -> int:
 
 
 def test_datacomp_s_pool_becomes_arrays_of_the_ids_that_were_downloaded(here, monkeypatch):
-    use(Quarters(), monkeypatch)
+    use(Quarters(16), monkeypatch)
     uids = [f"{k:032x}" for k in np.random.default_rng(0).permutation(48)]
     x = raw_vectors(48)
     lost = set(uids[::6])
