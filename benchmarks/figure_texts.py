@@ -218,12 +218,6 @@ def write_bfloat16_gain(results: Results) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.1f} times as long a batch"
 
 
-def write_torch_gain(results: Results) -> str:
-    """Return the seconds of a decision by the CPU's own code and by torch on the same CPU."""
-    seconds = results["same"]["seconds"]
-    return f"{seconds['cpu']:.1f} and {seconds['torch:cpu']:.1f}"
-
-
 BLOCKS: dict[str, Callable[[Results], list[str]]] = {
     "startup": make_startup_table,
     "across_cost": write_across_cost,
@@ -242,5 +236,4 @@ WORDS: dict[str, Callable[[Results], str]] = {
     "ahead_gain": write_ahead_gain,
     "reduced_gain": write_reduced_gain,
     "bfloat16_gain": write_bfloat16_gain,
-    "torch_gain": write_torch_gain,
 }

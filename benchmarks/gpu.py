@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --out benchmarks/results/gpu.json
     python benchmarks/gpu.py --device cpu --small --out small.json
+    python benchmarks/gpu.py --device cpu --parts same --out benchmarks/results/torch_on_cpu.json
 
 - same: a decision with k-means, across clusters, by the CPU and by the device: whether all columns have the same bytes.
 - embedding: pictures per second of an embedding task; of a plain loop (PIL, DataLoader, the model in the same number
@@ -158,6 +159,7 @@ class Search:
         found, seconds = {}, {}
         for device in ("cpu", self.engine):
             with use_device(device):
+                deduplicate(x[:1000], keep=0.5, rule="semdedup", clusters=4, seed=self.seed)  # loads and compiles
                 started = time.perf_counter()
                 found[device] = deduplicate(x, keep=0.5, rule="semdedup", clusters=clusters, seed=self.seed)
                 seconds[device] = round(time.perf_counter() - started, 3)

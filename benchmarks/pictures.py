@@ -1,34 +1,21 @@
-"""Draw the pictures of the documentation: docs/img/result.svg from the committed figures, and those of the rules.
+"""Draw the pictures of the documentation: the committed figures of the sample, the rules, the parts of the package.
 
-    python benchmarks/pictures.py
-    fairdedup sample people/ && fairdedup run people/ --keep 0.5 --out first
-    python benchmarks/pictures.py --gallery first --sample people
-
-The last command draws docs/img/gallery.svg from a run over the built-in sample: kept pictures beside the removed ones
-that they stand for, of places with nobody in them.
+python benchmarks/pictures.py
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import tarfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from architecture_picture import draw_architecture
-from PIL import Image
 from results_file import RESULTS, ROOT, read_results
 from study_pictures import draw_study
 from svg_parts import MONO, text, wrap
 
 PLACE = ROOT / "docs" / "img"
 STUDY = "train_on_subsets"  # its results come after its plan
-SIDE, SCALE, COLOURS = 42, 2.5, 16  # of a picture of the gallery: pixels, size of a pixel, colours
-PAIRS, A_ROW = 6, 3  # of the gallery: a kept picture and the most similar one that was removed for it
 
 
 def draw_result(results: dict[str, Any]) -> str:
@@ -173,84 +160,6 @@ def draw_across() -> str:
     return wrap(840, 240, "Duplicates on both sides of a border between clusters", body)
 
 
-# The gallery
-
-
-def trace_picture(data: bytes) -> str:
-    """Return a picture as SVG paths: few colours, and a row of pixels of one colour is one piece of its path."""
-    small = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    reduced = small.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette = np.array(reduced.getpalette()[: 3 * COLOURS]).reshape(-1, 3)
-    pixels = np.asarray(reduced)
-    common = int(np.bincount(pixels.ravel()).argmax())
-    out = [f'<path fill="#{bytes(palette[common].tolist()).hex()}" d="M0 0h{SIDE}v{SIDE}h-{SIDE}z"/>']
-    for colour in np.unique(pixels):
-        if colour == common:
-            continue
-        pieces = []
-        for y, row in enumerate(pixels):
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], row == colour, [0]]).astype(np.int8)))
-            pieces += [f"M{a} {y}h{b - a}v1h-{b - a}z" for a, b in edges.reshape(-1, 2)]
-        out.append(f'<path fill="#{bytes(palette[colour].tolist()).hex()}" d="{"".join(pieces)}"/>')
-    return "".join(out)
-
-
-def read_pictures(sample: Path) -> dict[str, bytes]:
-    """Return the pictures of the sample by id."""
-    found = {}
-    for shard in sorted(sample.glob("*.tar")):
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(".jpg") else None
-                if file is not None:
-                    found[member.name.removesuffix(".jpg")] = file.read()
-    return found
-
-
-def draw_gallery(run: Path, sample: Path) -> str:
-    """Return kept pictures beside the removed ones that they stand for, of places with nobody in them.
-
-    Parameters
-    ----------
-    run : Path
-        Finished run over the sample.
-    sample : Path
-        Folder that `fairdedup sample` has written.
-    """
-    decisions = pd.read_parquet(run / "decisions")
-    labels = pd.read_parquet(sample / "labels.parquet").set_index("id")
-    pictures = read_pictures(sample)
-    nobody = decisions["id"].map(labels["skin_tone"]).eq("none")
-    empty = set(decisions.loc[nobody, "row"])
-    removed = decisions[~decisions["kept"] & decisions["row"].isin(empty) & decisions["representative"].isin(empty)]
-    by = {row: own.sort_values("similarity", ascending=False) for row, own in removed.groupby("representative")}
-    ids = decisions.set_index("row")["id"]
-    places = ids.map(labels["background"])
-    chosen: list[int] = []
-    for row in sorted(by, key=lambda row: by[row]["similarity"].iloc[0]):  # the least similar, of each place a few
-        if sum(places[row] == places[other] for other in chosen) < 2 and len(chosen) < PAIRS:
-            chosen.append(row)
-    size = SIDE * SCALE
-    wide, high = 2 * size + 50, size + 34
-    body = [
-        text(24, 34, "kept, and beside it what was removed for it", more=' font-size="15" font-weight="600"'),
-        text(24 + A_ROW * wide - 44, 34, "cosine", "soft", ' font-size="12" text-anchor="end"'),
-    ]
-    for k, row in enumerate(chosen):
-        x, y = 24 + (k % A_ROW) * wide, 50 + (k // A_ROW) * high
-        first = by[row].iloc[0]
-        for j, name in enumerate((ids[row], first["id"])):
-            place = x + j * (size + 8)
-            body.append(f'<g transform="translate({place:g} {y:g}) scale({SCALE})" shape-rendering="crispEdges">')
-            body.append(f"{trace_picture(pictures[name])}</g>")
-        body.append(f'<rect class="kept" x="{x:g}" y="{y:g}" width="{size:g}" height="{size:g}"/>')
-        cosine = f"{first['similarity']:.3f}"
-        body.append(text(x + 2 * size + 8, y + size + 15, cosine, "soft", ' font-size="11" text-anchor="end"'))
-    rows = -(-len(chosen) // A_ROW)
-    title = "Kept pictures of the drawn sample beside the removed ones"
-    return wrap(round(A_ROW * wide + 6), round(50 + rows * high + 6), title, body)
-
-
 def draw_all() -> dict[str, str]:
     """Return the name and content of every picture that needs no run."""
     study = draw_study(read_results(STUDY)) if (RESULTS / f"{STUDY}.json").is_file() else {}
@@ -266,11 +175,8 @@ def draw_all() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gallery", type=Path, metavar="RUN", help="a finished run over the sample")
-    parser.add_argument("--sample", type=Path, metavar="DIR", help="the sample of that run")
-    args = parser.parse_args()
-    pictures = draw_all() if args.gallery is None else {"gallery.svg": draw_gallery(args.gallery, args.sample)}
-    for name, content in pictures.items():
+    parser.parse_args()
+    for name, content in draw_all().items():
         (PLACE / name).write_text(content, encoding="utf-8")
 
 

@@ -9,9 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+<<<<<<< HEAD
 from typing import Any
 
 from markupsafe import Markup
+=======
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+>>>>>>> docs17
 
 from fairdedup.errors import format_count, format_seconds, visible
 from fairdedup.report import plots
@@ -79,7 +88,7 @@ def _render(
         plots=_draw_plots(figures),
         leftover=leftover,
         guarantees=guarantees,
-        remarks=[line for line in (removed, figures.suggestion) if line],
+        remarks=[_mark_options(line) for line in (removed, figures.suggestion) if line],
         remark=thumbnails.remark,
         noun=_noun(figures),
         close=int(figures.similarities[19_500:].sum()),
@@ -130,11 +139,16 @@ def _list_facts(figures: ReportFigures) -> list[tuple[str, str]]:
     return facts
 
 
+def _mark_options(sentence: str) -> Markup:
+    """Return a sentence in which an option and its value are code, which is not broken at the end of a line."""
+    return Markup(re.sub(r"--[a-z-]+ [\d.]+", r"<code>\g<0></code>", str(escape(sentence))))
+
+
 def _draw_plots(figures: ReportFigures) -> dict[str, Any]:
     manifest = figures.manifest
     removed = bool(figures.similarities.any())
     stages = [(show_name(name), time.seconds) for name, time in manifest.stages.items() if time.seconds >= 0.05]
-    if len(stages) > STAGES:  # the longest, in their order
+    if len(stages) > STAGES + 1:  # the longest, in their order
         floor = sorted((seconds for _, seconds in stages), reverse=True)[STAGES - 1]
         rest = [(name, seconds) for name, seconds in stages if seconds < floor]
         stages = [(name, seconds) for name, seconds in stages if seconds >= floor]

@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 22, 34
 MOST_BINS = 48
 ROW = 26  # height of a line of a chart of bars
+NAMES = 188  # right end of the names of stages, which on a phone are written larger
 
 
 def _svg(height: float, label: str, body: Sequence[str]) -> Markup:
@@ -180,10 +181,10 @@ def draw_stages(stages: Sequence[tuple[str, float]]) -> Markup:
     longest = max((seconds for _, seconds in stages), default=1.0) or 1.0
     body = []
     for k, (name, seconds) in enumerate(stages):
-        y, width = 8 + k * ROW, max(2.0, seconds / longest * (WIDTH - 260))
-        body.append(_text(146, y + 14, name, "label", "end"))
-        body.append(f'<rect class="neutral" x="156" y="{y + 3}" width="{width:.1f}" height="14" rx="3"/>')
-        body.append(_text(164 + width, y + 14, format_seconds(seconds), anchor="start"))
+        y, width = 8 + k * ROW, max(2.0, seconds / longest * (WIDTH - NAMES - 114))
+        body.append(_text(NAMES, y + 14, name, "label", "end"))
+        body.append(f'<rect class="neutral" x="{NAMES + 10}" y="{y + 3}" width="{width:.1f}" height="14" rx="3"/>')
+        body.append(_text(NAMES + 18 + width, y + 14, format_seconds(seconds), anchor="start"))
     total = sum(seconds for _, seconds in stages)
     return _svg(14 + ROW * len(stages), f"Time of each stage, {format_seconds(total)} in all.", body)
 
@@ -192,7 +193,7 @@ def draw_groups(figure: AttributeFigure) -> Markup:
     """Draw the share of each group of an attribute before (ring) and after (dot), with the interval of the change."""
     most = max(_right_end(group) for group in figure.groups) * 1.02 or 1.0
     high = min(1.0, most)
-    left, right, top = 150, 92, 8
+    left, right, top = 178, 126, 8  # room for texts of 16 pixels, as on a phone
 
     def place(share: float) -> float:
         return left + min(max(share, 0.0), high) / high * (WIDTH - left - right)

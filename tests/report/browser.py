@@ -137,10 +137,18 @@ class Page:
         )
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + x * box[2], y=box[1] + y * box[3])
 
-    def save_picture(self, file: Path, *, whole: bool = False) -> None:
-        """Save a picture of the window, or of the whole page, as PNG."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(found["data"]))
+    def take_picture(self, selector: str = "", height: float = 0, scale: float = 1, margin: float = 0) -> bytes:
+        """Return a PNG of the window, or of an element with a margin and at most so much of its height (CSS pixels)."""
+        if not selector:
+            return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        left, top, width, own = self.run(
+            f"(b => [b.left + scrollX, b.top + scrollY, b.width, b.height])"
+            f"(document.querySelector({selector!r}).getBoundingClientRect())"
+        )
+        size = {"width": width + 2 * margin, "height": min(height or own, own) + margin}
+        clip = {"x": left - margin, "y": top - margin, **size, "scale": scale}
+        found = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(found["data"])
 
 
 @contextmanager

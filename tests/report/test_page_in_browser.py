@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import Page, find_browser, open_browser
+from PIL import Image
 from report_pages import read_data
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed: apt-get install chromium")
@@ -107,6 +109,18 @@ def test_the_map_answers_to_pointer_and_keyboard(page: Page) -> None:
     )
     assert "numbers" in texts(page, "#key")[0]
     assert page.problems == []
+
+
+def test_a_picture_of_the_gallery_shows_it_with_a_margin(page: Page) -> None:
+    """As benchmarks/screenshots.py takes it for the documentation."""
+    box = page.run("(b => [b.width, b.height])(document.querySelector('#gallery').getBoundingClientRect())")
+    shown = {}
+    for scheme in ("light", "dark"):
+        page.prefer(scheme)
+        picture = Image.open(io.BytesIO(page.take_picture("#gallery", height=300, scale=2, margin=10))).convert("L")
+        assert abs(picture.width - 2 * (box[0] + 20)) <= 2 and abs(picture.height - 2 * 310) <= 2 <= box[1] - 300
+        shown[scheme] = picture.getpixel((2, 2))  # of the margin
+    assert shown["light"] > 200 and shown["dark"] < 60
 
 
 def test_it_is_dark_where_the_system_is_and_where_the_reader_wants_it(page: Page) -> None:

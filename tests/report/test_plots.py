@@ -18,6 +18,7 @@ from fairdedup.report.plots import (
     shorten,
 )
 from fairdedup.report.report_figures import AttributeFigure, GroupFigure
+from fairdedup.stage_names import SHOWN
 
 
 def counted(*cosines: float) -> np.ndarray:
@@ -68,3 +69,17 @@ def test_groups_are_said_in_words_and_their_names_are_text():
     assert label(drawing) == "<b>: a & b 25.0% before, 50.0% after; c 75.0% before, 50.0% after."
     assert "+25.0 points" in drawing and "-25.0 points" in drawing
     assert "embed" in draw_stages([("embed", 3.0), ("search", 0.0)])
+
+
+def test_dots_and_names_leave_room_for_texts_of_16_pixels():
+    """As the page has them on a phone; a character of such a text is at most 9 pixels wide."""
+    figure = AttributeFigure("a", [GroupFigure("b" * 30, 0.2, 0.99, None), GroupFigure("c", 0.8, 0.01, None)])
+    root = ElementTree.fromstring(draw_groups(figure))
+    dots = [float(circle.attrib["cx"]) + 5 for circle in root.iter("circle")]
+    texts = {text.text: float(text.attrib["x"]) for text in root.iter("text")}
+    assert max(dots) < texts["-79.0 points"] - 9 * len("-79.0 points")
+    assert texts["b" * 19 + "…"] > 8 * 20
+    longest = max(map(len, SHOWN.values()))
+    root = ElementTree.fromstring(draw_stages([("x" * longest, 60.0), ("b", 1.0)]))
+    assert float(next(root.iter("text")).attrib["x"]) > 8 * longest
+    assert max(float(text.attrib["x"]) for text in root.iter("text")) + 9 * len("3 min 20 s") < 560

@@ -76,7 +76,8 @@ def test_the_page_names_stages_as_a_reader_does():
         name="x", manifest=manifest, groups=None, similarities=np.zeros(20_001, np.int64), sizes=np.ones((1, 2), int),
         gallery=[], neighbourhoods=0, bands=[], outliers=[], rejections=[], map=None,
     )  # fmt: skip
-    page = render_page(figures, Thumbnails(), leftover=[], guarantees=[])
+    page = render_page(figures, Thumbnails(), leftover=[], guarantees=[], removed="Near <1>: --eps 0.05 or more.")
+    assert "<p>Near &lt;1&gt;: <code>--eps 0.05</code> or more.</p>" in page  # not broken after the dashes
     labels = re.findall(r'<text [^>]*class="label">([^<]*)</text>', page)
     names = ["embed", "compare groups", "find links", "read candidates", "save for later runs", "between stages"]
     assert [label for label in labels if label in names] == names
