@@ -9,18 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-<<<<<<< HEAD
-from typing import Any
-
-from markupsafe import Markup
-=======
 import re
-import zlib
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup, escape
->>>>>>> docs17
 
 from fairdedup.errors import format_count, format_seconds, visible
 from fairdedup.report import plots
