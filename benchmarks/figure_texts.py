@@ -113,6 +113,49 @@ def write_million_seconds(results: Results) -> str:
     return f"{job['cluster']['seconds'] + job['prune']['seconds']:.0f} seconds"
 
 
+def make_sizes_table(results: Results) -> list[str]:
+    """Return a table with a line for each number of rows, and how the time grows with it."""
+    lines = [
+        [
+            f"{int(rows):,}",
+            *(f"{own[name]['seconds']:.0f}" for name in COMMANDS),
+            f"{own['clusters']['number']:,}",
+            f"{own['most resident MiB of any process']:,} MiB",
+        ]
+        for rows, own in results["sizes"].items()
+    ]
+    table = write_table(["rows", *(f"`{name}`, s" for name in COMMANDS), "clusters", "largest process"], lines)
+    slopes, dask = results["exponents"], results["dask"]
+    return [
+        *table,
+        "",
+        f"The time of all stages grows as the number of rows to the {slopes['all stages']:.2f}, and between the two largest",
+        f"sizes to the {slopes['largest two']:.2f}. On one Dask worker the stages of {results['dask_rows']:,} rows take",
+        f"{1 + dask['overhead']:.2f} times as long as the same tasks called in a loop.",
+    ]
+
+
+def make_peers_table(results: Results) -> list[str]:
+    """Return a table with a line for each tool that ran, and why others did not."""
+    tools = results["tools"]
+    own = tools["fairdedup"]["seconds"]
+    lines = [
+        [
+            f"`{name}` {tool['version']}",
+            f"{tool['seconds']:.1f}",
+            f"{tool['seconds'] / own:.1f}",
+            f"{tool['most resident MiB']:,} MiB",
+            f"{tool['recall of all pairs']:.2%}",
+            f"{tool['kept with a kept duplicate']:,}",
+        ]
+        for name, tool in tools.items()
+        if "seconds" in tool
+    ]
+    head = ["tool", "seconds", "times fairdedup's", "memory", "recall of pairs", "kept with a kept duplicate"]
+    skipped = [f"`{name}`: {tool['skipped']}." for name, tool in tools.items() if "skipped" in tool]
+    return [*write_table(head, lines), *(["", *skipped] if skipped else [])]
+
+
 # Embedding
 
 
@@ -223,6 +266,8 @@ BLOCKS: dict[str, Callable[[Results], list[str]]] = {
     "across_cost": write_across_cost,
     "scale": make_scale_table,
     "million_disk": write_million_disk,
+    "sizes": make_sizes_table,
+    "peers": make_peers_table,
     "workers": make_workers_table,
     "ahead": make_ahead_table,
     "reduced": make_reduced_table,
