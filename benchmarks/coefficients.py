@@ -29,6 +29,7 @@ MODULE = ROOT / "fairdedup" / "planning" / "coefficients.py"
 PAGE = ROOT / "docs" / "sizing.md"
 EXAMPLE = re.compile(r"(```text\n\$ fairdedup (plan [^\n]+)\n).*?```", re.DOTALL)
 FILE = "benchmarks/results/scale.json"
+EARLIER = "scale_earlier"  # results of an earlier machine, for jobs that take long
 OLD, GIANT, TINY = "as k-means clusters them", "with a giant cluster", "in tiny shards"
 MIB = 1 << 20
 ACROSS_CLUSTERS = "100 clusters (auto)"  # in benchmarks/results/across.json
@@ -103,18 +104,35 @@ def read_largest(results: dict[str, Any]) -> Job:
     return read_job(results, f"sizes, {int(rows):,} rows", sizes[rows], read_option(results, "shards"))
 
 
-def fit_cost(stage: Stage, largest: Job, tiny: Job) -> Cost | None:
-    """Return the coefficients of a stage; None if it was not measured."""
-    seconds, few = largest.seconds(stage), tiny.seconds(stage)
+def read_pair(results: dict[str, Any]) -> tuple[Job, Job]:
+    """Return the largest job and the one with tiny shards, of one machine: an earlier one's if these results lack it."""
+    results = results if TINY in results else read_results(EARLIER)
+    return read_largest(results), read_job(results, TINY, results[TINY], read_option(results, "tiny_shards"))
+
+
+def fit_cost(stage: Stage, largest: Job, pair: tuple[Job, Job]) -> Cost | None:
+    """Return the coefficients of a stage; None if it was not measured.
+
+    Parameters
+    ----------
+    stage : Stage
+    largest : Job
+        Job whose seconds the coefficients give.
+    pair : (Job, Job)
+        The jobs of one machine that say what each shard costs, as `read_pair` returns them.
+    """
+    seconds = largest.seconds(stage)
     if seconds is None:
         return None
-    source = f"{largest.name}: {stage.command}"
-    work = stage.work(largest.size)
-    if stage.has_shard_cost and few is not None:
-        known = [[work, largest.size.shards], [stage.work(tiny.size), tiny.size.shards]]
-        unit, shard = np.linalg.solve(known, [seconds, few])
-        if unit > 0 and shard > 0:
-            return Cost(float(unit), float(shard), f"{source}; {tiny.name}")
+    work, source = stage.work(largest.size), f"{largest.name}: {stage.command}"
+    large, tiny = pair
+    many, few = large.seconds(stage), tiny.seconds(stage)
+    if stage.has_shard_cost and many is not None and few is not None:
+        known = [[stage.work(job.size), job.size.shards] for job in pair]
+        unit, shard = np.linalg.solve(known, [many, few])
+        rest = seconds - float(shard) * largest.size.shards
+        if unit > 0 and shard > 0 and rest > 0:
+            return Cost(rest / work, float(shard), f"{source}; {tiny.name}")
     return Cost(seconds / work, 0.0, source)
 
 
@@ -129,8 +147,14 @@ def measure_row_bytes(job: Job) -> dict[str, float]:
     }
 
 
-def measure_cluster_bytes(job: Job, giant: Job) -> float:
-    """Return the bytes of a worker's memory for each value of the vectors of its largest cluster."""
+def measure_cluster_bytes() -> float:
+    """Return the bytes of a worker's memory for each value of the vectors of its largest cluster.
+
+    The giant job takes long, so it may be in a file of its own, of an earlier machine: memory does not depend on that.
+    """
+    results = read_results("scale")
+    results = results if GIANT in results else read_results(EARLIER)
+    job, giant = read_largest(results), read_job(results, GIANT, results[GIANT], read_option(results, "shards"))
     more = giant.report["clusters"]["largest"] - job.report["clusters"]["largest"]
     return max(0, giant.memory("prune") - job.memory("prune")) * MIB / more / job.size.dim
 
@@ -153,14 +177,13 @@ def render() -> str:
     """Return the text of the module."""
     results = read_results("scale")
     largest = read_largest(results)
-    tiny = read_job(results, TINY, results[TINY], read_option(results, "tiny_shards"))
-    giant = read_job(results, GIANT, results[GIANT], read_option(results, "shards"))
+    pair = read_pair(results)
     job = describe_job(results, largest)
     lines = [HEADER, "JOB = MeasuredJob("]
     lines += [f"    {name}={_literal(value)}," for name, value in vars(job).items()]
     lines += [")", "COSTS = {"]
     for stage in STAGES:
-        cost = fit_cost(stage, largest, tiny)
+        cost = fit_cost(stage, largest, pair)
         if cost is not None:
             lines.append(f'    "{stage.name}": Cost({cost.unit:.3e}, {cost.shard:.3g}, "{cost.source}"),')
     lines += ["}", "ROW_BYTES = {  # on disk, beside the vectors, for each row, or kept row; ids are the only metadata"]
@@ -168,7 +191,7 @@ def render() -> str:
     lines += ["}", "WORKER_MIB = {  # most resident memory of a worker, mapped files included, by command"]
     lines += [f'    "{command}": {largest.memory(command)},' for command in ("embed", "cluster", "prune")]
     most = max(largest.memory(command, "conductor") for command in ("embed", "cluster", "prune"))
-    slope = measure_cluster_bytes(largest, giant)
+    slope = measure_cluster_bytes()
     lines += [
         "}",
         f"CONDUCTOR_MIB = {most}  # most resident memory of the command itself",

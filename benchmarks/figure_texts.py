@@ -50,7 +50,7 @@ def make_startup_table(results: Results) -> list[str]:
         ]
         for name, own in results["commands"].items()
     ]
-    return write_table(["command", "seconds", "of the processor", "in the stages of run.json"], lines)
+    return write_table(["command", "seconds", "of the processor", "share in its stages"], lines)
 
 
 # Across clusters, a decision, a million rows
@@ -130,7 +130,7 @@ def make_sizes_table(results: Results) -> list[str]:
         *table,
         "",
         f"The time of all stages grows as the number of rows to the {slopes['all stages']:.2f}, and between the two largest",
-        f"sizes to the {slopes['largest two']:.2f}. On one Dask worker the stages of {results['dask_rows']:,} rows take",
+        f"sizes to the {slopes['largest two']:.2f}. On one Dask worker the stages of {dask['rows']:,} rows take",
         f"{1 + dask['overhead']:.2f} times as long as the same tasks called in a loop.",
     ]
 

@@ -29,7 +29,7 @@ LARGEST_PROCESS = 2048  # MiB; no process may use more
 LARGEST_EXPONENT = 1.1
 LARGEST_OVERHEAD = 0.15  # of Dask, beside a loop
 JOBS = ("sizes", "giant", "tiny", "dask")
-OPTIONS = ("rows", "dim", "shards", "giant", "tiny_shards", "rule", "workers", "dask_rows")
+OPTIONS = ("rows", "dim", "shards", "giant", "tiny_shards", "rule", "workers")
 MOST = "most resident MiB of any process"
 WHAT = (
     "seconds, memory and disk of the stages on generated float16 embeddings; memory is the largest "
@@ -60,7 +60,8 @@ def measure(job: str, folder: Path, args: argparse.Namespace, figures: dict[str,
     giant = args.giant if job == "giant" else 0
     centres = write_shards(folder / "x", rows, args.dim, shards, giant, args.seed)
     if job == "dask":
-        figures["dask"] = {"command": command_line(), **measure_dask(folder / "x", folder, args.rule, args.repeats)}
+        measured = measure_dask(folder / "x", folder, args.rule, args.repeats)
+        figures["dask"] = {"command": command_line(), "rows": rows, **measured}
         return
     planted = {"clusters": len(centres), "centres": centres} if giant else {"clusters": "auto"}
     report = {"command": command_line(), **measure_job(folder / "x", folder / "run", **planted, **options)}
@@ -100,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--giant", type=int, default=200_000, help="rows of the planted cluster")
     parser.add_argument("--tiny-shards", type=int, default=10_000)
-    parser.add_argument("--dask-rows", type=int, default=100_000)
+    parser.add_argument("--dask-rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5, help="of the comparison of Dask with a loop")
     parser.add_argument("--rule", default="semdedup")
     parser.add_argument("--workers", type=int, default=2)

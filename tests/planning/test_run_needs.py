@@ -179,7 +179,7 @@ def test_the_total_adds_what_is_known():
 
 
 def test_a_new_results_file_with_several_sizes_is_read_at_its_largest(monkeypatch):
-    old = read_results("scale")
+    old = read_results("scale_earlier")
     job = coefficients.read_largest(old).report
     larger = json.loads(json.dumps(job))
     larger["prune"]["counts"] |= {"valid": 4_000_000, "kept": 2_000_000}
@@ -194,13 +194,10 @@ def test_a_new_results_file_with_several_sizes_is_read_at_its_largest(monkeypatc
 
 
 def test_coefficients_solve_the_two_measurements():
-    results = read_results("scale")
-    largest = coefficients.read_largest(results)
-    shards = coefficients.read_option(results, "tiny_shards")
-    tiny = coefficients.read_job(results, coefficients.TINY, results[coefficients.TINY], shards)
-    cost = coefficients.fit_cost(EMBED, largest, tiny)
+    pair = coefficients.read_pair(read_results("scale"))
+    cost = coefficients.fit_cost(EMBED, pair[0], pair)
     assert cost is not None and cost.shard > 0
-    for job in (largest, tiny):
+    for job in pair:
         seconds = cost.unit * EMBED.work(job.size) + cost.shard * job.size.shards
         assert seconds == pytest.approx(job.seconds(EMBED))
         assert math.isclose(seconds, 2 * job.report["embed"]["stages"]["embed"])
