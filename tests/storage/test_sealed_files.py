@@ -85,7 +85,7 @@ OTHERS = {  # module and call -> what it opens instead
     ("storage/tar_writer.py", "open"): "writes",
     ("storage/tar_writer.py", "os.open"): "pictures of the input",
     ("storage/condition.py", "pa.ipc.open_stream"): "bytes from a process",
-    ("storage/condition_process.py", "open"): "a file of the system",
+    ("storage/memory_limit.py", "open"): "a file of the system",
     ("storage/condition_process.py", "os.open"): "a file of the system",
     ("storage/condition_process.py", "os.fdopen"): "a pipe to a process",
 }

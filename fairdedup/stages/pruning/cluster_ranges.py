@@ -30,7 +30,7 @@ from fairdedup.tasks import Result, Submit, Task
 VERIFIED = "a task for each group has verified or written it in the same command, once for all ranges of clusters"
 TASKS = 64  # least number of tasks, if there are as many clusters
 ROWS_A_TASK = 1 << 18  # mean number of rows of a task in a large data set
-ROWS_A_STEP = 1 << 14  # least mean number of rows of a task of a decision in rounds, whose steps are many and short
+ROWS_A_STEP = 1 << 16  # least mean number of rows of a task of a decision in rounds, whose steps are many and short
 BLOCK = 1 << 14  # visitors of a cluster that are in memory at a time
 
 
