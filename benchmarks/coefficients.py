@@ -105,7 +105,7 @@ def read_largest(results: dict[str, Any]) -> Job:
 
 
 def read_pair(results: dict[str, Any]) -> tuple[Job, Job]:
-    """Return the largest job and the one with tiny shards, of one machine: an earlier one's if these results lack it."""
+    """Return the largest job and the one with tiny shards, of one machine: an earlier one if these results lack it."""
     results = results if TINY in results else read_results(EARLIER)
     return read_largest(results), read_job(results, TINY, results[TINY], read_option(results, "tiny_shards"))
 
