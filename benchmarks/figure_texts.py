@@ -130,8 +130,8 @@ def make_sizes_table(results: Results) -> list[str]:
         *table,
         "",
         f"The time of all stages grows as the number of rows to the {slopes['all stages']:.2f}, and between the",
-        f"two largest sizes to the {slopes['largest two']:.2f}. On one Dask worker the stages of {dask['rows']:,} rows take",
-        f"{1 + dask['overhead']:.2f} times as long as the same tasks called in a loop.",
+        f"two largest sizes to the {slopes['largest two']:.2f}. On one Dask worker the stages of {dask['rows']:,} rows",
+        f"take {1 + dask['overhead']:.2f} times as long as the same tasks called in a loop.",
     ]
 
 
