@@ -70,7 +70,7 @@ def laion_table() -> list[str]:
     decide = decide_hours(needs, RULES)
     train = training_hours(B16_HOURS, KEEP * LAION * EPOCHS)
     disk = LAION_BYTES * (1 + RULES * KEEP) + needs.disk
-    stages = ", ".join(needs.not_measured)
+    stages = name_not_measured(needs)
     month = disk / 1e9 * GIGABYTE_MONTH
     return [
         *HEAD,
@@ -80,13 +80,18 @@ def laion_table() -> list[str]:
         _row("embed", f"{GPUS} GPUs", f"assumed, {IMAGES_PER_SECOND} images a second a GPU", f"{embed:.1f}",
              _money(embed * GPUS * GPU_HOUR)),
         _row("cluster, and decide by three rules", f"{WORKERS} cores",
-             f"`fairdedup plan`, scaled; {stages} not measured", f"over {decide:.1f}",
+             f"`fairdedup plan`, scaled{stages}", f"over {decide:.1f}",
              f"over {_money(decide * WORKERS * CORE_HOUR)}"),
         _row("train three models", f"{RULES} × {train:,.0f} GPU hours", "half of the published hours",
              f"{train / 176:.0f} each on 176 GPUs", _money(RULES * train * GPU_HOUR)),
         _row("evaluate", "3 checkpoints", "not measured", "", ""),
         _row("disk", f"{disk / 1e12:.0f} TB", "published, and `fairdedup plan`", "a month", _money(month)),
     ]  # fmt: skip
+
+
+def name_not_measured(needs: RunNeeds) -> str:
+    """Return the stages whose hours are not in the sum, as the end of a sentence; empty without one."""
+    return f"; {', '.join(needs.not_measured)} not measured" if needs.not_measured else ""
 
 
 def small_table() -> list[str]:
@@ -97,13 +102,13 @@ def small_table() -> list[str]:
     train = training_hours(B32_HOURS, SMALL)
     models = SMALL_MODELS * SEEDS
     disk = SMALL_METADATA + SMALL_SHARDS * (1 + (SMALL_MODELS - 1) * KEEP) + needs.disk
-    stages = ", ".join(needs.not_measured)
+    stages = name_not_measured(needs)
     return [
         *HEAD,
         _row("download", f"{SMALL:,} images", "at the rate above, which is for smaller images",
              f"over {download:.1f}", f"over {_money(download * DOWNLOAD_CORES * CORE_HOUR)}"),
         _row("cluster, and decide by three rules", f"{GPUS} cores",
-             f"`fairdedup plan`, scaled; {stages} not measured", f"over {decide:.1f}",
+             f"`fairdedup plan`, scaled{stages}", f"over {decide:.1f}",
              f"over {_money(decide * GPUS * CORE_HOUR)}"),
         _row(f"train {models} models", f"{models} × {train:.1f} GPU hours",
              "published hours of ViT-B/32 on LAION-400M, by samples seen",

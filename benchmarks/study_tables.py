@@ -74,8 +74,8 @@ def compare_subsets(
     lines = []
     for name, own in results["subsets"].items():
         if name == BASE:
-            means = [float(np.mean(own["by seed"][m])) for m in measures.values()]
-            cells = [f"= {scale * mean:.{digits}f}" for mean in means]
+            known = [own["by seed"].get(m) for m in measures.values()]
+            cells = ["–" if values is None else f"= {scale * np.mean(values):.{digits}f}" for values in known]
         else:
             over = own["over"].get(BASE, {})
             cells = [format_difference(over.get(m), digits, scale) for m in measures.values()]

@@ -377,6 +377,7 @@ OWN = {  # modules that open only what this program has written or the system pr
     *(
         "sample/write.py",
         "worker_memory.py",
+        "process_age.py",
         "report/html_templates.py",
         "encoders",
         "audit/suggestions.py",

@@ -87,7 +87,8 @@ def write_vectors(folder: Path, names: list[str]) -> None:
     np.save(folder / "prototypes.npy", x[:2])
     lines = ["id,perceived age,gender,age"]
     for k, name in enumerate(names):
-        lines.append(f"{name}.png,{('young', 'middle-aged', 'older')[k % 3]},{'wm'[k % 2]},{'yo'[k // 2 % 2]}")
+        perceived, age = ("young", "middle-aged", "older")[k % 3], ("young", "older")[k // 2 % 2]
+        lines.append(f"{name}.png,{perceived},{'wm'[k % 2]},{age}")
     (folder / "labels.csv").write_text("\n".join(lines))
 
 
@@ -232,6 +233,7 @@ def test_every_page_with_commands_of_ours_is_tried_here_or_elsewhere() -> None:
     elsewhere = {
         "airflow.md": "pipelines/test_airflow.py",
         "increments.md": "test_remedies_in_docs.py",
+        "repeat-the-paper.md": "benchmarks/test_repeat_the_paper.py",
     }
     needs_a_bucket = {"object-stores.md"}  # runs in buckets are tested in tests/storage/
     pages = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")} | {README}

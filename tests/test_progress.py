@@ -198,7 +198,7 @@ def test_the_time_of_a_stage_inside_another_counts_once(clock):
 def test_the_total_names_the_longest_stages_and_sums_the_rest():
     seconds = {"start": 1.0, "embed": 12.0, "other": 0.25, "search": 0.5, "decide": 2.0, "report": 0.75, "state": 0.25}
     assert describe_seconds(seconds) == (
-        "took 17 s: embed 12 s, decide 2.0 s, start 1.0 s, make the page 0.8 s, search 0.5 s, the rest 0.5 s"
+        "took 17 s: embed 12 s, decide 2.0 s, start up 1.0 s, make the page 0.8 s, search 0.5 s, the rest 0.5 s"
     )
     assert describe_seconds({"start": 0.01}) == "took 0.0 s"
 
@@ -230,9 +230,9 @@ def test_on_a_terminal_the_time_before_the_first_stage_is_a_bar_and_then_a_part_
                 shown._bars.refresh()
         text = plain(seen())
     frames = re.split(r"[\r\n]+", text)
-    assert any(re.match(r"\S start +\S", frame) for frame in frames), frames
-    assert any(re.match(r"done: start [2-9]\.\d s", frame) for frame in frames), frames
-    assert not re.search(r"\S start ", text[text.rindex("done:") :]), "the bar is gone"
+    assert any(re.match(r"\S start up +\S", frame) for frame in frames), frames
+    assert any(re.match(r"done: start up [2-9]\.\d s", frame) for frame in frames), frames
+    assert not re.search(r"\S start up ", text[text.rindex("done:") :]), "the bar is gone"
 
 
 def test_a_terminal_shows_a_bar_with_counts_rate_and_eta_on_one_line(monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ def test_half_of_the_downloaded_shards_is_exported_by_each_rule(here, monkeypatc
 
 
 def read_size(folder: Path) -> int:
-    import webdataset
-
-    tars = [str(path) for path in sorted(folder.glob("*.tar"))]
-    return sum("txt" in found for found in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+    """Return the number of samples in the shards of a folder."""
+    captions = 0
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as archive:
+            captions += sum(name.endswith(".txt") for name in archive.getnames())
+    return captions
 
 
 def test_datacomp_s_pool_becomes_arrays_of_the_ids_that_were_downloaded(here, monkeypatch):
@@ -187,7 +190,6 @@ def test_hours_to_decide_are_those_of_the_plan_with_clustering_once():
     once = hours["train k-means"] + hours["assign"]
     assert paper_costs.decide_hours(needs, 1) == pytest.approx(sum(hours.values()))
     assert paper_costs.decide_hours(needs, 3) == pytest.approx(once + 3 * (sum(hours.values()) - once))
-    assert {"decide across", "leftover"} <= set(needs.not_measured)
 
 
 def test_prices_and_rates_of_the_page_are_those_of_the_script():

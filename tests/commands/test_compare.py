@@ -162,7 +162,7 @@ def test_samples_that_have_vanished_are_not_counted(again, tmp_path):
     (tmp_path / "gone.txt").write_text("k1\nk2\nk3\n")
     done("replace", again, "--gone", tmp_path / "gone.txt", "--quiet")
     found = compare(again, "--rules", "semdedup")
-    assert found["notes"][0].startswith("3 samples that the run does not decide")
+    assert found["notes"][0].startswith("3 samples took part in the decisions of the rules without being counted")
     assert found["rules"][0]["kept"] == manifest(again)["counts"]["kept"]
 
 

@@ -87,14 +87,12 @@ def test_samples_that_were_left_out_drawn_or_are_unknown(again, tmp_path, protot
         assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
-def test_a_sample_of_an_earlier_run_is_named_and_runs_of_a_line_are_not_compared(again, embeddings, tmp_path):
+def test_a_sample_of_an_earlier_run_is_named(again, embeddings, tmp_path):
     day_2 = tmp_path / "day-2"
     done("run", embeddings, "--against", again, "--out", day_2, "--id", "shard/key", "--quiet")
     line = Decided(day_2).decisions.iloc[3]
     _, second, third = explain(day_2, line["id"])
     assert f"{line['representative_id']}, which the earlier run " in second and "They are linked at eps" in third
-    refused = command("compare", day_2)
-    assert refused.code == 2 and "compare rules on the first run of the line" in refused.err
 
 
 def test_the_page_shows_the_sample_beside_its_representative(images_run, scheduler, tmp_path):

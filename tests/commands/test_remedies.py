@@ -59,10 +59,6 @@ TABLE = {
         f"{RUN} && sweep r --keep 0.5 --rule random", r"no eps to sweep: choose another --rule",
         ["sweep r --keep 0.5 --rule semdedup"],
     ),
-    "sweep what has the eps of others": Advice(
-        f"{RUN} && run y.npy --against r --out s && sweep s --keep 0.9",
-        r"`fairdedup (?P<prune>prune \S+ --at-most) F`", ["{prune} 0.9"],
-    ),
     "a gate of nothing": Advice(
         f"{RUN} && gate r", r"give (?P<a>--max-rejected), (?P<b>--max-drift) or (?P<c>--min-retention)",
         ["gate r {a} 0.5", "run y.npy --against r --out s && gate s {b} 9", f"{WITH_PROTOTYPES} --restart && audit r "

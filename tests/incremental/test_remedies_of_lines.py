@@ -77,10 +77,6 @@ TABLE = {
         r"the encoder is .* and that of .* was '(?P<model>[^']+)' '(?P<tag>[^']+)': embed new rows by that one",
         [f"{NEXT} --model {{model}} --pretrained {{tag}}"],
     ),
-    "a sweep": Advice(
-        f"{FIRST} && {NEXT} && sweep s --keep 0.5", r"limit it with `fairdedup (?P<prune>prune \S+ --at-most) F`",
-        ["{prune} 0.9"],
-    ),
     # refit
     "a refit over itself": Advice(
         f"{FIRST} && {NEXT} && refit s --keep 0.5 --out r", r"choose another --out", ["refit s --keep 0.5 --out new"],
