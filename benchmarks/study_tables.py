@@ -82,8 +82,9 @@ def compare_subsets(
         lines.append([f"`{name}`", *cells])
     full = results["subsets"].get("full")
     if full is not None and len(results["seeds"]) > 1:
-        spread = [float(np.std(full["by seed"][m], ddof=1)) for m in measures.values()]
-        lines.append(["spread of `full` over seeds", *(f"{scale * one:.{digits}f}" for one in spread)])
+        known = [full["by seed"].get(m) for m in measures.values()]
+        spread = ["–" if values is None else f"{scale * np.std(values, ddof=1):.{digits}f}" for values in known]
+        lines.append(["spread of `full` over seeds", *spread])
     if chance:
         lines.append(["random rankings", *chance])
     return make_table(["subset", *measures], lines)

@@ -87,8 +87,8 @@ def write_vectors(folder: Path, names: list[str]) -> None:
     np.save(folder / "prototypes.npy", x[:2])
     lines = ["id,perceived age,gender,age"]
     for k, name in enumerate(names):
-        perceived, age = ("young", "middle-aged", "older")[k % 3], ("young", "older")[k // 2 % 2]
-        lines.append(f"{name}.png,{perceived},{'wm'[k % 2]},{age}")
+        ages = ("young", "middle-aged", "older")
+        lines.append(f"{name}.png,{ages[k % 3]},{'wm'[k % 2]},{ages[k // 2 % 3]}")
     (folder / "labels.csv").write_text("\n".join(lines))
 
 
