@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,8 +100,12 @@ def test_the_map_answers_to_pointer_and_keyboard(page: Page) -> None:
     page.wait("Number(document.querySelector('#points').dataset.zoom) > 1.4")
     page.press("0", "0")
     page.wait("document.querySelector('#points').dataset.zoom === '1'")
-    x, y = page.run("document.querySelector('#points').dataset.first.split(' ').map(Number)")
-    page.move("#points", x, y)
+    for _ in range(50):  # until the page has come to rest under the pointer
+        x, y = page.run("document.querySelector('#points').dataset.first.split(' ').map(Number)")
+        page.move("#points", x, y)
+        if page.run("!document.querySelector('#tip').hidden"):
+            break
+        time.sleep(0.1)
     page.wait("!document.querySelector('#tip').hidden")
     page.press("Escape")
     page.wait("document.querySelector('#tip').hidden")
