@@ -19,6 +19,7 @@ from faces import (
     Faces,
     choose_skewed,
     embed_faces,
+    find_weights,
     leave_out_known_faces,
     parse_encoder,
     read_embeddings,
@@ -233,7 +234,7 @@ def load_faces(args: argparse.Namespace) -> Loaded:
         prototypes = read_vectors(args.prototypes)
     faces, trained_on = leave_out_known_faces(
         faces,
-        spec.pretrained if spec else None,
+        find_weights(spec) if spec else None,
         allow=args.same_faces,
         leave_out=args.without_known_faces,
     )

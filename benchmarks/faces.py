@@ -243,6 +243,13 @@ def read_embeddings(folder: Path) -> Faces:
     return Faces(np.load(folder / "img_emb" / "img_emb_0.npy"), make_label_table(lines), digests, table["id"].tolist())
 
 
+def find_weights(spec: EncoderSpec) -> str | None:
+    """Return the path or the tag of an encoder's weights; those of a model folder are where lite0.py writes them."""
+    if spec.model.startswith("local-dir:"):
+        return str(Path(spec.model.removeprefix("local-dir:")) / "open_clip_model.safetensors")
+    return spec.pretrained
+
+
 def leave_out_known_faces(faces: Faces, weights: str | None, *, allow: bool, leave_out: bool) -> tuple[Faces, int]:
     """Return the faces, and how many of them the encoder was trained on.
 
