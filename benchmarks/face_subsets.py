@@ -24,10 +24,10 @@ from faces import (
     BATCH,
     VALUES,
     Faces,
-    leave_out_known_faces,
     make_label_table,
     parse_encoder,
     read_faces,
+    read_known_digests,
     scale_to_unit,
 )
 from numpy.typing import NDArray
@@ -113,21 +113,28 @@ def write_folder(folder: Path) -> Iterator[Path | None]:
     partial.rename(folder)
 
 
-def decode_faces(sources: tuple[str, ...], convert: Callable[[Image.Image], NDArray[np.uint8]], folder: Path) -> None:
-    """Write the pixels and labels of all faces of some sources, unless that is done."""
+def decode_faces(
+    sources: tuple[str, ...], convert: Callable[[Image.Image], NDArray[np.uint8]], folder: Path, known: set[str]
+) -> None:
+    """Write the pixels and labels of all faces of some sources but the known ones, unless that is done."""
     with write_folder(folder) as partial:
         if partial is None:
             return
-        pixels, found, started = [], [], time.monotonic()
+        pixels, found, left_out, started = [], [], 0, time.monotonic()
         for face in chain.from_iterable(read_faces(source) for source in sources):
             assert face.picture is not None
+            if face.digest in known:
+                left_out += 1
+                continue
             pixels.append(convert(face.picture))
             found.append(face)
             if len(found) % 2000 == 0:
                 rate = len(found) / (time.monotonic() - started)
                 print(f"{len(found)} faces decoded, {rate:.0f} a second", file=sys.stderr)
+        if left_out:
+            print(f"{left_out} faces that the encoder was trained on are left out", file=sys.stderr)
         if not found:
-            raise UserError(f"{' '.join(sources)} has no faces with labels: give tar shards or the official layout")
+            raise UserError(f"{' '.join(sources)} has no new faces with labels: give shards or the official layout")
         np.save(partial / "pixels.npy", np.stack(pixels))
         table = make_label_table([face.labels for face in found]).astype(str)
         table.assign(digest=[face.digest for face in found]).to_parquet(partial / "labels.parquet")
@@ -141,23 +148,16 @@ def read_decoded(folder: Path) -> tuple[NDArray[np.uint8], pd.DataFrame, list[st
 
 
 def prepare_faces(study: Study) -> None:
-    """Decode the faces to draw from and those to evaluate on, and refuse what the encoder was trained on."""
+    """Decode the faces to draw from and those to evaluate on, and leave out what the encoder was trained on."""
 
     def as_square(picture: Image.Image) -> NDArray[np.uint8]:
         rgb = picture.convert("RGB")
         small = rgb if rgb.size == (SIDE, SIDE) else rgb.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         return np.asarray(small, dtype=np.uint8)
 
-    decode_faces(study.faces, as_square, study.work / "faces")
-    decode_faces((study.held_out,), make_transform(study.recipe), study.work / "held-out")
-    _, labels, digests = read_decoded(study.work / "faces")
-    names = [str(k) for k in range(len(digests))]
-    leave_out_known_faces(
-        Faces(np.empty((len(digests), 0)), labels, digests, names),
-        study.spec().pretrained,
-        allow=False,
-        leave_out=False,
-    )
+    known = read_known_digests(study.spec().pretrained) or set()
+    decode_faces(study.faces, as_square, study.work / "faces", known)
+    decode_faces((study.held_out,), make_transform(study.recipe), study.work / "held-out", known)
 
 
 def prepare_set(study: Study, seed: int) -> None:

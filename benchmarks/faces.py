@@ -250,6 +250,21 @@ def find_weights(spec: EncoderSpec) -> str | None:
     return spec.pretrained
 
 
+def read_known_digests(weights: str | None) -> set[str] | None:
+    """Return the hashes of the files that an encoder was trained on, or None, with a line on stdout, if unknown.
+
+    Parameters
+    ----------
+    weights : str or None
+        Path of the encoder's weights. The list of faces that it was trained on is in a file next to it.
+    """
+    list_file = Path(weights).with_suffix(".faces.txt") if weights else Path()
+    if not list_file.is_file():
+        print(f"the faces that {weights or 'this encoder'} was trained on are unknown: there is no list next to it")
+        return None
+    return set(list_file.read_text().split())
+
+
 def leave_out_known_faces(faces: Faces, weights: str | None, *, allow: bool, leave_out: bool) -> tuple[Faces, int]:
     """Return the faces, and how many of them the encoder was trained on.
 
@@ -269,11 +284,9 @@ def leave_out_known_faces(faces: Faces, weights: str | None, *, allow: bool, lea
     UserError
         If there are such faces, and neither option is given: an encoder separates known faces better than new ones.
     """
-    list_file = Path(weights).with_suffix(".faces.txt") if weights else Path()
-    if not list_file.is_file():
-        print(f"the faces that {weights or 'this encoder'} was trained on are unknown: there is no list next to it")
+    trained = read_known_digests(weights)
+    if trained is None:
         return faces, 0
-    trained = set(list_file.read_text().split())
     new = np.array([digest not in trained for digest in faces.digests])
     seen = [name for name, is_new in zip(faces.names, new, strict=True) if not is_new]
     if seen and leave_out:

@@ -45,20 +45,35 @@ class Recipe:
         Highest learning rate.
     device : str
         "cpu", where a model has one thread, or "cuda".
+    dtype : str
+        What the image tower computes in while it trains: "float32", or "bfloat16" by torch's autocast.
     """
 
     model: str = MODEL
     pixels: int = 64
     steps: int = 300
-    batch: int = 128
-    rate: float = 2e-3
+    batch: int = 256
+    rate: float = 4e-3
     device: str = "cpu"
+    dtype: str = "bfloat16"
+
+
+def register_models(recipe: Recipe) -> None:
+    """Make open_clip know the models of benchmarks/models/: of an unknown one it gives the tokenizer of CLIP."""
+    if recipe.model not in open_clip.list_models():
+        open_clip.add_model_config(MODELS)
+
+
+def tokenize(recipe: Recipe, captions: list[str]) -> torch.Tensor:
+    """Return the tokens of captions as the model reads them: (n, t) int64."""
+    register_models(recipe)
+    tokens: torch.Tensor = open_clip.get_tokenizer(recipe.model)(captions)
+    return tokens
 
 
 def create_clip(recipe: Recipe, seed: int = 0) -> tuple[Clip, Any]:
     """Return a CLIP with random weights that follow from the seed, and its transform of pictures."""
-    if recipe.model not in open_clip.list_models():
-        open_clip.add_model_config(MODELS)
+    register_models(recipe)
     torch.manual_seed(seed)
     model, _, transform = open_clip.create_model_and_transforms(recipe.model, force_image_size=recipe.pixels)
     return model, transform
@@ -83,7 +98,7 @@ def read_captions(rows: pd.DataFrame, recipe: Recipe, images: NDArray[np.uint8])
         The pictures of these rows.
     """
     codes = Codes(list(FACTS), {})
-    tokens = open_clip.get_tokenizer(recipe.model)(rows["caption"].tolist())
+    tokens = tokenize(recipe, rows["caption"].tolist())
     shown, named = rows[list(FACTS)].to_numpy(), rows[[f"states {a}" for a in FACTS]].to_numpy()
     facts, said = (
         [codes.encode({a: v for a, v in zip(FACTS, line, strict=True) if v}) for line in lines.tolist()]
@@ -141,9 +156,11 @@ def train_clip(
         batch, order = order[: recipe.batch], order[recipe.batch :]
         fits = codes.matches(data.facts[batch], data.said[batch, 0]).to(device)
         images = jitter(data.images[batch].float() / 255, generator, flip=True).to(device)
-        image = model.encode_image(((images - mean) / std).contiguous(memory_format=torch.channels_last))
+        images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
+            image = model.encode_image(images)
         text = F.normalize(model.encode_text(data.tokens[batch, 0].to(device)), dim=-1)
-        loss = clip_loss(F.normalize(image, dim=-1), text, model.logit_scale.exp(), fits)
+        loss = clip_loss(F.normalize(image.float(), dim=-1), text, model.logit_scale.exp(), fits)
         take_step(model, optimizer, loss, rate_at(step, steps, recipe.rate, max(1, min(60, steps // 5))))
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
@@ -164,7 +181,7 @@ def encode_faces(model: Clip, pixels: NDArray[np.uint8], device: str) -> NDArray
 @torch.no_grad()
 def encode_captions(model: Clip, recipe: Recipe, captions: list[str]) -> NDArray[np.float32]:
     """Return a vector (n, d) of each caption."""
-    tokens = open_clip.get_tokenizer(recipe.model)(captions)
+    tokens = tokenize(recipe, captions)
     parts = [model.encode_text(part.to(recipe.device)).cpu() for part in tokens.split(256)]
     return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
 
@@ -174,5 +191,5 @@ def count_flops(recipe: Recipe) -> int:
     model, _ = create_clip(recipe)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.encode_image(torch.zeros(1, 3, recipe.pixels, recipe.pixels))
-        model.encode_text(open_clip.get_tokenizer(recipe.model)(["a photo"]))
+        model.encode_text(tokenize(recipe, ["a photo"]))
     return 3 * counter.get_total_flops()

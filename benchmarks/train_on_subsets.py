@@ -177,6 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default=Recipe.model, help="model to train: subset-clip, or one of open_clip")
     parser.add_argument("--pixels", type=int, default=Recipe.pixels)
     parser.add_argument("--device", default=Recipe.device, choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default=Recipe.dtype, choices=("bfloat16", "float32"), help="of the image tower")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="models that train at a time")
     parser.add_argument("--out", type=Path, default=RESULTS / "train_on_subsets.json")
     parser.add_argument("--estimate", action="store_true", help="print what it would take, and train nothing")
@@ -211,7 +212,7 @@ def main() -> None:
     args = make_parser().parse_args()
     subsets = check_options(args)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-    recipe = Recipe(args.model, args.pixels, args.steps, args.batch, args.rate, args.device)
+    recipe = Recipe(args.model, args.pixels, args.steps, args.batch, args.rate, args.device, args.dtype)
     if args.estimate:
         print("\n".join(estimate(recipe, len(subsets) * len(seeds), args.processes, args.gpu_tflops)))
         return

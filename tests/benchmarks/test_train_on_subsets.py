@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+from face_subsets import Study, prepare_faces, read_decoded  # noqa: E402
 from faces import VALUES  # noqa: E402
 from subset_jobs import Job, run_jobs  # noqa: E402
 from train_on_subsets import main  # noqa: E402
@@ -111,6 +113,29 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_figures(
 
     with pytest.raises(UserError, match=r"settings.json has recipe .* name another folder by --work"):
         study(words(faces, tmp_path / "cut", tmp_path / "cut.json", "--rate", "0.5"))
+
+
+def test_faces_that_the_encoder_was_trained_on_are_left_out(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted((faces / "train").iterdir())
+    digests = {hashlib.sha256(picture.read_bytes()).hexdigest() for picture in pictures[:3]}
+    (tmp_path / "weights.safetensors").touch()
+    (tmp_path / "weights.faces.txt").write_text("\n".join(digests))
+    sources = str(faces / "train"), str(faces / "val")
+    study = Study(tmp_path / "w", sources[:1], sources[1], f"{BUILTIN_MODEL}:{tmp_path / 'weights.safetensors'}")
+    prepare_faces(study)
+    pixels, labels, left = read_decoded(tmp_path / "w" / "faces")
+    assert len(pixels) == len(labels) == FACES - 3
+    assert not digests & set(left)
+    assert "3 faces that the encoder was trained on are left out" in capsys.readouterr().err
+
+
+def test_a_process_that_has_made_no_model_reads_captions_as_the_model_does() -> None:
+    command = [sys.executable, "-c", "from small_clip import *; print(tokenize(Recipe(), ['a photo']).shape)"]
+    shown = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True).stdout
+    context = json.loads((BENCHMARKS / "models" / "subset-clip.json").read_text())["text_cfg"]["context_length"]
+    assert shown.strip() == f"torch.Size([1, {context}])"
 
 
 def test_mistakes_are_one_line(faces: Path, tmp_path: Path, study: Callable[[list[str]], None]) -> None:
