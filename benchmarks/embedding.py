@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from embedding_quality import BATCH, LARGE, MODEL, enlarge, load, measure_dtype, measure_reduced, rate
-from results_file import RESULTS, command_line, write_results
+from results_file import RESULTS, command_line, describe_hardware, write_results
 
 WHAT = (
     "Embedding by ViT-B/32 with random weights: seconds and pictures per second, medians of repeats in turn; cosines "
@@ -201,8 +201,8 @@ def main() -> None:
     args = parser.parse_args()
     from fairdedup.encoders import builtin_spec
 
-    figures = json.loads(args.out.read_text()) if args.out.exists() else {}
-    figures = {part: figures[part] for part in PARTS if part in figures}
+    known = json.loads(args.out.read_text()) if args.out.exists() else {}
+    figures = {part: {"hardware": known["hardware"], **known[part]} for part in PARTS if part in known}
     val = [file.read_bytes() for file in sorted((args.data / "val").glob("*.jpg"))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -227,7 +227,8 @@ def main() -> None:
         if "dtype" in args.parts:
             figures["dtype"] = measure_dtype(val, folder / "w.safetensors", args.repeats)
     for part in args.parts:
-        figures[part] |= {"command": command_line()} | ({"note": args.note} if args.note else {})
+        figures[part] |= {"command": command_line(), "hardware": describe_hardware(threads=1)}
+        figures[part] |= {"note": args.note} if args.note else {}
     write_results(
         args.out, figures, what=WHAT, seed=0, threads=1, packages=("numpy", "torch", "open_clip_torch", "pillow")
     )

@@ -1,6 +1,6 @@
 """Reads and writes the benchmarks' result files: figures, and the hardware, versions, seed and command behind them.
 
-Files from earlier versions stay unchanged. Their `hardware` may have `cpu` instead of `processor`.
+Files from earlier versions stay unchanged. Their `hardware` may have `cpu` instead of `processor`, and no `instructions`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import fairdedup
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 HEADER = ("what", "command", "seed", "hardware", "versions")
 
 
@@ -28,6 +29,23 @@ def processor_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def list_instructions() -> list[str]:
+    """Return which of the instructions that decide the speed of products the processor has."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return []
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def describe_hardware(threads: int | None = None) -> dict[str, Any]:
+    """Return the processor, its instructions, the cores and, if the benchmark set it, the number of threads."""
+    found: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
+    if instructions := list_instructions():
+        found["instructions"] = instructions
+    return found if threads is None else found | {"threads": threads}
 
 
 def command_line() -> str:
@@ -100,15 +118,12 @@ def write_results(
     packages : sequence of str
         Further packages whose versions are recorded, besides Python and fairdedup.
     """
-    hardware: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
-    if threads is not None:
-        hardware["threads"] = threads
     versions = {"python": platform.python_version(), "fairdedup": fairdedup.__version__}
     header = {
         "what": what,
         "command": command_line(),
         "seed": seed,
-        "hardware": hardware,
+        "hardware": describe_hardware(threads),
         "versions": versions | {name: version(name) for name in packages},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

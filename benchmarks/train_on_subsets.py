@@ -152,7 +152,7 @@ def collect(study: Study, seeds: list[int], subsets: list[str]) -> dict[str, Any
         "sets": [one["set"] for one in first],
         "held out": first[0]["evaluation"]["faces"],
         **sum_up(models, study.setting),
-        "seconds": {"training of a model": round(float(np.mean(seconds)), 1)},
+        "seconds": {"training of a model, median": round(float(np.median(seconds)), 1)},
     }
 
 
