@@ -105,7 +105,7 @@ def degrade_prototypes(prototypes: Prototypes, how: str, level: float, *, faces:
 
 def uninformative_attributes(faces: Faces, prototypes: Prototypes) -> list[str]:
     """Return the attributes for which a run on all faces would warn that memberships are uninformative."""
-    similarity = prototypes.similarity(Vectors.of(unit_float16(faces.vectors)[0]), absent=True)
+    similarity = prototypes.scores(Vectors.of(unit_float16(faces.vectors)[0]))
     temperatures = choose_temperatures(prototypes, "auto", lambda: [compute_gaps(s) for s in similarity])
     return [
         a.name
@@ -131,7 +131,7 @@ def main() -> None:
         worse = loaded.prototypes
         if how != "not at all":
             worse = degrade_prototypes(worse, how, level, faces=loaded.faces, seed=args.seed)
-        report = summarise(compare_rules(sets, rules, worse, args))
+        report = summarise(compare_rules(sets, rules, worse, args, loaded.priors))
         warned = uninformative_attributes(loaded.faces, worse)
         table.append({"how": how, "level": level, "warned of": warned, "rules": report})
         gains = "  ".join(

@@ -32,6 +32,8 @@ from results_file import ROOT
 from fairdedup import deduplicate
 from fairdedup.core.calibration import calibrate
 from fairdedup.core.prototypes import Prototypes
+from fairdedup.core.share_estimate import correct_shares, equal_priors
+from fairdedup.core.similarity import Vectors, unit_float16
 from fairdedup.errors import UserError
 from fairdedup.prototype_files import needs_text_tower, read_vectors
 from fairdedup.stages.caption_embedding import embed_captions, read_captions
@@ -60,15 +62,17 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
+Priors = dict[str, np.ndarray]  # attribute -> shares of its concepts (c,) where memberships are probabilities
 Figures = dict[str, dict[str, np.ndarray]]  # rule -> measure -> its value in each repeat
 
 
 class Loaded(NamedTuple):
-    """The faces to prune, the prototypes of the rules, and how many of the faces the encoder was trained on."""
+    """The faces to prune, the prototypes, how many of the faces the encoder knows, and the shares among the labels."""
 
     faces: Faces
     prototypes: Prototypes
     trained_on: int
+    priors: Priors
 
 
 def measure_kept(faces: Faces, kept: np.ndarray) -> dict[str, float]:
@@ -108,7 +112,11 @@ def draw_faces(faces: Faces, args: argparse.Namespace) -> list[Faces]:
 
 
 def compare_rules(
-    sets: list[Faces], rules: dict[str, dict[str, Any]], prototypes: Prototypes, args: argparse.Namespace
+    sets: list[Faces],
+    rules: dict[str, dict[str, Any]],
+    prototypes: Prototypes,
+    args: argparse.Namespace,
+    priors: Priors | None = None,
 ) -> Figures:
     """Prune each draw by each rule, and measure the result; the rule "full" keeps all faces.
 
@@ -122,18 +130,21 @@ def compare_rules(
         Prototypes of the rules that read them.
     args : argparse.Namespace
         Options of `make_parser`.
+    priors : dict of str to ndarray, optional
+        With `--correct-shares`: the shares where memberships are probabilities.
     """
     figures: dict[str, dict[str, list[float]]] = {}
     started = time.monotonic()
     for repeat, one in enumerate(sets):
         kept_counts = set()
+        own_prototypes = correct_for_draw(prototypes, one, priors) if priors and args.correct_shares else prototypes
         for name, options in {"full": {}, **rules}.items():
             kept, left = np.ones(len(one.names), bool), None
             if options:
                 result = deduplicate(
                     one.vectors,
                     keep=args.keep,
-                    prototypes=prototypes,
+                    prototypes=own_prototypes,
                     clusters=args.clusters,
                     seed=repeat,
                     leftover=ALL_KEPT,
@@ -175,9 +186,10 @@ def describe_setting(args: argparse.Namespace, sets: list[Faces], trained_on: in
         "clusters": args.clusters,
         "faces": [len(one.names) for one in sets],
         "encoder trained on": f"{trained_on} of these faces",
-        "prototypes": f"calibrated by {args.calibrate_labels} labels of other faces"
-        if args.calibrate_on
-        else "captions",
+        "prototypes": (
+            f"calibrated by {args.calibrate_labels} labels of other faces" if args.calibrate_on else "captions"
+        )
+        + (", corrected by the shares of each draw, which no label tells" if args.correct_shares else ""),
     }
 
 
@@ -202,6 +214,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         "--calibrate-on", help="labelled faces to calibrate the prototypes on; they must not be among those to prune"
     )
     parser.add_argument("--calibrate-labels", type=int, default=500, help="number of labelled faces to calibrate on")
+    parser.add_argument(
+        "--correct-shares", action="store_true", help="correct memberships by the shares estimated of each draw"
+    )
     parser.add_argument(
         "--without-known-faces", action="store_true", help="leave out faces that the encoder was trained on"
     )
@@ -238,6 +253,7 @@ def load_faces(args: argparse.Namespace) -> Loaded:
         allow=args.same_faces,
         leave_out=args.without_known_faces,
     )
+    priors = equal_priors(prototypes)
     if args.calibrate_on:
         if spec is None:
             raise UserError(f"--calibrate-on {args.calibrate_on!r}: give the --encoder of these faces")
@@ -247,8 +263,21 @@ def load_faces(args: argparse.Namespace) -> Loaded:
             raise UserError(
                 f"--calibrate-on {args.calibrate_on!r} has {len(both)} of the faces that are pruned: give other faces"
             )
-        prototypes = calibrate_on_faces(prototypes, labelled)
-    return Loaded(faces, prototypes, trained_on)
+        prototypes, priors = calibrate_on_faces(prototypes, labelled), count_priors(prototypes, labelled)
+    return Loaded(faces, prototypes, trained_on, priors)
+
+
+def count_priors(prototypes: Prototypes, faces: Faces) -> Priors:
+    """Return the shares of each attribute's concepts among some faces, by their labels."""
+    return {
+        a.name: faces.labels[a.name.removeprefix("perceived ")].value_counts(normalize=True, sort=False).to_numpy()
+        for a in prototypes.attributes
+    }
+
+
+def correct_for_draw(prototypes: Prototypes, faces: Faces, priors: Priors) -> Prototypes:
+    """Return the prototypes as `fairdedup calibrate --correct-shares` would write them for these faces."""
+    return correct_shares(prototypes, prototypes.scores(Vectors.of(unit_float16(faces.vectors)[0])), priors)[0]
 
 
 def calibrate_on_faces(prototypes: Prototypes, faces: Faces) -> Prototypes:

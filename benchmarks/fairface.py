@@ -91,7 +91,7 @@ def main() -> None:
     loaded = load_faces(args)
     sets = draw_faces(loaded.faces, args)
     rules = {name: RULES[name] for name in RULES if name in (BASE, *args.rules.split(","))}
-    report = summarise(compare_rules(sets, rules, loaded.prototypes, args))
+    report = summarise(compare_rules(sets, rules, loaded.prototypes, args, loaded.priors))
     figures = {**describe_setting(args, sets, loaded.trained_on), "rules": report}
     print("\n".join((*shares_table(figures), "", *distances_table(figures), "")))
     out = args.out or RESULTS / f"fairface_{'skewed' if args.skew else 'as_is'}.json"

@@ -1,6 +1,7 @@
 """Reads and writes the benchmarks' result files: figures, and the hardware, versions, seed and command behind them.
 
-Files from earlier versions stay unchanged. Their `hardware` may have `cpu` instead of `processor`, and no `instructions`.
+Files from earlier versions stay unchanged. Their `hardware` may have `cpu` instead of `processor`, and no
+`instructions`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Prototypes in files: the only Parquet codec, and the readers of vectors and labelled exemplars from users.
+"""Prototypes in files: what a run keeps of them, and the readers of vectors and labelled exemplars from users.
 
 A Parquet file of vectors has one row for each concept and each absent prototype, with the columns `attribute`,
-`concept`, `vector` and, optionally, `temperature`. Captions are embedded elsewhere (`stages.caption_embedding`).
+`concept`, `vector` and, optionally, `temperature` and `offset`. Captions are embedded elsewhere
+(`stages.caption_embedding`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,9 @@ from fairdedup.datasets.npy_arrays import without_warnings
 from fairdedup.datasets.rows import cast_to_text
 from fairdedup.datasets.zip_members import is_zip_damage
 from fairdedup.errors import UserError, first_line, format_count
+from fairdedup.prototype_rows import PrototypeRow, group_rows, read_rows, write_rows
 from fairdedup.storage.contents import Embedded
 from fairdedup.storage.plain_files import expect_plain_file, open_plain_file
-from fairdedup.storage.run_files import write_table
 from fairdedup.storage.sealed_files import Source, load_table
 from fairdedup.storage.shard_files import open_shard_vectors, read_shard_metadata
 from fairdedup.storage.shipped_files import find_shipped_prototypes
@@ -32,32 +32,6 @@ MOST_BYTES = 1 << 28  # of the vectors in a file of a user
 
 ConceptVectors = Mapping[str, Mapping[str, NDArray[Any]]]
 """Attribute -> {concept: vector (d,)}; the concept ``absent`` may have several: (a, d)."""
-
-
-class _Row(NamedTuple):
-    attribute: str
-    concept: str
-    vector: NDArray[Any]
-    temperature: float | None
-
-
-@dataclass
-class _AttributeRows:
-    """The rows of one attribute.
-
-    Attributes
-    ----------
-    concepts : dict of str to ndarray of shape (d,)
-        The vector of each concept, in the order of the file.
-    absent : list of ndarray of shape (d,)
-        Absent prototypes.
-    temperature : float or None
-        The temperature from a calibration, if there was one.
-    """
-
-    concepts: dict[str, NDArray[Any]] = field(default_factory=dict)
-    absent: list[NDArray[Any]] = field(default_factory=list)
-    temperature: float | None = None
 
 
 def default_prototypes() -> Path:
@@ -71,7 +45,7 @@ def needs_text_tower(file: Path) -> bool:
 
 
 def write_prototypes(path: Path, prototypes: Prototypes) -> None:
-    """Write prototypes exactly as the rules use them: unit vectors of float16 values, with their temperatures.
+    """Write prototypes exactly as the rules use them: unit vectors of float16 values, with temperatures and offsets.
 
     Parameters
     ----------
@@ -81,17 +55,27 @@ def write_prototypes(path: Path, prototypes: Prototypes) -> None:
         What to write.
     """
     rows = [
-        _Row(attribute.name, concept, vector.astype(np.float32), attribute.temperature)
+        PrototypeRow(attribute.name, concept, vector.astype(np.float32), attribute.temperature, offset)
         for attribute in prototypes.attributes
-        for concept, vector in [
-            *zip(attribute.concepts, attribute.vectors, strict=True),
-            *((ABSENT, vector) for vector in attribute.absent),
+        for concept, vector, offset in [
+            *zip(
+                attribute.concepts,
+                attribute.vectors,
+                attribute.offsets or (None,) * len(attribute.concepts),
+                strict=True,
+            ),
+            *((ABSENT, vector, None) for vector in attribute.absent),
         ]
     ]
-    _write_rows(path, rows, pa.float32(), with_temperatures=True)
+    write_rows(path, rows, pa.float32(), always=("temperature",))
 
 
-def write_vectors(path: Path, vectors: ConceptVectors, temperatures: Mapping[str, float] | None = None) -> None:
+def write_vectors(
+    path: Path,
+    vectors: ConceptVectors,
+    temperatures: Mapping[str, float] | None = None,
+    offsets: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
     """Write vectors of any length and precision as a prototypes file, which `read_vectors` reads.
 
     Parameters
@@ -102,23 +86,17 @@ def write_vectors(path: Path, vectors: ConceptVectors, temperatures: Mapping[str
         For each attribute, a vector (d,) for each concept, and one (d,) or several (a, d) for ``absent``.
     temperatures : mapping of str to float or None
         The temperature of each attribute that has one.
+    offsets : mapping of str to mapping of str to float or None
+        The offset of each concept, of each attribute that has any.
     """
-    known = temperatures or {}
+    known, added = temperatures or {}, offsets or {}
     rows = [
-        _Row(attribute, concept, vector, known.get(attribute))
+        PrototypeRow(attribute, concept, vector, known.get(attribute), added.get(attribute, {}).get(concept))
         for attribute, concepts in vectors.items()
         for concept, own in concepts.items()
         for vector in np.atleast_2d(own)
     ]
-    _write_rows(path, rows, pa.float64(), with_temperatures=bool(known))
-
-
-def _write_rows(path: Path, rows: list[_Row], number: pa.DataType, *, with_temperatures: bool) -> None:
-    columns = [("attribute", pa.string()), ("concept", pa.string()), ("vector", pa.list_(number))]
-    if with_temperatures:
-        columns.append(("temperature", pa.float64()))
-    lines = [row._asdict() | {"vector": row.vector.tolist()} for row in rows]
-    write_table(path, pa.Table.from_pylist(lines, pa.schema(columns)))
+    write_rows(path, rows, pa.float64())
 
 
 def read_prototypes(source: Source) -> Prototypes:
@@ -135,10 +113,10 @@ def read_prototypes(source: Source) -> Prototypes:
         If the file is missing or damaged.
     """
     attributes = []
-    for name, rows in _group(_rows_of(load_table(source), np.float16), source.path).items():
+    for name, rows in group_rows(read_rows(load_table(source), np.float16), source.path).items():
         vectors = np.stack(list(rows.concepts.values()))
         absent = np.stack(rows.absent) if rows.absent else np.zeros((0, vectors.shape[1]), np.float16)
-        attributes.append(Attribute(name, tuple(rows.concepts), vectors, absent, rows.temperature))
+        attributes.append(Attribute(name, tuple(rows.concepts), vectors, absent, rows.temperature, rows.list_offsets()))
     return Prototypes(tuple(attributes))
 
 
@@ -261,38 +239,14 @@ def _from_table(table: pa.Table, file: Path) -> pa.Table | Prototypes:
 
 
 def _group_vectors(table: pa.Table, file: Path) -> Prototypes:
-    grouped = _group(_rows_of(table, np.float64), file)
+    grouped = group_rows(read_rows(table, np.float64), file)
     vectors = {
         name: rows.concepts | ({ABSENT: np.vstack(rows.absent)} if rows.absent else {})
         for name, rows in grouped.items()
     }
     temperatures = {name: rows.temperature for name, rows in grouped.items() if rows.temperature is not None}
-    return Prototypes.of(vectors).with_temperatures(temperatures)
-
-
-def _rows_of(table: pa.Table, dtype: type[np.floating[Any]]) -> Iterable[_Row]:
-    for line in table.to_pylist():
-        yield _Row(line["attribute"], line["concept"], np.array(line["vector"], dtype), line.get("temperature"))
-
-
-def _group(rows: Iterable[_Row], file: Path) -> dict[str, _AttributeRows]:
-    """Return the rows of each attribute, in the order of the file."""
-    out: dict[str, _AttributeRows] = {}
-    for row in rows:
-        own = out.setdefault(row.attribute, _AttributeRows())
-        if row.temperature is not None:
-            if own.temperature not in (None, row.temperature):
-                raise UserError(f"prototypes {str(file)!r}: {row.attribute} has several temperatures; give it one")
-            own.temperature = row.temperature
-        if row.concept == ABSENT:
-            own.absent.append(row.vector)
-        elif row.concept in own.concepts:
-            raise UserError(
-                f"prototypes {str(file)!r}: {row.attribute}, {row.concept} has two vectors; give one for each concept"
-            )
-        else:
-            own.concepts[row.concept] = row.vector
-    return out
+    offsets = {name: rows.list_offsets() for name, rows in grouped.items()}
+    return Prototypes.of(vectors).with_temperatures(temperatures).with_offsets(offsets)
 
 
 def _exemplar_means(table: pa.Table, file: Path, embedded: Embedded) -> ConceptVectors:

@@ -179,6 +179,23 @@ def test_prototypes_in_use_come_back_bit_for_bit_with_their_temperatures(tmp_pat
     assert pq.read_schema(tmp_path / "p.parquet").names == ["attribute", "concept", "vector", "temperature"]
 
 
+def test_offsets_come_back_from_both_files_and_columns_exist_only_where_there_are_any(tmp_path, vectors):
+    known = Prototypes.of(vectors).with_temperatures({"age": 0.25}).with_offsets({"age": [0.125]})
+    write_prototypes(tmp_path / "p.parquet", known)
+    assert read_prototypes(Unsealed(tmp_path / "p.parquet", "a test")).same_as(known)
+    assert not known.same_as(known.with_offsets({"age": []}))
+    assert pq.read_table(tmp_path / "p.parquet").column("offset").to_pylist() == [None, None, 0.125, None, None]
+    write_vectors(tmp_path / "v.parquet", vectors, None, {"race/ethnicity": {"other": -0.5}})
+    found = read_vectors(tmp_path / "v.parquet").attributes
+    assert [a.offsets for a in found] == [(0.0, -0.5), ()]
+
+
+@pytest.mark.parametrize("given", [{"nobody": [0.1]}, {"age": [0.1, 0.2]}, {"age": [float("nan")]}])
+def test_offsets_of_no_attribute_or_of_another_number_are_refused(vectors, given):
+    with pytest.raises(UserError, match="offset"):
+        Prototypes.of(vectors).with_offsets(given)
+
+
 def test_a_file_without_temperatures_is_read_by_both_readers(tmp_path, vectors):
     known = Prototypes.of(vectors)
     write_prototypes(tmp_path / "new.parquet", known)

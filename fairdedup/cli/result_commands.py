@@ -163,15 +163,22 @@ def gate(max_rejected: float | None, max_drift: float | None, min_retention: flo
 
 @click.command(
     cls=ExampleCommand,
-    examples=["fairdedup calibrate my-run --labels labels.csv --out calibrated.parquet"],
+    examples=[
+        "fairdedup calibrate my-run --labels labels.csv --correct-shares --out calibrated.parquet",
+        "fairdedup calibrate my-run --correct-shares",
+    ],
 )
 @RUN
 @option(
     "--labels",
-    required=True,
     type=FILE,
     metavar="FILE",
     help="CSV or Parquet: a column id, and one for each attribute, for a few hundred samples.",
+)
+@option(
+    "--correct-shares",
+    is_flag=True,
+    help="Estimate without labels how common each concept is in RUN, and correct the memberships by it.",
 )
 @option(
     "--out",
@@ -183,8 +190,8 @@ def gate(max_rejected: float | None, max_drift: float | None, min_retention: flo
     help="Prototypes to write, for prune --prototypes.",
 )
 @options("prototypes", "model", "pretrained", *MACHINE)
-def calibrate(labels: Path, file: Path, **flags: Any) -> None:
-    """Fit the prototypes of RUN to a few hundred labels.
+def calibrate(labels: Path | None, correct_shares: bool, file: Path, **flags: Any) -> None:
+    """Fit the prototypes of RUN to a few hundred labels, or to the shares of its groups.
 
     RUN is ./fairdedup-run by default. Memberships by the fitted prototypes are probabilities. Use them with
     `fairdedup prune RUN --keep 0.5 --rule balanced --reserve 0.2 --prototypes FILE`.
@@ -195,14 +202,17 @@ def calibrate(labels: Path, file: Path, **flags: Any) -> None:
     from fairdedup.commands.calibrate import calibrate_run
 
     with session.workers() as workers:
-        fitted = calibrate_run(session.config, labels, file, workers)
+        found = calibrate_run(session.config, labels, file, workers, correct_shares=correct_shares)
     lines = [
         f"{fit.attribute}: {format_count(fit.labels, 'label')}, temperature {fit.temperature:g}; cross entropy on "
         f"held-out labels {fit.after:.3f}, before {fit.before:.3f}, by chance {fit.by_chance:.3f}"
         + ("" if fit.improved else "; that is worse, so its prototypes stay as they were: give more labels, or better")
-        for fit in fitted
+        for fit in found.fits
     ]
-    session.finish(*lines, f"prototypes: {file}", prototypes=str(file), attributes=[fit.to_json() for fit in fitted])
+    for attribute, shares in found.shares.items():
+        lines.append(f"{attribute}, estimated: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}")
+    values = {"attributes": [fit.to_json() for fit in found.fits], "shares": found.shares}
+    session.finish(*lines, f"prototypes: {file}", prototypes=str(file), **values)
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""`fairdedup calibrate`: fits the prototypes of a run to a few hundred labels, and writes what predicts better.
+"""`fairdedup calibrate`: fits the prototypes of a run to a few hundred labels, and memberships to the run's shares.
 
 The file is for `prune --prototypes`. Labels are only used to fit: never is a sample kept because of its label.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from fairdedup.commands.replace import complete_stopped_replacement
 from fairdedup.config import RunConfig
 from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_entropy, likeliest_temperature
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
+from fairdedup.core.share_estimate import correct_shares as find_shares
+from fairdedup.core.share_estimate import equal_priors
+from fairdedup.core.similarity import Vectors, unit_float16
 from fairdedup.datasets.labels import Labels, read_labels, write_out_ids
 from fairdedup.errors import UserError, format_count
 from fairdedup.preparation.prototype_choice import find_run_prototypes
@@ -27,6 +30,8 @@ from fairdedup.storage.shard_files import GroupVectors, read_shard_metadata
 from fairdedup.workers import Workers
 
 LEAST_LABELS = 3  # labels that each concept needs
+MOST_SAMPLED = 50_000  # rows that shares are estimated by
+BLOCK = 8_192  # rows that are read at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,38 +69,67 @@ class CalibratedAttribute:
         return {name.replace("_", " "): value for name, value in asdict(self).items()}
 
 
-def calibrate_run(config: RunConfig, labels: Path, out: Path, workers: Workers) -> list[CalibratedAttribute]:
+class Calibration(NamedTuple):
+    """What was found: how well each labelled attribute fits, and the shares of those whose shares were corrected.
+
+    Attributes
+    ----------
+    fits : list of CalibratedAttribute
+    shares : dict of str to dict of str to float
+        Attribute -> {concept: its share in the run, as the memberships tell it}.
+    """
+
+    fits: list[CalibratedAttribute]
+    shares: dict[str, dict[str, float]]
+
+
+class _Fitted(NamedTuple):
+    """Prototypes to write, and of each attribute the shares of the concepts where its memberships are probabilities."""
+
+    vectors: dict[str, dict[str, NDArray[np.float64]]]
+    temperatures: dict[str, float]
+    priors: dict[str, NDArray[np.float64]]
+
+
+def calibrate_run(
+    config: RunConfig, labels: Path | None, out: Path, workers: Workers, *, correct_shares: bool = False
+) -> Calibration:
     """Fit the prototypes of an embedded run to labels of its samples, write them, and return how well they predict.
 
     Parameters
     ----------
     config : RunConfig
         Names the run; also the prototypes to start from, unless they are the run's own.
-    labels : Path
+    labels : Path or None
         CSV or Parquet file with a column id, and one for each attribute.
     out : Path
         Parquet file to write.
     workers : Workers
         Run the tasks that embed captions.
+    correct_shares : bool
+        Whether to estimate how common each concept is in the run, and to write offsets that fit.
 
     Raises
     ------
     UserError
-        If the run is not embedded, or the labels do not fit it or its prototypes.
+        If the run is not embedded, the labels do not fit it or its prototypes, or there is nothing to do.
     """
+    if labels is None and not correct_shares:
+        raise UserError("nothing to calibrate by: give --labels FILE, --correct-shares, or both")
     directory = RunDirectory(config.out.absolute())
     embedded = load_embedded(directory)
     complete_stopped_replacement(directory, workers)
     options = read_config_record(directory).options_of("prune")
-    known = read_labels(labels, None)
-    for remark in known.remarks:
+    known = None if labels is None else read_labels(labels, None)
+    for remark in () if known is None else known.remarks:
         workers.progress.say(remark)
-    return calibrate_prototypes(embedded, find_run_prototypes(config, embedded, options, workers), known, out)
+    prototypes = find_run_prototypes(config, embedded, options, workers)
+    return calibrate_prototypes(embedded, prototypes, known, out, correct_shares=correct_shares)
 
 
 def calibrate_prototypes(
-    embedded: Embedded, prototypes: Prototypes, labels: Labels, out: Path
-) -> list[CalibratedAttribute]:
+    embedded: Embedded, prototypes: Prototypes, labels: Labels | None, out: Path, *, correct_shares: bool = False
+) -> Calibration:
     """Fit prototypes to the labels of some samples of a run, write them, and return how well they predict.
 
     Fitted prototypes are written only where they predict held-out labels at least as well as those before.
@@ -106,42 +140,80 @@ def calibrate_prototypes(
         Embeddings of a run.
     prototypes : Prototypes
         Prototypes to start from.
-    labels : Labels
+    labels : Labels or None
         A column for each attribute to calibrate, with the attribute's name, "perceived" before it or not; values are
-        concepts. An attribute without a column is not changed.
+        concepts. An attribute without a column is not fitted.
     out : Path
         Parquet file to write, as `prototype_files.read_vectors` reads it.
-
-    Returns
-    -------
-    list of CalibratedAttribute
-        One for each attribute that has a column.
+    correct_shares : bool
+        Whether to write offsets by which the memberships fit the shares of the run, for all attributes.
 
     Raises
     ------
     UserError
         If no column is an attribute, a label is not a concept, or a concept has too few labels.
     """
-    columns = _match_columns(prototypes, labels)
-    lines, vectors = _read_labelled_vectors(embedded, labels)
-    results: list[CalibratedAttribute] = []
-    concepts: dict[str, dict[str, NDArray[np.float64]]] = {}
-    temperatures: dict[str, float] = {}
+    fits, fitted = _fit_prototypes(embedded, prototypes, labels)
+    of_fits = {fit.attribute for fit in fits}  # a fit is one without offsets
+    before = {a.name: a.offsets for a in prototypes.attributes if a.name not in of_fits}
+    found = Prototypes.of(fitted.vectors).with_temperatures(fitted.temperatures)
+    shares: dict[str, dict[str, float]] = {}
+    if correct_shares:
+        found, shares = find_shares(found, _score_sample(embedded, found), fitted.priors)
+    else:
+        found = found.with_offsets(before)
+    temperatures = {a.name: a.temperature for a in found.attributes if a.temperature is not None}
+    offsets = {a.name: dict(zip(a.concepts, a.offsets, strict=True)) for a in found.attributes if a.offsets}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_vectors(out, fitted.vectors, temperatures, offsets)
+    return Calibration(fits, shares)
+
+
+def _fit_prototypes(
+    embedded: Embedded, prototypes: Prototypes, labels: Labels | None
+) -> tuple[list[CalibratedAttribute], _Fitted]:
+    """Fit each attribute that has a column; the others stay, and are taken to be probabilities at equal shares."""
+    columns, lines, vectors = {}, np.empty(0, np.int64), np.empty((0, 0))
+    if labels is not None:
+        columns = _match_columns(prototypes, labels)
+        lines, vectors = _read_labelled_vectors(embedded, labels)
+    fits: list[CalibratedAttribute] = []
+    fitted = _Fitted({}, {}, equal_priors(prototypes))
     for attribute in prototypes.attributes:
         unit, temperature = _unit(attribute.vectors), attribute.temperature
-        if attribute.name in columns:
+        if labels is not None and attribute.name in columns:
             codes = _label_codes(attribute, labels, columns[attribute.name])[lines]
             known = codes >= 0
             fit, result = _fit_attribute(attribute, vectors[known], codes[known])
-            results.append(result)
+            fits.append(result)
             unit, temperature = fit.vectors, fit.temperature
+            if result.improved:
+                fitted.priors[attribute.name] = np.bincount(codes[known], minlength=len(unit)) / len(codes[known])
         if temperature is not None:
-            temperatures[attribute.name] = temperature
+            fitted.temperatures[attribute.name] = temperature
         absent = {ABSENT: _unit(attribute.absent)} if len(attribute.absent) else {}
-        concepts[attribute.name] = dict(zip(attribute.concepts, unit, strict=True)) | absent
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_vectors(out, concepts, temperatures)
-    return results
+        fitted.vectors[attribute.name] = dict(zip(attribute.concepts, unit, strict=True)) | absent
+    return fits, fitted
+
+
+def _score_sample(embedded: Embedded, prototypes: Prototypes) -> list[NDArray[np.float64]]:
+    """Return the scores (n, c + a) of each attribute, of `MOST_SAMPLED` random rows of a run, or of all."""
+    run, total = embedded.directory, sum(group.valid for group in embedded.groups)
+    chosen = np.arange(total)
+    if total > MOST_SAMPLED:
+        chosen = np.sort(np.random.default_rng(0).choice(total, MOST_SAMPLED, replace=False))
+    blocks, start = [], 0
+    for group in embedded.groups:
+        rows = np.concatenate([first + record.positions() for record, first in group.shards()])
+        own = rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start]
+        start += len(rows)
+        vectors = GroupVectors(run, group)
+        for at in range(0, len(own), BLOCK):
+            unit, _ = unit_float16(vectors.read_rows(own[at : at + BLOCK]))
+            blocks.append(prototypes.scores(Vectors.of(unit)))
+    if not blocks:
+        raise UserError(f"{run.root} has no sample to estimate shares by: give another run")
+    return [np.concatenate(own) for own in zip(*blocks, strict=True)]
 
 
 def _fit_attribute(

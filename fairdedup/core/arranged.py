@@ -75,7 +75,7 @@ class ArrangedCluster:
     def concept_similarity(self, plan: Plan) -> NDArray[np.int64]:
         """Return the quantised similarity (n, c) to each concept of all attributes, standardised if planned."""
         assert plan.prototypes is not None
-        similarity = np.concatenate(plan.prototypes.similarity(self.vectors, absent=False), axis=1)
+        similarity = np.concatenate(plan.prototypes.similarity(self.vectors), axis=1)
         return quantised(similarity if plan.moments is None else plan.moments.standardise(similarity))
 
     def memberships(self, plan: Plan) -> list[NDArray[np.int64]]:

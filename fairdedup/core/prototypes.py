@@ -6,7 +6,7 @@ FairDeDup (Slyman et al. 2024) section 3.2. This module never turns similarity i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -36,6 +36,9 @@ class Attribute:
         Prototypes of pictures that the attribute does not apply to; a may be 0.
     temperature : float or None
         Temperature of the membership softmax that a calibration found; None means that the options decide.
+    offsets : tuple of float
+        What is added to the cosine to each concept before the softmax, c numbers in units of cosine
+        (`core/share_estimate.py`); empty where nothing is.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Attribute:
     vectors: NDArray[np.float16]
     absent: NDArray[np.float16]
     temperature: float | None = None
+    offsets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,33 +135,74 @@ class Prototypes:
             tuple(replace(a, temperature=temperatures.get(a.name, a.temperature)) for a in self.attributes)
         )
 
+    def with_offsets(self, offsets: Mapping[str, Sequence[float]]) -> Prototypes:
+        """Return these prototypes with offsets for the attributes that `offsets` names.
+
+        Parameters
+        ----------
+        offsets : mapping attribute -> sequence of c float
+            What is added to the cosine to each concept; none at all where the sequence is empty.
+
+        Raises
+        ------
+        UserError
+            If an attribute is unknown, or its offsets are not one finite number for each concept.
+        """
+        known = {a.name: a for a in self.attributes}
+        for name, values in offsets.items():
+            if name not in known:
+                raise UserError(f"`offset` names attribute {name!r}: the prototypes have {', '.join(known)}")
+            number = len(known[name].concepts)
+            if len(values) not in (0, number) or not all(map(math.isfinite, values)):
+                raise UserError(f"`offset`[{name!r}] holds {list(values)}: give {number} finite numbers")
+        return Prototypes(
+            tuple(replace(a, offsets=tuple(map(float, offsets.get(a.name, a.offsets)))) for a in self.attributes)
+        )
+
     def same_as(self, other: Prototypes) -> bool:
-        """Tell whether other prototypes have the same attributes, concepts, vectors and temperatures."""
+        """Tell whether other prototypes have the same attributes, concepts, vectors, temperatures and offsets."""
         ours, theirs = (
-            [(a.name, a.concepts, a.vectors.tolist(), a.absent.tolist(), a.temperature) for a in p.attributes]
+            [
+                (a.name, a.concepts, a.vectors.tolist(), a.absent.tolist(), a.temperature, a.offsets)
+                for a in p.attributes
+            ]
             for p in (self, other)
         )
         return ours == theirs
 
-    def similarity(self, vectors: Vectors, absent: bool) -> list[NDArray[np.float64]]:
-        """Return each attribute's cosines.
+    def similarity(self, vectors: Vectors) -> list[NDArray[np.float64]]:
+        """Return each attribute's cosines to its concepts.
 
         Parameters
         ----------
         vectors : Vectors of n rows
             Rows to compare.
-        absent : bool
-            Whether to compare them with the absent prototypes too.
 
         Returns
         -------
         list of ndarray of shape (n, c), float64
-            With `absent`, of shape (n, c + a): the absent prototypes come last.
+        """
+        return [cosines(vectors, Vectors.of(a.vectors)) for a in self.attributes]
+
+    def scores(self, vectors: Vectors) -> list[NDArray[np.float64]]:
+        """Return what each attribute's memberships are computed from: cosines, with the offsets added.
+
+        Parameters
+        ----------
+        vectors : Vectors of n rows
+            Rows to compare.
+
+        Returns
+        -------
+        list of ndarray of shape (n, c + a), float64
+            The absent prototypes come last; they have no offsets.
         """
         out = []
         for a in self.attributes:
-            own = np.concatenate((a.vectors, a.absent)) if absent else a.vectors
-            out.append(cosines(vectors, Vectors.of(own)))
+            own = cosines(vectors, Vectors.of(np.concatenate((a.vectors, a.absent))))
+            if a.offsets:
+                own[:, : len(a.offsets)] += np.array(a.offsets)
+            out.append(own)
         return out
 
 

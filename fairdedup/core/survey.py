@@ -46,11 +46,11 @@ class SurveyedMemberships(NamedTuple):
     moments: tuple[MembershipMoments, ...]
 
 
-def _find_similarity(part: Part, cluster: Cluster, prototypes: Prototypes) -> list[NDArray[np.float64]]:
-    """Return each attribute's cosines (n, c + a), the absent prototypes last; they are cached in the memo."""
-    known = part.memo.setdefault("similarity", {})
+def _find_scores(part: Part, cluster: Cluster, prototypes: Prototypes) -> list[NDArray[np.float64]]:
+    """Return each attribute's scores (n, c + a), the absent prototypes last; they are cached in the memo."""
+    known = part.memo.setdefault("scores", {})
     if cluster.number not in known:
-        known[cluster.number] = prototypes.similarity(Vectors.of(cluster.unit), absent=True)
+        known[cluster.number] = prototypes.scores(Vectors.of(cluster.unit))
     return known[cluster.number]
 
 
@@ -77,10 +77,10 @@ def find_memberships(
         known[cluster.number] = [
             compute_memberships(similarity, temperature, len(attribute.concepts))
             for similarity, temperature, attribute in zip(
-                _find_similarity(part, cluster, prototypes), temperatures, prototypes.attributes, strict=True
+                _find_scores(part, cluster, prototypes), temperatures, prototypes.attributes, strict=True
             )
         ]
-        del part.memo["similarity"][cluster.number]
+        del part.memo["scores"][cluster.number]
     return known[cluster.number]
 
 
@@ -88,7 +88,7 @@ def _survey_gaps(part: Part, prototypes: Prototypes) -> list[NDArray[np.float64]
     """Return each attribute's gaps (n,): the automatic temperature is a third of their median."""
     gaps: list[list[NDArray[np.float64]]] = [[] for _ in prototypes.attributes]
     for cluster in part.clusters():
-        for values, similarity in zip(gaps, _find_similarity(part, cluster, prototypes), strict=True):
+        for values, similarity in zip(gaps, _find_scores(part, cluster, prototypes), strict=True):
             values.append(compute_gaps(similarity))
     return [np.concatenate(values) for values in gaps]
 
@@ -106,7 +106,7 @@ def _survey_membership_moments(
 
 def _survey_similarity_moments(part: Part, prototypes: Prototypes) -> Moments:
     """Return the moments of the similarity to each concept over a part."""
-    found = (prototypes.similarity(Vectors.of(cluster.unit), absent=False) for cluster in part.clusters())
+    found = (prototypes.similarity(Vectors.of(cluster.unit)) for cluster in part.clusters())
     return reduce(add, (Moments.of(np.concatenate(similarity, axis=1)) for similarity in found))
 
 

@@ -174,7 +174,7 @@ class PerceivedGroups:
                 compute_memberships(s, t, len(a.concepts))
                 for s, t, a in zip(block, self.temperatures, attributes, strict=True)
             ]
-            for block in _iterate_similarities(part, _column(table, "row"), self.prototypes)
+            for block in _iterate_scores(part, _column(table, "row"), self.prototypes)
         ]
         empty = [np.zeros((0, len(a.concepts)), np.int64) for a in attributes]
         return [np.concatenate(of_attribute) for of_attribute in zip(empty, *blocks, strict=True)]
@@ -184,20 +184,20 @@ def _column(table: pa.Table, name: str) -> NDArray[Any]:
     return table.column(name).to_numpy()
 
 
-def _iterate_similarities(
+def _iterate_scores(
     part: DecisionPart, rows: NDArray[np.int64], prototypes: Prototypes
 ) -> Iterator[list[NDArray[np.float64]]]:
-    """Yield, for each block of the rows, each attribute's cosines; those with the absent prototypes come last."""
+    """Yield, for each block of the rows, each attribute's scores; those of the absent prototypes come last."""
     vectors = GroupVectors(part.run, part.group)
     for start in range(0, len(rows), BLOCK):
         unit = vectors.read_rows(rows[start : start + BLOCK])
-        yield prototypes.similarity(Vectors.of(unit), absent=True)
+        yield prototypes.scores(Vectors.of(unit))
 
 
 def measure_gaps(part: DecisionPart, prototypes: Prototypes) -> list[NDArray[np.float64]]:
     """Return each attribute's gaps (n,), whose median gives the temperature `auto`."""
     rows = _column(part.read(["row"]), "row")
-    blocks = [[compute_gaps(s) for s in block] for block in _iterate_similarities(part, rows, prototypes)]
+    blocks = [[compute_gaps(s) for s in block] for block in _iterate_scores(part, rows, prototypes)]
     if not blocks:
         return [np.zeros(0)] * len(prototypes.attributes)
     return [np.concatenate(of_attribute) for of_attribute in zip(*blocks, strict=True)]

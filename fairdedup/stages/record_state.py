@@ -102,7 +102,7 @@ def write_group_state(
     for start in range(0, len(valid), BLOCK):
         own = valid[start : start + BLOCK]
         assert prototypes is not None
-        similarity = np.concatenate(prototypes.similarity(Vectors.of(unit[own]), absent=False), axis=1)
+        similarity = np.concatenate(prototypes.similarity(Vectors.of(unit[own])), axis=1)
         p = quantised(similarity if moments is None else moments.standardise(similarity))
         at = np.searchsorted(decided, rows[own])
         np.add.at(concepts, (cluster[at], 0), p)

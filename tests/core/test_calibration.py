@@ -133,11 +133,13 @@ def labels(finished, tmp_path_factory):
     return folder / "labels.csv"
 
 
-def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperatures(
-    again, prototypes, scheduler, labels, tmp_path
+@pytest.mark.parametrize("how", ["labels", "shares", "both"])
+def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperatures_and_offsets(
+    how, again, prototypes, scheduler, labels, tmp_path
 ):
     file = tmp_path / "calibrated.parquet"
-    told = done("calibrate", again, "--labels", labels, "--prototypes", prototypes, "--out", file,
+    flags = ["--labels", labels] * (how != "shares") + ["--correct-shares"] * (how != "labels")
+    told = done("calibrate", again, *flags, "--prototypes", prototypes, "--out", file,
                 "--scheduler", scheduler, "--quiet")  # fmt: skip
     assert told.out == ""
     known = read_vectors(file)
@@ -145,6 +147,8 @@ def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperat
     assert len(known.attributes[1].absent) == 2
     temperatures = {a.name: a.temperature for a in known.attributes}
     assert all(temperatures.values())
+    offsets = {a.name: a.offsets for a in known.attributes}
+    assert all(len(set(own)) > 1 for own in offsets.values()) if how != "labels" else not any(offsets.values())
     done("prune", again, "--keep", 0.5, "--rule", "balanced", "--published", "--prototypes", file, "--scheduler",
          scheduler, "--quiet")  # fmt: skip
     decided = table(again / "decisions")
@@ -157,7 +161,7 @@ def test_calibrated_prototypes_decide_a_run_as_the_oracle_does_at_their_temperat
     }
     problem = oracles.Problem(
         unit16, oracles.assign(unit16, centroids), "balanced", prototypes=vectors, centroids16=centroids,
-        temperature=temperatures,
+        temperature=temperatures, offsets=offsets,
     )  # fmt: skip
     expected = problem.decide(round(10_000 * manifest(again)["eps"]), keep=0.5)
     np.testing.assert_array_equal(decided["kept"].to_numpy(), expected["kept"])
@@ -176,6 +180,19 @@ def test_calibration_tells_what_it_gained_by_labels_it_has_not_seen(again, proto
     assert {line["attribute"]: line["temperature"] for line in kept} == {
         a["attribute"]: a["temperature"] for a in finished["attributes"]
     }
+
+
+def test_shares_are_told_and_add_up_and_labels_or_they_are_asked_for(again, prototypes, scheduler, tmp_path):
+    options = ("--prototypes", prototypes, "--out", tmp_path / "c.parquet", "--scheduler", scheduler)
+    told = done("calibrate", again, "--correct-shares", *options, "--log-json")
+    shares = json.loads(told.err.splitlines()[-1])["shares"]
+    assert list(shares) == ["tone", "age"]
+    for own in shares.values():
+        assert sum(own.values()) == pytest.approx(1) and min(own.values()) > 0
+    assert "tone, estimated: light " in done("calibrate", again, "--correct-shares", *options).out
+    failed = command("calibrate", again, *options)
+    assert failed.code == 2
+    assert "give --labels FILE, --correct-shares, or both" in failed.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("text", "words"), [

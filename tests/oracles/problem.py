@@ -113,6 +113,7 @@ class Problem:
     seed : for "random-neighbour", by the hash of docs/rules.md; takes the place of `chosen`
     line_eps : the eps of the line's first run, where this run's may differ (`--at-most`). Ruling: rows of earlier runs
         reach by it, new rows by the eps that they are decided at
+    offsets : attribute -> what is added to the similarity to each concept before `balanced`'s softmax
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Problem:
         within: Sequence[Any] | None = None,
         seed: int | None = None,
         line_eps: int | None = None,
+        offsets: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.x16, self.labels, self.rule, self.cover = x16, np.asarray(labels), rule, cover
         self.start, self.reserve = start, reserve
@@ -168,6 +170,7 @@ class Problem:
             first = len(self.earlier[0].x16) if self.earlier else None
             self.all_p = zscores(concepts, first) if calibrate == "zscore" else quantised(concepts)
             self.p = self.all_p[self.before :]
+        self.offsets = offsets or {}
         if rule == "balanced":
             self._set_price(prototypes, target, temperature)
 
@@ -201,6 +204,8 @@ class Problem:
         total = [Decimal(0)] * len(self.all16)
         first = len(self.earlier[0].x16) if self.earlier else None
         for attribute, (names, similarity) in self._similarities(prototypes).items():
+            if self.offsets.get(attribute):
+                similarity[:, : len(names)] += np.array(self.offsets[attribute])
             given = temperature.get(attribute, "auto") if isinstance(temperature, Mapping) else temperature
             warmth = temperature_of(similarity[:first]) if given == "auto" else float(given)
             q = membership(similarity, len(names), warmth)
