@@ -137,7 +137,9 @@ def compare_rules(
     started = time.monotonic()
     for repeat, one in enumerate(sets):
         kept_counts = set()
-        own_prototypes = correct_for_draw(prototypes, one, priors) if priors and args.correct_shares else prototypes
+        own_prototypes = (
+            correct_for_draw(prototypes, one.vectors, priors) if priors and args.correct_shares else prototypes
+        )
         for name, options in {"full": {}, **rules}.items():
             kept, left = np.ones(len(one.names), bool), None
             if options:
@@ -275,9 +277,9 @@ def count_priors(prototypes: Prototypes, faces: Faces) -> Priors:
     }
 
 
-def correct_for_draw(prototypes: Prototypes, faces: Faces, priors: Priors) -> Prototypes:
-    """Return the prototypes as `fairdedup calibrate --correct-shares` would write them for these faces."""
-    return correct_shares(prototypes, prototypes.scores(Vectors.of(unit_float16(faces.vectors)[0])), priors)[0]
+def correct_for_draw(prototypes: Prototypes, vectors: np.ndarray, priors: Priors) -> Prototypes:
+    """Return the prototypes as `fairdedup calibrate --correct-shares` would write them for these vectors (n, d)."""
+    return correct_shares(prototypes, prototypes.scores(Vectors.of(unit_float16(vectors)[0])), priors)[0]
 
 
 def calibrate_on_faces(prototypes: Prototypes, faces: Faces) -> Prototypes:

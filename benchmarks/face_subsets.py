@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from baseline_subsets import count_by_recall, draw_equal_shares, draw_from_groups, prune_by_complexity
 from captioned_faces import PROTOTYPES, Setting, draw_set, iterate_pictures
-from face_comparison import RULES, calibrate_on_faces
+from face_comparison import RULES, calibrate_on_faces, correct_for_draw, count_priors
 from faces import (
     BATCH,
     VALUES,
@@ -54,6 +54,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     CALIBRATED: {"rule": "balanced"},
 }
 SUBSETS = ("full", *OPTIONS, BY_RECALL, BY_COMPLEXITY, BY_LABELS)
+WITH_RESERVE, WITH_SHARES = f"{CALIBRATED} --reserve 0.3", f"{CALIBRATED} --correct-shares"
+FURTHER = {WITH_RESERVE: {"rule": "balanced", "reserve": 0.3}, WITH_SHARES: {"rule": "balanced"}}  # after the plan
 Mask = NDArray[np.bool_]
 
 
@@ -238,7 +240,7 @@ def choose_subset(study: Study, seed: int, name: str) -> tuple[pd.DataFrame, Mas
     seed : int
         Seed of the set, its clusters and of what is random.
     name : str
-        A name of `SUBSETS`. All but "full" keep the same number of rows.
+        A name of `SUBSETS` or `FURTHER`. All but "full" keep the same number of rows.
     """
     folder = study.set_folder(seed)
     rows = pd.read_parquet(folder / "rows.parquet")
@@ -257,9 +259,13 @@ def choose_subset(study: Study, seed: int, name: str) -> tuple[pd.DataFrame, Mas
         cells, recalls = number_cells(rows), measure_recalls(read_labelled(study, seed), prototypes)
         sizes = np.bincount(cells, minlength=len(recalls))
         return rows, draw_from_groups(cells, count_by_recall(sizes, recalls, kept), rng)
-    if name == CALIBRATED:
-        prototypes = calibrate_on_faces(prototypes, read_labelled(study, seed))
-    result = deduplicate(vectors, keep=study.keep, prototypes=prototypes, seed=seed, leftover=0, **OPTIONS[name])
+    if name.startswith(CALIBRATED):
+        labelled = read_labelled(study, seed)
+        prototypes = calibrate_on_faces(prototypes, labelled)
+        if name == WITH_SHARES:
+            prototypes = correct_for_draw(prototypes, vectors, count_priors(prototypes, labelled))
+    options = (OPTIONS | FURTHER)[name]
+    result = deduplicate(vectors, keep=study.keep, prototypes=prototypes, seed=seed, leftover=0, **options)
     mask = result.decisions["kept"].to_numpy()
     assert mask.sum() == kept, "subsets are compared at one count"
     return rows, mask

@@ -23,6 +23,7 @@ from captioned_faces import OCCUPATIONS, Setting, describe_set
 from evaluate_faces import evaluate_vectors
 from face_comparison import ATTRIBUTION
 from face_subsets import (
+    FURTHER,
     LABELS,
     SUBSETS,
     Study,
@@ -162,7 +163,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--held-out", help="labelled faces to evaluate on")
     parser.add_argument("--encoder", help="MODEL:WEIGHTS that embeds the sets; it must not know the --faces")
     parser.add_argument("--work", type=Path, help="folder of intermediate files, from which a stopped study goes on")
-    parser.add_argument("--subsets", default=",".join(SUBSETS), help="names, separated by commas")
+    parser.add_argument(
+        "--subsets", default=",".join(SUBSETS), help=f"names, separated by commas; others are {', '.join(FURTHER)}"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, each with a set of its own")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--keep", type=float, default=0.5)
@@ -194,9 +197,9 @@ def check_options(args: argparse.Namespace) -> list[str]:
         If a subset is unknown, a number is too small, or an option is missing.
     """
     subsets = list(dict.fromkeys(name.strip() for name in args.subsets.split(",") if name.strip()))
-    unknown = [name for name in subsets if name not in SUBSETS]
+    unknown = [name for name in subsets if name not in (*SUBSETS, *FURTHER)]
     if unknown or not subsets:
-        raise UserError(f"--subsets {args.subsets!r} is unknown: choose among {', '.join(SUBSETS)}")
+        raise UserError(f"--subsets {args.subsets!r} is unknown: choose among {', '.join((*SUBSETS, *FURTHER))}")
     for option in ("seeds", "steps", "batch", "pixels", "processes"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)} is too small: give 1 or more")
