@@ -233,14 +233,13 @@ def test_every_page_with_commands_of_ours_is_tried_here_or_elsewhere() -> None:
     elsewhere = {
         "airflow.md": "pipelines/test_airflow.py",
         "increments.md": "test_remedies_in_docs.py",
+        "object-stores.md": "storage/test_store_page.py",
         "repeat-the-paper.md": "benchmarks/test_repeat_the_paper.py",
     }
-    needs_a_bucket = {"object-stores.md"}  # runs in buckets are tested in tests/storage/
     pages = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")} | {README}
     assert {page for page in pages if any(line.startswith("fairdedup ") for line in read_commands(page))} <= {
         *PAGES,
         *elsewhere,
-        *needs_a_bucket,
     }
     for page, file in elsewhere.items():
         assert page in (ROOT / "tests" / file).read_text(encoding="utf-8")
