@@ -13,12 +13,11 @@ import re
 from typing import Any
 
 from figure_texts import BLOCKS, WORDS
-from results_file import RESULTS, ROOT, read_results
+from results_file import ROOT, read_results
 from study_tables import STUDY_KINDS
 
 PAGES = ("fairface", "figures", "experiments", "faq", "tutorial", "explanation/across-clusters", "model-study")
 TABLE_PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES))
-PLANNED = ("train_on_subsets",)  # results that may be missing: their page has the plan first
 ATTRIBUTES = ("race", "gender", "age")
 PLACE = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 IN_A_LINE = re.compile(r"(<!-- (\w+): (\w+) -->)(?!\n).*?(<!-- end -->)")
@@ -145,11 +144,9 @@ KINDS = {
 
 
 def fill_tables(page: str) -> str:
-    """Return the page with its tables and figures written anew from the results; planned ones without results stay."""
+    """Return the page with its tables and figures written anew from the results."""
 
     def table(found: re.Match[str]) -> str:
-        if found[3] in PLANNED and not (RESULTS / f"{found[3]}.json").is_file():
-            return found[0]
         return found[1] + "\n".join(KINDS[found[2]](read_results(found[3]))) + "\n" + found[4]
 
     def words(found: re.Match[str]) -> str:

@@ -211,7 +211,8 @@ def calibrate(labels: Path | None, correct_shares: bool, file: Path, **flags: An
     ]
     for attribute, shares in found.shares.items():
         lines.append(f"{attribute}, estimated: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}")
-    values = {"attributes": [fit.to_json() for fit in found.fits], "shares": found.shares}
+    values: dict[str, Any] = {"attributes": [fit.to_json() for fit in found.fits]}
+    values |= {"shares": found.shares} if correct_shares else {}
     session.finish(*lines, f"prototypes: {file}", prototypes=str(file), **values)
 
 

@@ -151,10 +151,10 @@ class Prototypes:
         known = {a.name: a for a in self.attributes}
         for name, values in offsets.items():
             if name not in known:
-                raise UserError(f"`offset` names attribute {name!r}: the prototypes have {', '.join(known)}")
+                raise UserError(f"offsets are given for attribute {name!r}: the prototypes have {', '.join(known)}")
             number = len(known[name].concepts)
             if len(values) not in (0, number) or not all(map(math.isfinite, values)):
-                raise UserError(f"`offset`[{name!r}] holds {list(values)}: give {number} finite numbers")
+                raise UserError(f"the offsets of {name!r} are {list(values)}: give {number} finite numbers")
         return Prototypes(
             tuple(replace(a, offsets=tuple(map(float, offsets.get(a.name, a.offsets)))) for a in self.attributes)
         )

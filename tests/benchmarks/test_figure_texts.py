@@ -55,6 +55,7 @@ def test_the_cost_across_clusters_is_that_of_the_stages_that_decide() -> None:
 def test_figures_of_embedding_have_their_shares_and_name_what_auto_takes() -> None:
     workers = {
         "pictures": 2000,
+        "dtype": "float32",
         "seconds by one worker": 52.65,
         "seconds by two workers": 30.0,
         "times as fast": 1.755,
@@ -62,7 +63,7 @@ def test_figures_of_embedding_have_their_shares_and_name_what_auto_takes() -> No
         "same bytes": True,
     }
     assert figure_texts.make_workers_table({"tar": workers})[2:] == [
-        "| a tar of 2,000 | 52.6 | 30.0 | 1.75 | 1.80 | yes |"
+        "| a tar of 2,000 | float32 | 52.6 | 30.0 | 1.75 | 1.80 | yes |"
     ]
     side = {
         "side": 4000,
@@ -82,8 +83,12 @@ def test_figures_of_embedding_have_their_shares_and_name_what_auto_takes() -> No
         "share of rows whose decision changes": 0.0632,
         "the same for another seed": 0.0744,
     }
-    first, _, last = figure_texts.write_bfloat16({"dtype": dtype})
-    assert first.endswith("2.00 times as fast, so `--dtype auto` takes bfloat16.")
+    known = {"hardware": {"instructions": ["avx512_bf16"]}}
+    first, second, _, last = figure_texts.write_bfloat16({"dtype": dtype} | known)
+    assert first.startswith("On a processor with instructions for bfloat16,") and first.endswith("2.00 times as fast,")
+    assert second == "so `--dtype auto` takes bfloat16."
     assert "6.3% of the rows changes; another seed of the clustering changes 7.4%" in last
-    slow = {"dtype": {**dtype, "times as fast": 0.5}}
-    assert figure_texts.write_bfloat16(slow)[0].endswith("2.0 times as long, so `--dtype auto` takes float32.")
+    slow = {"dtype": {**dtype, "times as fast": 0.5, "hardware": {"instructions": ["avx2"]}}} | known
+    first, second, *_ = figure_texts.write_bfloat16(slow)
+    assert first.startswith("On a processor without instructions for bfloat16,")
+    assert first.endswith("2.0 times as long,") and second == "so `--dtype auto` takes float32."

@@ -17,7 +17,6 @@ import study_results as sr  # noqa: E402
 from captioned_faces import OCCUPATIONS, Setting  # noqa: E402
 from study_pictures import draw_study  # noqa: E402
 from study_tables import STUDY_KINDS  # noqa: E402
-from tables import PLANNED, fill_tables  # noqa: E402
 
 SEEDS = 6
 NAMES = ("full", "random", "semdedup --published", "balanced calibrated")
@@ -129,13 +128,6 @@ def test_every_table_has_a_line_for_each_subset(results: dict[str, Any]) -> None
     assert "| `semdedup --published` | = 45.0 |" in shown[4]
     assert shown[2].startswith("| `full` | **+5.")
     assert "| noise |" in STUDY_KINDS["model_hypotheses"](results)[5]
-
-
-def test_a_page_without_results_keeps_its_places() -> None:
-    page = "<!-- model_skew: train_on_subsets -->\n<!-- end -->"
-    if not (BENCHMARKS / "results" / "train_on_subsets.json").is_file():
-        assert fill_tables(page) == page
-    assert PLANNED == ("train_on_subsets",)
 
 
 def test_pictures_show_a_point_for_each_subset_and_attribute(results: dict[str, Any]) -> None:

@@ -95,6 +95,10 @@ def test_every_command_ends_with_the_event_that_is_documented(
         (("gate", again, "--max-rejected", 1), {"checks"}),
         (("sweep", again, "--keep", 0.5, *asked), {"sweep", "examples"}),
         (("calibrate", again, "--labels", labels, "--out", tmp_path / "c.parquet"), {"prototypes", "attributes"}),
+        (
+            ("calibrate", again, "--correct-shares", "--out", tmp_path / "d.parquet"),
+            {"prototypes", "attributes", "shares"},
+        ),
         (("export", again, "--to", "txt"), {"path", "samples"}),
         (("refit", again, "--keep", 0.5, "--out", tmp_path / "new", "--scheduler", scheduler), OF_A_RUN),
         (("replace", again, "--gone", tmp_path / "gone.txt", "--scheduler", scheduler), OF_A_RUN),
