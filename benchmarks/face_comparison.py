@@ -116,7 +116,7 @@ def compare_rules(
     rules: dict[str, dict[str, Any]],
     prototypes: Prototypes,
     args: argparse.Namespace,
-    priors: Priors | None = None,
+    priors: Priors,
 ) -> Figures:
     """Prune each draw by each rule, and measure the result; the rule "full" keeps all faces.
 
@@ -130,16 +130,14 @@ def compare_rules(
         Prototypes of the rules that read them.
     args : argparse.Namespace
         Options of `make_parser`.
-    priors : dict of str to ndarray, optional
+    priors : dict of str to ndarray
         With `--correct-shares`: the shares where memberships are probabilities.
     """
     figures: dict[str, dict[str, list[float]]] = {}
     started = time.monotonic()
     for repeat, one in enumerate(sets):
         kept_counts = set()
-        own_prototypes = (
-            correct_for_draw(prototypes, one.vectors, priors) if priors and args.correct_shares else prototypes
-        )
+        own_prototypes = correct_for_draw(prototypes, one.vectors, priors) if args.correct_shares else prototypes
         for name, options in {"full": {}, **rules}.items():
             kept, left = np.ones(len(one.names), bool), None
             if options:

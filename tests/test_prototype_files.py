@@ -190,7 +190,7 @@ def test_offsets_come_back_from_both_files_and_columns_exist_only_where_there_ar
     assert [a.offsets for a in found] == [(0.0, -0.5), ()]
 
 
-@pytest.mark.parametrize("given", [{"nobody": [0.1]}, {"age": [0.1, 0.2]}, {"age": [float("nan")]}])
+@pytest.mark.parametrize("given", [{"height": [0.1]}, {"age": [0.1, 0.2]}, {"age": [float("nan")]}, {"age": ["0.1"]}])
 def test_offsets_of_no_attribute_or_of_another_number_are_refused(vectors, given):
     with pytest.raises(UserError, match="offset"):
         Prototypes.of(vectors).with_offsets(given)

@@ -18,7 +18,7 @@ from fairdedup.core.calibration import Fit, calibrate, cross_entropy, held_out_e
 from fairdedup.core.prototypes import ABSENT, Attribute, Prototypes
 from fairdedup.core.share_estimate import correct_shares as find_shares
 from fairdedup.core.share_estimate import equal_priors
-from fairdedup.core.similarity import Vectors, unit_float16
+from fairdedup.core.similarity import Vectors
 from fairdedup.datasets.labels import Labels, read_labels, write_out_ids
 from fairdedup.errors import UserError, format_count
 from fairdedup.preparation.prototype_choice import find_run_prototypes
@@ -209,8 +209,7 @@ def _score_sample(embedded: Embedded, prototypes: Prototypes) -> list[NDArray[np
         start += len(rows)
         vectors = GroupVectors(run, group)
         for at in range(0, len(own), BLOCK):
-            unit, _ = unit_float16(vectors.read_rows(own[at : at + BLOCK]))
-            blocks.append(prototypes.scores(Vectors.of(unit)))
+            blocks.append(prototypes.scores(Vectors.of(vectors.read_rows(own[at : at + BLOCK]))))
     if not blocks:
         raise UserError(f"{run.root} has no sample to estimate shares by: give another run")
     return [np.concatenate(own) for own in zip(*blocks, strict=True)]

@@ -125,10 +125,8 @@ class Prototypes:
         UserError
             If an attribute is unknown, or a temperature is not a number above 0.
         """
-        names = [a.name for a in self.attributes]
+        self._expect_names("`temperature` names", temperatures)
         for name, value in temperatures.items():
-            if name not in names:
-                raise UserError(f"`temperature` names attribute {name!r}: the prototypes have {', '.join(names)}")
             if not (isinstance(value, Real) and 0 < float(value) < math.inf):
                 raise UserError(f"`temperature`[{name!r}] must be a number above 0; got {value!r}")
         return Prototypes(
@@ -148,16 +146,22 @@ class Prototypes:
         UserError
             If an attribute is unknown, or its offsets are not one finite number for each concept.
         """
-        known = {a.name: a for a in self.attributes}
+        self._expect_names("offsets are given for", offsets)
+        numbers = {a.name: len(a.concepts) for a in self.attributes}
         for name, values in offsets.items():
-            if name not in known:
-                raise UserError(f"offsets are given for attribute {name!r}: the prototypes have {', '.join(known)}")
-            number = len(known[name].concepts)
-            if len(values) not in (0, number) or not all(map(math.isfinite, values)):
+            number = numbers[name]
+            if len(values) not in (0, number) or not all(isinstance(v, Real) and math.isfinite(v) for v in values):
                 raise UserError(f"the offsets of {name!r} are {list(values)}: give {number} finite numbers")
         return Prototypes(
             tuple(replace(a, offsets=tuple(map(float, offsets.get(a.name, a.offsets)))) for a in self.attributes)
         )
+
+    def _expect_names(self, what: str, given: Mapping[str, Any]) -> None:
+        """Raise UserError if a mapping has an attribute that these prototypes lack."""
+        names = [a.name for a in self.attributes]
+        for name in given:
+            if name not in names:
+                raise UserError(f"{what} attribute {name!r}: the prototypes have {', '.join(names)}")
 
     def same_as(self, other: Prototypes) -> bool:
         """Tell whether other prototypes have the same attributes, concepts, vectors, temperatures and offsets."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fairdedup.core.memberships import auto_temperature, compute_gaps
 from fairdedup.core.prototypes import Prototypes
 
-STRENGTH = 5.0  # rows that each concept is taken to have beforehand, so that no share becomes 0
+STRENGTH = 5.0  # rows added to each concept, so that no share becomes 0
 MOST_STEPS = 30
 SETTLED = 1e-6  # largest change of a share at which EM ends
 DECIMALS = 6  # of an offset
