@@ -116,7 +116,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 LAZY = {"faiss", "torch", "fairlearn", "scipy"}  # inside functions only
-CORE_MAY_LOAD = {"numpy", "numba", "threadpoolctl"} | LAZY
+CORE_MAY_LOAD = {"numpy", "numba", "llvmlite", "threadpoolctl"} | LAZY
 HEAVY = ("torch", "open_clip", "pandas", "numba", "distributed", "faiss", "fairlearn", "scipy")
 
 

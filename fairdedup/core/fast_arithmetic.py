@@ -1,4 +1,4 @@
-"""What torch computes faster than numpy, with the same bytes: products of 8-bit integers, and float16 to float32."""
+"""What is computed faster than by numpy, with the same bytes: products of 8-bit integers, and float16 to float32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from fairdedup.core.devices import is_torch_worth_it
+from fairdedup.core.int8_kernel import cpu_features, multiply_by_avx2
 
 _alone = False  # whether each product takes one thread, since the caller has threads of its own
 
@@ -59,45 +59,68 @@ def widen(values: NDArray[np.float16], out: NDArray[np.float32]) -> None:
         out[...] = values
 
 
-def multiply_int8(rows: NDArray[np.int8], other: Any, out: Any = None) -> NDArray[np.int32]:
-    """Return the products of 8-bit rows (n, d) with the columns of a tensor (d, m), by torch: (n, m), int32.
+def multiply_int8(
+    rows: NDArray[np.int8], other: NDArray[np.int8], out: NDArray[np.int32] | None = None
+) -> NDArray[np.int32]:
+    """Return the products of all pairs of 8-bit rows: by our own kernel where that is the fastest, else by torch.
 
     Parameters
     ----------
-    rows : ndarray of shape (n, d), int8, writable
-    other : torch.Tensor of shape (d, m), int8
-    out : torch.Tensor of shape (n, m), int32, optional
+    rows : ndarray of shape (n, d), int8
+    other : ndarray of shape (m, d), int8
+    out : ndarray of shape (n, m), int32, C-contiguous, optional
         Where to write the products.
+
+    Returns
+    -------
+    ndarray of shape (n, m), int32
+        `out`, if it is given.
     """
+    if out is None:
+        out = np.empty((len(rows), len(other)), np.int32)
+    multiply = multiply_by_avx2 if _has_avx2_alone() else _multiply_by_torch
+    multiply(rows, other, out)
+    return out
+
+
+def _multiply_by_torch(rows: NDArray[np.int8], other: NDArray[np.int8], out: NDArray[np.int32]) -> None:
+    """Write the products of all pairs of rows. Loads torch."""
     import torch
 
     _limit_this_thread(torch)
-    given = {} if out is None else {"out": out}
-    return np.asarray(torch._int_mm(torch.from_numpy(rows), other, **given))
+    mine, others = (torch.from_numpy(np.require(values, requirements=("C", "W"))) for values in (rows, other))
+    torch._int_mm(mine, others.t(), out=torch.from_numpy(out))
+
+
+def _has_int8_instructions() -> bool:
+    """Tell whether the processor has instructions for products of 8-bit integers, which torch uses."""
+    return not cpu_features().isdisjoint(("avx512vnni", "avxvnni", "amx-int8"))
+
+
+def _has_avx2_alone() -> bool:
+    """Tell whether `multiply_by_avx2` is the fastest. With AVX-512 alone, products in float32 are as fast."""
+    return "avx2" in cpu_features() and "avx512f" not in cpu_features() and not _has_int8_instructions()
 
 
 @lru_cache(maxsize=1)
 def int8_products_are_exact() -> bool:
-    """Tell whether torch multiplies 8-bit integers fast, and without saturation, on this machine. Loads torch."""
+    """Tell whether torch multiplies 8-bit integers without saturation on this machine. Loads torch."""
     try:
-        import torch
-
-        fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
-        most = np.full((32, 512), 127, np.int8)
-        return fast and bool((multiply_int8(most, torch.from_numpy(-most).t()) == -127 * 127 * 512).all())
+        most, products = np.full((32, 512), 127, np.int8), np.empty((32, 32), np.int32)
+        _multiply_by_torch(most, -most, products)
+        return bool((products == -127 * 127 * 512).all())
     except (ImportError, AttributeError, RuntimeError):
         return False
 
 
-@lru_cache(maxsize=1)
-def _cpu_flags() -> str:
-    try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return ""
-
-
 def int8_is_worth_it(work: float) -> bool:
-    """Tell whether to multiply 8-bit integers by torch: that is fast and exact here, and torch is worth it."""
-    fast = "vnni" in _cpu_flags() or "amx_int8" in _cpu_flags()
-    return fast and is_torch_worth_it(work) and int8_products_are_exact()
+    """Tell whether products of 8-bit integers are exact here and faster than those of float32.
+
+    Parameters
+    ----------
+    work : float
+        Multiply-adds of this process: where only torch is fast, many must pay for loading it.
+    """
+    if _has_int8_instructions():
+        return is_torch_worth_it(work) and int8_products_are_exact()
+    return _has_avx2_alone()

@@ -214,7 +214,7 @@ def assign_and_add(rows: Rounded, centroids: NDArray[np.float16], mean: NDArray[
     mean : ndarray of shape (d,), float16
         Mean around which the rows are rounded.
     work : float
-        Multiply-adds of this process in the whole training: where they are many it pays to load torch.
+        Multiply-adds of this process in the whole training: many may pay for loading torch.
     """
     near = Near.of(centroids, mean)
     multiply = _Products(near.values, work)
@@ -233,14 +233,8 @@ class _Products:
     def __init__(self, values: NDArray[np.int8], work: float) -> None:
         """Prepare for centroids (k, d)."""
         self.rounded = int8_is_worth_it(work)
-        if self.rounded:
-            import torch
-
-            self.other: Any = torch.from_numpy(values).t()
-            self.out: Any = torch.empty((_ROWS, len(values)), dtype=torch.int32)
-        else:
-            self.other = np.ascontiguousarray(values.T, dtype=np.float32)
-            self.out = np.empty((_ROWS, len(values)), np.float32)
+        self.other: NDArray[Any] = values if self.rounded else np.ascontiguousarray(values.T, dtype=np.float32)
+        self.out: NDArray[Any] = np.empty((_ROWS, len(values)), np.int32 if self.rounded else np.float32)
 
     def __call__(self, rows: NDArray[np.int8]) -> NDArray[Any]:
         """Return the products of n rows (n, k), int32 or float32; the next call writes over them."""
