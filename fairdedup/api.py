@@ -70,7 +70,7 @@ def deduplicate(
     at_most : float, optional
         Keep at most this fraction of the valid rows; in (0, 1]. Nothing is re-admitted.
     eps : float, optional
-        Two rows of a cluster are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths,
+        Two rows that are compared are duplicates when their cosine is above 1 - eps. A whole number of ten-thousandths,
         0 to 2.
     rule : str or Rule, optional
         Which member of a neighbourhood is kept: "fairdedup", "balanced", "semdedup", "prefer", "semdedup-chain",
@@ -94,7 +94,7 @@ def deduplicate(
         to the two centroids, 0 to 2; "auto" derives it from eps. 0 compares rows within clusters only, as all
         published methods do. By default "auto" with every rule that forms neighbourhoods, and 0 if labels are given.
     reach_clusters : int
-        Number of most similar clusters that a row can reach, its own included.
+        Number of most similar clusters that a row can reach, its own included; 16 by default.
     published : bool
         Whether to follow the papers' own procedure: ``cover=False, reach=0``.
     start : {"cluster", "zero"}
@@ -117,7 +117,7 @@ def deduplicate(
         do; missing ones (NaN, None, masked) are equal to each other. Each value in a cluster keeps at least one row.
     leftover : int
         Number of kept rows, drawn with the seed, that are looked up among all kept rows: `Result.leftover` counts those
-        that still have a duplicate there. 0 turns it off; at most 100,000.
+        that still have a duplicate there. 1,000 by default, at most 100,000; 0 turns it off.
     device : {"auto", "cpu", "cuda"}
         Device on which k-means trains, rows are assigned and duplicates are found: "auto" takes a GPU where torch
         sees one and the work is much. The result is the same on all. The encoder runs on it too.

@@ -14,6 +14,7 @@ from fairdedup.argument_checks import check_text, read_whole
 from fairdedup.core.leftover import Leftover
 from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.errors import UserError, format_count
+from fairdedup.report.leftover_summary import NEAR_COSINE, describe_few_near
 
 if TYPE_CHECKING:
     from fairdedup.report.drawing import Drawing
@@ -31,17 +32,18 @@ class Result:
 
     Attributes
     ----------
-    kept : ndarray
+    kept : ndarray of shape (k,)
         IDs of the kept samples, in input order.
     decisions : pandas.DataFrame
         A line for each valid row, in input order, with the columns row, id, cluster, neighbourhood (row of the leader
         of the step that visited it), kept, representative (row of the kept sample that represents it: itself if it is
         kept, the sample it was removed for if it is re-admitted, -1 for none), similarity (to the representative),
-        centroid_similarity and readmitted.
+        centroid_similarity and readmitted. What names or counts rows and
+        clusters is int64, cosines are float64, and kept and readmitted bool.
     rejected : pandas.DataFrame
         A line for each row that could not be used, with the columns row, id and reason.
     eps : float or None
-        Two samples of a cluster are duplicates when their cosine is above 1 - eps; None for the rule `random`.
+        Two samples that are compared are duplicates when their cosine is above 1 - eps; None for the rule `random`.
     counts : dict
         Number of rows: input, valid, kept, removed, rejected, readmitted; and number of clusters.
     guarantees : dict
@@ -77,10 +79,20 @@ class Result:
             facts.append(f"cosines of the removed to the kept: {similarity.min():.4f} to {similarity.max():.4f}")
         if self.warnings:
             facts.append(format_count(len(self.warnings), "warning"))
-        return "\n  ".join([*lines, *(["; ".join(facts)] if facts else [])])
+        return "\n  ".join([*lines, *(["; ".join(facts)] if facts else []), *self._doubts])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decide_at": None}
+
+    @property
+    def _doubts(self) -> list[str]:
+        """What to say where hardly any removed row is a near-duplicate."""
+        cosines = self._similarity
+        if not len(cosines) or self.eps is None:
+            return []
+        near = int(np.count_nonzero(cosines >= NEAR_COSINE))
+        said = describe_few_near(len(cosines), near, float(np.median(cosines)))
+        return [] if said is None else [f"{said}; to remove near-duplicates only: eps={1 - NEAR_COSINE:.2g}"]
 
     @property
     def _removed(self) -> NDArray[np.bool_]:
@@ -113,6 +125,11 @@ class Result:
         name : hashable
             ID of a sample. A removed or re-admitted one stands for none.
 
+        Returns
+        -------
+        ndarray of shape (m,)
+            Their ids, of the type of `kept`.
+
         Raises
         ------
         UserError
@@ -131,8 +148,8 @@ class Result:
         Returns
         -------
         pandas.DataFrame
-            The columns removed and kept (ids), cosine, removed_row and kept_row. With the rule `semdedup-chain` the
-            sample in `kept` may itself be removed. The rule `random` has no pairs.
+            The columns removed and kept (ids), cosine (float64), removed_row and kept_row (int64). With the rule
+            `semdedup-chain` the sample in `kept` may itself be removed. The rule `random` has no pairs.
         """
         table, removed = self.decisions, self._removed
         rows, keepers = table["row"].to_numpy()[removed], table["representative"].to_numpy()[removed]
@@ -233,6 +250,10 @@ class Result:
         """Return a page about the result: one HTML file that loads nothing.
 
         It has the counts, what was checked, both plots, the least similar pairs and the rejected rows by reason.
+
+        Returns
+        -------
+        str
         """
         from fairdedup.report.result_page import ResultFigures, render_result
 
@@ -245,7 +266,7 @@ class Result:
                 counts=self.counts,
                 eps=self.eps,
                 guarantees=self.guarantees,
-                warnings=self.warnings,
+                warnings=[*self.warnings, *self._doubts],
                 leftover=self.leftover,
                 similarities=self._count_similarities(),
                 pairs=[(str(a), str(b), float(c)) for a, b, c in shown.itertuples(index=False)],

@@ -11,7 +11,7 @@ SHOWN = {
     "device": "look for a GPU",
     "dtype": "choose a precision",
     "verify": "check files",
-    "sample": "draw a sample",
+    "sample": "take a sample of rows",
     "assign": "assign to clusters",
     "curate": "mark rows",
     "list": "list rows",

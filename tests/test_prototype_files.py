@@ -112,14 +112,14 @@ def test_the_captions_that_ship_are_whole(encoder):
 
 
 WRONG_CAPTIONS = {
-    "not yaml": ("attributes: [", "is not valid YAML: correct it, following configs/prototypes/people.yaml"),
+    "not yaml": ("attributes: [", "is not valid YAML: correct it; `fairdedup init prototypes` writes an example"),
     "a tab": ("attributes:\n\t- a", "is not valid YAML"),
     "thirteenth month": ("attributes: 2024-13-45", "is not valid YAML"),
     "nested too deep": ("attributes: " + "[" * 5000, "is not valid YAML"),
     "code": ("attributes: !!python/object/apply:os.system [true]", "is not valid YAML"),
     "nothing": ("", "the file: input should be a valid dictionary"),
     "a list": ("- a", "the file: input should be a valid dictionary"),
-    "another key": ("atributes: {}", "field required; follow configs/prototypes/people.yaml"),
+    "another key": ("atributes: {}", "field required; `fairdedup init prototypes` writes an example"),
     "no attributes": ("attributes: {}", "has no attributes: add one"),
     "another key inside": ("attributes: {a: {concept: {x: [cat]}}}", "attributes.a.concepts: field required"),
     "no list of words": ("attributes: {a: {concepts: {x: cat}}}",

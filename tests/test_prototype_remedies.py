@@ -80,12 +80,12 @@ def test_exemplars_without_a_run_are_given_as_vectors(tmp_path: Path) -> None:
 
 
 CAPTIONS = {
-    "no YAML": ("a: [", "correct it, following configs/prototypes/people.yaml"),
+    "no YAML": ("a: [", "correct it; `fairdedup init prototypes` writes an example"),
     "no attributes": ("attributes: {}", "has no attributes: add one"),
     "no blank": ("templates: [a photo]\nattributes: {age: {concepts: {old: [man]}}}", "has no blank: add {}"),
     "a concept named absent": (
         "attributes: {age: {concepts: {old: [man], absent: [cat]}}}", "move it out of `concepts`, next to it"),
-    "another form": ("attributes: {age: [old]}", "follow configs/prototypes/people.yaml"),
+    "another form": ("attributes: {age: [old]}", "`fairdedup init prototypes` writes an example"),
     "an attribute twice": ("attributes: {age: {concepts: {a: [b]}}, age: {concepts: {c: [d]}}}", "remove one of them"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -22,6 +23,10 @@ from fairdedup.worker_memory import check_address_space
 
 EXIT_USER, EXIT_OTHER = 2, 1
 COLLECT_AFTER = 200_000  # new objects between two garbage collections: imports make many, and none of them is garbage
+_NO_NUMBER = re.compile(
+    r"Invalid value for '(--[a-z-]+)'(?: / '[^']+')?: '(.*)' is not a valid (float|integer)(?: range)?"
+)
+_NUMBERS = {"float": "a number", "integer": "a whole number"}
 _INTERRUPTED = ("Interrupted. Run the same command to resume.", EXIT_OTHER)
 
 
@@ -73,7 +78,8 @@ def main() -> None:
             "Redirect stdout to another place, or use --quiet."
         )
         code = print_error(message, EXIT_OTHER, as_json="--log-json" in sys.argv)
-    gc.freeze()  # Python's end would look for cycles in every object of the libraries, which takes up to half a second
+    if "duckdb" not in sys.modules:  # it prints what is not collected
+        gc.freeze()  # else Python's end looks for cycles in every object of the libraries, for up to half a second
     sys.exit(code)
 
 
@@ -134,7 +140,8 @@ def _describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError):
         return str(error), EXIT_USER
     if isinstance(error, click.UsageError):
-        message = error.format_message()
+        message = re.sub(r"\s+", " ", error.format_message())  # click lists choices on lines of their own
+        message = _NO_NUMBER.sub(lambda found: f"{found[1]} must be {_NUMBERS[found[3]]}; got {found[2]}", message)
         end = "" if message.endswith((".", "?", ")")) else "."
         return f"{message}{end} See {error.ctx.command_path if error.ctx else 'fairdedup'} --help.", EXIT_USER
     if isinstance(error, FairdedupError):

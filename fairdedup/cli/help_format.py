@@ -29,12 +29,35 @@ class GroupedOption(click.Option):
         self.heading = heading
 
 
+def _is_argument(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Argument)
+
+
 class ExampleCommand(click.Command):
     """A command whose help lists its options under headings and ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; of too many, which a shell makes of a pattern, the message names one.
+
+        Raises
+        ------
+        click.UsageError
+            If the arguments are not those of the command.
+        """
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            names = [parameter.make_metavar(ctx).strip("[]") for parameter in self.params if _is_argument(parameter)]
+            if "unexpected extra argument" not in error.message or len(names) != 1:
+                raise
+        more = self.make_parser(ctx).parse_args(given)[1]
+        remedy = "Name a folder, or quote a pattern: 'photos/*.jpg'." if names == ["INPUT"] else f"Name one {names[0]}."
+        raise click.UsageError(f"{names[0]} is one; got {len(more) + 1:,}, the second is {more[0]!r}. {remedy}", ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section of options for each heading."""

@@ -72,12 +72,10 @@ def compare(
     session = Session.open(flags)
     from fairdedup.commands.compare import CompareOptions, compare_rules
     from fairdedup.commands.named_outputs import check_output, write_output
-    from fairdedup.report.rule_differences import check_ending
 
     check_output(table, "--csv", "rules.csv")
     check_output(drawing, "--svg", "rules.svg")
-    check_output(differs, "--differs", "differs.csv")
-    check_ending(differs)
+    check_output(differs, "--differs", "differs.csv", ".parquet")
     wanted = CompareOptions(rules=rules, labels=labels, attributes=attributes, min_count=min_count, differs=differs)
     with session.workers() as workers:
         found = compare_rules(session.config, wanted, workers)

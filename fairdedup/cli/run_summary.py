@@ -59,7 +59,7 @@ def print_summary(
     console.print(_facts_table(manifest, out))
     _print_guarantees(manifest, console)
     if manifest.leftover is not None:
-        print_leftover(manifest.leftover, console, list_remedies(manifest))
+        print_leftover(manifest.leftover, console, list_remedies(manifest), manifest.counts.readmitted)
     removed = describe_removed(manifest)
     if removed is not None:
         console.print(f"\n{removed}", markup=False, soft_wrap=True)
@@ -160,7 +160,7 @@ def _print_guarantees(manifest: RunManifest, console: Console) -> None:
             console.print(f"  [yellow]not guaranteed:[/] {sentence}{remedy}", soft_wrap=True)
 
 
-def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[str] = ()) -> None:
+def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[str] = (), readmitted: int = 0) -> None:
     """Print how many kept samples still have a duplicate, and what would leave fewer.
 
     Parameters
@@ -171,9 +171,11 @@ def print_leftover(found: LeftoverRecord, console: Console, remedies: Sequence[s
         Console to print on.
     remedies : sequence of str
         Sentences to print after it.
+    readmitted : int
+        Number of re-admitted samples of the run.
     """
     console.print()
-    for line in (*describe_leftover(found), *(f"  {line}" for line in remedies)):
+    for line in (*describe_leftover(found, readmitted), *(f"  {line}" for line in remedies)):
         console.print(line, markup=False, soft_wrap=True)
 
 

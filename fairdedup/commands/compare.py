@@ -28,7 +28,7 @@ from fairdedup.core.similarity import EPS_UNIT
 from fairdedup.datasets.labels import Labels, read_labels
 from fairdedup.errors import UserError, format_count
 from fairdedup.incremental.lineage import link_earlier_runs
-from fairdedup.preparation.compared_decisions import choose_compared_decisions
+from fairdedup.preparation.compared_decisions import check_rule_names, choose_compared_decisions
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.run_checks import build_curation_options, build_options
 from fairdedup.report.group_figures import name_groups
@@ -107,6 +107,7 @@ def compare_rules(config: RunConfig, options: CompareOptions, workers: Workers) 
     UserError
         If the run is not finished, a rule is unknown, or no rule can decide it.
     """
+    check_rule_names(options.rules)
     directory = RunDirectory(config.out.absolute())
     complete_stopped_replacement(directory, workers)
     manifest = require_manifest(directory)

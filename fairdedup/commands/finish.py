@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdedup.config import RunConfig
 from fairdedup.core.model import Options
 from fairdedup.core.prototypes import Prototypes
 from fairdedup.core.similarity import EPS_UNIT
+from fairdedup.encoders import BUILTIN_MODEL
 from fairdedup.incremental.drift import drift_warnings, measure_drift
 from fairdedup.incremental.lineage import Lineage, RunOutcome, write_run_state
 from fairdedup.preparation.encoder_choice import find_encoder, find_recorded_encoder
@@ -18,15 +20,23 @@ from fairdedup.preparation.prototype_choice import hash_prototypes
 from fairdedup.preparation.provenance import list_versions
 from fairdedup.preparation.request import Request
 from fairdedup.preparation.stage_records import merge_stage_times
+from fairdedup.prototype_files import default_prototypes, needs_text_tower
 from fairdedup.stages.embedding.embedding_findings import list_warnings
 from fairdedup.stages.pruning import measure_leftover
 from fairdedup.stages.replacement import replace_again
-from fairdedup.stages.sample_shares import measure_sample_shares
+from fairdedup.stages.sample_shares import are_drawn, measure_sample_shares
 from fairdedup.stages.values import Pruned, Written
 from fairdedup.storage.config_record import ConfigRecord, read_config_record
 from fairdedup.storage.contents import Clustered
 from fairdedup.storage.kept_samples import KeptColumns
-from fairdedup.storage.manifest import NEAR_DUPLICATE, Guarantees, RemovedCosines, RunManifest, write_manifest
+from fairdedup.storage.manifest import (
+    NEAR_DUPLICATE,
+    GroupShare,
+    Guarantees,
+    RemovedCosines,
+    RunManifest,
+    write_manifest,
+)
 from fairdedup.storage.marks import Marks
 from fairdedup.workers import Workers
 
@@ -103,6 +113,7 @@ def finish_run(request: Request, decided: DecidedRun, written: Written, workers:
 def _build_manifest(request: Request, decided: DecidedRun, written: Written, record: ConfigRecord) -> RunManifest:
     assert record.input is not None
     decision, versions = decided.pruned.decision, list_versions()
+    shares, absent, doubts = _list_shares(request.config, record, decided)
     return RunManifest(
         fairdedup=versions.get("fairdedup"),
         config=record.options,
@@ -119,12 +130,32 @@ def _build_manifest(request: Request, decided: DecidedRun, written: Written, rec
             *list_warnings(record.input.unused, record.input.damaged, record.input.remarks),
             *decided.marks.warnings,
             *decided.pruned.warnings,
+            *doubts,
         ],
-        shares=decided.pruned.shares,
-        absent=decided.pruned.absent,
+        shares=shares,
+        absent=absent,
         removed_cosines=summarise_cosines(written.cosines),
         files=written.seals,
     )
+
+
+def _list_shares(
+    config: RunConfig, record: ConfigRecord, decided: DecidedRun
+) -> tuple[list[GroupShare], list[str], list[str]]:
+    """Return the shares of perceived groups, the attributes that have none, and what speaks against the shares.
+
+    The built-in encoder has seen drawn pictures only: what it perceives in others is no share of anybody.
+    """
+    pruned, encoder = decided.pruned, record.encoder
+    is_builtin = encoder is not None and (encoder.model, encoder.pretrained) == (BUILTIN_MODEL, None)
+    has_captions = needs_text_tower(config.prototypes or default_prototypes())
+    if decided.prototypes is None or not is_builtin or not has_captions or are_drawn(decided.clustered.embedded):
+        return pruned.shares, pruned.absent, pruned.doubts
+    doubt = (
+        "Shares of perceived groups are left out: the built-in encoder knows drawn pictures only. "
+        "Name a model of photographs (--model)."
+    )
+    return [], [attribute.name for attribute in decided.prototypes.attributes], [doubt]
 
 
 def summarise_cosines(counts: NDArray[np.int64]) -> RemovedCosines | None:

@@ -8,8 +8,8 @@ from fairdedup.errors import UserError
 from fairdedup.storage.run_files import atomic_write
 
 
-def check_output(path: Path | None, option: str, ending: str) -> None:
-    """Refuse a folder in place of a file.
+def check_output(path: Path | None, option: str, example: str, *others: str) -> None:
+    """Refuse a folder in place of a file, and a name that says another format.
 
     Parameters
     ----------
@@ -17,17 +17,24 @@ def check_output(path: Path | None, option: str, ending: str) -> None:
         File to write; None passes.
     option : str
         Option that names it, for the message.
-    ending : str
-        Ending of such a file, for the message.
+    example : str
+        Name of such a file, for the message; its ending is the format's.
+    *others : str
+        Other endings that the file may have, such as ".parquet".
 
     Raises
     ------
     UserError
-        If it is a folder, or something that is not a plain file.
+        If it is a folder, or something that is not a plain file, or its name has another ending.
     """
-    if path is not None and path.exists() and not path.is_file():
+    if path is None:
+        return
+    if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a plain file"
-        raise UserError(f"{option} {str(path)!r} is {kind}: name a file, for example {ending}")
+        raise UserError(f"{option} {str(path)!r} is {kind}: name a file, for example {example}")
+    endings = (Path(example).suffix, *others)
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{option} {str(path)!r} must end in {' or '.join(endings)}: name a file such as {example}")
 
 
 def write_output(path: Path | None, text: str) -> None:

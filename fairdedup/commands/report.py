@@ -110,7 +110,7 @@ def _write(
                 advance=lambda: reading.advance(1),
             )
     left = manifest.leftover
-    sentences = [] if left is None else [*describe_leftover(left), *list_remedies(manifest)]
+    sentences = [] if left is None else [*describe_leftover(left, manifest.counts.readmitted), *list_remedies(manifest)]
     page = render_page(
         figures,
         thumbnails,

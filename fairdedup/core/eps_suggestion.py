@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 BINS = 201  # hundredths from -1 to 1
 FEWEST = 30  # cosines, below which a histogram says nothing
-LEAST_ABOVE = 0.01  # share of the cosines above the valley
+LEAST_ABOVE, LEAST_BELOW = 0.01, 0.1  # shares of the cosines above and below the valley: a few outliers are no part
 DEPTH = 2.0  # a peak on either side is so many times as high as the valley
 LOWEST, HIGHEST = 0.6, 0.98  # where a valley may be
 
@@ -55,6 +55,7 @@ def suggest_eps(counts: NDArray[np.int64]) -> float | None:
         bin_
         for bin_ in range(lowest, highest + 1)
         if counts[bin_:].sum() >= LEAST_ABOVE * total
+        and counts[:bin_].sum() >= LEAST_BELOW * total
         and min(smooth[:bin_].max(), smooth[bin_ + 1 :].max()) >= max(DEPTH * smooth[bin_], 1.0)
     ]
     if not valleys:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fairdedup.core.devices import is_torch_worth_it
-from fairdedup.core.int8_kernel import cpu_features, multiply_by_avx2
+from fairdedup.core.int8_kernel import LANES, cpu_features, multiply_by_avx2
 
+SHARED_WORK = 1e7  # multiply-adds of a product from which threads share it
 _alone = False  # whether each product takes one thread, since the caller has threads of its own
 
 
@@ -78,9 +80,31 @@ def multiply_int8(
     """
     if out is None:
         out = np.empty((len(rows), len(other)), np.int32)
-    multiply = multiply_by_avx2 if _has_avx2_alone() else _multiply_by_torch
+    multiply = _multiply_in_threads if _has_avx2_alone() else _multiply_by_torch
     multiply(rows, other, out)
     return out
+
+
+def _multiply_in_threads(rows: NDArray[np.int8], other: NDArray[np.int8], out: NDArray[np.int32]) -> None:
+    """Write the products of all pairs of rows by our kernel, in as many threads as a product of numpy has."""
+    threads = 1 if _alone or rows.size * len(other) < SHARED_WORK else _count_threads()
+    step = -(-len(rows) // (threads * LANES)) * LANES
+    if step >= len(rows):
+        multiply_by_avx2(rows, other, out)
+        return
+    slices = [slice(start, start + step) for start in range(0, len(rows), step)]
+    list(_threads(threads).map(lambda some: multiply_by_avx2(rows[some], other, out[some]), slices))
+
+
+@lru_cache(maxsize=1)
+def _count_threads() -> int:
+    """Return how many threads a product of numpy takes: the environment may limit them. Asking takes milliseconds."""
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+@lru_cache(maxsize=1)
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="int8")
 
 
 def _multiply_by_torch(rows: NDArray[np.int8], other: NDArray[np.int8], out: NDArray[np.int32]) -> None:

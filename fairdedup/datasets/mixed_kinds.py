@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from fairdedup.datasets.clip_retrieval import FOLDER
 from fairdedup.datasets.filesystem import Entry, get_extension
+from fairdedup.datasets.folder_tree import RUN_ENTRIES
 from fairdedup.datasets.input_format import InputFormat, InputSource, ReadOptions, ShardFormat
 from fairdedup.errors import UserError, format_count
+from fairdedup.storage.remedies import quote
 
 NAMED = 8  # files that a pattern names one by one
 
@@ -87,6 +89,11 @@ def expect_no_embeddings_below(source: InputSource) -> None:
     roots = list(dict.fromkeys(map(posixpath.dirname, found)))
     if roots:
         given = _below(source.text, roots[0] if len(roots) == 1 else f"{{{','.join(roots)}}}")
+        if source.tree is not None and {entry.name for entry in source.tree.top} >= RUN_ENTRIES:
+            raise UserError(
+                f"folder {source.text!r} is a run: `fairdedup prune {quote(source.text)} --keep F` decides it again, "
+                f"and {given!r} are its vectors"
+            )
         raise UserError(
             f"folder {source.text!r} holds embeddings of clip-retrieval in "
             f"{format_count(len(roots), 'sub-folder')}: give {given!r}"

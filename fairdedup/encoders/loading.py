@@ -55,7 +55,7 @@ def check_model(model: str, pretrained: str | None) -> None:
     if model.replace("/", "-") not in names:
         import difflib
 
-        near = difflib.get_close_matches(model, names, 3, 0.3) or ["ViT-B-16", "ViT-B-32"]
+        near = difflib.get_close_matches(model, names, 3, 0.6) or ["ViT-B-16", "ViT-B-32"]
         raise UserError(f"model {model!r} is unknown to open_clip: did you mean {' or '.join(near)}?")
     if pretrained is None and model != BUILTIN_MODEL:
         raise UserError(f"model {model!r} has no weights: add --pretrained with a tag (openai) or a file")

@@ -55,9 +55,8 @@ class OpenClipEncoder:
         _check_tag(spec)
         obstacle = ""
         try:
-            with warnings.catch_warnings(), tensors_only(), _find_weights(spec) as (model, obstacle):
+            with warnings.catch_warnings(), tensors_only(), _unlogged(), _find_weights(spec) as (model, obstacle):
                 warnings.simplefilter("ignore")  # open_clip warns of activations that a tag was not trained with
-                logging.getLogger().setLevel(logging.ERROR)
                 self.model, _, transform = open_clip.create_model_and_transforms(
                     model,
                     pretrained=spec.weights,
@@ -106,6 +105,17 @@ class OpenClipEncoder:
         size = self.spec.batch_size
         pending = [self._batches.begin(inputs[k : k + size], encode) for k in range(0, len(inputs), size)]
         return np.concatenate([each.wait() for each in pending])
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep what open_clip logs off stderr: what it fails at it raises too, and the rest is no news."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _find_size(model: torch.nn.Module) -> int:

@@ -51,6 +51,21 @@ class ComparedDecisions:
     notes: list[str]
 
 
+def check_rule_names(rules: Sequence[str]) -> None:
+    """Refuse names that are no rules.
+
+    Raises
+    ------
+    UserError
+        If one is unknown.
+    """
+    for name in rules:
+        try:
+            find_rule(name)
+        except UserError as error:
+            raise UserError(str(error).replace("`rule=", "`rules=")) from None
+
+
 def choose_compared_decisions(
     config: RunConfig, rules: Sequence[str], manifest: RunManifest, embedded: Embedded, workers: Workers
 ) -> ComparedDecisions:
@@ -72,10 +87,8 @@ def choose_compared_decisions(
     Raises
     ------
     UserError
-        If a rule is unknown, an option does not fit, or no rule can decide the run.
+        If an option does not fit, or no rule can decide the run.
     """
-    for name in rules:
-        find_rule(name)
     recorded = manifest.config["prune"]
     earlier = None
     if manifest.against is not None:

@@ -61,17 +61,20 @@ def looks_across(manifest: RunManifest) -> bool:
     return Options(rule=find_rule(prune["rule"]), **known).looks_across
 
 
-def describe_leftover(found: LeftoverRecord) -> list[str]:
+def describe_leftover(found: LeftoverRecord, readmitted: int = 0) -> list[str]:
     """Return sentences that say how many kept samples still have a duplicate, and where these are.
 
     Parameters
     ----------
     found : LeftoverRecord
         What was measured.
+    readmitted : int
+        Number of re-admitted samples, which are duplicates by their nature and not counted.
     """
     whole = found.looked_up == found.among  # then there is nothing to estimate
     kept = "all" if whole else f"{found.looked_up:,}"
     among = f"{found.among:,} kept samples" if whole else f"kept samples looked up among all {found.among:,} kept"
+    among += f" ({readmitted:,} re-admitted aside)" if readmitted else ""
     have = "has" if found.any == 1 else "have"
 
     def count(kind: str) -> str:
@@ -94,14 +97,29 @@ def describe_removed(manifest: RunManifest) -> str | None:
         Content of run.json.
     """
     found, eps = manifest.removed_cosines, manifest.eps
-    if found is None or eps is None or found.median >= LOW_MEDIAN:
+    few = None if found is None else describe_few_near(found.samples, found.near_duplicates, found.median)
+    if few is None or eps is None:
         return None
-    have = "has" if found.near_duplicates == 1 else "have"
-    said = (
-        f"eps {eps:g}: of {found.samples:,} removed, {found.near_duplicates:,} {have} a cosine of {NEAR_COSINE:g} or "
-        "more to their representative"
-    )
+    said = f"eps {eps:g}: {few}"
     return said if manifest.against else f"{said}; to remove near-duplicates only: --eps {1 - NEAR_COSINE:.2g}"
+
+
+def describe_few_near(removed: int, near: int, median: float) -> str | None:
+    """Return a clause that says how few removed samples are near-duplicates; None if most are near.
+
+    Parameters
+    ----------
+    removed : int
+        Number of removed samples.
+    near : int
+        How many have a cosine of at least `NEAR_COSINE` to their representative.
+    median : float
+        Median of their cosines.
+    """
+    if median >= LOW_MEDIAN:
+        return None
+    have = "has" if near == 1 else "have"
+    return f"of {removed:,} removed, {near:,} {have} a cosine of {NEAR_COSINE:g} or more to their representative"
 
 
 def list_remedies(manifest: RunManifest) -> list[str]:

@@ -20,7 +20,7 @@ from fairdedup.datasets.chosen_images import read_chosen_images
 from fairdedup.datasets.images import BadImage, decode_picture
 from fairdedup.datasets.renamed_file import restore_names
 from fairdedup.datasets.sixteen_bit import FULL
-from fairdedup.errors import FairdedupError, first_line, format_count
+from fairdedup.errors import FairdedupError, UserError, first_line, format_count
 from fairdedup.report.report_figures import EmbeddingMap, ShownSample
 from fairdedup.storage.config_record import describe_input_changes, read_input_fingerprints
 from fairdedup.storage.contents import Embedded
@@ -93,6 +93,11 @@ def read_thumbnails(
         Rows of the map and their ids, the most important first.
     advance : callable
         Called after each picture.
+
+    Raises
+    ------
+    UserError
+        If the input is not at the place that `source` names.
     """
     if manifest.input.kind != "images":
         return Thumbnails()
@@ -100,9 +105,13 @@ def read_thumbnails(
     try:
         dataset = _open_source(embedded, manifest, source, known)
     except FairdedupError as error:
+        if source is not None:
+            raise
         return Thumbnails(remark=f"Pictures are not shown: the input cannot be opened ({first_line(error)}). {MOVED}")
     if isinstance(dataset, str):
-        return Thumbnails(remark=dataset)
+        if source is not None:
+            raise UserError(f"--input {source!r} is not the input of the run: {dataset}. Name its place.")
+        return Thumbnails(remark=f"Pictures are not shown: the input is not as it was ({dataset}). {MOVED}")
     reader = _PictureReader(embedded, dataset, manifest.input.white, time.monotonic() + seconds, advance)
     names = {row: samples[row].id for row in order if row in samples}
     urls = {row: f"data:image/jpeg;base64,{text}" for row, text in reader.read(names, SIDE, "JPEG", MOST_BYTES)}
@@ -195,7 +204,7 @@ def _group_by_shard(embedded: Embedded, rank: dict[int, int]) -> list[tuple[int,
 def _open_source(
     embedded: Embedded, manifest: RunManifest, source: str | None, known: dict[str, str] | None
 ) -> Dataset | str:
-    """Return the input of the run, or why it is not used."""
+    """Return the input of the run, or what of it is not as it was when the run was made."""
     config: dict[str, Any] = manifest.config["embed"]
     drawn = manifest.input.format == "sample"
     place: str = str(embedded.directory.root / "sample") if drawn else source or config["input"]
@@ -205,8 +214,7 @@ def _open_source(
     if renamed is not None:
         dataset, changes = renamed, []
     if changes or len(dataset.shards) != len(embedded.records):
-        what = changes[0] if changes else "it has another number of shards"
-        return f"Pictures are not shown: the input is not as it was when the run was made ({what}). {MOVED}"
+        return changes[0] if changes else "it has another number of shards"
     return dataset
 
 

@@ -11,27 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from fairdedup.errors import UserError
 from fairdedup.stages.id_export import write_csv
 from fairdedup.storage.run_files import atomic_write, open_table_writer
 from fairdedup.storage.sealed_files import Seal, load_table
 
-ENDINGS = (".csv", ".parquet")
 SCHEMA = pa.schema(
     [("id", pa.string()), ("rule", pa.string()), ("kept_by_run", pa.bool_()), ("kept_by_rule", pa.bool_())]
 )
-
-
-def check_ending(path: Path | None) -> None:
-    """Refuse a file that is neither CSV nor Parquet, by its name; None passes.
-
-    Raises
-    ------
-    UserError
-        If the name has another ending.
-    """
-    if path is not None and path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--differs {str(path)!r} must end in .csv or .parquet: name a file such as differs.csv")
 
 
 def write_differences(path: Path, own: Sequence[Seal], trials: Sequence[tuple[str, Sequence[Seal]]]) -> int:
@@ -40,7 +26,7 @@ def write_differences(path: Path, own: Sequence[Seal], trials: Sequence[tuple[st
     Parameters
     ----------
     path : Path
-        The file to write, with one of `ENDINGS`.
+        The file to write, whose name ends in .csv or .parquet.
     own : sequence of p Seal
         The parts of the run's decisions.
     trials : sequence of (str, sequence of p Seal)

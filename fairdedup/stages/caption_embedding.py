@@ -82,7 +82,7 @@ def read_captions(file: Path) -> CaptionFile:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; follow configs/prototypes/people.yaml"
+            f"prototypes {str(file)!r}, {place}: {first['msg'].lower()}; `fairdedup init prototypes` writes an example"
         ) from None
     except RepeatedKeyError as error:
         raise UserError(f"prototypes {str(file)!r} {error}: remove one of them") from None
@@ -90,7 +90,7 @@ def read_captions(file: Path) -> CaptionFile:
         raise UserError(f"prototypes {str(file)!r} {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: wrong bytes, or a 13th month
         raise UserError(
-            f"prototypes {str(file)!r} is not valid YAML: correct it, following configs/prototypes/people.yaml"
+            f"prototypes {str(file)!r} is not valid YAML: correct it; `fairdedup init prototypes` writes an example"
         ) from None
     _check_captions(captions, file)
     return captions
@@ -99,7 +99,7 @@ def read_captions(file: Path) -> CaptionFile:
 def _check_captions(captions: CaptionFile, file: Path) -> None:
     where = f"prototypes {str(file)!r}"
     if not captions.attributes:
-        raise UserError(f"{where} has no attributes: add one, as configs/prototypes/people.yaml does")
+        raise UserError(f"{where} has no attributes: add one; `fairdedup init prototypes` writes an example")
     for name, attribute in captions.attributes.items():
         if ABSENT in attribute.concepts:
             raise UserError(f"{where}: {name!r} has a concept {ABSENT!r}: move it out of `concepts`, next to it")

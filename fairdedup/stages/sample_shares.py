@@ -8,13 +8,30 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from fairdedup.storage.config_record import read_config_record
+from fairdedup.storage.contents import Embedded
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.manifest import GroupShare
 from fairdedup.storage.remedies import MAKE_AGAIN
 from fairdedup.storage.result_files import result_part
 from fairdedup.storage.sealed_files import Seal, Unsealed, load_table
+from fairdedup.storage.shard_files import read_known_columns
 
 COLUMNS = ("perceived_gender", "age", "skin_tone")
+DRAWN_BY = "drawn by fairdedup sample"  # what the sample's pictures have in the column `source`
+
+
+def are_drawn(embedded: Embedded) -> bool:
+    """Tell whether the pictures are drawn ones of `fairdedup sample`: those of the first shard that has any.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    """
+    filled = next((record for record in embedded.records if record.valid), None)
+    if filled is None:
+        return False
+    known = read_known_columns(embedded.directory, filled, ["source"])
+    return known.num_columns > 0 and set(known.column("source").to_pylist()) == {DRAWN_BY}
 
 
 def measure_sample_shares(directory: RunDirectory, files: Mapping[str, str]) -> list[GroupShare]:

@@ -44,6 +44,8 @@ class Pruned:
         Temperature of each attribute's memberships.
     memberships : tuple of MembershipMoments
         Moments of each attribute's memberships over the valid rows.
+    doubts : list of str
+        What speaks against the shares.
     warnings : list of str
     """
 
@@ -53,6 +55,7 @@ class Pruned:
     absent: list[str]
     temperatures: tuple[float, ...]
     memberships: tuple[MembershipMoments, ...]
+    doubts: list[str]
     warnings: list[str]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from fairdedup.errors import UserError
 from fairdedup.storage.checked_json import damage, read_json, write_json
+from fairdedup.storage.fence import NAME as FENCE
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.stored_model import StoredFile, StoredModel
 
@@ -160,6 +163,18 @@ class ConfigRecord(StoredFile):
 
 
 EMPTY_RECORD = ConfigRecord(options={}, done=FinishedStages())
+
+
+def check_run_exists(root: Path) -> None:
+    """Refuse a run directory that is not there, such as a mistyped one.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder, or it is as a command makes it to lock it.
+    """
+    if not root.is_dir() or not any(entry.name != FENCE for entry in root.iterdir()):
+        raise UserError(f"there is no run {str(root)!r}: check the name, or make one with `fairdedup run`")
 
 
 def read_config_record(directory: RunDirectory) -> ConfigRecord:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairdedup.errors import FairdedupError, UserError
 from fairdedup.storage.checked_json import read_json, write_json
-from fairdedup.storage.config_record import read_config_record
+from fairdedup.storage.config_record import check_run_exists, read_config_record
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.records import ShardRecord, read_shard_records, read_sorted_record
 from fairdedup.storage.remedies import MAKE_AGAIN, cluster_again, quote
@@ -124,6 +124,7 @@ def load_embedded(
     shards = read_config_record(directory).done.embed
     if shards is None:
         root = directory.root
+        check_run_exists(root)
         raise UserError(f"{root} holds no finished embeddings: run `fairdedup embed INPUT --out {quote(root)}`")
     embedded = Embedded(directory, tuple(read_shard_records(directory, shards)))
     if submit is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairdedup.errors import UserError
-from fairdedup.storage.config_record import EncoderRecord, InputRecord, StageTime
+from fairdedup.storage.config_record import EncoderRecord, InputRecord, StageTime, check_run_exists
 from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.remedies import decide_again, quote
 from fairdedup.storage.stored_model import StoredFile, StoredModel, read_undamaged
@@ -214,6 +214,7 @@ def require_manifest(directory: RunDirectory) -> RunManifest:
     if manifest is None and directory.manifest.is_file():
         raise UserError(f"{directory.manifest} is damaged: {decide_again(root)}")
     if manifest is None:
+        check_run_exists(root)
         raise UserError(f"{root} holds no finished run: run `fairdedup prune {quote(root)} --keep F` first")
     return manifest
 

@@ -13,11 +13,11 @@ OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object a
 WEB = ("http", "https")
 GOOGLE = ("gs", "gcs")
 AZURE = ("az", "abfs", "abfss")
-EXTRAS = {  # protocol -> extra of this package
-    **dict.fromkeys(("s3", "s3a"), "s3"),
-    **dict.fromkeys(GOOGLE, "gcs"),
-    **dict.fromkeys(AZURE, "azure"),
-    **dict.fromkeys(WEB, "http"),
+PACKAGES = {  # protocol -> what fsspec needs for it
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(GOOGLE, "gcsfs"),
+    **dict.fromkeys(AZURE, "adlfs"),
+    **dict.fromkeys(WEB, "aiohttp"),
 }
 
 _URL = re.compile(r"(?:[a-z0-9+.-]+::)*([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -76,8 +76,8 @@ def explain_missing_package(protocol: str, reason: str) -> str:
     protocol : str
         The part of a URL before ``://``.
     reason : str
-        What fsspec says, which is returned if this package has no extra for the protocol.
+        What fsspec says, which is returned if it is not known here what the protocol needs.
     """
-    if protocol in EXTRAS:
-        return f"{protocol}:// needs a package that is not installed: pip install 'fairdedup[{EXTRAS[protocol]}]'"
+    if protocol in PACKAGES:
+        return f"{protocol}:// needs a package that is not installed: pip install {PACKAGES[protocol]}"
     return reason.rstrip(".")

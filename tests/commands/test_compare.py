@@ -141,7 +141,7 @@ def test_rules_that_need_prototypes_are_left_out_where_there_are_none(embeddings
 
 
 def test_an_unknown_rule_and_a_folder_are_refused(again, tmp_path):
-    assert "--rule nobody is unknown" in command("compare", again, "--rules", "nobody").err
+    assert "--rules nobody is unknown" in command("compare", again, "--rules", "nobody").err
     assert "--svg" in command("compare", again, "--svg", tmp_path).err
     assert "--differs" in command("compare", again, "--differs", tmp_path).err
     refused = command("compare", again, "--differs", tmp_path / "differs.txt")

@@ -65,9 +65,8 @@ def test_an_attribute_that_no_sample_shows_has_no_shares(place):
     shown = done(*VECTORS.split(), "--prototypes", "none.npz", "--temperature", 0.01)
     known = manifest_of(place / "r")
     assert known["absent"] == ["a"] and {share["attribute"] for share in known["shares"]} == {"b"}
-    assert (
-        "warning: a: 0 samples show it among 60, as the encoder perceives them, so its shares are left out" in shown.out
-    )
+    assert "warning: Of 60 samples, hardly any shows what these attributes are about" in shown.out
+    assert "so their shares are left out: a (0)\n" in shown.out
     done("prune", "r", "--keep", 0.5, "--prototypes", "p.npz")
     assert manifest_of(place / "r")["absent"] == []
 

@@ -23,7 +23,8 @@ def test_the_threshold_is_between_near_duplicates_and_the_others(near, others):
 
 
 @pytest.mark.parametrize("cosines", [
-    mixture(0, 1000), mixture(1, 1000), mixture(1000, 0), mixture(5, 10), np.zeros(0), np.full(100, np.nan),
+    mixture(0, 1000), mixture(1, 1000), mixture(1000, 0), mixture(5, 10), mixture(1000, 5, 0.68, 0.01),
+    np.zeros(0), np.full(100, np.nan),
     np.random.default_rng(1).uniform(0.5, 1, 5000),
 ])  # fmt: skip
 def test_where_nothing_stands_out_nothing_is_suggested(cosines):

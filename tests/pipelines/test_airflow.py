@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -266,6 +267,20 @@ def test_a_published_day_is_not_run_again(line):
     assert f"{DAYS[1]} has been published already" in log
     assert {state for state, _ in made.states().values()} == {"success", "skipped"}
     assert (contents(made.published), contents(made.runs / DAYS[1])) == before
+
+
+@soak
+def test_the_commands_of_the_page_are_airflow_s_own(deploy):
+    page = PAGE.read_text(encoding="utf-8").splitlines()
+    asked = [shlex.split(line) for line in page if line.startswith("airflow ")]
+    assert {tuple(words[1:3]) for words in asked} == {
+        ("connections", "add"), ("dags", "trigger"), ("backfill", "create"),
+    }  # fmt: skip
+    made = deploy()
+    made.call("airflow", "db", "migrate")
+    made.call("airflow", "dags", "reserialize")
+    for words in asked:
+        made.call(*words)
 
 
 @soak

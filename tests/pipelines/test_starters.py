@@ -6,6 +6,9 @@ import importlib
 import importlib.util
 import re
 import resource
+import shlex
+import subprocess
+import sys
 
 import pytest
 import starter
@@ -96,6 +99,23 @@ def test_a_mistake_in_the_command_is_reported_before_anything_is_submitted(
 def test_least_and_most_in_the_wrong_order_are_an_error(tmp_path, capsys):
     assert call("slurm", "--config", slurm_config(tmp_path), "--adapt", 3, 1, "--", "run", "x") == 2
     assert "--adapt needs the smaller number first; got 3 1." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+def test_the_command_of_the_page_starts_with_what_it_names(kind, capfd):
+    """A dry run of each: it prints what would be started, or that this machine has no GPU."""
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith(f"python pipelines/on_{kind}.py")]
+    words = shlex.split(line)
+    ended = subprocess.run(
+        [sys.executable, *words[1 : words.index("--")], "--dry-run", *words[words.index("--") :]], cwd=ROOT, check=False
+    )
+    told = capfd.readouterr()
+    started = {"slurm": "#SBATCH", "kubernetes": "kind: DaskCluster", "cuda": "CUDA_VISIBLE_DEVICES"}[kind]
+    if kind == "cuda" and ended.returncode:
+        assert "no GPU was found here" in told.err
+    else:
+        assert ended.returncode == 0 and started in told.out
 
 
 @pytest.mark.parametrize("kind", STARTERS)

@@ -229,9 +229,11 @@ def test_a_damaged_record_vouches_for_nothing(tmp_path, change):
 
 def test_an_error_of_records_names_the_missing_shard_and_a_remedy(tmp_path):
     run = RunDirectory(tmp_path)
-    with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
+    with pytest.raises(UserError, match="there is no run .*: check the name, or make one with `fairdedup run`"):
         load_embedded(run)
     records = [shard(run, k) for k in range(3)]
+    with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
+        load_embedded(run)
     write_json(run.config, {"asked": {}, "done": {"embed": 3}})
     assert load_embedded(run).records == tuple(records)
     run.vectors(1).unlink()

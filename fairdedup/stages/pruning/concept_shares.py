@@ -131,28 +131,35 @@ def measure_shares(
 
 
 def describe_absent_attributes(found: ConceptShares) -> list[str]:
-    """Return a sentence for each attribute that hardly any sample shows."""
-    count = found.moments[0].count if found.moments else 0
+    """Return a sentence that names the attributes that hardly any sample shows, if there are any."""
+    if not found.showing:
+        return []
+    shown = ", ".join(f"{name} ({number:,})" for name, number in found.showing.items())
     return [
-        f"{name}: {format_count(showing, 'sample shows', 'samples show')} it among {count:,}, as the encoder perceives "
-        "them, so its shares are left out"
-        for name, showing in found.showing.items()
+        f"Of {format_count(found.moments[0].count, 'sample')}, hardly any shows what these attributes are about, as "
+        f"the encoder perceives them, so their shares are left out: {shown}"
     ]
 
 
 def _enumerate(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def describe_vague_attributes(options: Options, prototypes: Prototypes, found: ConceptShares) -> list[str]:
-    """Return a warning for each attribute whose memberships are uninformative, if the rule needs prototypes."""
-    if not options.rule.needs_prototypes:
+    """Return a warning that names the attributes of uninformative memberships, if the rule needs prototypes."""
+    vague = [
+        (attribute, moments)
+        for attribute, moments in zip(prototypes.attributes, found.moments, strict=True)
+        if moments.count and is_uninformative(moments) and attribute.name not in found.showing
+    ]
+    if not vague or not options.rule.needs_prototypes:
         return []
+    groups = "; ".join(
+        f"{_enumerate(a.concepts)} (mean top probability {float(m.mean_largest):.2f}, chance {1 / len(a.concepts):.2f})"
+        for a, m in vague
+    )
     return [
-        f"The encoder barely separates {_enumerate(a.concepts)} (mean top probability {float(m.mean_largest):.2f}, "
-        f"chance {1 / len(a.concepts):.2f}); treat the shares of {a.name!r} as unreliable. Check them by labels "
-        "(fairdedup audit RUN --labels FILE), fit them to a few hundred labels (fairdedup calibrate RUN "
-        "--labels FILE), or name a model that knows these concepts (--model)."
-        for a, m in zip(prototypes.attributes, found.moments, strict=True)
-        if m.count and is_uninformative(m) and a.name not in found.showing
+        f"The encoder barely separates {groups}; treat the shares of {_enumerate([repr(a.name) for a, _ in vague])} as "
+        "unreliable. Check them by labels (fairdedup audit RUN --labels FILE), fit them to a few hundred labels "
+        "(fairdedup calibrate RUN --labels FILE), or name a model that knows these concepts (--model)."
     ]

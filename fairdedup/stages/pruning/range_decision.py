@@ -148,9 +148,17 @@ def prune(
         decision.across = None  # the files of its pairs are removed
     tasks = [DecidedTask(part.number, stored.bounds) for part, stored in zip(parts, decision.parts, strict=True)]
     if prototypes is None:
-        return Pruned(decision, tasks, [], [], (), (), decision.warnings)
+        return Pruned(decision, tasks, [], [], (), (), [], decision.warnings)
     parts = [replace(part, workspace=None) for part in parts]  # its files are removed
     found = measure_shares(parts, options, prototypes, decision, submit, inherited=inherited)
     doubts = describe_absent_attributes(found) + describe_vague_attributes(options, prototypes, found)
-    warnings = [*decision.warnings, *doubts]
-    return Pruned(decision, tasks, found.shares, list(found.showing), found.temperatures, found.moments, warnings)
+    return Pruned(
+        decision,
+        tasks,
+        found.shares,
+        list(found.showing),
+        found.temperatures,
+        found.moments,
+        doubts,
+        decision.warnings,
+    )
