@@ -1,7 +1,7 @@
 """Projects a sample of the embeddings to a plane: that of their two main directions, or by PaCMAP or UMAP.
 
-Vectors are read in blocks from at most four sorted groups, so that a page about a billion samples reads as much as one
-about a million.
+Vectors are read in blocks from no more sorted groups than hold a million, so that a page about a billion samples reads
+as much as one about a million.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from fairdedup.storage.layout import RunDirectory
 from fairdedup.storage.shard_files import open_sorted
 from fairdedup.storage.shard_groups import Group
 
-MOST_GROUPS = 4
 MOST_POINTS = 1_000_000
 FIT = 10_000  # vectors that the directions are fitted to
 BLOCK = 1 << 14
@@ -55,12 +54,11 @@ class Points(NamedTuple):
 
 
 def choose_groups(groups: Sequence[Group]) -> list[Group]:
-    """Return all groups, or a seeded sample of `MOST_GROUPS` of them in their order."""
+    """Return all groups, or of a seeded sample as many as hold `MOST_POINTS` vectors, in their order."""
     filled = [group for group in groups if group.valid]
-    if len(filled) <= MOST_GROUPS:
-        return filled
-    order = np.argsort(row_hash(np.array([group.number for group in filled]), 0), kind="stable")
-    return [filled[k] for k in sorted(order[:MOST_GROUPS].tolist())]
+    order = np.argsort(row_hash(np.array([group.number for group in filled], np.int64), 0), kind="stable")
+    held = np.cumsum([filled[k].valid for k in order])
+    return [filled[k] for k in sorted(order[: np.searchsorted(held, MOST_POINTS) + 1].tolist())]
 
 
 def project_points(run: RunDirectory, groups: Sequence[Group]) -> Points | None:

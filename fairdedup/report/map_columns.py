@@ -14,7 +14,7 @@ from fairdedup.report.report_figures import EmbeddingMap
 
 WITH_LINKS = 250_000  # points up to which the map knows who stands for each
 MOST_CODES = 3_000_000  # bytes that the groups of all attributes may take on the page
-MOST_TEXT = 2_600_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
+MOST_TEXT = 4_000_000  # bytes that all ids, or all captions, may take on the page; else only those shown are searched
 NONE = 65_535
 
 

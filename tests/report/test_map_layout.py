@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from report_pages import read_data
 
 from fairdedup.report import embedding_points, map_layout
-from fairdedup.report.embedding_points import choose_groups, project_points
+from fairdedup.report.embedding_points import MOST_POINTS, choose_groups, project_points
 from fairdedup.report.map_layout import FEWEST, MOST, PCA, choose_method, place_points
 from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
@@ -42,6 +42,17 @@ def test_both_packages_separate_two_far_clusters_the_same_way_each_time(package,
     one, other = places[:100], places[100:]
     apart = np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))
     assert apart > 2 * max(one.std(axis=0).max(), other.std(axis=0).max())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"), [([200_000] * 5, 5), ([10] * 40, 40), ([1 << 18] * 40, 4), ([0, 5, 0], 1), ([], 0)]
+)
+def test_as_many_groups_are_read_as_hold_the_most_points(sizes, chosen):
+    """All rows of a million are on the map, however they are cut into groups."""
+    groups = [SimpleNamespace(number=k, valid=size) for k, size in enumerate(sizes)]
+    found = choose_groups(groups)
+    assert len(found) == chosen and found == sorted(found, key=lambda group: group.number)
+    assert sum(group.valid for group in found) >= min(MOST_POINTS, sum(sizes))
 
 
 def load(run):

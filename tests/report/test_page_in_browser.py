@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Page, find_browser, open_browser
@@ -36,6 +38,16 @@ def texts(page: Page, selector: str) -> list[str]:
 
 def click(page: Page, selector: str) -> None:
     page.run(f"document.querySelector({selector!r}).click()")
+
+
+def change_page(run: Path, folder: Path, part: dict[str, Any]) -> Path:
+    """Return a copy of the page of a run with other values in its data."""
+    page = run / "report" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    start, end = text.index('id="data">') + len('id="data">'), text.index("</script>", text.index('id="data">'))
+    data = json.dumps({**read_data(page), **part}).replace("<", "\\u003c")
+    (folder / "page.html").write_text(text[:start] + data + text[end:], encoding="utf-8")
+    return folder / "page.html"
 
 
 def test_nothing_of_the_data_is_markup_and_nothing_is_loaded(page: Page) -> None:
@@ -91,6 +103,21 @@ def test_the_search_finds_samples_by_id_and_caption_and_says_for_whom_they_were_
     assert texts(page, "#found") == ["1 found"]
     (tile,) = texts(page, "#result-list .tile")
     assert "picture 33.png" in tile and ("kept" in tile or "removed for picture" in tile)
+
+
+def test_a_search_that_finds_nothing_says_among_how_many_it_looked(tab: Page, pictures_run: Path, tmp_path) -> None:
+    """A page need not hold every sample, nor every caption."""
+    data = read_data(pictures_run / "report" / "index.html")
+    for part, says in [
+        ({}, "nothing found"),
+        ({"valid": 9_000}, "nothing found among the 60 of 9,000 pictures that this page holds"),
+        ({"valid": 9_000, "map": None}, "pictures that this page holds"),
+        ({"map": {**data["map"], "captions": None}}, f"it has the captions of {len(data['samples'])} of them"),
+    ]:
+        tab.open(change_page(pictures_run, tmp_path, part))
+        tab.run("document.querySelector('#query').focus()")
+        tab.write("no such sample")
+        assert texts(tab, "#found")[0].endswith(says)
 
 
 def test_the_map_answers_to_pointer_and_keyboard(page: Page) -> None:

@@ -133,6 +133,11 @@ def test_a_page_about_a_million_samples_and_12_label_columns_is_under_15_mb(tmp_
     assert f"Not among the colours, which keeps this page small: {omitted}." in page.read_text(encoding="utf-8")
 
 
+def test_a_million_numbers_of_rows_can_be_searched():
+    packed = pack_map(build_map(MOST_POINTS, 0, 1), {}, 15_000_000)
+    assert packed.data is not None and "ids" in packed.data
+
+
 def test_the_map_gives_way_in_order_and_pictures_lie_at_their_points():
     points = build_map(1_000, 2, 3)
     pictures = {990: "a" * 40, 10: "b" * 40, 500: "c" * 40}

@@ -170,16 +170,21 @@
       texts.push([undefined, sample, `${sample.id}\n${sample.caption || ""}`.toLowerCase()]);
     return texts;
   };
+  const countCaptions = () => map && map.captions ? haystack.length : Object.values(data.samples).filter((sample) => sample.caption).length;
   const search = () => {
     const words = $("query").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     haystack ??= buildHaystack();
     $("result-list").replaceChildren();
+    const held = `${number(haystack.length)} of ${number(data.valid)} ${data.noun}`, captions = countCaptions();
+    const lacking = captions && captions < haystack.length ? `; it has the captions of ${number(captions)} of them` : "";
     if (!words.length) {
-      $("found").textContent = `${number(haystack.length)} of ${number(data.valid)} ${data.noun} can be found here, by their ids and captions.`;
+      $("found").textContent = lacking ? `This page holds the ids of ${held}${lacking}.` : `${held} can be found here, by their ids and captions.`;
       return;
     }
     const hits = haystack.filter(([, , text]) => words.every((word) => text.includes(word)));
-    $("found").textContent = hits.length ? `${number(hits.length)} found${hits.length > RESULTS ? `, the first ${RESULTS} shown` : ""}` : "nothing found";
+    let says = `${number(hits.length)} found${hits.length > RESULTS ? `, the first ${RESULTS} shown` : ""}`;
+    if (!hits.length) says = haystack.length < data.valid || lacking ? `nothing found among the ${held} that this page holds${lacking}` : "nothing found";
+    $("found").textContent = says;
     $("result-list").append(...hits.slice(0, RESULTS).map(([k, sample]) => {
       const one = sample || pointAt(k);
       return tile(one, make("span", { class: "muted" }, explain(one, k)));
