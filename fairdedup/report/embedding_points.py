@@ -23,7 +23,10 @@ MOST_POINTS = 1_000_000
 FIT = 10_000  # vectors that the directions are fitted to
 BLOCK = 1 << 14
 DIRECTIONS, ITERATIONS = 4, 12
-MARGIN = 0.001  # share of the points at each end that may lie on the border
+MARGIN = 0.001  # share of the points at each end that may be outliers
+SLACK = 0.25  # how far the first view goes beyond all others, in their width
+FARTHEST = 16  # how much wider than the first view all points may be
+STRETCH = 4  # how much wider one direction of the view may be than the other
 
 
 class Points(NamedTuple):
@@ -35,6 +38,8 @@ class Points(NamedTuple):
     groups, positions : ndarray of shape (n,), int64
         Where their vectors are: number of the sorted group, and position in it.
     x, y : ndarray of shape (n,), uint16
+    reach : float
+        Half the width of all that the integers can express, in half widths of the first view; 1 or more.
     explained : float
         Share of the variance that both directions have; 0 where another method than PCA placed the points.
     method : str
@@ -48,6 +53,7 @@ class Points(NamedTuple):
     positions: NDArray[np.int64]
     x: NDArray[np.uint16]
     y: NDArray[np.uint16]
+    reach: float
     explained: float
     method: str = PCA
     remark: str = ""
@@ -94,8 +100,8 @@ def project_points(run: RunDirectory, groups: Sequence[Group]) -> Points | None:
         plane = np.concatenate([(block - mean) @ axes for block in _read_chosen(run, groups, chosen)])
     order = np.argsort(row, kind="stable")
     number = np.concatenate([np.full(len(p), g.number) for g, p in zip(groups, chosen, strict=True)])
-    x, y = _scale(plane[order])
-    return Points(row[order], number[order], np.concatenate(chosen)[order], x, y, explained, method, remark)
+    x, y, reach = scale_places(plane[order])
+    return Points(row[order], number[order], np.concatenate(chosen)[order], x, y, reach, explained, method, remark)
 
 
 def _read_chosen(
@@ -141,13 +147,22 @@ def _fit(
     return mean, axes, float((values[:2] ** 2).sum() / variance) if variance > 0 else 0.0
 
 
-def _scale(plane: NDArray[np.floating]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Return coordinates (n, 2) as integers over one scale, so that distances keep their proportions."""
+def scale_places(plane: NDArray[np.floating]) -> tuple[NDArray[np.uint16], NDArray[np.uint16], float]:
+    """Return places (n, 2) as integers, and the `reach` of `Points`.
+
+    The first view is as wide as all points, but not much wider than without outliers, which keep their places outside
+    it. Each direction fills the view, unless the points have hardly any extent in it.
+    """
     low, high = np.quantile(plane, [MARGIN, 1 - MARGIN], axis=0)
-    low, high = low - 0.02 * (high - low), high + 0.02 * (high - low)
-    centre, half = (low + high) / 2, max(float((high - low).max()) / 2, 1e-9)
-    units = ((plane - centre) / half).clip(-1, 1) * 32_767 + 32_767
-    return units[:, 0].astype(np.uint16), units[:, 1].astype(np.uint16)
+    slack = SLACK * (high - low)
+    low, high = np.maximum(low - slack, plane.min(axis=0)), np.minimum(high + slack, plane.max(axis=0))
+    centre, half = (low + high) / 2, (high - low) / 2
+    half = np.maximum(half, np.abs(plane - centre).max(axis=0) / FARTHEST)
+    half = np.maximum(half, max(float(half.max()) / STRETCH, 1e-9))
+    places = (plane - centre) / half
+    reach = max(1.0, round(float(np.abs(places).max()), 6))
+    units = (np.rint(places / reach * 32_767) + 32_767).astype(np.uint16)
+    return units[:, 0], units[:, 1], reach
 
 
 def read_vectors_at(run: RunDirectory, points: Points, places: NDArray[np.int64]) -> NDArray[np.float16]:

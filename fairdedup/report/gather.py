@@ -193,4 +193,5 @@ def _build_map(
         explained=points.explained,
         method=points.method,
         remark=points.remark,
+        reach=points.reach,
     )

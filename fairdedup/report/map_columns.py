@@ -52,6 +52,7 @@ def pack_map(points: EmbeddingMap, pictures: Mapping[int, str], room: int) -> Pa
         "n": len(points.rows),
         "among": points.among,
         "explained": round(points.explained, 4),
+        "reach": points.reach,
         "columns": columns,
         "groups": [],
     }

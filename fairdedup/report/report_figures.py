@@ -199,6 +199,8 @@ class EmbeddingMap:
         "PCA", "PaCMAP" or "UMAP".
     remark : str
         Why an installed method was not used; empty otherwise.
+    reach : float
+        Half the width of all that `x` and `y` can express, in half widths of the first view.
     """
 
     rows: NDArray[np.int64]
@@ -216,6 +218,7 @@ class EmbeddingMap:
     explained: float
     method: str = "PCA"
     remark: str = ""
+    reach: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from report_pages import read_data
 
 from fairdedup.report import embedding_points, map_layout
-from fairdedup.report.embedding_points import MOST_POINTS, choose_groups, project_points
+from fairdedup.report.embedding_points import MOST_POINTS, choose_groups, project_points, scale_places
 from fairdedup.report.map_layout import FEWEST, MOST, PCA, choose_method, place_points
 from fairdedup.storage.contents import load_clustered, load_embedded
 from fairdedup.storage.layout import RunDirectory
@@ -53,6 +53,45 @@ def test_as_many_groups_are_read_as_hold_the_most_points(sizes, chosen):
     found = choose_groups(groups)
     assert len(found) == chosen and found == sorted(found, key=lambda group: group.number)
     assert sum(group.valid for group in found) >= min(MOST_POINTS, sum(sizes))
+
+
+def unpack(plane):
+    """Return places as the page shows them: the first view goes from -1 to 1."""
+    x, y, reach = scale_places(plane)
+    return (np.stack([x, y], axis=1).astype(np.float64) / 32_767 - 1) * reach, reach
+
+
+def test_places_without_outliers_fill_the_first_view():
+    places, reach = unpack(np.random.default_rng(0).uniform(-1, 1, (5_000, 2)).astype(np.float32) * [3, 1] + 7)
+    assert reach == 1
+    assert places.min(axis=0) == pytest.approx([-1, -1], abs=1e-3)
+    assert places.max(axis=0) == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_outliers_keep_their_true_places_outside_the_first_view():
+    plane = np.random.default_rng(0).uniform(-1, 1, (10_000, 2))
+    plane[:5] = [[9, 0], [7, 0.5], [-8, 0], [0, 8], [8, 8]]
+    places, reach = unpack(plane)
+    assert (np.abs(places[:5]).max(axis=1) > 1).all() and reach > 5
+    assert 0.6 < np.abs(places[5:]).max() < 1.001
+    slope = [np.polyfit(plane[:, k], places[:, k], 1)[0] for k in (0, 1)]
+    assert np.abs(places - plane * slope - (places - plane * slope).mean(axis=0)).max() < 1e-3
+    assert max(np.unique(axis, return_counts=True)[1].max() for axis in places.T) < 20, "nothing piles up"
+
+
+@pytest.mark.parametrize("far", [0, 1e6])
+def test_the_first_view_is_bounded_where_nearly_all_places_are_one(far):
+    plane = np.zeros((10_000, 2))
+    plane[0, 0] = far
+    places, reach = unpack(plane)
+    assert np.isfinite(places).all() and reach <= 17
+    assert np.abs(places[1:]).max() < 1e-3
+
+
+def test_a_direction_that_hardly_differs_stays_narrow():
+    plane = np.random.default_rng(0).uniform(-1, 1, (1_000, 2)) * [1, 1e-5]
+    places, _ = unpack(plane)
+    assert np.abs(places[:, 0]).max() > 0.9 and np.abs(places[:, 1]).max() < 0.01
 
 
 def load(run):

@@ -143,6 +143,26 @@ def test_the_map_answers_to_pointer_and_keyboard(page: Page) -> None:
     assert page.problems == []
 
 
+def test_the_map_fills_its_view_and_shows_outliers_on_demand(tab: Page, pictures_run: Path, tmp_path) -> None:
+    """With a reach of 4 the first view holds a quarter of each direction, at a zoom of 1."""
+    data = read_data(pictures_run / "report" / "index.html")
+    tab.open(change_page(pictures_run, tmp_path, {"map": {**data["map"], "reach": 4}}))
+    first = "document.querySelector('#points').dataset.first.split(' ').map(Number)"
+    wide = tab.run(first)
+    assert tab.run("document.querySelector('#points').dataset.zoom") == "1"
+    click(tab, "#reset")
+    assert tab.run("document.querySelector('#points').dataset.zoom") == "0.25"
+    x, y = (0.5 + (value - 0.5) / 4 for value in wide)
+    assert 0 <= x <= 1 and 0 <= y <= 1
+    for _ in range(50):  # until the page has come to rest under the pointer
+        tab.move("#points", x, y)
+        if tab.run("!document.querySelector('#tip').hidden"):
+            break
+        time.sleep(0.1)
+    tab.wait("!document.querySelector('#tip').hidden")
+    assert tab.problems == []
+
+
 def test_a_picture_of_the_gallery_shows_it_with_a_margin(page: Page) -> None:
     """As benchmarks/screenshots.py takes it for the documentation."""
     box = page.run("(b => [b.width, b.height])(document.querySelector('#gallery').getBoundingClientRect())")

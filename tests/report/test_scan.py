@@ -149,7 +149,7 @@ def test_the_map_gives_way_in_order_and_pictures_lie_at_their_points():
     assert some.data is not None and "ids" in some.data and some.data["pictures"] == {990: "a" * 40}
     none = pack_map(points, pictures, 0)
     assert none.data is not None and none.omitted == ["label 0", "label 1"] and none.pictured == 0
-    assert set(none.data) == {"n", "among", "explained", "columns", "groups"}
+    assert set(none.data) == {"n", "among", "explained", "reach", "columns", "groups"}
 
 
 def test_the_points_with_a_picture_are_a_seeded_sample():

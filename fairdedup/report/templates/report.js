@@ -207,7 +207,8 @@
     const canvas = $("points"), tip = $("tip"), choice = $("colours"), n = map.n;
     for (const [k, group] of map.groups.entries()) choice.append(make("option", { value: `group ${k}` }, group.name));
     const place = new Float32Array(2 * n), colour = new Uint8Array(3 * n);
-    for (let k = 0; k < n; k++) { place[2 * k] = columns.x[k] / 32767 - 1; place[2 * k + 1] = columns.y[k] / 32767 - 1; }
+    const reach = map.reach;  // outliers may lie so far out that the first view, from -1 to 1, does not hold them
+    for (let k = 0; k < n; k++) { place[2 * k] = (columns.x[k] / 32767 - 1) * reach; place[2 * k + 1] = (columns.y[k] / 32767 - 1) * reach; }
     const view = { x: 0, y: 0, zoom: 1 };
     const gl = canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: true });
     const flat = gl ? null : canvas.getContext("2d");
@@ -236,10 +237,7 @@
       gl.enable(gl.BLEND);
       gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     }
-    const scales = () => {
-      const box = canvas.getBoundingClientRect(), side = Math.min(box.width, box.height) || 1;
-      return [view.zoom * 0.94 * side / (box.width || 1), view.zoom * 0.94 * side / (box.height || 1)];
-    };
+    const scale = () => view.zoom * 0.94;
     const radius = () => Math.max(1.6, Math.min(9, 2.2 * Math.sqrt(view.zoom) * Math.pow(40_000 / n, 0.22)));
     let waiting = false;
     const draw = () => {
@@ -247,13 +245,12 @@
       const ratio = Math.min(2, devicePixelRatio || 1), box = canvas.getBoundingClientRect();
       const width = Math.round(box.width * ratio), height = Math.round(box.height * ratio);
       if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-      const [sx, sy] = scales();
       if (gl) {
         gl.viewport(0, 0, width, height);
         gl.clearColor(0, 0, 0, 0);
         gl.clear(gl.COLOR_BUFFER_BIT);
         gl.uniform2f(locations.centre, view.x, view.y);
-        gl.uniform2f(locations.scale, sx, sy);
+        gl.uniform2f(locations.scale, scale(), scale());
         gl.uniform1f(locations.size, 2 * radius() * ratio);
         gl.uniform1f(locations.alpha, n > 100_000 ? 0.55 : 0.8);
         gl.drawArrays(gl.POINTS, 0, n);
@@ -262,7 +259,7 @@
         const side = 2 * radius() * ratio, step = Math.ceil(n / 100_000);
         for (let k = 0; k < n; k += step) {
           flat.fillStyle = `rgb(${colour[3 * k]},${colour[3 * k + 1]},${colour[3 * k + 2]})`;
-          flat.fillRect(((place[2 * k] - view.x) * sx + 1) / 2 * width - side / 2, (1 - (place[2 * k + 1] - view.y) * sy) / 2 * height - side / 2, side, side);
+          flat.fillRect(((place[2 * k] - view.x) * scale() + 1) / 2 * width - side / 2, (1 - (place[2 * k + 1] - view.y) * scale()) / 2 * height - side / 2, side, side);
         }
       }
     };
@@ -298,16 +295,16 @@
     const filled = starts.slice();
     for (let k = 0; k < n; k++) sorted[filled[cell(k)]++] = k;
     const nearest = (px, py) => {
-      const box = canvas.getBoundingClientRect(), [sx, sy] = scales();
-      const x = (2 * px / box.width - 1) / sx + view.x, y = (1 - 2 * py / box.height) / sy + view.y;
-      const reach = 12 * 2 / (box.width * sx), low = (v) => Math.max(0, Math.floor((v - reach + 1) * 32767 / 256));
-      const high = (v) => Math.min(SIDE - 1, Math.floor((v + reach + 1) * 32767 / 256));
-      let best = -1, least = reach * reach;
-      for (let row = low(y); row <= high(y); row++) for (let column = low(x); column <= high(x); column++)
-        for (let at = starts[row * SIDE + column]; at < starts[row * SIDE + column + 1]; at++) {
-          const k = sorted[at], dx = place[2 * k] - x, dy = place[2 * k + 1] - y;
-          if (dx * dx + dy * dy < least) { least = dx * dx + dy * dy; best = k; }
-        }
+      const box = canvas.getBoundingClientRect(), right = box.width * scale() / 2, up = box.height * scale() / 2;  // pixels of a unit
+      const x = (px - box.width / 2) / right + view.x, y = (box.height / 2 - py) / up + view.y;
+      const cellOf = (v) => Math.max(0, Math.min(SIDE - 1, Math.floor((v / reach + 1) * 32767 / 256)));
+      let best = -1, least = 12 * 12;
+      for (let row = cellOf(y - 12 / up); row <= cellOf(y + 12 / up); row++)
+        for (let column = cellOf(x - 12 / right); column <= cellOf(x + 12 / right); column++)
+          for (let at = starts[row * SIDE + column]; at < starts[row * SIDE + column + 1]; at++) {
+            const k = sorted[at], dx = (place[2 * k] - x) * right, dy = (place[2 * k + 1] - y) * up;
+            if (dx * dx + dy * dy < least) { least = dx * dx + dy * dy; best = k; }
+          }
       return best;
     };
     const show = (px, py) => {
@@ -323,12 +320,11 @@
       tip.style.top = `${Math.max(4, py + 14 + tip.offsetHeight > box.height ? py - tip.offsetHeight - 10 : py + 14)}px`;
     };
     const zoom = (factor, px, py) => {
-      const box = canvas.getBoundingClientRect(), before = scales(), goal = Math.min(400, Math.max(0.6, view.zoom * factor));
+      const box = canvas.getBoundingClientRect(), before = scale(), goal = Math.min(400, Math.max(0.6 / reach, view.zoom * factor));
       const ux = 2 * px / box.width - 1, uy = 1 - 2 * py / box.height;
       view.zoom = goal;
-      const after = scales();
-      view.x += ux / before[0] - ux / after[0];
-      view.y += uy / before[1] - uy / after[1];
+      view.x += ux / before - ux / scale();
+      view.y += uy / before - uy / scale();
       redraw();
     };
     const pointers = new Map();
@@ -338,13 +334,13 @@
     canvas.addEventListener("pointermove", (event) => {
       const last = pointers.get(event.pointerId), box = canvas.getBoundingClientRect();
       if (last) {
-        const others = [...pointers.values()].filter((other) => other.pointerId !== event.pointerId), [sx, sy] = scales();
+        const others = [...pointers.values()].filter((other) => other.pointerId !== event.pointerId);
         if (others.length) {
           const apart = (one) => Math.hypot(one.clientX - others[0].clientX, one.clientY - others[0].clientY) || 1;
           zoom(apart(event) / apart(last), (event.clientX + others[0].clientX) / 2 - box.left, (event.clientY + others[0].clientY) / 2 - box.top);
         } else {
-          view.x -= 2 * (event.clientX - last.clientX) / box.width / sx;
-          view.y += 2 * (event.clientY - last.clientY) / box.height / sy;
+          view.x -= 2 * (event.clientX - last.clientX) / box.width / scale();
+          view.y += 2 * (event.clientY - last.clientY) / box.height / scale();
           redraw();
         }
         pointers.set(event.pointerId, event);
@@ -356,24 +352,23 @@
       const box = canvas.getBoundingClientRect();
       zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
-    const reset = () => { Object.assign(view, { x: 0, y: 0, zoom: 1 }); redraw(); };
+    const showAll = () => { Object.assign(view, { x: 0, y: 0, zoom: 1 / reach }); redraw(); };
     canvas.addEventListener("keydown", (event) => {
       const step = 0.2 / view.zoom, box = canvas.getBoundingClientRect(), middle = [box.width / 2, box.height / 2];
       const keys = {
         ArrowLeft: () => { view.x -= step; }, ArrowRight: () => { view.x += step; }, ArrowUp: () => { view.y += step; },
         ArrowDown: () => { view.y -= step; }, "+": () => zoom(1.5, ...middle), "=": () => zoom(1.5, ...middle),
-        "-": () => zoom(1 / 1.5, ...middle), 0: reset, Enter: () => show(...middle), Escape: () => { tip.hidden = true; },
+        "-": () => zoom(1 / 1.5, ...middle), 0: showAll, Enter: () => show(...middle), Escape: () => { tip.hidden = true; },
       };
       if (!keys[event.key]) return;
       keys[event.key]();
       event.preventDefault();
       redraw();
     });
-    $("reset").addEventListener("click", reset);
+    $("reset").addEventListener("click", showAll);
     new ResizeObserver(redraw).observe(canvas);
     paint();
-    const [sx, sy] = scales();
-    canvas.dataset.first = `${(place[0] * sx + 1) / 2} ${(1 - place[1] * sy) / 2}`;  // where the first point is
+    canvas.dataset.first = `${(place[0] * scale() + 1) / 2} ${(1 - place[1] * scale()) / 2}`;  // where the first point is
     canvas.dataset.ready = gl ? "webgl2" : "2d";
   };
 
