@@ -186,6 +186,15 @@ def test_it_is_dark_where_the_system_is_and_where_the_reader_wants_it(page: Page
     assert page.run(paper) == light
 
 
+@pytest.mark.parametrize("group", ["man", "of a name that has no end " * 4, "x" * 80])
+def test_a_lost_group_of_any_name_fits_a_phone(group: str, tab: Page, pictures_run: Path, tmp_path) -> None:
+    gallery = read_data(pictures_run / "report" / "index.html")["gallery"]
+    lost = [{**hood, "lost": ["perceived gender", group, 0.69]} for hood in gallery]
+    tab.open(change_page(pictures_run, tmp_path, {"gallery": lost}), 390, 844, mobile=True)
+    assert tab.run("document.documentElement.scrollWidth") <= 390
+    assert f"perceived gender: {group} lost 0.69" in texts(tab, ".hood .chip.removed")
+
+
 def test_it_fits_a_phone_and_the_keyboard_reaches_everything(page: Page) -> None:
     page.resize(390, 844, mobile=True)
     assert page.run("document.documentElement.scrollWidth") <= 390
