@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from browser import Page, find_browser, open_browser
 from PIL import Image
-from report_pages import read_data
+from report_pages import HOSTILE, read_data
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed: apt-get install chromium")
 
@@ -82,6 +82,30 @@ def test_the_gallery_is_sorted_and_filtered(page: Page, pictures_run: Path) -> N
     page.run("document.querySelector('#filter').focus()")
     page.write("no such picture")
     assert texts(page, ".hood") == [] and texts(page, "#gallery-count") == [f"0 of {len(hoods)} fit"]
+
+
+def test_members_have_their_size_and_a_caption_that_is_cut(tab: Page, pictures_run: Path, tmp_path) -> None:
+    """Whole in the title, and hostile texts are texts there too."""
+    data = read_data(pictures_run / "report" / "index.html")
+    for hood in data["gallery"]:
+        for row, _ in hood["members"]:
+            data["samples"][str(row)]["caption"] = HOSTILE[0] * 4
+    tab.prefer("light")
+    tab.open(change_page(pictures_run, tmp_path, {"samples": data["samples"]}))
+    of_each = "map(e => [e.textContent, e.title, e.clientHeight])"
+    captions = tab.run(f"[...document.querySelectorAll('.member .words')].{of_each}")
+    sizes = texts(tab, ".member .size")
+    assert captions and all(text == title == HOSTILE[0] * 4 for text, title, _ in captions)
+    assert max(height for *_, height in captions) < 25, "of one line each"
+    assert len(sizes) == len(captions)
+    assert all(text.startswith("32 × 32, ") and text.endswith(" kB") for text in sizes)
+    for sample in data["samples"].values():
+        sample.pop("url")
+    tab.open(change_page(pictures_run, tmp_path, {"samples": data["samples"]}))
+    framed = tab.run(f"[...document.querySelectorAll('.member .text')].{of_each}")
+    assert len(framed) == len(captions) and all(text == title == HOSTILE[0] * 4 for text, title, _ in framed)
+    assert texts(tab, ".member .words") == [], "a caption is there once"
+    assert tab.run("window.hacked") is None and tab.problems == []
 
 
 def test_the_slider_shows_pairs_of_each_cosine(page: Page, pictures_run: Path) -> None:

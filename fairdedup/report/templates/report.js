@@ -18,9 +18,13 @@
   const frame = (sample, kind = "") => {
     const box = make("div", { class: `frame ${kind}` });
     if (sample && sample.url) box.append(make("img", { src: sample.url, alt: sample.caption || sample.id, loading: "lazy" }));
-    else box.append(make("div", { class: "text" }, (sample && (sample.caption || sample.id)) || "not shown"));
+    else {
+      const text = (sample && (sample.caption || sample.id)) || "not shown";
+      box.append(make("div", { class: "text", title: text }, text));
+    }
     return box;
   };
+  const line = (kind, text) => text ? make("span", { class: kind, title: text }, text) : "";  // cut at its end, whole in the title
   const chip = (sample) => sample.kept
     ? make("span", { class: "chip kept" }, sample.again ? "re-admitted" : "kept") : make("span", { class: "chip removed" }, "removed");
   const tile = (sample, ...remarks) => make("div", { class: "tile" }, frame(sample), make("span", { class: "id" }, sample.id),
@@ -49,7 +53,8 @@
       if (place === hood.members.length - 1 && hood.size > hood.members.length)
         members.append(make("div", { class: "rest" }, `+ ${number(hood.size - hood.members.length)} more`));
       members.append(make("div", { class: "member" }, frame(sample), make("span", { class: "cosine" }, cosine.toFixed(4)),
-        make("span", { class: "id", title: sample.id }, sample.id)));
+        line("id", sample.id), line("words", sample.url && sample.caption),
+        describe(sample) && make("span", { class: "size" }, describe(sample))));
     });
     const head = make("p", { class: "head" }, make("strong", {}, `stands for ${number(hood.size)}`),
       make("span", { class: "chip" }, `least similar ${hood.least.toFixed(4)}`));
