@@ -94,6 +94,12 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "prefer a column of nobody": ("prune $RUN --keep 0.5 --prefer aesthetic $DASK",
                                   ("--prefer 'aesthetic': the metadata has no such column; give one of its columns of "
                                    "numbers: width",)),
+    "prefer a column of no table": ("run table.parquet --keep 0.5 --rule prefer --prefer scor",
+                                    ("--prefer 'scor': the metadata has no such column", "id, score")),
+    "a condition on a column of no table": ("run table.parquet --keep 0.5 --rule semdedup --where 'scor>1'",
+                                            ("scor", "id, score")),
+    "within a column of no table": ("run table.parquet --keep 0.5 --rule semdedup --within album",
+                                    ("--within 'album': the metadata has no such column", "id, score")),
     "prefer words": ("prune $RUN --keep 0.5 --prefer caption $DASK",
                      ("--prefer 'caption' must be a column of numbers, and is string", "width, only here")),
     "a condition that is none": ("run x.npy --keep 0.5 --where width>=",
@@ -274,7 +280,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "embed into other files": ("embed x.npy --out images", ("images' holds other files",)),
     "cluster no run": ("cluster images", ("images holds no finished embeddings", "run `fairdedup embed INPUT --out")),
     "prune no run": ("prune images --keep 0.5 --rule semdedup", ("images holds no finished embeddings",)),
-    "sweep no run": ("sweep nowhere --keep 0.5", ("there is no run", "nowhere", "make one with `fairdedup run`")),
+    "sweep no run": ("sweep nowhere --keep 0.5", ("there is no run", "nowhere", "make it: `fairdedup run")),
     "sweep without fractions": ("sweep images", ("images holds no finished embeddings",)),
     "sweep over words": ("sweep images --keep a,b", ("--keep must be fractions", "such as 0.3,0.5,0.8; got 'a,b'.")),
     "sweep over nothing": ("sweep images --keep ''", ("--keep must be fractions", "got ''.")),
@@ -394,6 +400,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     save_file({"a": x}, here / "other.safetensors")
     pq.write_table(pa.table({"a": [1]}), here / "columns.parquet")
+    pq.write_table(pa.table({"id": ["a", "b"], "score": [1, 2], "vector": x[:2].tolist()}), here / "table.parquet")
     exemplars = {"attribute": ["a", "a"], "concept": ["x", "y"], "id": ["0", "nobody"]}
     pq.write_table(pa.table(exemplars), here / "exemplars.parquet")
     for name, text in YAML.items():

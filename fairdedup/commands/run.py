@@ -29,6 +29,7 @@ from fairdedup.preparation.run_checks import (
     check_decision_options,
     check_directory,
     check_input,
+    check_table_columns,
 )
 from fairdedup.preparation.run_input import open_run_input
 from fairdedup.preparation.stage_records import clear_run, start_stage
@@ -77,6 +78,7 @@ def run(config: RunConfig, workers: Workers, *, restart: bool = False) -> RunMan
     check_input(directory, dataset)
     if not record.options_of("embed"):
         check_text_encoder(request.config, dataset.kind, workers)
+    check_table_columns(request.config, dataset)
     explain_rule(request, workers.progress.say)
     complete_stopped_replacement(directory, workers)
     finished = _find_finished_run(request, workers)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from fairdedup.config import RunConfig
 from fairdedup.core.keep_fraction import parse_eps
 from fairdedup.core.model import Options
 from fairdedup.core.rules.registry import find_rule
 from fairdedup.datasets import Dataset
+from fairdedup.datasets.filesystem import to_valid_text
+from fairdedup.datasets.parquet_shards import ParquetEmbeddingShard
 from fairdedup.errors import UserError, visible
 from fairdedup.preparation.kept_columns import choose_kept_columns
 from fairdedup.preparation.stage_options import compare_options, list_prune_flags
@@ -167,6 +171,28 @@ def check_scanned_columns(config: RunConfig, columns: ScannedColumns) -> None:
                 f"--collect {column!r}: the metadata has no such column; give one of its columns: "
                 f"{', '.join(map(visible, columns.names))}"
             )
+
+
+def check_table_columns(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse options that name columns which no file of a table of vectors has, before a row of it is read.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options of the command.
+    dataset : Dataset
+        The input. Other formats tell their columns only while they are read.
+
+    Raises
+    ------
+    UserError
+        If there is no such column. The message lists those that there are.
+    """
+    files = {shard.columns: None for shard in dataset.shards if isinstance(shard, ParquetEmbeddingShard)}
+    if files:
+        captions = ["caption"] * any(own.caption is not None for own in files)
+        others = [to_valid_text(new) for own in files for _, new in own.metadata]
+        check_scanned_columns(config, ScannedColumns(list(dict.fromkeys(["id", *captions, *others])), pa.schema([])))
 
 
 def check_columns(config: RunConfig, embedded: Embedded) -> None:

@@ -11,6 +11,7 @@ from fairdedup.errors import UserError
 from fairdedup.storage.checked_json import damage, read_json, write_json
 from fairdedup.storage.fence import NAME as FENCE
 from fairdedup.storage.layout import RunDirectory
+from fairdedup.storage.remedies import quote
 from fairdedup.storage.stored_model import StoredFile, StoredModel
 
 StageOptions = dict[str, Any]  # options by their names, and hashes of the files that they name
@@ -174,7 +175,10 @@ def check_run_exists(root: Path) -> None:
         If there is no such folder, or it is as a command makes it to lock it.
     """
     if not root.is_dir() or not any(entry.name != FENCE for entry in root.iterdir()):
-        raise UserError(f"there is no run {str(root)!r}: check the name, or make one with `fairdedup run`")
+        raise UserError(
+            f"there is no run {str(root)!r}: check the name, or make it: `fairdedup run INPUT --keep F "
+            f"--out {quote(root)}`"
+        )
 
 
 def read_config_record(directory: RunDirectory) -> ConfigRecord:

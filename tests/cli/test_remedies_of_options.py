@@ -83,7 +83,7 @@ TABLE: dict[str, Remedy] = {
                                        "run x.parquet --keep 0.5 --prefer width --quiet --scheduler DASK"),
     "prefer a column that is not there": Remedy(
         "run x.parquet --keep 0.5 --prefer size --quiet --scheduler DASK",
-        "the metadata has no such column; give one of its columns of numbers: width",
+        "the metadata has no such column; give one of its columns: id, caption, width",
         "run x.parquet --keep 0.5 --prefer width --quiet --scheduler DASK"),
     "prefer where there are no numbers": Remedy(
         "run new.npy --keep 0.5 --prefer size --quiet --scheduler DASK", "no column of numbers: leave --prefer out",

@@ -73,6 +73,7 @@ def test_the_page_has_the_numbers_of_the_run(again, scheduler):
     in_bands = sum(round(10_000 * cosine) <= top for cosine in similarity.values())
     assert sum(band["count"] or 0 for band in data["bands"]) == in_bands
     assert "perceived" in text and "tone" in text
+    assert "There are too few clusters, or samples of a group, for intervals." in text
 
 
 def test_vectors_without_captions_and_prototypes_have_a_page(tmp_path):
@@ -190,5 +191,6 @@ def test_a_run_of_a_line_has_a_page(again, embeddings, scheduler, tmp_path):
 
 
 def test_a_run_that_is_not_finished_has_no_page(tmp_path):
+    (tmp_path / "notes.txt").write_text("of another kind")
     refused = command("report", tmp_path)
     assert refused.code == 2 and "holds no finished run" in refused.err

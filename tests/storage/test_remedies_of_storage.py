@@ -58,8 +58,9 @@ def stop_replacement(here: Path) -> None:
 
 
 TABLE = {
-    "no embeddings": Advice(
-        "cluster r", r"run `fairdedup (?P<embed>embed) INPUT (?P<out>--out \S+)`", ["{embed} x.npy {out} && cluster r"],
+    "no run": Advice(
+        "cluster r", r"make it: `fairdedup (?P<run>run) INPUT (?P<keep>--keep) F (?P<out>--out \S+)`",
+        ["{run} x.npy {keep} 0.5 --rule semdedup {out} && cluster r"],
     ),
     "no clusters": Advice(
         f"embed x.npy --out r && prune r {OWN}", r"run `fairdedup (?P<cluster>cluster \S+)` first",
@@ -158,8 +159,10 @@ def test_a_run_that_is_in_use_can_be_waited_for_or_another_named(place):
     assert call("prune r --keep 0.5 --rule semdedup").code == 0
 
 
-def test_advice_leads_from_an_empty_folder_to_an_audit(place):
+@pytest.mark.parametrize(("begun", "then"), [(None, {"run"}), ("embed t.parquet --out r", {"cluster", "prune"})])
+def test_advice_leads_from_nothing_or_embeddings_to_an_audit(begun, then, place):
     """Each message names the next command; at last nothing is missing."""
+    assert begun is None or call(begun).code == 0
     fill = {"INPUT": "t.parquet", "F": "0.5"}
     steps = []
     for _ in range(9):
@@ -170,12 +173,12 @@ def test_advice_leads_from_an_empty_folder_to_an_audit(place):
             found = re.search(r"`fairdedup ([^`]+)`", shown.err)
             assert found, shown.err
             words = " ".join(fill.get(word, word) for word in found[1].split())
-            words += " --rule semdedup" if words.startswith("prune") else ""
+            words += " --rule semdedup" if words.startswith(("prune", "run")) else ""
             steps.append(words.split()[0])
             shown = call(words)
             if shown.code == 0:
                 break
-    assert call("audit r --labels labels.csv").code == 0 and "prune" in steps and "embed" in steps, steps
+    assert call("audit r --labels labels.csv").code == 0 and set(steps) == then, steps
 
 
 def test_a_command_that_a_message_names_can_be_pasted_whatever_the_name_of_the_folder(place, monkeypatch):

@@ -43,7 +43,6 @@ READS_NO_RUN = {  # folders that read what users name, or that draw the sample
     *("datasets/", "encoders/", "sample/"),
 }
 OTHERS = {  # module and call -> what it opens instead
-    ("core/fast_arithmetic.py", "read_text"): "a file of the system",
     ("process_age.py", "read_text"): "a file of the system",
     ("streams.py", "os.open"): "a file of the system",
     ("worker_memory.py", "read_text"): "a file of the system",
