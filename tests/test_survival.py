@@ -121,6 +121,12 @@ def kill_at(moments: list[tuple[float, float]], asked: tuple[object, ...], folde
     return counts
 
 
+def draw_moments(seed: int) -> list[tuple[float, float]]:
+    """Return moments for `kill_at`, more of them early: a decision has most of the stages, the steps before it few."""
+    rng = random.Random(seed)
+    return [(rng.random() ** 3, 0.5 * rng.random() ** 3) for _ in range(KILLS)]
+
+
 @pytest.mark.timeout(300)
 def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, tmp_path):
     kill_at([(0.3, 0.1)], asked, tmp_path)
@@ -128,15 +134,13 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(asked, tmp_path):
 
 @pytest.mark.soak
 def test_a_run_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked, tmp_path):
-    rng = random.Random(0)
-    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], asked, tmp_path)
+    counts = kill_at(draw_moments(0), asked, tmp_path)
     assert {"embed", "cluster", "prune"} <= set(counts)
 
 
 @pytest.mark.soak
 def test_a_run_over_images_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked_of_images, tmp_path):
-    rng = random.Random(1)
-    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], asked_of_images, tmp_path)
+    counts = kill_at(draw_moments(1), asked_of_images, tmp_path)
     assert {"embed", "cluster", "prune"} <= set(counts)
 
 
@@ -157,9 +161,8 @@ def test_a_run_against_a_line_whose_client_was_killed_ends_with_the_same_bytes(
 def test_a_run_against_a_line_that_was_killed_at_fifty_moments_ends_with_the_same_bytes(asked_against_a_line, tmp_path):
     line = asked_against_a_line[asked_against_a_line.index("--against") + 1]
     before = contents(line.parent)
-    rng = random.Random(2)
     words = (*asked_against_a_line, "--workers", 2)
-    counts = kill_at([(rng.random(), 0.5 * rng.random() ** 3) for _ in range(KILLS)], words, tmp_path)
+    counts = kill_at(draw_moments(2), words, tmp_path)
     assert {"embed", "cluster", "prune"} <= set(counts)
     assert contents(line.parent) == before, "the earlier runs are only read"
 
