@@ -74,3 +74,14 @@ def test_rounded_vectors_have_the_same_products_by_the_kernel_and_by_torch(monke
         found.append(rounded.multiply(rounded))
     assert found[0].dtype == found[1].dtype == np.int32
     assert (found[0] == found[1]).all()
+
+
+@with_avx2
+@pytest.mark.parametrize("rows", [1, 16, 100, 257])
+def test_threads_that_share_a_product_write_all_of_it(rows, monkeypatch):
+    monkeypatch.setattr(fast_arithmetic, "_has_avx2_alone", lambda: True)
+    monkeypatch.setattr(fast_arithmetic, "_count_threads", lambda: 3)
+    monkeypatch.setattr(fast_arithmetic, "SHARED_WORK", 0)
+    rng = np.random.default_rng(rows)
+    one, other = rng.integers(-127, 128, (rows, 33), np.int8), rng.integers(-127, 128, (70, 33), np.int8)
+    assert (fast_arithmetic.multiply_int8(one, other) == one.astype(int) @ other.T.astype(int)).all()

@@ -194,3 +194,14 @@ def test_a_run_that_is_not_finished_has_no_page(tmp_path):
     (tmp_path / "notes.txt").write_text("of another kind")
     refused = command("report", tmp_path)
     assert refused.code == 2 and "holds no finished run" in refused.err
+
+
+def test_an_input_that_is_not_there_leaves_the_page_as_it_is(own_pictures_run, tmp_path, scheduler):
+    done("report", own_pictures_run, "--scheduler", scheduler)
+    page = (own_pictures_run / "report" / "index.html").read_bytes()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a.png").write_bytes(draw_picture(0))
+    for place, said in (("nowhere", "no such file or folder"), ("others", "is not the input of the run")):
+        refused = command("report", own_pictures_run, "--input", tmp_path / place, "--scheduler", scheduler)
+        assert refused.code == 2 and said in refused.err and refused.err.count("\n") == 1, refused.err
+        assert (own_pictures_run / "report" / "index.html").read_bytes() == page

@@ -370,3 +370,12 @@ def test_a_mistake_in_a_wish_costs_nothing_that_was_done(again, scheduler, tmp_p
         shown = command("prune", again, "--keep", 0.5, *rule, *wish, "--scheduler", scheduler, "--quiet")
         assert shown.code == 2 and shown.err.count("\n") == 1 and said in shown.err, shown.err
         assert files(again) == before, wish
+
+
+def test_a_condition_leaves_no_words_of_a_library_behind(again, scheduler):
+    """In a process of its own: what it loads is destroyed at its end."""
+    asked = ("prune", again, "--keep", 0.5, "--rule", "semdedup", "--where", "width > 0", "--scheduler", scheduler)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fairdedup", *map(str, asked), "--quiet"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
