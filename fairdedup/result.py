@@ -38,8 +38,7 @@ class Result:
         A line for each valid row, in input order, with the columns row, id, cluster, neighbourhood (row of the leader
         of the step that visited it), kept, representative (row of the kept sample that represents it: itself if it is
         kept, the sample it was removed for if it is re-admitted, -1 for none), similarity (to the representative),
-        centroid_similarity and readmitted. What names or counts rows and
-        clusters is int64, cosines are float64, and kept and readmitted bool.
+        centroid_similarity and readmitted. Rows and clusters are int64, cosines float64, kept and readmitted bool.
     rejected : pandas.DataFrame
         A line for each row that could not be used, with the columns row, id and reason.
     eps : float or None

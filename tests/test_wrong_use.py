@@ -280,7 +280,7 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "embed into other files": ("embed x.npy --out images", ("images' holds other files",)),
     "cluster no run": ("cluster images", ("images holds no finished embeddings", "run `fairdedup embed INPUT --out")),
     "prune no run": ("prune images --keep 0.5 --rule semdedup", ("images holds no finished embeddings",)),
-    "sweep no run": ("sweep nowhere --keep 0.5", ("there is no run", "nowhere", "make it: `fairdedup run")),
+    "sweep no run": ("sweep nowhere --keep 0.5", ("there is no run at", "nowhere", "create it with `fairdedup run")),
     "sweep without fractions": ("sweep images", ("images holds no finished embeddings",)),
     "sweep over words": ("sweep images --keep a,b", ("--keep must be fractions", "such as 0.3,0.5,0.8; got 'a,b'.")),
     "sweep over nothing": ("sweep images --keep ''", ("--keep must be fractions", "got ''.")),

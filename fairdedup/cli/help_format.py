@@ -29,10 +29,6 @@ class GroupedOption(click.Option):
         self.heading = heading
 
 
-def _is_argument(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Argument)
-
-
 class ExampleCommand(click.Command):
     """A command whose help lists its options under headings and ends with examples."""
 
@@ -52,7 +48,8 @@ class ExampleCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            names = [parameter.make_metavar(ctx).strip("[]") for parameter in self.params if _is_argument(parameter)]
+            arguments = [parameter for parameter in self.params if isinstance(parameter, click.Argument)]
+            names = [argument.make_metavar(ctx).strip("[]") for argument in arguments]
             if "unexpected extra argument" not in error.message or len(names) != 1:
                 raise
         more = self.make_parser(ctx).parse_args(given)[1]

@@ -18,7 +18,7 @@ def check_output(path: Path | None, option: str, example: str, *others: str) -> 
     option : str
         Option that names it, for the message.
     example : str
-        Name of such a file, for the message; its ending is the format's.
+        A file name to suggest in the message. Its ending is the one that the file must have.
     *others : str
         Other endings that the file may have, such as ".parquet".
 

@@ -176,7 +176,7 @@ def check_run_exists(root: Path) -> None:
     """
     if not root.is_dir() or not any(entry.name != FENCE for entry in root.iterdir()):
         raise UserError(
-            f"there is no run {str(root)!r}: check the name, or make it: `fairdedup run INPUT --keep F "
+            f"there is no run at {str(root)!r}: check the path, or create it with `fairdedup run INPUT --keep F "
             f"--out {quote(root)}`"
         )
 

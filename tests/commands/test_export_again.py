@@ -76,7 +76,7 @@ def test_the_manifest_counts_and_seals_every_shard(images_run, export):
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "no form": ("export $IMAGES", ("Missing option '--to'",)),
     "a form of nobody": ("export $IMAGES --to zip", ("'--to'", "'zip' is not one of 'webdataset', 'folder', 'hf', ")),
-    "no run": ("export nowhere --to txt", ("there is no run", "nowhere", "`fairdedup run INPUT")),
+    "no run": ("export nowhere --to txt", ("there is no run at", "nowhere", "`fairdedup run INPUT")),
     "a damaged manifest": ("export $STOPPED --to txt", ("run.json is damaged", "fairdedup prune")),
     "a damaged run": ("export $DAMAGED --to txt", ("part-00000.parquet is missing or damaged", "fairdedup prune")),
     "images of embeddings": ("export $RUN --to webdataset", ("has no images to write", "--to txt")),

@@ -104,7 +104,7 @@ def test_the_run_is_that_of_the_yaml_as_with_every_command(again, tmp_path, monk
     Path("fairdedup.yaml").rename("other.yaml")
     assert "is within" in done("gate", "--config", "other.yaml", "--max-rejected", 1).out
     shown = command("gate", "--max-rejected", 1)
-    assert shown.code == 2 and "there is no run" in shown.err
+    assert shown.code == 2 and "there is no run at" in shown.err
 
 
 @pytest.mark.parametrize("damaged", ["{", "{}", '{"attributes": 3}'])

@@ -59,7 +59,7 @@ def stop_replacement(here: Path) -> None:
 
 TABLE = {
     "no run": Advice(
-        "cluster r", r"make it: `fairdedup (?P<run>run) INPUT (?P<keep>--keep) F (?P<out>--out \S+)`",
+        "cluster r", r"create it with `fairdedup (?P<run>run) INPUT (?P<keep>--keep) F (?P<out>--out \S+)`",
         ["{run} x.npy {keep} 0.5 --rule semdedup {out} && cluster r"],
     ),
     "no clusters": Advice(

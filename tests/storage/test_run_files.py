@@ -229,7 +229,9 @@ def test_a_damaged_record_vouches_for_nothing(tmp_path, change):
 
 def test_an_error_of_records_names_the_missing_shard_and_a_remedy(tmp_path):
     run = RunDirectory(tmp_path)
-    with pytest.raises(UserError, match="there is no run .*: check the name, or make it: `fairdedup run INPUT"):
+    with pytest.raises(
+        UserError, match="there is no run at .*: check the path, or create it with `fairdedup run INPUT"
+    ):
         load_embedded(run)
     records = [shard(run, k) for k in range(3)]
     with pytest.raises(UserError, match=r"holds no finished embeddings: run `fairdedup embed INPUT --out"):
